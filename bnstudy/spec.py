@@ -1,0 +1,431 @@
+"""What a run is: `RunSpec`, the kinds of spec it holds, and the identity that follows from them.
+
+Every option of every config group is a frozen dataclass derived from one of the kinds below; its YAML file names
+it with `_target_`. A spec checks itself when it is made, so that a bad value never reaches training. This module
+does not import torch: the classes here are the contract, their subclasses the implementation.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+    from torch import Tensor, nn
+
+    from bnstudy.data import Dataset
+    from bnstudy.probes import Snapshot
+
+SCHEMA = 1
+"""Part of every `run_id`: raised when the same spec comes to mean another training."""
+
+BESIDE = {"identity": False}
+"""Metadata of a field that says where or how a run is done, not what it is: no part of its identity."""
+
+
+class ConfigError(ValueError):
+    """A user's mistake, told in one sentence: the key, the value, what is allowed. Exit status 2."""
+
+
+def nearest(word: object, words: Iterable[object]) -> str:
+    """`"; did you mean X?"` for the name among `words` most similar to `word`, or "" where none is."""
+    found = difflib.get_close_matches(str(word), sorted(w for w in words if isinstance(w, str)), n=1, cutoff=0.5)
+    return f"; did you mean {found[0]}?" if found else ""
+
+
+def show(value: object) -> str:
+    """A value as one types it on the command line."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower().replace("none", "null")
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A node of the configuration: values checked against their annotations, then by `check`.
+
+    `group` is the config key under which the node stands; error messages name values by it.
+
+    Raises:
+        ConfigError: a value has the wrong type, is not one of the allowed ones, or `check` refuses it.
+    """
+
+    group: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for f in fields(self):
+            value = _coerced(self.key(f.name), getattr(self, f.name), hints[f.name])
+            object.__setattr__(self, f.name, value)
+        self.check()
+
+    def check(self) -> None:
+        """Refuse values that the annotations allow but the meaning does not."""
+
+    def key(self, name: str) -> str:
+        return f"{self.group}.{name}" if self.group else name
+
+    def refuse(self, name: str, allowed: str) -> ConfigError:
+        """The error for field `name`, whose value should be `allowed`."""
+        return ConfigError(f"{self.key(name)}={show(getattr(self, name))} is not allowed: it must be {allowed}.")
+
+    def require(self, condition: bool, name: str, allowed: str) -> None:
+        if not condition:
+            raise self.refuse(name, allowed)
+
+    @property
+    def label(self) -> str:
+        """What figures and tables call it."""
+        return type(self).__name__
+
+
+def _coerced(key: str, value: Any, hint: Any) -> Any:
+    """`value` as an instance of `hint`; the only conversions are int to float and list to tuple."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        if value is None and NoneType in args:
+            return None
+        return _coerced(key, value, next(a for a in args if a is not NoneType))
+    if origin is Literal:
+        if value in args:
+            return value
+        allowed = ", ".join(show(a) for a in args)
+        raise ConfigError(f"{key}={show(value)} is not allowed: it must be one of {allowed}{nearest(value, args)}.")
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(_coerced(key, v, args[0]) for v in value)
+    if origin in (Mapping, dict) and isinstance(value, Mapping):
+        return value
+    is_bool = isinstance(value, bool)
+    if hint is float and isinstance(value, int | float) and not is_bool:
+        return float(value)
+    if hint is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(hint, type) and isinstance(value, hint) and is_bool == (hint is bool):
+        return value
+    names = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "a text",
+        tuple: "a list",
+        dict: "a mapping",
+    }
+    expected = names.get(origin or hint, f"a {getattr(hint, '__name__', hint)}")
+    shown = type(value).__name__ if isinstance(value, Spec) else show(value)
+    raise ConfigError(f"{key}={shown} is not allowed: it must be {expected}.")
+
+
+# ---------------------------------------------------------------------------------------------- when to measure
+
+
+@dataclass(frozen=True)
+class When(Spec):
+    """At which updates something is measured. Update 0 is before training; the last is always among them."""
+
+    def updates(self, total: int) -> tuple[int, ...]:
+        """The sorted, distinct numbers of updates done, within 0..total, at which to measure."""
+        return tuple(sorted({u for u in self._inner(total) if 0 <= u <= total} | {total}))
+
+    def _inner(self, total: int) -> Iterable[int]:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class AtEnd(When):
+    """After the last update only."""
+
+    def _inner(self, total: int) -> Iterable[int]:
+        return (total,)
+
+
+@dataclass(frozen=True)
+class At(When):
+    """At the listed updates."""
+
+    listed: tuple[int, ...] = (0,)
+
+    def _inner(self, total: int) -> Iterable[int]:  # noqa: ARG002
+        return self.listed
+
+
+@dataclass(frozen=True)
+class Every(When):
+    """Every n updates, from update 0."""
+
+    n: int = 100
+
+    def check(self) -> None:
+        self.require(self.n >= 1, "n", "at least 1")
+
+    def _inner(self, total: int) -> Iterable[int]:
+        return range(0, total + 1, self.n)
+
+
+@dataclass(frozen=True)
+class LogSpaced(When):
+    """Update 0 and about n updates spaced evenly on a log axis from 1 to the last."""
+
+    n: int = 20
+
+    def check(self) -> None:
+        self.require(self.n >= 2, "n", "at least 2")
+
+    def _inner(self, total: int) -> Iterable[int]:
+        return (0, *(round(total ** (i / (self.n - 1))) for i in range(self.n)))
+
+
+@dataclass(frozen=True)
+class LogThenRegular(When):
+    """Dense early, when most happens, then regular: about `early` log-spaced updates within the first
+    1/`regular` of the training and `regular` evenly spaced ones."""
+
+    early: int = 10
+    regular: int = 20
+
+    def check(self) -> None:
+        self.require(self.early >= 2, "early", "at least 2")
+        self.require(self.regular >= 1, "regular", "at least 1")
+
+    def _inner(self, total: int) -> Iterable[int]:
+        first = max(1, total // self.regular)
+        yield from LogSpaced(self.early)._inner(first)
+        yield from (round(total * i / self.regular) for i in range(1, self.regular + 1))
+
+
+# --------------------------------------------------------------------------------------- the kinds a run holds
+
+
+@dataclass(frozen=True)
+class NormSpec(Spec):
+    """A normalization layer: `build` makes one for `channels` features.
+
+    position: before or after the activation.
+    """
+
+    group: ClassVar[str] = "norm"
+    position: Literal["before", "after"] = "before"
+
+    def build(self, channels: int, spatial: bool) -> nn.Module:
+        """A layer for [B, channels] (`spatial` false) or [B, channels, H, W] inputs.
+
+        Raises:
+            ConfigError: the layer is not defined for such inputs.
+        """
+        raise NotImplementedError
+
+    @property
+    def is_none(self) -> bool:
+        """Whether nothing is normalized, so that the layer before keeps its bias."""
+        return False
+
+    def check_batch(self, batch_size: int) -> None:
+        """Refuse batch sizes for which the layer's statistics are not defined in training."""
+
+
+@dataclass(frozen=True)
+class ModelSpec(Spec):
+    """A network for pictures: an ordinary `nn.Module` from [B, C, H, W] to logits [B, classes]."""
+
+    group: ClassVar[str] = "model"
+
+    def build(self, norm: NormSpec, shape: tuple[int, int, int], classes: int) -> nn.Module:
+        """Raises ConfigError where the pictures' `shape` (C, H, W) or the norm does not fit."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class InitSpec(Spec):
+    """How weights begin. `gain` multiplies the scheme's own standard deviation."""
+
+    group: ClassVar[str] = "init"
+    gain: float = 1.0
+
+    def check(self) -> None:
+        self.require(math.isfinite(self.gain) and self.gain >= 0, "gain", "a finite number >= 0")
+
+    def weight_(self, weight: Tensor, generator: torch.Generator) -> None:
+        """Fill a weight matrix [out, in] or kernel [out, in, h, w] in place, without `gain`."""
+        raise NotImplementedError
+
+    def bias_(self, bias: Tensor, fan_in: int, generator: torch.Generator) -> None:  # noqa: ARG002
+        """Fill the bias [out] of a layer whose units have `fan_in` inputs: zero unless the scheme says else."""
+        bias.zero_()
+
+
+@dataclass(frozen=True)
+class DataSpec(Spec):
+    """A dataset of labelled pictures.
+
+    root: where it is looked for and downloaded to.
+    train_size: size of a stratified subset of the training split; null for all of it.
+    val_fraction: share of the training pictures set aside, stratified and the same for every run, for validation.
+    augment: none, or crop_flip: a random shift by up to an eighth of the height and a horizontal flip.
+    """
+
+    group: ClassVar[str] = "data"
+    root: str = field(default="data", metadata=BESIDE, kw_only=True)
+    train_size: int | None = field(default=None, kw_only=True)
+    val_fraction: float = field(default=0.1, kw_only=True)
+    augment: Literal["none", "crop_flip"] = field(default="none", kw_only=True)
+
+    def check(self) -> None:
+        self.require(self.train_size is None or self.train_size >= 1, "train_size", "at least 1, or null for all")
+        self.require(0 < self.val_fraction < 1, "val_fraction", "between 0 and 1")
+
+    def load(self, cache_dir: Path, device: torch.device) -> Dataset:
+        """The splits as tensors on `device`, decoded once into `cache_dir`.
+
+        Raises:
+            ConfigError: the dataset is missing, cannot be downloaded or is damaged, or `train_size` exceeds it.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class OptimSpec(Spec):
+    """An optimizer, written as elementwise maths on flat tensors so that every engine shares it."""
+
+    group: ClassVar[str] = "optim"
+
+    def slots(self) -> tuple[str, ...]:
+        """Names of the tensors, shaped as the parameters and zero at first, that it carries along."""
+        return ()
+
+    def update_(self, params: Tensor, grads: Tensor, slots: Mapping[str, Tensor], lr: float | Tensor, t: int) -> None:
+        """Update t (from 1), in place. `lr` is a number, or a tensor that broadcasts against `params`."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class ScheduleSpec(Spec):
+    """The learning rate over a run: `factor` times `lr`, with a linear warm-up over the first updates.
+
+    warmup: number of updates over which the rate rises linearly from lr/warmup to its course.
+    """
+
+    group: ClassVar[str] = "schedule"
+    warmup: int = field(default=0, kw_only=True)
+
+    def check(self) -> None:
+        self.require(self.warmup >= 0, "warmup", "0 or more updates")
+
+    def factor(self, step: int, total: int) -> float:
+        """The factor on `lr` for the update after `step` updates of `total`."""
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        return self.course((step - self.warmup) / max(1, total - self.warmup))
+
+    def course(self, progress: float) -> float:
+        """The factor after warm-up, `progress` in [0, 1) being the share of the rest that is done."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class ProbeSpec(Spec):
+    """A measurement of one run's state, made at the updates of `when`.
+
+    What it needs it declares: `needs_update` for the gradient of the training batch in use and the change of the
+    parameters that follows from it; `needs_activations` to be shown, by `observe`, what each activation makes of
+    the probe batch. The engine provides no more than that, and knows no probe by name.
+    """
+
+    group: ClassVar[str] = "probe"
+    needs_update: ClassVar[bool] = False
+    needs_activations: ClassVar[bool] = False
+    when: When = field(default_factory=LogThenRegular, kw_only=True)
+
+    def observe(self, activation: nn.Module, z: Tensor, a: Tensor) -> Tensor | None:
+        """What to keep of one layer: `activation` maps z to a, both [N, units] or [N, channels, H, W].
+
+        Called in evaluation mode, without gradients. None where the layer does not concern the probe.
+        """
+        raise NotImplementedError
+
+    def measure(self, snapshot: Snapshot) -> Mapping[str, Mapping[str, Tensor]]:
+        """Scalar tensors by metric and layer; layer "" is the whole network. A pure function of the snapshot."""
+        raise NotImplementedError
+
+
+# ------------------------------------------------------------------------------------------------------ a run
+
+
+@dataclass(frozen=True)
+class RunSpec(Spec):
+    """One training of one network, in full. Two runs with equal specs are the same run."""
+
+    model: ModelSpec
+    norm: NormSpec
+    init: InitSpec
+    data: DataSpec
+    optim: OptimSpec
+    schedule: ScheduleSpec
+    probe: Mapping[str, ProbeSpec]
+    evaluation: When
+    lr: float
+    batch_size: int
+    seed: int
+    epochs: float | None = None
+    steps: int | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+    def check(self) -> None:
+        self.require(math.isfinite(self.lr) and self.lr > 0, "lr", "a finite number above 0")
+        self.require(self.batch_size >= 1, "batch_size", "at least 1")
+        self.require(0 <= self.seed < 2**31, "seed", "a whole number from 0 to 2147483647")
+        if (self.epochs is None) == (self.steps is None):
+            given = "neither" if self.epochs is None else f"both epochs={show(self.epochs)} and steps={self.steps}"
+            raise ConfigError(
+                f"Say how long to train with epochs=2 or with steps=500, one of the two; {given} is given."
+            )
+        if self.epochs is not None:
+            self.require(math.isfinite(self.epochs) and self.epochs > 0, "epochs", "a finite number above 0")
+        if self.steps is not None:
+            self.require(self.steps >= 1, "steps", "at least 1")
+        for name, probe in self.probe.items():
+            if not isinstance(probe, ProbeSpec):
+                raise ConfigError(f"probe.{name} is not allowed: it must be a probe, or null to leave it out.")
+        self.norm.check_batch(self.batch_size)
+
+    def total_steps(self, train_size: int) -> int:
+        """Updates of the whole run on `train_size` pictures; the last, smaller batch of an epoch is left out.
+
+        Raises:
+            ConfigError: a batch is larger than the training set.
+        """
+        if self.batch_size > train_size:
+            raise self.refuse("batch_size", f"at most {train_size}, the size of the training set")
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        return max(1, round(self.epochs * (train_size // self.batch_size)))
+
+    @property
+    def run_id(self) -> str:
+        """First 12 hex digits of the SHA-256 of the spec's canonical JSON and the schema number."""
+        canonical = json.dumps(
+            {"schema": SCHEMA, "spec": to_dict(self)}, sort_keys=True, separators=(",", ":"), allow_nan=False
+        )
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def to_dict(spec: Any) -> Any:
+    """A spec as plain data, every default written out, with `_target_` naming each class: what `config.yaml` holds."""
+    if isinstance(spec, RunSpec):
+        return {f.name: to_dict(getattr(spec, f.name)) for f in fields(spec)}
+    if isinstance(spec, Spec):
+        inner = {f.name: to_dict(getattr(spec, f.name)) for f in fields(spec) if f.metadata.get("identity", True)}
+        return {"_target_": f"{type(spec).__module__}.{type(spec).__qualname__}", **inner}
+    if isinstance(spec, Mapping):
+        return {str(k): to_dict(v) for k, v in sorted(spec.items())}
+    if isinstance(spec, tuple):
+        return [to_dict(v) for v in spec]
+    return spec
