@@ -1,0 +1,121 @@
+"""Initialization schemes, and `initialize`, which gives a model its first weights from the run's `init` stream."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from bnstudy.models.layers import weight_layers
+from bnstudy.rng import stream
+from bnstudy.spec import InitSpec
+
+
+@torch.no_grad()
+def initialize(model: nn.Module, init: InitSpec, seed: int) -> None:
+    """Fill all weights and biases of the model's weight layers in place.
+
+    Each tensor has a stream of its own, named by its layer: arms that differ in normalization layers only, which
+    start at scale 1 and shift 0 and draw nothing, begin with the same weights.
+    """
+    for name, layer in weight_layers(model).items():
+        init.weight_(layer.weight, stream(seed, "init", f"{name}.weight"))
+        layer.weight.mul_(init.gain)
+        if layer.bias is not None:
+            fan_in = layer.weight[0].numel()
+            init.bias_(layer.bias, fan_in, stream(seed, "init", f"{name}.bias"))
+
+
+def fans(weight: Tensor) -> tuple[int, int]:
+    """(fan_in, fan_out) of a weight [out, in, ...]: each connection counted once per position of the kernel."""
+    receptive = weight[0][0].numel()
+    return weight.shape[1] * receptive, weight.shape[0] * receptive
+
+
+@dataclass(frozen=True)
+class _Kaiming(InitSpec):
+    """He et al. 2015: variance 2/fan, which keeps the second moment of ReLU activations (or of gradients)."""
+
+    mode: Literal["fan_in", "fan_out"] = "fan_in"
+
+    def std(self, weight: Tensor) -> float:
+        return math.sqrt(2 / fans(weight)[self.mode == "fan_out"])
+
+
+@dataclass(frozen=True)
+class KaimingNormal(_Kaiming):
+    def weight_(self, weight: Tensor, generator: torch.Generator) -> None:
+        weight.normal_(0, self.std(weight), generator=generator)
+
+
+@dataclass(frozen=True)
+class KaimingUniform(_Kaiming):
+    def weight_(self, weight: Tensor, generator: torch.Generator) -> None:
+        uniform_(weight, self.std(weight), generator)
+
+
+@dataclass(frozen=True)
+class XavierNormal(InitSpec):
+    """Glorot & Bengio 2010: variance 2/(fan_in + fan_out)."""
+
+    def weight_(self, weight: Tensor, generator: torch.Generator) -> None:
+        weight.normal_(0, math.sqrt(2 / sum(fans(weight))), generator=generator)
+
+
+@dataclass(frozen=True)
+class XavierUniform(InitSpec):
+    """Glorot & Bengio 2010: variance 2/(fan_in + fan_out), uniform."""
+
+    def weight_(self, weight: Tensor, generator: torch.Generator) -> None:
+        uniform_(weight, math.sqrt(2 / sum(fans(weight))), generator)
+
+
+@dataclass(frozen=True)
+class LecunNormal(InitSpec):
+    """LeCun et al. 1998: variance 1/fan_in."""
+
+    def weight_(self, weight: Tensor, generator: torch.Generator) -> None:
+        weight.normal_(0, math.sqrt(1 / fans(weight)[0]), generator=generator)
+
+
+@dataclass(frozen=True)
+class Orthogonal(InitSpec):
+    """Saxe et al. 2014: a random (semi-)orthogonal matrix [out, in * positions]."""
+
+    def weight_(self, weight: Tensor, generator: torch.Generator) -> None:
+        nn.init.orthogonal_(weight, generator=generator)
+
+
+@dataclass(frozen=True)
+class Normal(InitSpec):
+    """A Gaussian of the given standard deviation, whatever the layer's size."""
+
+    std: float = 0.01
+
+    def check(self) -> None:
+        super().check()
+        self.require(math.isfinite(self.std) and self.std >= 0, "std", "a finite number >= 0")
+
+    def weight_(self, weight: Tensor, generator: torch.Generator) -> None:
+        weight.normal_(0, self.std, generator=generator)
+
+
+@dataclass(frozen=True)
+class TorchDefault(InitSpec):
+    """What `nn.Linear` and `nn.Conv2d` do: weights and biases uniform in +-1/sqrt(fan_in)."""
+
+    def weight_(self, weight: Tensor, generator: torch.Generator) -> None:
+        uniform_(weight, 1 / math.sqrt(3 * fans(weight)[0]), generator)
+
+    def bias_(self, bias: Tensor, fan_in: int, generator: torch.Generator) -> None:
+        bound = 1 / math.sqrt(fan_in)
+        bias.uniform_(-bound, bound, generator=generator)
+
+
+def uniform_(weight: Tensor, std: float, generator: torch.Generator) -> None:
+    """Fill with a uniform distribution of standard deviation `std`, that is on +-std*sqrt(3)."""
+    bound = std * math.sqrt(3)
+    weight.uniform_(-bound, bound, generator=generator)

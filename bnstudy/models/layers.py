@@ -1,0 +1,92 @@
+"""What the networks are made of, and how probes find their way in them.
+
+A `Layer` is a weight layer with its normalization and activation. Its path in the model ("hidden1",
+"stage1.block1.conv1") is the layer's name in metrics and in the `init` stream; it does not depend on the norm.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from bnstudy.spec import NormSpec
+
+ActivationName = Literal["relu", "leaky_relu", "gelu", "tanh", "sigmoid"]
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "gelu": nn.GELU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+}
+
+
+class NormAct(nn.Module):
+    """A normalization and an activation, in the order that the norm's `position` asks for."""
+
+    def __init__(self, norm: NormSpec, channels: int, spatial: bool, activation: ActivationName) -> None:
+        super().__init__()
+        self.norm = norm.build(channels, spatial)
+        self.act = ACTIVATIONS[activation]()
+        self.norm_first = norm.position == "before"
+
+    def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        """`shortcut` is what a residual block adds: behind a norm that comes first, and before the activation."""
+        x = self.norm(x) if self.norm_first else x
+        x = self.act(x if shortcut is None else x + shortcut)
+        return x if self.norm_first else self.norm(x)
+
+
+class Layer(nn.Module):
+    """A weight layer followed by its normalization and activation; with neither, it makes the logits."""
+
+    def __init__(self, weight: nn.Linear | nn.Conv2d, norm_act: NormAct | None = None) -> None:
+        super().__init__()
+        self.weight = weight
+        self.norm_act = norm_act
+
+    def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        z = self.weight(x)
+        return z if self.norm_act is None else self.norm_act(z, shortcut)
+
+
+class GlobalAveragePool(nn.Module):
+    """[B, C, H, W] -> [B, C]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
+
+
+def needs_bias(norm: NormSpec) -> bool:
+    """A norm that directly follows a weight layer shifts its output itself."""
+    return norm.is_none or norm.position == "after"
+
+
+def dense(n_in: int, n_out: int, norm: NormSpec, activation: ActivationName) -> Layer:
+    """A hidden fully connected layer."""
+    return Layer(nn.Linear(n_in, n_out, bias=needs_bias(norm)), NormAct(norm, n_out, False, activation))
+
+
+def conv3x3(n_in: int, n_out: int, norm: NormSpec, activation: ActivationName, stride: int = 1) -> Layer:
+    """A 3x3 convolution that keeps the size, or divides it by `stride`."""
+    weight = nn.Conv2d(n_in, n_out, 3, stride, padding=1, bias=needs_bias(norm))
+    return Layer(weight, NormAct(norm, n_out, True, activation))
+
+
+def classifier(n_in: int, classes: int) -> Layer:
+    return Layer(nn.Linear(n_in, classes))
+
+
+def weight_layers(model: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
+    """The fully connected and convolutional layers by name, in order of depth."""
+    found = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
+    return {name.removesuffix(".weight"): m for name, m in found.items()}
+
+
+def activations(model: nn.Module) -> dict[str, nn.Module]:
+    """The activation modules by the name of their layer, in order of depth: where probes tap the network."""
+    kinds = tuple(ACTIVATIONS.values())
+    found = {n: m for n, m in model.named_modules() if isinstance(m, kinds)}
+    return {name.removesuffix(".act").removesuffix(".norm_act"): m for name, m in found.items()}

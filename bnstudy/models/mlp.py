@@ -1,0 +1,40 @@
+"""Multilayer perceptron."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from bnstudy.models.layers import ActivationName, classifier, dense
+from bnstudy.spec import ModelSpec, NormSpec
+
+
+@dataclass(frozen=True)
+class MLP(ModelSpec):
+    """`depth` hidden layers of `width` units, then a linear classifier."""
+
+    depth: int = 3
+    width: int = 128
+    activation: ActivationName = "relu"
+
+    def check(self) -> None:
+        self.require(self.depth >= 0, "depth", "0 or more hidden layers")
+        self.require(self.width >= 1, "width", "at least 1")
+
+    def build(self, norm: NormSpec, shape: tuple[int, int, int], classes: int) -> nn.Module:
+        return MLPNet(self, norm, math.prod(shape), classes)
+
+
+class MLPNet(nn.Sequential):
+    """[B, C, H, W] -> [B, classes]; the layers are hidden1, hidden2, ..., out."""
+
+    def __init__(self, spec: MLP, norm: NormSpec, n_in: int, classes: int) -> None:
+        super().__init__()
+        for i in range(spec.depth):
+            self.add_module(f"hidden{i + 1}", dense(n_in if i == 0 else spec.width, spec.width, norm, spec.activation))
+        self.add_module("out", classifier(spec.width if spec.depth else n_in, classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flatten(1))

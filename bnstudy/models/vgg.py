@@ -1,0 +1,62 @@
+"""VGG-style networks for small pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+
+from bnstudy.models.layers import ActivationName, GlobalAveragePool, classifier, conv3x3
+from bnstudy.spec import ConfigError, ModelSpec, NormSpec
+
+CONVOLUTIONS = {8: (2, 2, 2), 11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3)}
+"""Convolutions per stage. 11, 13 and 16 are configurations A, B and D of Simonyan & Zisserman 2015."""
+
+CHANNELS = (64, 128, 256, 512, 512)
+
+
+@dataclass(frozen=True)
+class VGG(ModelSpec):
+    """Stages of 3x3 convolutions with a 2x2 max pooling between them, global average pooling, a linear classifier.
+
+    As usual for small pictures one linear layer stands for the original three. Depth 8 is a three-stage version
+    for pictures too small for the five stages of the others.
+
+    width: a multiplier of the original 64 to 512 channels.
+    """
+
+    depth: Literal[8, 11, 13, 16] = 8
+    width: float = 0.25
+    activation: ActivationName = "relu"
+
+    def check(self) -> None:
+        self.require(64 * self.width >= 1 and self.width <= 16, "width", "a multiplier from 1/64 to 16")
+
+    def build(self, norm: NormSpec, shape: tuple[int, int, int], classes: int) -> nn.Module:
+        smallest = 2 ** (len(CONVOLUTIONS[self.depth]) - 1)
+        if min(shape[1:]) < smallest:
+            raise ConfigError(
+                f"model.depth={self.depth} is not allowed with pictures of {shape[1]}x{shape[2]}: VGG-{self.depth} "
+                f"halves them {smallest.bit_length() - 1} times and needs at least {smallest}x{smallest}; "
+                "choose model.depth=8, larger pictures, or model=mlp."
+            )
+        return VGGNet(self, norm, shape[0], classes)
+
+
+class VGGNet(nn.Sequential):
+    """[B, C, H, W] -> [B, classes]; the layers are conv1, conv2, ..., out."""
+
+    def __init__(self, spec: VGG, norm: NormSpec, n_in: int, classes: int) -> None:
+        super().__init__()
+        number = 0
+        for stage, convolutions in enumerate(CONVOLUTIONS[spec.depth]):
+            if stage > 0:
+                self.add_module(f"pool{stage}", nn.MaxPool2d(2))
+            channels = max(1, round(CHANNELS[stage] * spec.width))
+            for _ in range(convolutions):
+                number += 1
+                self.add_module(f"conv{number}", conv3x3(n_in, channels, norm, spec.activation))
+                n_in = channels
+        self.add_module("mean", GlobalAveragePool())
+        self.add_module("out", classifier(n_in, classes))

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from bnstudy.models.layers import ACTIVATIONS, activations, weight_layers
+from bnstudy.spec import ConfigError
+from tests.conftest import spec_of
+
+
+def build(*overrides: str, shape=(3, 32, 32), classes=10) -> nn.Module:
+    spec = spec_of(*overrides)
+    return spec.model.build(spec.norm, shape, classes)
+
+
+@pytest.mark.parametrize("model", ["mlp", "vgg", "resnet"])
+@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64)])
+@pytest.mark.parametrize("norm", ["none", "batch"])
+def test_pictures_of_all_sizes_become_logits(model, shape, norm):
+    assert build(f"model={model}", f"norm={norm}", shape=shape, classes=7)(torch.randn(4, *shape)).shape == (4, 7)
+
+
+@pytest.mark.parametrize("norm", ["none", "batch", "layer", "instance", "group"])
+@pytest.mark.parametrize("position", ["before", "after"])
+@pytest.mark.parametrize("model", ["vgg", "resnet"])
+def test_every_norm_fits_every_convolutional_model(norm, position, model):
+    out = build(f"model={model}", f"norm={norm}", f"norm.position={position}")(torch.randn(2, 3, 32, 32))
+    assert torch.isfinite(out).all()
+
+
+@pytest.mark.parametrize("depth", [8, 11, 13, 16])
+def test_vgg_counts_its_weight_layers_as_the_paper_with_one_linear_layer_for_three(depth):
+    convolutions = [n for n in weight_layers(build("model=vgg", f"model.depth={depth}")) if n.startswith("conv")]
+    assert len(convolutions) == (6 if depth == 8 else depth - 3)
+
+
+@pytest.mark.parametrize("depth", [8, 20, 32, 56])
+def test_resnet_has_6n_plus_2_weight_layers(depth):
+    assert len(weight_layers(build("model=resnet", f"model.depth={depth}"))) == depth
+
+
+def test_resnet_20_has_the_papers_number_of_parameters():
+    model = build("model=resnet", "model.depth=20")
+    weights = sum(m.weight.numel() for m in weight_layers(model).values())
+    assert weights == 432 + 13824 + 50688 + 202752 + 640  # He et al. 2016, Table 6: 0.27M
+
+
+def test_names_stand_in_order_of_depth_and_do_not_depend_on_the_norm():
+    names = list(weight_layers(build("model=mlp", "norm=none")))
+    assert names == ["hidden1", "hidden2", "hidden3", "out"]
+    assert list(weight_layers(build("model=mlp", "norm=batch"))) == names
+    assert list(activations(build("model=mlp"))) == names[:-1]
+    resnet = build("model=resnet")
+    assert list(weight_layers(resnet))[:3] == ["stem", "stage1.block1.conv1", "stage1.block1.conv2"]
+    assert list(activations(resnet)) == list(weight_layers(resnet))[:-1]
+
+
+@pytest.mark.parametrize(
+    ("norm", "position", "bias"), [("none", "before", True), ("batch", "before", False), ("batch", "after", True)]
+)
+def test_a_layer_that_a_norm_follows_has_no_bias(norm, position, bias):
+    for model in ("mlp", "vgg", "resnet"):
+        layers = weight_layers(build(f"model={model}", f"norm={norm}", f"norm.position={position}"))
+        assert [m.bias is not None for m in layers.values()] == [bias] * (len(layers) - 1) + [True]
+
+
+@pytest.mark.parametrize("position", ["before", "after"])
+def test_position_orders_norm_and_activation(position):
+    model = build("model=mlp", "model.depth=1", f"norm.position={position}").train()
+    with torch.no_grad():
+        model.out.weight = nn.Identity()
+        hidden = model(torch.randn(64, 3, 32, 32))
+    assert (hidden.min() >= 0) == (position == "before")
+    assert torch.allclose(hidden.mean(0), torch.zeros(128), atol=1e-5) == (position == "after")
+
+
+def test_a_residual_block_whose_branch_is_zero_passes_its_input_on():
+    model = build("model=resnet", "norm=none")
+    block, x = model.stage1.block1, torch.rand(2, 16, 8, 8)
+    nn.init.zeros_(block.conv2.weight.weight)
+    nn.init.zeros_(block.conv2.weight.bias)
+    torch.testing.assert_close(block(x), x)
+
+
+def test_the_shortcut_halves_and_pads_with_zeros():
+    block, x = build("model=resnet").stage2.block1, torch.rand(2, 16, 8, 8)
+    shortcut = block.shortcut(x)
+    torch.testing.assert_close(shortcut[:, :16], x[:, :, ::2, ::2])
+    assert shortcut[:, 16:].abs().max() == 0
+
+
+@pytest.mark.parametrize("activation", list(ACTIVATIONS))
+def test_activations_are_torchs(activation):
+    model = build("model=mlp", f"model.activation={activation}")
+    assert all(type(m) is ACTIVATIONS[activation] for m in activations(model).values())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "shape", "sentence"),
+    [
+        (("model=vgg", "model.depth=16"), (1, 8, 8), "model.depth=16 is not allowed with pictures of 8x8"),
+        (("model=vgg",), (1, 3, 3), "needs at least 4x4"),
+        (("model=resnet",), (1, 2, 2), "model=resnet is not allowed with pictures of 2x2"),
+        (("model=vgg", "model.depth=9"), (3, 32, 32), "model.depth=9 is not allowed: it must be one of 8, 11, 13, 16"),
+        (("model=resnet", "model.depth=18"), (3, 32, 32), "one of 8, 20, 32, 56"),
+        (("model=mlp", "model.width=0"), (3, 32, 32), "model.width=0 is not allowed"),
+        (("model=mlp", "norm=instance"), (3, 32, 32), "norm=instance is not allowed"),
+    ],
+)
+def test_what_does_not_fit_is_refused(overrides, shape, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        build(*overrides, shape=shape)
