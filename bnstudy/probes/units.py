@@ -1,0 +1,35 @@
+"""Units that do nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from bnstudy.probes import Snapshot
+from bnstudy.spec import ProbeSpec
+
+
+@dataclass(frozen=True)
+class DeadUnits(ProbeSpec):
+    """`dead_share`: share of ReLU units whose output is 0 for every sample of the probe batch, in evaluation mode.
+
+    For convolutions a unit is a channel, dead if it is 0 at all positions too. Layers with another activation have
+    no such units and are left out. Layer "" is the share among all units of the network.
+    """
+
+    needs_activations: ClassVar[bool] = True
+
+    def observe(self, activation: nn.Module, z: Tensor, a: Tensor) -> Tensor | None:  # noqa: ARG002
+        if not isinstance(activation, nn.ReLU):
+            return None
+        return (a == 0).flatten(2).all(2).all(0) if a.ndim > 2 else (a == 0).all(0)
+
+    def measure(self, snapshot: Snapshot) -> Mapping[str, Mapping[str, Tensor]]:
+        if not snapshot.observed:
+            return {}
+        shares = {layer: dead.float().mean() for layer, dead in snapshot.observed.items()}
+        return {"dead_share": {"": torch.cat(list(snapshot.observed.values())).float().mean(), **shares}}

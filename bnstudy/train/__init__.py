@@ -1,0 +1,1 @@
+"""Training: what a run's state is, and the engines that move it."""

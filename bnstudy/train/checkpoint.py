@@ -1,0 +1,47 @@
+"""Checkpoints: one file of tensors and plain data, written whole, read without running anything in it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bnstudy.store import write_atomic
+
+log = logging.getLogger(__name__)
+
+
+def save(path: Path, run_id: str, state: dict[str, Any]) -> None:
+    write_atomic(path, lambda temporary: torch.save({"run_id": run_id, "state": state}, temporary))
+
+
+def load(path: Path, run_id: str, device: torch.device) -> dict[str, Any] | None:
+    """The state saved for the run, or None where there is none.
+
+    A file that cannot be read, or that belongs to another run, is renamed to `checkpoint.bad.pt`, which is said in a
+    warning: the run then starts again.
+    """
+    if not path.exists():
+        return None
+    try:
+        saved = torch.load(path, map_location=device, weights_only=True)
+        if saved["run_id"] != run_id:
+            raise ValueError(f"it belongs to run {saved['run_id']}")
+        return saved["state"]
+    except Exception as error:  # a damaged archive fails in many ways, none of which may stop the run
+        set_aside(path, error)
+        return None
+
+
+def set_aside(path: Path, error: Exception) -> None:
+    bad = path.with_name("checkpoint.bad.pt")
+    path.replace(bad)
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    log.warning(
+        "The checkpoint %s cannot be used (%s): set aside as %s, the run starts again.",
+        path,
+        reason,
+        bad.name,
+    )

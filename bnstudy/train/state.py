@@ -1,0 +1,134 @@
+"""What every engine shares: a run's state, its loss, its evaluation and the verdict on divergence."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bnstudy.data import Dataset, Split
+from bnstudy.inits import initialize
+from bnstudy.models.layers import activations, weight_layers
+from bnstudy.rng import stream
+from bnstudy.spec import ProbeSpec, RunSpec
+
+EVALUATION_BATCH = 2048
+PROBE_BATCH = 1024
+CHANCE_MARGIN = 0.05
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to; `until` is the last step that counts."""
+
+    status: str
+    diverged_step: int | None
+    diverged_because: str | None
+    metrics: pa.Table
+    timing: pa.Table
+    final: dict[str, float]
+    best: dict[str, float]
+    seconds: dict[str, float]
+
+
+def build_model(spec: RunSpec, dataset: Dataset) -> nn.Module:
+    """The run's network with its initial weights, on the CPU."""
+    model = spec.model.build(spec.norm, dataset.shape, dataset.classes)
+    initialize(model, spec.init, spec.seed)
+    return model
+
+
+def flatten_(model: nn.Module) -> Tensor:
+    """Move the parameters into one flat tensor [P], in their order, and make them views of it; returns it."""
+    parameters = list(model.parameters())
+    flat = torch.cat([p.detach().reshape(-1) for p in parameters])
+    for p, view in zip(parameters, views(flat, parameters), strict=True):
+        p.data = view
+    return flat
+
+
+def views(flat: Tensor, like: list[nn.Parameter]) -> list[Tensor]:
+    """`flat` [P] cut into tensors shaped as `like`, without a copy."""
+    parts = flat.split([p.numel() for p in like])
+    return [part.view(p.shape) for part, p in zip(parts, like, strict=True)]
+
+
+def layer_weights(model: nn.Module) -> dict[str, str]:
+    """Name of each weight layer, in order of depth, and of its weight parameter."""
+    names = {id(p): name for name, p in model.named_parameters()}
+    return {layer: names[id(m.weight)] for layer, m in weight_layers(model).items()}
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, split: Split) -> tuple[Tensor, Tensor]:
+    """Mean cross-entropy (nats) and accuracy (share) in evaluation mode, as scalars on the device."""
+    model.eval()
+    loss = torch.zeros((), device=split.y.device)
+    correct = torch.zeros((), device=split.y.device)
+    for x, y in zip(split.x.split(EVALUATION_BATCH), split.y.split(EVALUATION_BATCH), strict=True):
+        logits = model(x)
+        loss += F.cross_entropy(logits, y, reduction="sum")
+        correct += (logits.argmax(1) == y).sum()
+    model.train()
+    return loss / len(split.y), correct / len(split.y)
+
+
+def probe_batch(spec: RunSpec, dataset: Dataset) -> Tensor:
+    """Up to 1024 training pictures [N, C, H, W], drawn once for the run, the same for all arms of a seed."""
+    n = len(dataset.train.y)
+    chosen = torch.randperm(n, generator=stream(spec.seed, "probe"))[:PROBE_BATCH]
+    return dataset.train.x[chosen.to(dataset.train.x.device)]
+
+
+@torch.no_grad()
+def observe(model: nn.Module, probes: Mapping[str, ProbeSpec], x: Tensor) -> dict[str, dict[str, Tensor]]:
+    """What each probe keeps of each layer when the network sees x in evaluation mode: by probe, by layer."""
+    kept: dict[str, dict[str, Tensor]] = {name: {} for name in probes}
+
+    def tap(layer: str) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
+        def hook(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+            for name, probe in probes.items():
+                seen = probe.observe(module, inputs[0], output)
+                if seen is not None:
+                    kept[name][layer] = seen
+
+        return hook
+
+    handles = [module.register_forward_hook(tap(layer)) for layer, module in activations(model).items()]
+    model.eval()
+    model(x)
+    model.train()
+    for handle in handles:
+        handle.remove()
+    return kept
+
+
+class Stopwatch:
+    """Seconds by purpose. On a GPU a purpose ends only when its work is done."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.seconds = {"training": 0.0, "evaluation": 0.0, "probes": 0.0}
+        self._cuda = device if device.type == "cuda" else None
+
+    def now(self) -> float:
+        if self._cuda is not None:
+            torch.cuda.synchronize(self._cuda)
+        return time.perf_counter()
+
+    @contextmanager
+    def __call__(self, purpose: str) -> Iterator[None]:
+        begin = self.now()
+        try:
+            yield
+        finally:
+            self.seconds[purpose] += self.now() - begin
+
+    def state(self) -> dict[str, Any]:
+        return dict(self.seconds)

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pyarrow as pa
+import pytest
+import torch
+import torch.nn.functional as F
+
+from bnstudy.data import BatchStream
+from bnstudy.norms import NoNorm
+from bnstudy.spec import At, AtEnd, RunSpec
+from bnstudy.train.serial import SerialRun
+from bnstudy.train.state import build_model
+from tests.conftest import CPU, spec_of
+
+
+def trained(spec: RunSpec, digits) -> SerialRun:
+    run = SerialRun(spec, digits, CPU)
+    run.train()
+    return run
+
+
+def rows(table: pa.Table, split: str, metric: str) -> dict[int, float]:
+    frame = table.to_pandas()
+    chosen = frame[(frame.split == split) & (frame.metric == metric) & (frame.layer == "")]
+    return dict(zip(chosen.step, chosen.value, strict=True))
+
+
+@pytest.mark.parametrize("model", ["mlp", "vgg", "resnet"])
+@pytest.mark.parametrize("norm", ["none", "batch"])
+def test_training_is_what_a_plain_pytorch_loop_does(model, norm, digits):
+    spec = spec_of(f"model={model}", f"norm={norm}", "optim.momentum=0.9", "schedule=cosine", "steps=5")
+    outcome = SerialRun(spec, digits, CPU).train()
+
+    net, batches = build_model(spec, digits), BatchStream(digits, "none", spec.batch_size, spec.seed)
+    optimizer = torch.optim.SGD(net.parameters(), lr=spec.lr, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=5)
+    losses = []
+    for step in range(5):
+        x, y = batches(step)
+        loss = F.cross_entropy(net(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+    assert list(rows(outcome.metrics, "train", "loss").values()) == pytest.approx(losses, rel=1e-4)
+    with torch.no_grad():
+        accuracy = (net.eval()(digits.test.x).argmax(1) == digits.test.y).float().mean().item()
+    assert outcome.final["test_accuracy"] == pytest.approx(accuracy, abs=2 / len(digits.test))
+
+
+def test_one_golden_run(digits):
+    """Digits MLP with batch norm, 100 updates: a change here is a change of what run_ids stand for."""
+    outcome = SerialRun(spec_of("steps=100"), digits, CPU).train()
+    assert outcome.status == "finished"
+    assert outcome.final["test_accuracy"] == pytest.approx(0.97, abs=0.02)
+    assert rows(outcome.metrics, "train", "loss")[0] == pytest.approx(2.55, abs=0.3)
+
+
+def test_the_same_spec_gives_the_same_metrics_bit_for_bit(digits):
+    spec = spec_of("data.augment=crop_flip")
+    first, second = (SerialRun(spec, digits, CPU).train() for _ in range(2))
+    assert first.metrics.equals(second.metrics)
+
+
+def test_arms_of_a_seed_see_the_same_batches_and_begin_with_the_same_weights(digits):
+    arms = [SerialRun(spec_of(f"norm={n}", "data.augment=crop_flip", "seed=2"), digits, CPU) for n in ("none", "batch")]
+    for step in (0, 7, 40):
+        (x0, y0), (x1, y1) = (arm.batches(step) for arm in arms)
+        assert torch.equal(x0, x1)
+        assert torch.equal(y0, y1)
+    first, second = (arm._named(arm.params) for arm in arms)
+    shared = [name for name in first if name.endswith("weight.weight")]
+    assert len(shared) == 4
+    assert all(torch.equal(first[name], second[name]) for name in shared)
+
+
+def test_recording_changes_nothing(digits):
+    """Neither probes nor evaluation touch weights, running statistics or random streams."""
+    watched = trained(spec_of("probe=standard", "evaluation.regular=20"), digits)
+    alone = trained(replace(spec_of("probe=none"), evaluation=AtEnd()), digits)
+    assert torch.equal(watched.params, alone.params)
+    assert torch.equal(watched.record.losses, alone.record.losses)
+    for ours, theirs in zip(watched.model.buffers(), alone.model.buffers(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_evaluation_and_probes_come_at_their_updates(digits):
+    spec = replace(spec_of("steps=20"), evaluation=At((0, 7)))
+    outcome = SerialRun(spec, digits, CPU).train()
+    assert list(rows(outcome.metrics, "val", "accuracy")) == [0, 7, 20]
+    assert list(rows(outcome.metrics, "test", "loss")) == [0, 7, 20]
+    assert list(rows(outcome.metrics, "train", "loss")) == list(range(20))
+    for metric, probe in (("grad_norm", "gradient_norm"), ("dead_share", "dead_units")):
+        assert tuple(rows(outcome.metrics, "", metric)) == spec.probe[probe].when.updates(20)
+
+
+def test_gradient_norms_are_those_of_the_batch_in_use(digits):
+    spec = spec_of("norm=none", "steps=3")
+    measured = rows(SerialRun(spec, digits, CPU).train().metrics, "", "grad_norm")
+    net, batches = build_model(spec, digits), BatchStream(digits, "none", spec.batch_size, spec.seed)
+    for step in range(4):  # the last one is of the batch that would come next
+        x, y = batches(step)
+        grads = torch.autograd.grad(F.cross_entropy(net(x), y), list(net.parameters()))
+        assert measured[step] == pytest.approx(math.sqrt(sum(float(g.square().sum()) for g in grads)), rel=1e-4)
+        with torch.no_grad():
+            for p, g in zip(net.parameters(), grads, strict=True):
+                p -= spec.lr * g
+
+
+def test_a_diverging_run_ends_early_and_keeps_what_came_before(digits):
+    spec = spec_of("norm=none", "lr=1000", "steps=200")
+    outcome = SerialRun(spec, digits, CPU).train()
+    losses = rows(outcome.metrics, "train", "loss")
+    assert outcome.status == "diverged"
+    assert max(losses) == outcome.diverged_step < 100
+    assert all(value <= 10 * losses[0] for step, value in losses.items() if step < outcome.diverged_step)
+    assert outcome.metrics.to_pandas().step.max() == outcome.diverged_step
+
+
+def test_a_run_that_stays_at_chance_counts_as_diverged(digits):
+    outcome = SerialRun(spec_of("lr=1e-9", "steps=5"), digits, CPU).train()
+    assert outcome.status == "diverged"
+    assert "chance" in outcome.diverged_because
+    assert outcome.diverged_step == 5
+
+
+@pytest.mark.parametrize("optim", ["sgd", "adam"])
+@pytest.mark.parametrize("at", [0, 3, 10, 19, 20])
+def test_a_resumed_run_ends_bit_for_bit_as_if_it_had_never_stopped(optim, at, digits):
+    spec = spec_of(f"optim={optim}", "lr=0.01", "data.augment=crop_flip", "steps=20")
+    whole = SerialRun(spec, digits, CPU).train()
+
+    class Stop(Exception):
+        pass
+
+    def stop(run: SerialRun) -> None:
+        if run.step >= at:
+            raise Stop
+
+    part = SerialRun(spec, digits, CPU)
+    part.beat_seconds = 0
+    with pytest.raises(Stop):
+        part.train(stop)
+    rest = SerialRun(spec, digits, CPU)
+    rest.load({**part.state()})
+    ended = rest.train()
+    assert ended.metrics.equals(whole.metrics)
+    assert ended.final == whole.final
+
+
+def test_bf16_trains(digits):
+    outcome = SerialRun(spec_of("precision=bf16", "steps=60"), digits, CPU).train()
+    assert outcome.final["test_accuracy"] > 0.8
+
+
+@pytest.mark.slow
+def test_compiled_agrees_with_eager(digits):
+    spec = spec_of("steps=10")
+    eager, compiled = (SerialRun(spec, digits, CPU, compiled=c).train() for c in (False, True))
+    assert compiled.final["train_loss"] == pytest.approx(eager.final["train_loss"], rel=1e-3)
+
+
+def test_a_batch_norm_without_affine_and_tracking_trains(digits):
+    spec = spec_of("norm.affine=false", "norm.track_running_stats=false")
+    assert SerialRun(spec, digits, CPU).train().status == "finished"
+    assert SerialRun(replace(spec, norm=NoNorm()), digits, CPU).train().metrics.num_rows > 0
