@@ -1,0 +1,40 @@
+# `make help` lists the targets. Everything happens in .venv, which `make setup` builds.
+PYTHON ?= python3
+BIN := .venv/bin
+SCALE ?= quick
+
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test lint format benchmark clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+setup: .venv/ready ## make .venv and install the project with its test tools
+
+.venv/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v < (3, 14) or sys.exit("bnstudy needs Python 3.11 to 3.13, and this is %d.%d: say which with make PYTHON=python3.12 ..." % v)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+quickstart: setup ## train the quickstart study on real digits and draw its report
+	$(BIN)/bnstudy study=quickstart scale=$(SCALE)
+	$(BIN)/bnstudy-report study=quickstart scale=$(SCALE)
+
+test: setup ## the whole test suite
+	$(BIN)/python -m pytest
+
+lint: setup ## formatting, style and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: setup ## format the code and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+benchmark: setup ## what recording costs, against a bare loop and others
+	$(BIN)/python scripts/benchmark.py
+
+clean: ## remove the environment and caches, never results
+	rm -rf .venv build dist .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,165 @@
+"""The points of a sweep: which configs a command line asks for.
+
+Hydra's own sweeper composes every job twice, at some 60 ms each. Here each distinct choice of groups is composed
+once and plain values (`lr=0.1`) are put into it directly. The semantics are Hydra's: the same override grammar, the
+same order of jobs, `hydra.sweeper.params` under the command line.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+
+from bnstudy.spec import ConfigError, nearest
+
+Overrides = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One job of a sweep: the overrides that make it, as typed, and the resolved config."""
+
+    overrides: Overrides
+    config: dict[str, Any]
+
+
+def sweep_points(loader: ConfigLoader, master: DictConfig, arguments: Sequence[str]) -> list[Point]:
+    """All points of a sweep, in Hydra's order: the last key varies fastest.
+
+    master: the config composed from `arguments`, for the study and `hydra.sweeper.params` in it.
+
+    Raises:
+        ConfigError: the sweep is of a kind that has no points (an interval), or of studies.
+        HydraException: an override does not parse or compose.
+    """
+    parser = OverridesParser.create(config_loader=loader)
+    layers = [*study_layers(master), master.hydra.sweeper.get("params") or {}]
+    below = [parser.parse_overrides([f"{key}={value}" for key, value in layer.items()]) for layer in layers]
+    choices: dict[str, list[str]] = {}
+    for overrides in [*below, parser.parse_overrides(list(arguments))]:
+        choices = stacked_choices(choices, overrides)
+    composer = Composer(loader, master)
+    return [Point(chosen, composer.config(chosen)) for chosen in itertools.product(*choices.values())]
+
+
+def study_layers(master: DictConfig) -> list[Mapping[str, Any]]:
+    """The overrides that the chosen study asks for: its sweep, then those of its scale."""
+    if OmegaConf.select(master, "study") is None:
+        return []
+    study, scale = master.study, master.scale.name
+    if scale not in study.scales:
+        known = ", ".join(study.scales) + nearest(scale, study.scales)
+        raise ConfigError(f"scale={scale} is not allowed with study={study.name}: it must be one of {known}.")
+    return [study.sweep, study.scales[scale]]
+
+
+def stacked_choices(below: Mapping[str, list[str]], overrides: Iterable[Override]) -> dict[str, list[str]]:
+    """The choices of each key, those in `overrides` replacing the ones below.
+
+    The length of a run is one choice with two spellings: `steps` above replaces `epochs` below and vice versa.
+    """
+    above = {override.get_key_element(): values(override) for override in overrides}
+    kept = {key: chosen for key, chosen in below.items() if not ({key, *above} >= {"epochs", "steps"})}
+    return {**kept, **above}
+
+
+def values(override: Override) -> list[str]:
+    """The overrides, one a value, that a possibly sweeping override stands for."""
+    key = override.get_key_element()
+    if not override.is_sweep_override():
+        return [f"{key}={override.get_value_element_as_str()}"]
+    if key in ("study", "scale"):
+        raise ConfigError(f"{override.input_line} is not allowed: choose one {key} at a time.")
+    if not override.is_discrete_sweep():
+        raise ConfigError(
+            f"{override.input_line} is not allowed: an interval has no list of values; use choice(...), range(...) or "
+            "a list, or a sweeper that samples, such as hydra/sweeper=optuna."
+        )
+    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+
+
+class Composer:
+    """Composes the configs of a sweep, each distinct choice of groups once."""
+
+    def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
+        self.loader = loader
+        self.master = master
+        self._parser = OverridesParser.create(config_loader=loader)
+        self._parsed: dict[str, Override] = {}
+        self._is_group: dict[str, bool] = {}
+        self._composed: dict[Overrides, dict[str, Any]] = {}
+
+    def config(self, overrides: Overrides) -> dict[str, Any]:
+        """The resolved config, without Hydra's own node."""
+        plain = tuple(o for o in overrides if self._is_plain(self._parse(o)))
+        base = self._compose(tuple(o for o in overrides if o not in plain))
+        if not all(has_leaf(base, self._parse(o).key_or_group) for o in plain) or has_interpolation(base):
+            return self._compose(overrides, resolve=True)
+        config = copy.deepcopy(base)
+        for override in map(self._parse, plain):
+            set_leaf(config, override.key_or_group, override.value())
+        return config
+
+    def _parse(self, line: str) -> Override:
+        if line not in self._parsed:
+            self._parsed[line] = self._parser.parse_override(line)
+        return self._parsed[line]
+
+    def _is_plain(self, override: Override) -> bool:
+        """Whether an override sets one existing value to another and chooses no config."""
+        changes = not (override.is_add() or override.is_force_add() or override.is_delete() or override.package)
+        scalar = not isinstance(override.value(), dict | list)
+        return changes and scalar and not override.is_hydra_override() and not self._group(override.key_or_group)
+
+    def _group(self, key: str) -> bool:
+        if key not in self._is_group:
+            self._is_group[key] = bool(self.loader.get_group_options(key))
+        return self._is_group[key]
+
+    def _compose(self, overrides: Overrides, resolve: bool = False) -> dict[str, Any]:
+        if overrides not in self._composed or resolve:
+            config = self.loader.load_sweep_config(self.master, list(overrides))
+            del config["hydra"]
+            self._composed[overrides] = plain_config(config, resolve)
+        return self._composed[overrides]
+
+
+def plain_config(config: DictConfig, resolve: bool = True) -> dict[str, Any]:
+    return OmegaConf.to_container(config, resolve=resolve, throw_on_missing=resolve)  # type: ignore[return-value]
+
+
+def leaves(node: Any) -> Iterator[Any]:
+    inner = node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else None
+    if inner is None:
+        yield node
+    else:
+        for value in inner:
+            yield from leaves(value)
+
+
+def has_interpolation(config: Mapping[str, Any]) -> bool:
+    return any(isinstance(leaf, str) and "${" in leaf for leaf in leaves(config))
+
+
+def has_leaf(config: Mapping[str, Any], key: str) -> bool:
+    node: Any = config
+    for part in key.split("."):
+        if not isinstance(node, Mapping) or part not in node:
+            return False
+        node = node[part]
+    return not isinstance(node, Mapping)
+
+
+def set_leaf(config: dict[str, Any], key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    for part in path:
+        config = config[part]
+    config[last] = value

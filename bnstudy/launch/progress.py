@@ -1,0 +1,112 @@
+"""What a person sees while a sweep runs, and the table at its end."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+LINE_SECONDS = 10.0
+LONGEST_TABLE = 40
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A run at the end of a sweep: finished, diverged or failed. `seconds` are this command's, not earlier ones'."""
+
+    run_id: str
+    name: str
+    arm: str
+    status: str
+    accuracy: float
+    seconds: float
+    folder: Path
+    error: str = ""
+
+
+class Progress:
+    """One bar for the sweep and one for the run on a terminal, a line now and then elsewhere, or nothing."""
+
+    def __init__(self, runs: int, shown: bool) -> None:
+        self.runs, self.done, self.name = runs, 0, ""
+        self.begin = time.monotonic()
+        self.next_line = self.begin + LINE_SECONDS
+        self.lines = shown and not sys.stderr.isatty()
+        hidden = not shown or self.lines
+        self.sweep_bar = tqdm(total=runs, desc="sweep", unit="run", position=0, disable=hidden or runs == 1)
+        self.run_bar = tqdm(total=1, unit="step", position=0 if runs == 1 else 1, leave=runs == 1, disable=hidden)
+
+    def start(self, name: str, step: int, total: int) -> None:
+        self.name = name
+        self.run_bar.reset(total=total)
+        self.run_bar.set_description(name[:60] or "run", refresh=False)
+        self.run_bar.update(step)
+
+    def beat(self, step: int, total: int, loss: float, accuracy: float) -> None:
+        """`accuracy` is on the validation split; NaN for what is not known yet."""
+        self.run_bar.set_postfix_str(f"loss {loss:.3g}, val acc {percent(accuracy)}", refresh=False)
+        self.run_bar.update(step - self.run_bar.n)
+        if self.lines and time.monotonic() > self.next_line:
+            share = (self.done + step / total) / self.runs
+            left = (time.monotonic() - self.begin) * (1 / share - 1) if share else math.nan
+            say(
+                f"run {self.done + 1}/{self.runs} {self.name}: step {step}/{total}, loss {loss:.3g}, "
+                f"val acc {percent(accuracy)}, about {duration(left)} left"
+            )
+            self.next_line = time.monotonic() + LINE_SECONDS
+
+    def finish(self, total: int, loss: float, accuracy: float) -> None:
+        self.beat(total, total, loss, accuracy)
+        self.done += 1
+        self.sweep_bar.update(1)
+
+    def close(self) -> None:
+        self.run_bar.close()
+        self.sweep_bar.close()
+
+
+def say(text: str) -> None:
+    """A line for the person at the terminal, above the bars."""
+    tqdm.write(text, file=sys.stderr)
+
+
+def percent(share: float) -> str:
+    return "-" if math.isnan(share) else f"{100 * share:.2f}%"
+
+
+def duration(seconds: float) -> str:
+    if math.isnan(seconds):
+        return "unknown"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def table(results: Sequence[RunResult]) -> str:
+    """A row a run, or a row an arm where there are too many runs to read."""
+    if len(results) <= LONGEST_TABLE:
+        head = ["run", "arm", "status", "test acc", "seconds", "folder"]
+        rows = [
+            [r.run_id, r.name or "-", r.status, percent(r.accuracy), f"{r.seconds:.1f}", str(r.folder)] for r in results
+        ]
+    else:
+        head = ["arm", "runs", "diverged", "failed", "mean test acc", "seconds"]
+        rows = [arm_row(arm, [r for r in results if r.arm == arm]) for arm in dict.fromkeys(r.arm for r in results)]
+    return aligned([head, *rows])
+
+
+def arm_row(arm: str, results: Sequence[RunResult]) -> list[str]:
+    known = [r.accuracy for r in results if not math.isnan(r.accuracy)]
+    counts = [sum(r.status == status for r in results) for status in ("diverged", "failed")]
+    mean = percent(sum(known) / len(known)) if known else "-"
+    return [arm or "-", str(len(results)), *map(str, counts), mean, f"{sum(r.seconds for r in results):.1f}"]
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)

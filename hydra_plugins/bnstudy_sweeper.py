@@ -1,0 +1,35 @@
+"""Hydra's way to bnstudy's own planning of sweeps. Imported at every start: nothing heavy here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class BnstudySweeper(Sweeper):
+    """Checks all points of a sweep before the first is trained, and composes each choice of groups once."""
+
+    def __init__(self, params: dict[str, Any] | None = None) -> None:
+        self.params = params
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:  # noqa: ARG002
+        self.hydra_context = hydra_context
+        self.config = config
+
+    def sweep(self, arguments: list[str]) -> Any:
+        from bnstudy.launch.points import sweep_points
+        from bnstudy.launch.sweep import run_points
+
+        return run_points(sweep_points(self.hydra_context.config_loader, self.config, arguments))
+
+
+ConfigStore.instance().store(
+    group="hydra/sweeper",
+    name="bnstudy",
+    node={"_target_": "hydra_plugins.bnstudy_sweeper.BnstudySweeper", "params": None},
+    provider="bnstudy",
+)
