@@ -1,0 +1,56 @@
+"""Augmentation as tensor code: the random numbers come from outside, so that `torch.func.vmap` can run it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from bnstudy.rng import stream
+
+
+class Draws(NamedTuple):
+    """What is done to each of N pictures: `dy`, `dx` int64 [N] and `flip` bool [N]."""
+
+    dy: Tensor
+    dx: Tensor
+    flip: Tensor
+
+    def to(self, device: torch.device) -> Draws:
+        return Draws(*(t.to(device) for t in self))
+
+    def at(self, places: slice) -> Draws:
+        """The draws of some pictures only, without a copy."""
+        return Draws(*(t[places] for t in self))
+
+
+def epoch_draws(n: int, height: int, seed: int, epoch: int) -> Draws:
+    """The draws for the n pictures of an epoch, in the order in which they are used.
+
+    Shifts are uniform on -r..r with r an eighth of the height (at least 1), each way on its own.
+    """
+    generator = stream(seed, "augment", epoch)
+    reach = max(1, height // 8)
+    dy_2N = torch.randint(-reach, reach + 1, (2, n), generator=generator)
+    return Draws(dy_2N[0], dy_2N[1], torch.randint(2, (n,), generator=generator).bool())
+
+
+def crop_flip(x_BCHW: Tensor, draws: Draws, black_C: Tensor) -> Tensor:
+    """Each picture flipped left to right where `flip`, then moved up by `dy` and left by `dx` pixels.
+
+    What comes in from outside is `black_C`, the normalized black of each channel.
+    """
+    _, C, H, W = x_BCHW.shape
+    row_BH = torch.arange(H, device=x_BCHW.device) + draws.dy[:, None]
+    col_BW = torch.arange(W, device=x_BCHW.device) + draws.dx[:, None]
+    inside_BHW = _within(row_BH, H)[:, :, None] & _within(col_BW, W)[:, None, :]
+    from_col_BW = torch.where(draws.flip[:, None], W - 1 - col_BW, col_BW).clamp(0, W - 1)
+    pixel_BHW = row_BH.clamp(0, H - 1)[:, :, None] * W + from_col_BW[:, None, :]
+    index_BCP = pixel_BHW.flatten(1)[:, None, :].expand(-1, C, -1)
+    moved_BCHW = x_BCHW.flatten(2).gather(2, index_BCP).view_as(x_BCHW)
+    return torch.where(inside_BHW[:, None], moved_BCHW, black_C[:, None, None])
+
+
+def _within(index: Tensor, size: int) -> Tensor:
+    return (index >= 0) & (index < size)

@@ -1,0 +1,41 @@
+"""Handwritten digits that come with scikit-learn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib.metadata import version
+
+import torch
+
+from bnstudy.data.cache import Decoded
+from bnstudy.data.source import CachedData
+from bnstudy.data.splits import stratified_split
+
+_TEST_FRACTION = 0.2
+_STEP = 15  # from scikit-learn's levels 0..16 to 0..240, without loss
+
+
+@dataclass(frozen=True)
+class Digits(CachedData):
+    """1,797 digits of 8x8 pixels (the test part of UCI's optical recognition set): no download.
+
+    A fixed, stratified fifth is the test split; scikit-learn names none.
+    """
+
+    val_fraction: float = field(default=0.2, kw_only=True)
+
+    def source(self) -> str:
+        return f"scikit-learn {version('scikit-learn')}"
+
+    def decoding(self) -> tuple[object, ...]:
+        return ()
+
+    def decode(self) -> Decoded:
+        # Importing scikit-learn takes a second, which a cached dataset need not spend.
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        x = (torch.from_numpy(digits.images) * _STEP).to(torch.uint8).unsqueeze(1)
+        y = torch.from_numpy(digits.target).long()
+        test, train = stratified_split(y, _TEST_FRACTION)
+        return Decoded(x[train], y[train], x[test], y[test], tuple(str(name) for name in digits.target_names))

@@ -1,0 +1,167 @@
+"""Datasets that torchvision knows: its downloads, its checksums, its readers."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torchvision import datasets
+from torchvision.datasets.mnist import read_image_file, read_label_file
+from torchvision.datasets.utils import calculate_md5
+
+from bnstudy.data.cache import Decoded
+from bnstudy.data.source import OFFLINE, CachedData
+from bnstudy.spec import ConfigError
+
+_PATIENCE = 30.0  # seconds without a byte; torchvision would wait for ever
+_DOWNLOAD_FAILS = (OSError, RuntimeError, EOFError, http.client.HTTPException, tarfile.TarError, zlib.error)
+_READING_FAILS = (RuntimeError, AssertionError, LookupError, TypeError, ValueError)
+
+
+@dataclass(frozen=True)
+class _TorchvisionSet(CachedData):
+    """Raw files in torchvision's place below `root`, downloaded by torchvision where one is missing."""
+
+    dataset: ClassVar[Callable[..., Any]]
+    below_root: ClassVar[str]
+    md5: ClassVar[Mapping[str, str | None]]
+    """The raw files and their MD5, None where it is not published."""
+
+    @property
+    def raw_folder(self) -> Path:
+        return self.folder / self.below_root
+
+    def source(self) -> str:
+        if self._missing():
+            self._download()
+        found = {name: _md5(self.raw_folder / name) for name in self.md5}
+        for name, md5 in found.items():
+            if self.md5[name] not in (md5, None):
+                raise self.damaged(self.raw_folder / name)
+        return " ".join(f"{name}:{md5}" for name, md5 in found.items())
+
+    def damaged(self, path: Path) -> ConfigError:
+        return ConfigError(
+            f"{path} is damaged: delete {self.raw_folder} and start again to download {self.label} anew."
+        )
+
+    def _missing(self) -> bool:
+        return not all((self.raw_folder / name).is_file() for name in self.md5)
+
+    def _download(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._absent(f"data.root={self.root} cannot be created: {error.strerror}") from None
+        try:
+            with _socket_timeout(_PATIENCE):
+                self.dataset(self.folder, download=True)
+        except _DOWNLOAD_FAILS as error:
+            raise self._absent(" ".join(str(error).split()) or type(error).__name__) from None
+        if self._missing():
+            raise self._absent("torchvision found nothing to download")
+
+    def _absent(self, reason: str) -> ConfigError:
+        return ConfigError(
+            f"{self.label} is not in {self.raw_folder} and could not be downloaded ({reason}): set data.root to "
+            f"the folder that has {self.below_root} in it; {OFFLINE}"
+        )
+
+
+def _md5(path: Path) -> str:
+    try:
+        return calculate_md5(path)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+@contextmanager
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+@dataclass(frozen=True)
+class MNIST(_TorchvisionSet):
+    """LeCun et al. 1998: 60,000 + 10,000 handwritten digits, 28x28 in grey."""
+
+    dataset = datasets.MNIST
+    below_root = "MNIST/raw"
+    # torchvision checks the archives it downloads, but not the files that it finds unpacked.
+    md5: ClassVar[Mapping[str, str | None]] = {
+        "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+        "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+        "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+        "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+    }
+
+    def decode(self) -> Decoded:
+        return Decoded(*self._part("train"), *self._part("t10k"), tuple(self.dataset.classes))
+
+    def _part(self, part: str) -> tuple[Tensor, Tensor]:
+        images = self.raw_folder / f"{part}-images-idx3-ubyte"
+        labels = self.raw_folder / f"{part}-labels-idx1-ubyte"
+        x, y = self._read(read_image_file, images), self._read(read_label_file, labels)
+        if len(x) != len(y) or y.max() >= len(self.dataset.classes):
+            raise self.damaged(labels)
+        return x.unsqueeze(1), y
+
+    def _read(self, read: Callable[[str], Tensor], path: Path) -> Tensor:
+        try:
+            return read(str(path))
+        except _READING_FAILS:
+            raise self.damaged(path) from None
+
+
+@dataclass(frozen=True)
+class FashionMNIST(MNIST):
+    """Xiao et al. 2017: 60,000 + 10,000 pieces of clothing, 28x28 in grey."""
+
+    dataset = datasets.FashionMNIST
+    below_root = "FashionMNIST/raw"
+    md5 = dict.fromkeys(MNIST.md5)
+
+
+def _published(dataset: type[datasets.CIFAR10]) -> dict[str, str | None]:
+    """The raw files of a CIFAR set and their MD5."""
+    return {**dict(dataset.train_list + dataset.test_list), dataset.meta["filename"]: dataset.meta["md5"]}
+
+
+@dataclass(frozen=True)
+class CIFAR10(_TorchvisionSet):
+    """Krizhevsky 2009: 50,000 + 10,000 pictures of 10 classes, 32x32 in colour."""
+
+    dataset = datasets.CIFAR10
+    below_root = datasets.CIFAR10.base_folder
+    md5 = _published(datasets.CIFAR10)
+
+    def decode(self) -> Decoded:
+        train, test = (self.dataset(self.folder, train=train) for train in (True, False))
+        return Decoded(*_tensors(train), *_tensors(test), tuple(train.classes))
+
+
+def _tensors(dataset: datasets.CIFAR10) -> tuple[Tensor, Tensor]:
+    x_NHWC = torch.from_numpy(dataset.data)
+    return x_NHWC.permute(0, 3, 1, 2).contiguous(), torch.tensor(dataset.targets)
+
+
+@dataclass(frozen=True)
+class CIFAR100(CIFAR10):
+    """Krizhevsky 2009: 50,000 + 10,000 pictures of 100 classes, 32x32 in colour."""
+
+    dataset = datasets.CIFAR100
+    below_root = datasets.CIFAR100.base_folder
+    md5 = _published(datasets.CIFAR100)

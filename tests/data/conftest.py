@@ -1,0 +1,106 @@
+"""What the tests of the datasets share: made-up datasets, servers of them, and the real ones where they lie about."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bnstudy.data import Dataset, Decoded
+from bnstudy.data.dataset import assemble
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+
+
+@pytest.fixture
+def cpu() -> torch.device:
+    return torch.device("cpu")
+
+
+@pytest.fixture(scope="session")
+def real_mnist() -> Path:
+    """The folder that has MNIST/raw in it."""
+    if not (SHARED / "MNIST" / "raw").is_dir():
+        pytest.skip(f"no MNIST in {SHARED}")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def real_jpegs() -> Path:
+    """The archive with CIFAR-10's pictures as JPEG."""
+    archive = SHARED / "cifar10-jpeg.tar"
+    if not archive.is_file():
+        pytest.skip(f"no {archive}")
+    return archive
+
+
+def make_decoded(train: int = 40, test: int = 10, shape: tuple[int, int, int] = (3, 6, 5)) -> Decoded:
+    """Noise in two classes, every third picture in the second."""
+    noise = torch.Generator().manual_seed(1)
+    x = torch.randint(0, 256, (train + test, *shape), dtype=torch.uint8, generator=noise)
+    y = (torch.arange(train + test) % 3 == 0).long()
+    return Decoded(x[:train], y[:train], x[train:], y[train:], ("a", "b"))
+
+
+@pytest.fixture
+def decoded() -> Decoded:
+    return make_decoded()
+
+
+@pytest.fixture
+def dataset(decoded: Decoded, cpu: torch.device) -> Dataset:
+    """30 training and 10 validation pictures of 3x6x5."""
+    return assemble("noise", decoded, torch.arange(30), torch.arange(30, 40), cpu)
+
+
+@pytest.fixture
+def make_pictures(tmp_path: Path) -> Callable[..., Path]:
+    """Makes PNGs in torchvision's ImageFolder layout; picture i of a class is of the i-th size."""
+
+    def make(
+        sizes: list[tuple[int, int]] | None = None,
+        parts: tuple[str, ...] = ("train", "test"),
+        classes: tuple[str, ...] = ("cat", "dog"),
+    ) -> Path:
+        rng = np.random.default_rng(0)
+        for part in parts:
+            for label in classes:
+                folder = tmp_path / "pets" / part / label
+                folder.mkdir(parents=True)
+                for i, (width, height) in enumerate(sizes or [(4, 5)] * 6):
+                    pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+                    Image.fromarray(pixels).save(folder / f"{i}.png")
+        return tmp_path / "pets"
+
+    return make
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], str]]:
+    """Serves a folder on the loopback; gives its URL, which ends in a slash."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    servers = []
+
+    def start(folder: Path) -> str:
+        folder.mkdir(exist_ok=True)
+        server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder)))
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        return f"http://127.0.0.1:{server.server_port}/"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bnstudy.data import BatchStream, Dataset, crop_flip, epoch_draws
+from bnstudy.rng import stream
+
+
+def test_a_batch_is_the_next_stretch_of_the_epochs_order(dataset: Dataset) -> None:
+    batches = BatchStream(dataset, "none", batch_size=8, seed=5)
+    assert batches.steps_per_epoch == 3
+    for step in range(9):
+        epoch, batch = divmod(step, 3)
+        order = torch.randperm(30, generator=stream(5, "order", epoch))
+        index = order[8 * batch : 8 * batch + 8]
+        x, y = batches(step)
+        assert torch.equal(x, dataset.train.x[index])
+        assert torch.equal(y, dataset.train.y[index])
+
+
+def test_an_augmented_batch_is_the_plain_one_with_the_epochs_draws(dataset: Dataset) -> None:
+    plain = BatchStream(dataset, "none", batch_size=8, seed=5)
+    augmented = BatchStream(dataset, "crop_flip", batch_size=8, seed=5)
+    for step in (0, 2, 4):
+        epoch, batch = divmod(step, 3)
+        draws = epoch_draws(30, height=6, seed=5, epoch=epoch).at(slice(8 * batch, 8 * batch + 8))
+        assert torch.equal(augmented(step)[0], crop_flip(plain(step)[0], draws, dataset.black))
+        assert torch.equal(augmented(step)[1], plain(step)[1])
+
+
+@pytest.mark.parametrize("augment", ["none", "crop_flip"])
+def test_a_resumed_run_gets_the_same_batches(dataset: Dataset, augment: str) -> None:
+    through = [BatchStream(dataset, augment, 7, seed=0)(step) for step in range(10)]
+    resumed = BatchStream(dataset, augment, 7, seed=0)
+    for step in (9, 3, 8, 0):
+        assert all(torch.equal(a, b) for a, b in zip(resumed(step), through[step], strict=True))
+
+
+def test_an_epoch_holds_no_picture_twice(dataset: Dataset) -> None:
+    batches = BatchStream(dataset, "none", batch_size=7, seed=1)
+    chosen = torch.cat([batches.choice(step)[0] for step in range(batches.steps_per_epoch)])
+    assert len(set(chosen.tolist())) == 28
+
+
+def test_seeds_and_epochs_have_orders_of_their_own(dataset: Dataset) -> None:
+    orders = [BatchStream(dataset, "none", 30, seed).choice(step)[0] for seed, step in [(0, 0), (0, 1), (1, 0)]]
+    assert len({tuple(order.tolist()) for order in orders}) == 3

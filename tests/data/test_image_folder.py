@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bnstudy.data.image_folder import ImageFolder
+from bnstudy.spec import ConfigError, to_dict
+
+MakePictures = Callable[..., Path]
+
+
+def test_pictures_end_to_end(make_pictures: MakePictures, tmp_path: Path, cpu: torch.device) -> None:
+    root = make_pictures()
+    data = ImageFolder(root=str(root), val_fraction=0.5).load(tmp_path / "cache", cpu)
+    assert (data.name, data.classes, data.shape) == ("pets", 2, (3, 5, 4))
+    assert data.train.y.bincount().tolist() == data.val.y.bincount().tolist() == [3, 3]
+    assert data.test.y.tolist() == [0] * 6 + [1] * 6
+
+
+def test_pictures_are_decoded_in_order_as_pil_does(make_pictures: MakePictures) -> None:
+    root = make_pictures()
+    decoded = ImageFolder(root=str(root)).decode()
+    assert decoded.classes == ("cat", "dog")
+    for x, path in zip(decoded.train_x, sorted((root / "train").glob("*/*.png")), strict=True):
+        assert np.array_equal(x.permute(1, 2, 0).numpy(), np.asarray(Image.open(path)))
+
+
+def test_grey_pictures(make_pictures: MakePictures) -> None:
+    root = make_pictures()
+    x = ImageFolder(root=str(root), channels=1).decode().train_x
+    assert x.shape == (12, 1, 5, 4)
+    assert np.array_equal(x[0, 0].numpy(), np.asarray(Image.open(root / "train/cat/0.png").convert("L")))
+
+
+def test_pictures_of_differing_sizes_need_a_size(make_pictures: MakePictures) -> None:
+    root = make_pictures(sizes=[(4, 5), (6, 5)])
+    with pytest.raises(ConfigError, match=r"1\.png has 6x5 pixels and \S+0\.png 4x5: set data\.size"):
+        ImageFolder(root=str(root)).decode()
+    assert ImageFolder(root=str(root), size=3).decode().train_x.shape == (4, 3, 3, 3)
+
+
+# ------------------------------------------------------------------------------------------------- name and cache
+
+
+def test_the_name_is_the_folders_unless_given_and_part_of_the_identity(
+    make_pictures: MakePictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_pictures()
+    assert ImageFolder(root=str(root)).label == "pets"
+    monkeypatch.chdir(root)
+    assert to_dict(ImageFolder(root="."))["name"] == "pets"
+    assert ImageFolder(root="train/..").label == "pets"
+    assert to_dict(ImageFolder(root=str(root), name="Cats & dogs"))["name"] == "Cats & dogs"
+    assert "root" not in to_dict(ImageFolder(root=str(root)))
+
+
+def test_a_name_may_hold_what_a_file_name_may_not(tmp_path: Path) -> None:
+    path = ImageFolder(name="cats / dogs (JPEG)").cache_path(tmp_path)
+    assert path.parent == tmp_path
+    assert path.name.startswith("cats_dogs_JPEG_-")
+
+
+def test_every_decoding_has_a_cache_of_its_own(tmp_path: Path) -> None:
+    specs = [ImageFolder(), ImageFolder(size=8), ImageFolder(channels=1), ImageFolder(root="a/data")]
+    assert len({spec.cache_path(tmp_path) for spec in specs}) == 4
+
+
+def test_changed_pictures_are_decoded_again(make_pictures: MakePictures, tmp_path: Path, cpu: torch.device) -> None:
+    spec = ImageFolder(root=str(make_pictures()))
+    before = spec.load(tmp_path / "cache", cpu)
+    picture = spec.folder / "test" / "dog" / "3.png"
+    Image.new("RGB", (4, 5)).save(picture)
+    os.utime(picture, (0, 0))
+    after = spec.load(tmp_path / "cache", cpu)
+    assert after.checksum != before.checksum
+    assert torch.equal(after.test.x[9, :, 0, 0], after.black)
+
+
+def test_unchanged_pictures_are_not_decoded_again(
+    make_pictures: MakePictures, tmp_path: Path, cpu: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = ImageFolder(root=str(make_pictures()))
+    first = spec.load(tmp_path / "cache", cpu)
+    monkeypatch.setattr(ImageFolder, "decode", lambda _: pytest.fail("decoded again"))
+    assert torch.equal(spec.load(tmp_path / "cache", cpu).train.x, first.train.x)
+
+
+# ------------------------------------------------------------------------------------------------------- mistakes
+
+
+def test_a_missing_test_folder_is_refused(make_pictures: MakePictures) -> None:
+    root = make_pictures(parts=("train",))
+    with pytest.raises(ConfigError, match=rf"{root} has no folder test/: .*train/<class>"):
+        ImageFolder(root=str(root)).source()
+
+
+def test_other_classes_in_test_than_in_train_are_refused(make_pictures: MakePictures) -> None:
+    make_pictures(parts=("train",))
+    root = make_pictures(parts=("test",), classes=("cat", "fox"))
+    with pytest.raises(ConfigError, match=r"other classes in train/ than in test/: dog, fox in one only"):
+        ImageFolder(root=str(root)).source()
+
+
+def test_a_class_without_pictures_is_refused(make_pictures: MakePictures) -> None:
+    root = make_pictures()
+    for path in (root / "test" / "dog").iterdir():
+        path.unlink()
+    with pytest.raises(ConfigError, match=r"test cannot be used as pictures: .*dog"):
+        ImageFolder(root=str(root)).source()
+
+
+def test_a_damaged_picture_is_named(make_pictures: MakePictures) -> None:
+    root = make_pictures()
+    picture = root / "train" / "dog" / "2.png"
+    picture.write_bytes(picture.read_bytes()[:60])
+    with pytest.raises(ConfigError, match=rf"{picture} is damaged"):
+        ImageFolder(root=str(root)).decode()
+
+
+def test_a_picture_that_is_gone_is_named(make_pictures: MakePictures) -> None:
+    root = make_pictures()
+    (root / "train" / "dog" / "link.png").symlink_to("nowhere.png")
+    with pytest.raises(ConfigError, match=r"link\.png cannot be read: No such file"):
+        ImageFolder(root=str(root)).source()
+
+
+def test_impossible_values_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"data\.size=0"):
+        ImageFolder(size=0)
+    with pytest.raises(ConfigError, match=r"data\.channels=2 is not allowed: it must be one of 1, 3"):
+        ImageFolder(channels=2)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"data\.name"):
+        ImageFolder(root="/")
+
+
+@pytest.mark.slow
+def test_real_jpegs(real_jpegs: Path, tmp_path: Path, cpu: torch.device) -> None:
+    """20 training and 10 test pictures of each of CIFAR-10's classes."""
+    with tarfile.open(real_jpegs) as tar:
+        for member in tar:
+            number, part = int(Path(member.name).stem), Path(member.name).parts[1]
+            if number < (20 if part == "train" else 10):
+                tar.extract(member, tmp_path, filter="data")
+    data = ImageFolder(root=str(tmp_path / "cifar10-jpeg")).load(tmp_path / "cache", cpu)
+    assert (data.name, data.classes, data.shape) == ("cifar10-jpeg", 10, (3, 32, 32))
+    assert data.train.y.bincount().tolist() == [18] * 10
+    assert data.test.y.bincount().tolist() == [10] * 10
+    assert data.mean == pytest.approx((0.49, 0.48, 0.45), abs=0.05)

@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import pickle
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchvision import datasets
+
+from bnstudy.data.torchvision_sets import CIFAR10, MNIST, FashionMNIST
+from bnstudy.spec import ConfigError
+
+Serve = Callable[[Path], str]
+
+
+def md5(content: bytes) -> str:
+    return hashlib.md5(content).hexdigest()
+
+
+def idx(array: np.ndarray) -> bytes:
+    header = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
+    return header + array.astype(np.uint8).tobytes()
+
+
+def idx_files(train: int = 30, test: int = 10) -> dict[str, bytes]:
+    """A tiny MNIST: the four files and their content."""
+    rng = np.random.default_rng(0)
+    files = {}
+    for part, n in (("train", train), ("t10k", test)):
+        files[f"{part}-images-idx3-ubyte"] = idx(rng.integers(0, 256, (n, 28, 28)))
+        files[f"{part}-labels-idx1-ubyte"] = idx(np.arange(n) % 10)
+    return files
+
+
+def put(root: Path, files: dict[str, bytes], folder: str = "MNIST/raw") -> Path:
+    (root / folder).mkdir(parents=True)
+    for name, content in files.items():
+        (root / folder / name).write_bytes(content)
+    return root
+
+
+@pytest.fixture
+def tiny_mnist(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """Files that pass for MNIST's, by their MD5."""
+    files = idx_files()
+    monkeypatch.setattr(MNIST, "md5", {name: md5(content) for name, content in files.items()})
+    return files
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, tiny_mnist: dict[str, bytes], serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that torchvision downloads MNIST from."""
+    folder = tmp_path / "mirror"
+    monkeypatch.setattr(datasets.MNIST, "mirrors", [serve(folder)])
+    archives = {f"{name}.gz": gzip.compress(content) for name, content in tiny_mnist.items()}
+    for name, content in archives.items():
+        (folder / name).write_bytes(content)
+    monkeypatch.setattr(datasets.MNIST, "resources", [(n, md5(c)) for n, c in archives.items()])
+    return folder
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing listens where torchvision looks."""
+    for dataset in (datasets.MNIST, datasets.FashionMNIST):
+        monkeypatch.setattr(dataset, "mirrors", ["http://127.0.0.1:9/"])
+    monkeypatch.setattr(datasets.CIFAR10, "url", "http://127.0.0.1:9/cifar.tar.gz")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+# ----------------------------------------------------------------------------------------------- files in place
+
+
+def test_real_mnist_is_what_torchvision_reads(real_mnist: Path, tmp_path: Path, cpu: torch.device) -> None:
+    spec = MNIST(root=str(real_mnist))
+    spec.source()
+    decoded = spec.decode()
+    for train, x, y in ((True, decoded.train_x, decoded.train_y), (False, decoded.test_x, decoded.test_y)):
+        original = datasets.MNIST(real_mnist, train=train)
+        assert torch.equal(x.squeeze(1), original.data)
+        assert torch.equal(y, original.targets)
+
+    data = spec.load(tmp_path, cpu)
+    assert (data.name, data.classes, data.shape) == ("MNIST", 10, (1, 28, 28))
+    assert [len(s) for s in (data.train, data.val, data.test)] == [54_000, 6_000, 10_000]
+    assert data.checksum == decoded.checksum
+    assert data.mean[0] == pytest.approx(0.1307, abs=5e-4)
+    assert data.std[0] == pytest.approx(0.3081, abs=5e-4)
+
+
+def test_damaged_mnist_is_refused(tiny_mnist: dict[str, bytes], tmp_path: Path, cpu: torch.device) -> None:
+    name = "t10k-images-idx3-ubyte"
+    damaged = bytearray(tiny_mnist[name])
+    damaged[100] ^= 1
+    root = put(tmp_path, {**tiny_mnist, name: bytes(damaged)})
+    with pytest.raises(ConfigError, match=rf"{root}/MNIST/raw/{name} is damaged: delete {root}/MNIST/raw and"):
+        MNIST(root=str(root)).load(tmp_path / "cache", cpu)
+
+
+def test_files_damaged_after_they_were_cached_are_refused(
+    tiny_mnist: dict[str, bytes], tmp_path: Path, cpu: torch.device
+) -> None:
+    spec = MNIST(root=str(put(tmp_path, tiny_mnist)))
+    spec.load(tmp_path / "cache", cpu)
+    (spec.raw_folder / "train-labels-idx1-ubyte").write_bytes(b"")
+    with pytest.raises(ConfigError, match="train-labels-idx1-ubyte is damaged"):
+        spec.load(tmp_path / "cache", cpu)
+
+
+IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (IMAGES, b""),
+        (IMAGES, idx(np.zeros((30, 28, 28)))[:-1]),
+        (IMAGES, idx(np.zeros((30, 28, 28))) + b"\0"),
+        (IMAGES, idx(np.zeros(30))),
+        (IMAGES, b"<!DOCTYPE html><html>404</html>"),
+        (LABELS, idx(np.arange(29) % 10)),
+        (LABELS, idx(np.arange(30))),
+    ],
+    ids=["empty", "short", "long", "flat", "html", "too few labels", "labels above 9"],
+)
+def test_damaged_fashion_mnist_is_refused_without_a_checksum(
+    name: str, content: bytes, tmp_path: Path, cpu: torch.device
+) -> None:
+    root = put(tmp_path, {**idx_files(), name: content}, "FashionMNIST/raw")
+    with pytest.raises(ConfigError, match=r"FashionMNIST/raw/train-\w+-idx\d-ubyte is damaged"):
+        FashionMNIST(root=str(root)).load(tmp_path / "cache", cpu)
+
+
+def test_fashion_mnist_loads(tmp_path: Path, cpu: torch.device) -> None:
+    data = FashionMNIST(root=str(put(tmp_path, idx_files(), "FashionMNIST/raw"))).load(tmp_path / "cache", cpu)
+    assert (data.name, data.shape) == ("FashionMNIST", (1, 28, 28))
+    assert [len(s) for s in (data.train, data.val, data.test)] == [27, 3, 10]
+
+
+# ---------------------------------------------------------------------------------------------------- downloads
+
+
+@pytest.mark.usefixtures("mirror")
+def test_mnist_is_downloaded_when_it_is_missing(tmp_path: Path, cpu: torch.device) -> None:
+    data = MNIST(root=str(tmp_path / "new" / "root")).load(tmp_path / "cache", cpu)
+    assert [len(s) for s in (data.train, data.val, data.test)] == [27, 3, 10]
+    assert (tmp_path / "new" / "root" / "MNIST" / "raw" / IMAGES).is_file()
+
+
+@pytest.mark.usefixtures("no_network")
+def test_mnist_is_not_downloaded_when_it_is_there(
+    tiny_mnist: dict[str, bytes], tmp_path: Path, cpu: torch.device
+) -> None:
+    assert len(MNIST(root=str(put(tmp_path, tiny_mnist))).load(tmp_path / "cache", cpu).test) == 10
+
+
+def test_a_missing_file_is_fetched_again(mirror: Path, tmp_path: Path, cpu: torch.device) -> None:  # noqa: ARG001
+    spec = MNIST(root=str(tmp_path))
+    spec.load(tmp_path / "cache", cpu)
+    (spec.raw_folder / LABELS).unlink()
+    assert len(spec.load(tmp_path / "cache", cpu).test) == 10
+
+
+def test_a_corrupted_download_is_refused(mirror: Path, tmp_path: Path, cpu: torch.device) -> None:
+    (mirror / f"{IMAGES}.gz").write_bytes(gzip.compress(b"something else"))
+    with pytest.raises(ConfigError, match=r"could not be downloaded \(.*File not found or corrupted"):
+        MNIST(root=str(tmp_path)).load(tmp_path / "cache", cpu)
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("dataset", [MNIST, FashionMNIST, CIFAR10])
+def test_without_a_network_the_message_says_what_to_do(
+    dataset: type[MNIST], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cpu: torch.device
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as error:
+        dataset(root="here").load(tmp_path / "cache", cpu)
+    message = str(error.value)
+    assert message.startswith(
+        f"{dataset.__name__} is not in {tmp_path / 'here' / dataset.below_root} and could not be downloaded ("
+    )
+    assert "Connection refused" in message
+    assert "data.root" in message
+    assert "data=digits needs no download" in message
+    assert "\n" not in message
+
+
+def test_a_root_that_cannot_be_made_is_named(tmp_path: Path, cpu: torch.device) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"data\.root=\S+/file/root cannot be created: Not a directory"):
+        MNIST(root=str(tmp_path / "file" / "root")).load(tmp_path / "cache", cpu)
+
+
+# -------------------------------------------------------------------------------------------------------- CIFAR
+
+
+def batch(rng: np.random.Generator, n: int) -> bytes:
+    data = rng.integers(0, 256, (n, 3072), dtype=np.uint8)
+    return pickle.dumps({"data": data, "labels": [i % 10 for i in range(n)]}, protocol=2)
+
+
+def cifar_files() -> dict[str, bytes]:
+    rng = np.random.default_rng(0)
+    names = [f"data_batch_{i}" for i in range(1, 6)]
+    meta = pickle.dumps({"label_names": [f"class {i}" for i in range(10)]})
+    return {**{name: batch(rng, 20) for name in names}, "test_batch": batch(rng, 10), "batches.meta": meta}
+
+
+@pytest.fixture
+def tiny_cifar(tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """A tiny CIFAR-10, where torchvision downloads it from."""
+    files = cifar_files()
+    (tmp_path / "mirror").mkdir()
+    archive = tmp_path / "mirror" / "cifar-10-python.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    sums = {name: md5(content) for name, content in files.items()}
+    meta = {**datasets.CIFAR10.meta, "md5": sums["batches.meta"]}
+    monkeypatch.setattr(datasets.CIFAR10, "url", serve(archive.parent) + archive.name)
+    monkeypatch.setattr(datasets.CIFAR10, "tgz_md5", md5(archive.read_bytes()))
+    monkeypatch.setattr(datasets.CIFAR10, "train_list", [[n, s] for n, s in sums.items() if "data" in n])
+    monkeypatch.setattr(datasets.CIFAR10, "test_list", [["test_batch", sums["test_batch"]]])
+    monkeypatch.setattr(datasets.CIFAR10, "meta", meta)
+    monkeypatch.setattr(CIFAR10, "md5", sums)
+    return files
+
+
+def test_cifar_is_downloaded_and_decoded(tiny_cifar: dict[str, bytes], tmp_path: Path, cpu: torch.device) -> None:
+    spec = CIFAR10(root=str(tmp_path))
+    data = spec.load(tmp_path / "cache", cpu)
+    assert (data.name, data.classes, data.shape) == ("CIFAR10", 10, (3, 32, 32))
+    assert [len(s) for s in (data.train, data.val, data.test)] == [90, 10, 10]
+    row = pickle.loads(tiny_cifar["test_batch"])["data"][7]
+    assert spec.decode().test_x[7].flatten().tolist() == row.tolist()
+
+
+def test_damaged_cifar_is_refused(tiny_cifar: dict[str, bytes], tmp_path: Path, cpu: torch.device) -> None:
+    root = put(tmp_path, {**tiny_cifar, "data_batch_3": b"?"}, "cifar-10-batches-py")
+    with pytest.raises(ConfigError, match=r"cifar-10-batches-py/data_batch_3 is damaged: delete"):
+        CIFAR10(root=str(root)).load(tmp_path / "cache", cpu)
