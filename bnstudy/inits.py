@@ -1,4 +1,4 @@
-"""Initialization schemes, and `initialize`, which gives a model its first weights from the run's `init` stream."""
+"""Initialization schemes."""
 
 from __future__ import annotations
 
@@ -9,24 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from bnstudy.models.layers import weight_layers
-from bnstudy.rng import stream
 from bnstudy.spec import InitSpec
-
-
-@torch.no_grad()
-def initialize(model: nn.Module, init: InitSpec, seed: int) -> None:
-    """Fill all weights and biases of the model's weight layers in place.
-
-    Each tensor has a stream of its own, named by its layer: arms that differ in normalization layers only, which
-    start at scale 1 and shift 0 and draw nothing, begin with the same weights.
-    """
-    for name, layer in weight_layers(model).items():
-        init.weight_(layer.weight, stream(seed, "init", f"{name}.weight"))
-        layer.weight.mul_(init.gain)
-        if layer.bias is not None:
-            fan_in = layer.weight[0].numel()
-            init.bias_(layer.bias, fan_in, stream(seed, "init", f"{name}.bias"))
 
 
 def fans(weight: Tensor) -> tuple[int, int]:

@@ -16,9 +16,7 @@ import torch, so that reports are drawn without it.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,54 +26,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-_TEXT = pa.dictionary(pa.int32(), pa.string())
-METRICS = pa.schema(
-    [
-        ("step", pa.int64()),
-        ("epoch", pa.float64()),
-        ("split", _TEXT),
-        ("metric", _TEXT),
-        ("layer", _TEXT),
-        ("value", pa.float64()),
-    ]
-)
-TIMING = pa.schema([("step", pa.int64()), ("seconds", pa.float64()), ("step_seconds", pa.float64())])
+from bnstudy.files import METRICS, TIMING, write_atomic, write_json, write_text
 
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-
-
-def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it: readers see all of it or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def write_text(path: Path, text: str) -> None:
-    write_atomic(path, lambda temporary: _ignore(temporary.write_text(text, encoding="utf-8")))
-
-
-def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
-
-
-def _ignore(_: object) -> None:
-    """Drop a return value where a plain procedure is wanted."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from bnstudy.spec import ConfigError, nearest
 
@@ -95,16 +95,22 @@ class Composer:
         self._parser = OverridesParser.create(config_loader=loader)
         self._parsed: dict[str, Override] = {}
         self._is_group: dict[str, bool] = {}
-        self._composed: dict[Overrides, dict[str, Any]] = {}
+        self._composed: dict[Overrides, tuple[DictConfig, dict[str, Any]]] = {}
 
     def config(self, overrides: Overrides) -> dict[str, Any]:
         """The resolved config, without Hydra's own node."""
-        plain = tuple(o for o in overrides if self._is_plain(self._parse(o)))
-        base = self._compose(tuple(o for o in overrides if o not in plain))
-        if not all(has_leaf(base, self._parse(o).key_or_group) for o in plain) or has_interpolation(base):
-            return self._compose(overrides, resolve=True)
+        plain = [self._parse(o) for o in overrides if self._is_plain(self._parse(o))]
+        rest = tuple(o for o in overrides if self._parse(o) not in plain)
+        composed, base = self._compose(rest)
+        if not all(has_leaf(base, override.key_or_group) for override in plain):
+            return plain_config(self._compose(overrides)[0])
+        if has_interpolation(base):
+            changed = copy.deepcopy(composed)
+            for override in plain:
+                OmegaConf.update(changed, override.key_or_group, override.value())
+            return plain_config(changed)
         config = copy.deepcopy(base)
-        for override in map(self._parse, plain):
+        for override in plain:
             set_leaf(config, override.key_or_group, override.value())
         return config
 
@@ -116,7 +122,8 @@ class Composer:
     def _is_plain(self, override: Override) -> bool:
         """Whether an override sets one existing value to another and chooses no config."""
         changes = not (override.is_add() or override.is_force_add() or override.is_delete() or override.package)
-        scalar = not isinstance(override.value(), dict | list)
+        value = override.value()
+        scalar = not isinstance(value, dict | list) and "${" not in str(value)
         return changes and scalar and not override.is_hydra_override() and not self._group(override.key_or_group)
 
     def _group(self, key: str) -> bool:
@@ -124,11 +131,13 @@ class Composer:
             self._is_group[key] = bool(self.loader.get_group_options(key))
         return self._is_group[key]
 
-    def _compose(self, overrides: Overrides, resolve: bool = False) -> dict[str, Any]:
-        if overrides not in self._composed or resolve:
+    def _compose(self, overrides: Overrides) -> tuple[DictConfig, dict[str, Any]]:
+        """The composed config, and the same as plain data with its interpolations as they stand."""
+        if overrides not in self._composed:
             config = self.loader.load_sweep_config(self.master, list(overrides))
-            del config["hydra"]
-            self._composed[overrides] = plain_config(config, resolve)
+            with open_dict(config):
+                del config["hydra"]
+            self._composed[overrides] = config, plain_config(config, resolve=False)
         return self._composed[overrides]
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
-from bnstudy.spec import NormSpec
+from bnstudy.rng import stream
+from bnstudy.spec import InitSpec, NormSpec
 
 ActivationName = Literal["relu", "leaky_relu", "gelu", "tanh", "sigmoid"]
 
@@ -90,3 +92,18 @@ def activations(model: nn.Module) -> dict[str, nn.Module]:
     kinds = tuple(ACTIVATIONS.values())
     found = {n: m for n, m in model.named_modules() if isinstance(m, kinds)}
     return {name.removesuffix(".act").removesuffix(".norm_act"): m for name, m in found.items()}
+
+
+@torch.no_grad()
+def initialize(model: nn.Module, init: InitSpec, seed: int) -> None:
+    """Fill all weights and biases of the model's weight layers in place.
+
+    Each tensor has a stream of its own, named by its layer: arms that differ in normalization layers only, which
+    start at scale 1 and shift 0 and draw nothing, begin with the same weights.
+    """
+    for name, layer in weight_layers(model).items():
+        init.weight_(layer.weight, stream(seed, "init", f"{name}.weight"))
+        layer.weight.mul_(init.gain)
+        if layer.bias is not None:
+            fan_in = layer.weight[0].numel()
+            init.bias_(layer.bias, fan_in, stream(seed, "init", f"{name}.bias"))

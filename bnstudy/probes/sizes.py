@@ -27,23 +27,18 @@ class GradientNorm(ProbeSpec):
 
 
 @dataclass(frozen=True)
-class WeightNorm(ProbeSpec):
-    """`weight_norm`: ||W||_2 of each weight, and of all parameters together."""
-
-    def measure(self, snapshot: Snapshot) -> Mapping[str, Mapping[str, Tensor]]:
-        return {"weight_norm": norms(snapshot.params, snapshot.layers)}
-
-
-@dataclass(frozen=True)
-class UpdateRatio(ProbeSpec):
-    """`update_ratio`: ||change of W|| / ||W|| of one update, for each weight and all parameters together."""
+class WeightSize(ProbeSpec):
+    """`weight_norm`: ||W||_2, and `update_ratio`: ||change of W by one update|| / ||W||, of each weight and of all
+    parameters together."""
 
     needs_update: ClassVar[bool] = True
 
     def measure(self, snapshot: Snapshot) -> Mapping[str, Mapping[str, Tensor]]:
-        changes = norms(snapshot.update, snapshot.layers)
-        sizes = norms(snapshot.params, snapshot.layers)
-        return {"update_ratio": {layer: change / sizes[layer] for layer, change in changes.items()}}
+        sizes, changes = norms(snapshot.params, snapshot.layers), norms(snapshot.update, snapshot.layers)
+        return {
+            "weight_norm": sizes,
+            "update_ratio": {layer: change / sizes[layer] for layer, change in changes.items()},
+        }
 
 
 def norms(tensors: Mapping[str, Tensor], layers: Mapping[str, str]) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from bnstudy.store import write_atomic
+from bnstudy.files import write_atomic
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from bnstudy.store import METRICS, TIMING
+from bnstudy.files import METRICS, TIMING
 
 Row = tuple[int, str, str, str]
 """step, split, metric, layer"""

@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnstudy.data import Dataset, Split
-from bnstudy.inits import initialize
-from bnstudy.models.layers import activations, weight_layers
+from bnstudy.models.layers import activations, initialize, weight_layers
 from bnstudy.rng import stream
 from bnstudy.spec import ProbeSpec, RunSpec
 

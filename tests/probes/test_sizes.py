@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bnstudy.probes import Snapshot
-from bnstudy.probes.sizes import GradientNorm, UpdateRatio, WeightNorm
+from bnstudy.probes.sizes import GradientNorm, WeightSize
 
 LAYERS = {"hidden1": "hidden1.weight.weight", "out": "out.weight.weight"}
 
@@ -26,7 +26,7 @@ SNAPSHOT = Snapshot(params=tensors(1.0), layers=LAYERS, grads=tensors(0.1), upda
 
 @pytest.mark.parametrize(
     ("probe", "metric", "source"),
-    [(GradientNorm(), "grad_norm", SNAPSHOT.grads), (WeightNorm(), "weight_norm", SNAPSHOT.params)],
+    [(GradientNorm(), "grad_norm", SNAPSHOT.grads), (WeightSize(), "weight_norm", SNAPSHOT.params)],
 )
 def test_norms_are_euclidean(probe, metric, source):
     measured = probe.measure(SNAPSHOT)[metric]
@@ -37,5 +37,5 @@ def test_norms_are_euclidean(probe, metric, source):
 
 
 def test_the_update_ratio_compares_the_change_with_the_weights():
-    measured = UpdateRatio().measure(SNAPSHOT)["update_ratio"]
+    measured = WeightSize().measure(SNAPSHOT)["update_ratio"]
     assert [v.item() for v in measured.values()] == pytest.approx([0.01] * 3, rel=1e-5)

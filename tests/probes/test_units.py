@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from bnstudy.probes import Snapshot
 from bnstudy.probes.units import DeadUnits
 from bnstudy.train.state import observe, probe_batch
-from bnstudy.probes import Snapshot
 from tests.conftest import spec_of
 
 

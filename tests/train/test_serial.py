@@ -94,7 +94,7 @@ def test_evaluation_and_probes_come_at_their_updates(digits):
     assert list(rows(outcome.metrics, "val", "accuracy")) == [0, 7, 20]
     assert list(rows(outcome.metrics, "test", "loss")) == [0, 7, 20]
     assert list(rows(outcome.metrics, "train", "loss")) == list(range(20))
-    for metric, probe in (("grad_norm", "gradient_norm"), ("dead_share", "dead_units")):
+    for metric, probe in (("grad_norm", "gradients"), ("dead_share", "dead_units")):
         assert tuple(rows(outcome.metrics, "", metric)) == spec.probe[probe].when.updates(20)
 
 
