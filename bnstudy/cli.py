@@ -12,18 +12,18 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from bnstudy.config import conf_dir, explain
+from bnstudy.config import conf_dir, explain, report_conf_dir
 from bnstudy.spec import ConfigError
 
 
 def main() -> None:
     """Train what the command line asks for."""
-    _run("config", _train)
+    _run(conf_dir(), "config", _train)
 
 
 def report() -> None:
     """Draw the report of what is in the store."""
-    _run("report", _report)
+    _run(report_conf_dir(), "report", _report)
 
 
 def _train(config: DictConfig) -> None:
@@ -41,7 +41,7 @@ def _report(config: DictConfig) -> None:
     print("\n".join([*result.findings, f"Report: {result.index}"]))
 
 
-def _run(config_name: str, task: Callable[[DictConfig], None]) -> None:
+def _run(config_dir: Path, config_name: str, task: Callable[[DictConfig], None]) -> None:
     """Have Hydra compose the config and call the task with it.
 
     What goes wrong becomes a sentence on stderr and an exit status: 2 for the user's mistake, that of the error
@@ -58,13 +58,13 @@ def _run(config_name: str, task: Callable[[DictConfig], None]) -> None:
         except (ConfigError, HydraException, OmegaConfBaseException) as error:
             if debugging:
                 raise
-            sys.exit(_say(explain(error, config_name), 2))
+            sys.exit(_say(explain(error, config_dir, config_name), 2))
         except Exception as error:
             if not hasattr(error, "exit_status"):
                 raise
             sys.exit(_say(str(error), error.exit_status))
 
-    hydrated = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)
+    hydrated = hydra.main(version_base="1.3", config_path=str(config_dir), config_name=config_name)
     guarded(hydrated(lambda config: guarded(lambda: task(config))))
 
 

@@ -24,6 +24,11 @@ def conf_dir() -> Path:
     return installed if installed.is_dir() else _PACKAGE.parent / "conf"
 
 
+def report_conf_dir() -> Path:
+    """Where the report's own config is: apart, since its `study` is the name of one that was run, not a config group."""
+    return _PACKAGE / "analysis" / "conf"
+
+
 @dataclass(frozen=True)
 class Settings(Spec):
     """How and where runs are done: nothing here changes what a run is.
@@ -120,7 +125,7 @@ def flat_keys(node: Mapping[str, Any], prefix: str = "") -> list[str]:
 # ------------------------------------------------------------------------------------------- what is wrong with it
 
 
-def explain(error: Exception, config_name: str) -> str:
+def explain(error: Exception, config_dir: Path, config_name: str) -> str:
     """What is wrong, in a sentence: ours as they are, Hydra's with the nearest right name."""
     from hydra.errors import MissingConfigException, OverrideParseException
 
@@ -136,15 +141,15 @@ def explain(error: Exception, config_name: str) -> str:
     if match := re.search(r"Ambiguous value for argument '([^']*)'", text):
         return f"{match[1]} lists several values: add -m to run them all."
     if match := re.search(r"Could not override '([^']*)'", text):
-        return unknown_key(match[1], known_keys(config_name))
+        return unknown_key(match[1], known_keys(config_dir, config_name))
     return " ".join(text.split())
 
 
-def known_keys(config_name: str) -> set[str]:
+def known_keys(config_dir: Path, config_name: str) -> set[str]:
     """All keys of the default config, and the config groups."""
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+    with initialize_config_dir(str(config_dir), version_base="1.3"):
         config: Any = OmegaConf.to_container(compose(config_name), resolve=False)
     return {key for key in flat_keys(config) if not key.endswith("_target_")}

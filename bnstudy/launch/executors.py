@@ -122,7 +122,7 @@ class Worker:
         except Exception as failure:  # one failing run must not take the sweep with it: it is stored and named
             paths.error.write_text(traceback.format_exc(), encoding="utf-8")
             status, accuracy, error = "failed", math.nan, f"{type(failure).__name__}: {failure}"
-            say(f"{planned.name or run_id} failed: {error}")
+            self.progress.note(f"{planned.name or run_id} failed: {error}")
         seconds = time.perf_counter() - begin
         return RunResult(run_id, planned.name, planned.arm, status, accuracy, seconds, paths.folder, error)
 
@@ -145,9 +145,9 @@ class Worker:
         try:
             run.load(saved)
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
-            checkpoint.set_aside(path, error)
+            checkpoint.set_aside(path, f"it does not fit this version: {error}")
             return SerialRun(planned.spec, dataset, self.device, self.settings.compile)
-        say(f"{planned.name or planned.spec.run_id}: going on from step {run.step} of {run.total}.")
+        self.progress.note(f"{planned.name or planned.spec.run_id}: going on from step {run.step} of {run.total}.")
         return run
 
     def _beat(self, run_id: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 import time
@@ -34,6 +35,7 @@ class Progress:
 
     def __init__(self, runs: int, shown: bool) -> None:
         self.runs, self.done, self.name = runs, 0, ""
+        self.shown = shown
         self.begin = time.monotonic()
         self.next_line = self.begin + LINE_SECONDS
         self.lines = shown and not sys.stderr.isatty()
@@ -65,9 +67,20 @@ class Progress:
         self.done += 1
         self.sweep_bar.update(1)
 
+    def note(self, text: str) -> None:
+        if self.shown:
+            say(text)
+
     def close(self) -> None:
         self.run_bar.close()
         self.sweep_bar.close()
+
+
+class AboveTheBars(logging.Handler):
+    """Shows the package's warnings without tearing the bars."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self.format(record))
 
 
 def say(text: str) -> None:

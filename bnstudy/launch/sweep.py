@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import sys
@@ -13,7 +14,7 @@ from bnstudy.config import Settings, build
 from bnstudy.launch.executors import execute, prepare, resolve_device
 from bnstudy.launch.plan import Datasets, Plan, Study, check_data, make_plan
 from bnstudy.launch.points import Point
-from bnstudy.launch.progress import Progress, RunResult, say, table
+from bnstudy.launch.progress import AboveTheBars, Progress, RunResult, table
 from bnstudy.spec import ConfigError
 from bnstudy.store import Store
 
@@ -32,15 +33,17 @@ def run_points(points: Sequence[Point]) -> list[RunResult]:
         RunsFailed: a run failed; the others were done.
         Interrupted: a signal came; the run in training is saved.
     """
+    logging.getLogger("bnstudy").handlers = [AboveTheBars()]
     plan = make_plan(points)
     check_writable(Path(plan.settings.results_dir))
     device = resolve_device(plan.settings)
     datasets = Datasets(plan.settings.cache, device)
     check_data(plan, datasets)
     remember_study(points[0], plan)
-    announce(plan, device.type)
     prepare(plan.settings, device)
     progress = Progress(len(plan.todo), plan.settings.progress)
+    finished = len(plan.runs) - len(plan.todo)
+    progress.note(f"{len(plan.runs)} runs: {finished} already there, {len(plan.todo)} to do on {device.type}.")
     try:
         results = execute(plan, datasets, progress)
     finally:
@@ -70,12 +73,6 @@ def remember_study(point: Point, plan: Plan) -> None:
     command = shlex.join(["bnstudy", *sys.argv[1:]])
     store = Store(Path(plan.settings.results_dir))
     store.add_to_plan(about, point.config["scale"]["name"], command, [run.spec.run_id for run in plan.runs])
-
-
-def announce(plan: Plan, device: str) -> None:
-    if plan.settings.progress:
-        finished = len(plan.runs) - len(plan.todo)
-        say(f"{len(plan.runs)} runs: {finished} already there, {len(plan.todo)} to do on {device}.")
 
 
 def conclude(settings: Settings, results: Sequence[RunResult]) -> None:

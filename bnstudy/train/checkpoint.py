@@ -27,21 +27,17 @@ def load(path: Path, run_id: str, device: torch.device) -> dict[str, Any] | None
         return None
     try:
         saved = torch.load(path, map_location=device, weights_only=True)
-        if saved["run_id"] != run_id:
-            raise ValueError(f"it belongs to run {saved['run_id']}")
-        return saved["state"]
-    except Exception as error:  # a damaged archive fails in many ways, none of which may stop the run
-        set_aside(path, error)
+        owner, state = saved["run_id"], saved["state"]
+    except Exception:  # a damaged archive fails in many ways, none of which may stop the run
+        set_aside(path, "it cannot be read")
         return None
+    if owner != run_id:
+        set_aside(path, f"it belongs to run {owner}")
+        return None
+    return state
 
 
-def set_aside(path: Path, error: Exception) -> None:
+def set_aside(path: Path, reason: str) -> None:
     bad = path.with_name("checkpoint.bad.pt")
     path.replace(bad)
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    log.warning(
-        "The checkpoint %s cannot be used (%s): set aside as %s, the run starts again.",
-        path,
-        reason,
-        bad.name,
-    )
+    log.warning("The checkpoint %s cannot be used (%s): set aside as %s, the run starts again.", path, reason, bad.name)

@@ -1,0 +1,267 @@
+"""The command as a person types it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import bnstudy
+from bnstudy import cli
+from bnstudy.store import Store
+
+SHORT = ("steps=10", "model.width=16")
+ENTRY = [sys.executable, "-c", "from bnstudy.cli import main; main()"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+
+
+def test_one_run(command, tmp_path):
+    status, out, _ = command("norm=batch", "lr=0.1", *SHORT)
+    (run_id,) = Store(Path("results")).finished()
+    assert status == 0
+    assert run_id in out
+    assert "finished" in out
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["results"]
+    assert sorted(p.name for p in Path("results/runs", run_id).iterdir()) == [
+        "config.yaml",
+        "metrics.parquet",
+        "summary.json",
+        "timing.parquet",
+    ]
+
+
+def test_a_sweep_trains_all_points_once_and_then_none(command):
+    sweep = ("-m", "norm=none,batch", "lr=0.1,1", "seed=range(0,2)", *SHORT)
+    status, out, err = command(*sweep)
+    assert status == 0
+    assert "8 runs: 0 already there, 8 to do" in err
+    assert len(out.strip().splitlines()) == 1 + 8
+    runs = bnstudy.load_runs("results")
+    assert len(runs) == 8
+    written = {p: p.stat().st_mtime_ns for p in Path("results/runs").glob("*/*")}
+    status, out, err = command(*sweep)
+    assert (status, out) == (0, "")
+    assert "8 runs: 8 already there, 0 to do" in err
+    assert {p: p.stat().st_mtime_ns for p in Path("results/runs").glob("*/*")} == written
+
+
+def test_the_same_command_elsewhere_writes_the_same_bytes(command):
+    contents = []
+    for folder in ("a", "b"):
+        command("norm=batch", f"results_dir={folder}", "data.augment=crop_flip", *SHORT)
+        contents.append(
+            {p.name: p.read_bytes() for p in Path(folder).glob("runs/*/*") if p.stem in ("config", "metrics")}
+        )
+    assert len(contents[0]) == 2
+    assert contents[0] == contents[1]
+
+
+def test_a_study_remembers_what_it_asked_for(command):
+    status, _, _ = command("study=quickstart", "lr=0.1", "seed=0,1", "model.width=16", "steps=10")
+    (plan,) = Store(Path("results")).plans("quickstart")
+    assert status == 0
+    assert plan["run_ids"] == Store(Path("results")).finished()
+    assert len(plan["run_ids"]) == 4
+    assert plan["commands"] == ["bnstudy study=quickstart lr=0.1 seed=0,1 model.width=16 steps=10"]
+
+
+def test_progress_false_is_silent(command):
+    assert command("progress=false", *SHORT) == (0, "", "")
+
+
+BAD = [
+    (("lrr=0.1",), "lrr is not a known key; did you mean lr?"),
+    (("model.widht=3",), "model.widht is not a known key; did you mean model.width?"),
+    (("+extra=1",), "extra is not a known key"),
+    (("+norm.extra=1",), "norm.extra is not a known key"),
+    (("norm=bach",), "norm=bach is not known; did you mean batch? Known: batch, group, instance, layer, none."),
+    (("nrom=batch",), "nrom is not a known key; did you mean norm?"),
+    (("study=lr_tolerence",), "study=lr_tolerence is not known; did you mean lr_tolerance?"),
+    (("lr=0",), "lr=0 is not allowed: it must be a finite number above 0."),
+    (("lr=-1",), "lr=-1 is not allowed"),
+    (("lr=nan",), "lr=nan is not allowed"),
+    (("lr=fast",), "lr=fast is not allowed: it must be a number."),
+    (("batch_size=0",), "batch_size=0 is not allowed: it must be at least 1."),
+    (("batch_size=5000",), "batch_size=5000 is not allowed: it must be at most 1150, the size of the training set."),
+    (("batch_size=1", "norm=batch"), "batch_size=1 is not allowed with norm=batch"),
+    (("epochs=1",), "both epochs=1 and steps=10"),
+    (("steps=null",), "neither is given"),
+    (("norm=group", "norm.groups=3"), "norm.groups=3 is not allowed: it must be a divisor of the layer's 16 channels"),
+    (("norm=instance",), "norm=instance is not allowed with fully connected layers"),
+    (("model=vgg", "~model.width", "model.depth=16"), "model.depth=16 is not allowed with pictures of 8x8"),
+    (("device=gpu",), "device=gpu is not allowed: it must be auto, cpu, cuda or cuda:N."),
+    (("device=cuda:99",), "device=cuda:99 is not allowed"),
+    (("engine=fast",), "engine=fast is not allowed: it must be one of auto, serial"),
+    (("results_dir=/proc/nowhere",), "results_dir=/proc/nowhere is not allowed: it cannot be written"),
+    (("data=image_folder", "data.root=nowhere"), "nowhere"),
+    (("data.train_size=9999",), "data.train_size=9999 is not allowed"),
+    (("lr=0.1,1",), "lr=0.1,1 lists several values: add -m to run them all."),
+    (("lr=[",), "cannot be read"),
+    (("-m", "seed=0,1", "progress=true,false"), "do not sweep them"),
+    (("-m", "lr=0.1,-1", "seed=0,1"), "At lr=-1 seed=0: lr=-1 is not allowed"),
+    (("-m", "norm=none,instance"), "At norm=instance: norm=instance is not allowed"),
+    (("-m", "lr=interval(0,1)"), "an interval has no list of values"),
+    (("study=lr_tolerance", "scale=huge"), "scale=huge is not known"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), BAD, ids=[" ".join(a) for a, _ in BAD])
+def test_bad_input_is_refused_before_training_in_a_sentence(command, arguments, sentence):
+    status, out, err = command(*arguments, *(s for s in SHORT if s.split('=')[0] not in ' '.join(arguments)))
+    assert (status, out) == (2, "")
+    assert sentence in err
+    assert len(err.strip().splitlines()) == 1
+    assert err.startswith("bnstudy: ")
+    assert not list(Path().glob("results/runs/*/*"))
+
+
+def test_a_failing_run_does_not_stop_the_others(command, monkeypatch):
+    from bnstudy.train.serial import SerialRun
+
+    original = SerialRun.train
+
+    def train(self, beat):
+        if self.spec.seed == 1:
+            raise MemoryError("no room")
+        return original(self, beat)
+
+    monkeypatch.setattr(SerialRun, "train", train)
+    status, out, err = command("-m", "seed=range(0,3)", *SHORT)
+    assert status == 1
+    assert out.count("finished") == 2
+    assert "1 of 3 runs failed; the others are stored:\n  seed=1: MemoryError: no room" in err
+    (error,) = Path("results/runs").glob("*/error.txt")
+    assert "no room" in error.read_text()
+    monkeypatch.undo()
+
+
+def test_a_run_that_failed_is_tried_again_by_the_same_command(command, monkeypatch):
+    from bnstudy.train.serial import SerialRun
+
+    with monkeypatch.context() as broken:
+        broken.setattr(SerialRun, "train", lambda *_: 1 / 0)
+        assert command(*SHORT)[0] == 1
+    assert command(*SHORT)[0] == 0
+    assert not list(Path("results/runs").glob("*/error.txt"))
+
+
+def test_a_diverged_run_is_a_result(command):
+    status, out, _ = command("norm=none", "lr=1000", *SHORT)
+    assert status == 0
+    assert "diverged" in out
+
+
+def test_a_bad_checkpoint_is_set_aside_and_said(command):
+    command(*SHORT, "results_dir=whole")
+    (run_id,) = Store(Path("whole")).finished()
+    folder = Path("results/runs", run_id)
+    folder.mkdir(parents=True)
+    (folder / "checkpoint.pt").write_bytes(b"not a checkpoint")
+    status, _, err = command(*SHORT)
+    assert status == 0
+    assert "cannot be used" in err
+    assert (folder / "checkpoint.bad.pt").read_bytes() == b"not a checkpoint"
+    assert (folder / "metrics.parquet").read_bytes() == Path("whole/runs", run_id, "metrics.parquet").read_bytes()
+
+
+@pytest.mark.parametrize("entry", ["main", "report"])
+def test_help_comes_at_once(entry):
+    code = f"from bnstudy.cli import {entry}; import sys; sys.argv = ['bnstudy', '--help']; {entry}()"
+    checked = f"import sys\ntry:\n {code}\nexcept SystemExit: pass\nassert not {{'torch', 'pandas'}} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", checked], capture_output=True, text=True, env=ENVIRONMENT, check=True)
+    assert "results_dir" in done.stdout
+
+
+def test_a_norm_of_ones_own_from_outside_the_repository(command):
+    """The recipe of docs/extending.md."""
+    Path("my_conf/norm").mkdir(parents=True)
+    Path("my_conf/norm/rms.yaml").write_text("_target_: my_norms.RMSNorm\neps: 1e-5\n")
+    Path("my_norms.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from torch import nn\n"
+        "from bnstudy.spec import NormSpec\n\n\n"
+        "@dataclass(frozen=True)\n"
+        "class RMSNorm(NormSpec):\n"
+        "    eps: float = 1e-6\n\n"
+        "    def build(self, channels, spatial):\n"
+        "        return nn.RMSNorm(channels, self.eps)\n"
+    )
+    status, _, err = command("--config-dir", "my_conf", "-m", "norm=none,rms", *SHORT)
+    assert status == 0, err
+    assert set(bnstudy.load_runs("results").norm) == {"NoNorm", "RMSNorm"}
+
+
+# ------------------------------------------------------------------------------------------ stopped and going on
+
+LONG = ("norm=batch", "model.width=64", "steps=3000", "checkpoint_seconds=0.2", "optim.momentum=0.9", "progress=false")
+
+
+def metrics(results_dir: str) -> dict[str, bytes]:
+    return {p.parent.name: p.read_bytes() for p in Path(results_dir).glob("runs/*/metrics.parquet")}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    subprocess.run([*ENTRY, *LONG, f"results_dir={folder}"], env=ENVIRONMENT, check=True)
+    return metrics(str(folder))
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_several_points_ends_with_the_same_metrics(tmp_path, undisturbed):
+    arguments = [*ENTRY, *LONG, f"results_dir={tmp_path}"]
+    for _ in range(3):
+        with subprocess.Popen(arguments, env=ENVIRONMENT) as process:
+            wait_for_checkpoint(tmp_path, process)
+            process.kill()
+        assert not metrics(str(tmp_path))
+    done = subprocess.run(arguments, env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert metrics(str(tmp_path)) == undisturbed
+    assert not list(tmp_path.glob("runs/*/checkpoint*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_the_run_and_the_same_command_goes_on(tmp_path, undisturbed, signum):
+    arguments = [*ENTRY, *LONG, f"results_dir={tmp_path}", "checkpoint_seconds=1000"]
+    process = subprocess.Popen(arguments, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not list(tmp_path.glob("runs/*/config.yaml")):
+        time.sleep(0.02)
+    time.sleep(0.3)
+    process.send_signal(signum)
+    _, err = process.communicate()
+    assert process.returncode == 128 + signum
+    assert "the same command goes on" in err
+    assert len(list(tmp_path.glob("runs/*/checkpoint.pt"))) == 1
+    subprocess.run(arguments, env=ENVIRONMENT, capture_output=True, check=True)
+    assert metrics(str(tmp_path)) == undisturbed
+
+
+def wait_for_checkpoint(results_dir: Path, process: subprocess.Popen[bytes]) -> None:
+    """Until there is a checkpoint newer than now."""
+    begin = time.time()
+    while process.poll() is None:
+        if any(path.stat().st_mtime > begin for path in results_dir.glob("runs/*/checkpoint.pt")):
+            return
+        time.sleep(0.01)
+    raise AssertionError("the run ended before it could be killed")
+
+
+def test_the_report_is_drawn_and_says_where(command):
+    command("-m", "norm=none,batch", "seed=0,1", *SHORT)
+    status, out, _ = command(entry=cli.report)
+    assert status == 0
+    assert Path("results/reports/all/index.html").exists()
+    assert "results/reports/all/index.html" in out
+
+
+def test_a_report_of_nothing_is_refused(command):
+    status, _, err = command("study=quickstart", entry=cli.report)
+    assert status == 2
+    assert "quickstart" in err
