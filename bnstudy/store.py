@@ -145,7 +145,7 @@ def load_runs(results_dir: str | Path = "results", run_ids: Iterable[str] | None
 
 
 def load_specs(results_dir: str | Path = "results", run_ids: Iterable[str] | None = None) -> pd.DataFrame:
-    """The begun runs, finished or not, one a row, sorted by run_id: `run_id` and the spec's columns as in `load_runs`."""
+    """The begun runs, finished or not, sorted by run_id: `run_id` and the spec's columns as in `load_runs`."""
     store = Store(Path(results_dir))
     begun = sorted(p.parent.name for p in (store.results_dir / "runs").glob("*/config.yaml"))
     wanted = begun if run_ids is None else sorted({*begun} & {*run_ids})

@@ -1,0 +1,207 @@
+"""What the runs say, in sentences and tables: numbers from the data and no verdicts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import pandas as pd
+
+from bnstudy.analysis import stats
+from bnstudy.analysis.frames import Study
+from bnstudy.analysis.stats import Estimate
+
+VERDICT_SEEDS = 10
+"""With fewer seeds an arm, nothing is more than a smoke test."""
+
+
+@dataclass(frozen=True)
+class ArmRow:
+    """An arm of a panel as its table shows it: texts, but for `chosen`, the best learning rate of its family."""
+
+    arm: str
+    test: str
+    interval: str
+    seeds: int
+    diverged: int
+    validation: str
+    best_validation: str
+    step_ms: str
+    seconds: str
+    chosen: bool
+
+
+def findings(study: Study) -> list[str]:
+    """Plain sentences: how well each family does, by how much it differs, which learning rates it bears."""
+    best = stats.best_arms(study.runs)
+    sentences: list[str] = []
+    for panel, rows in best.groupby("panel", observed=True):
+        runs = study.runs[study.runs["panel"] == panel]
+        told = [*_accuracies(runs, rows), *_tolerance(runs), *_on_the_edge(rows)]
+        sentences += [f"{panel}: {sentence}" for sentence in told]
+    return sentences
+
+
+def caution(study: Study) -> str | None:
+    """What the reader must know before believing: that there are too few seeds, or that runs are missing."""
+    fewest = int(study.runs.groupby("arm", observed=True)["seed"].nunique().min())
+    if fewest < VERDICT_SEEDS:
+        count = "one seed" if fewest == 1 else f"{fewest} seeds"
+        return f"A smoke test, not a verdict: some arm has only {count}, and fewer than {VERDICT_SEEDS} settle nothing."
+    return "Runs are missing: everything here may still change." if study.n_missing else None
+
+
+def _accuracies(runs: pd.DataFrame, best: pd.DataFrame) -> list[str]:
+    """One sentence a family, with its baseline if it has one; a baseline alone gets none where others tell of it."""
+    pairs = stats.baselines(best)
+    by_arm = {str(arm): rows.set_index("seed") for arm, rows in runs.groupby("arm", observed=True)}
+    told = []
+    for row in best.itertuples():
+        arm = str(row.arm)
+        if arm in pairs:
+            told.append(_comparison(best, by_arm, arm, pairs[arm]))
+        elif arm not in pairs.values():
+            told.append(f"{_reaches(best, by_arm[arm], arm)}.")
+    return told
+
+
+def _comparison(best: pd.DataFrame, by_arm: dict[str, pd.DataFrame], arm: str, baseline: str) -> str:
+    difference = stats.paired_difference(by_arm[arm]["test_accuracy"], by_arm[baseline]["test_accuracy"])
+    text = f"{_reaches(best, by_arm[arm], arm)}; {_reaches(best, by_arm[baseline], baseline)}."
+    if difference.n == 0:
+        return f"{text} They share no seed."
+    seeds = "1 shared seed" if difference.n == 1 else f"{difference.n} shared seeds"
+    bounds = f"95% interval {_points(difference.low)} to {_points(difference.high)}, " if difference.n > 1 else ""
+    return f"{text} The paired difference is {_points(difference.mean)} percentage points ({bounds}{seeds})."
+
+
+def _reaches(best: pd.DataFrame, runs: pd.DataFrame, arm: str) -> str:
+    row = best[best["arm"] == arm].iloc[0]
+    rate = f" at its best learning rate, {row['lr']:g}," if row["rates"] > 1 else ""
+    estimate, diverged = stats.mean_interval(runs["test_accuracy"]), int(runs["diverged"].sum())
+    bounds = f"95% interval {interval(estimate)}, n = {estimate.n}" if estimate.n > 1 else "one seed"
+    if diverged == len(runs):
+        return f"{row['family']}{rate} counts as guessing, {percent(estimate.mean)} (all {diverged} seeds diverged)"
+    lost = f", {diverged} diverged" if diverged else ""
+    return f"{row['family']}{rate} reaches {percent(estimate.mean)} test accuracy ({bounds}{lost})"
+
+
+def _tolerance(runs: pd.DataFrame) -> list[str]:
+    table = stats.tolerated_rates(runs)
+    if table.empty:
+        return []
+    parts = [_tolerated(str(r.family), float(r.lr), bool(r.is_largest)) for r in table.itertuples()]
+    rule = f"at which, and at all smaller ones, at least {stats.TOLERATED:.0%} of the seeds do not diverge"
+    return [f"the largest learning rate {rule}: {'; '.join(parts)}."]
+
+
+def _tolerated(family: str, lr: float, is_largest: bool) -> str:
+    if math.isnan(lr):
+        return f"{family} none of those tried"
+    return f"{family} {lr:g}{' (the largest tried)' if is_largest else ''}"
+
+
+def _on_the_edge(best: pd.DataFrame) -> list[str]:
+    edge = best[best["edge"]]
+    if edge.empty:
+        return []
+    named = ", ".join(f"{family} ({lr:g})" for family, lr in zip(edge["family"], edge["lr"], strict=True))
+    return [f"the best learning rate lies on the edge of those tried for {named}: a better one may lie beyond."]
+
+
+def arm_rows(runs: pd.DataFrame) -> list[ArmRow]:
+    """The table of a panel's arms, in order; in it arms are named without model and data."""
+    chosen = set(stats.best_arms(runs).query("rates > 1")["arm"])
+    rates = runs["lr"].nunique() > 1
+    return [_arm_row(rows, arm in chosen, rates) for arm, rows in runs.groupby("arm", observed=True)]
+
+
+def _arm_row(runs: pd.DataFrame, chosen: bool, rates: bool) -> ArmRow:
+    test = stats.mean_interval(runs["test_accuracy"])
+    first, diverged = runs.iloc[0], int(runs["diverged"].sum())
+    return ArmRow(
+        arm=f"{first['family']}, lr={first['lr']:g}" if rates else str(first["family"]),
+        test=percent(test.mean),
+        interval=interval(test) if diverged < test.n else "-",
+        seeds=test.n,
+        diverged=diverged,
+        validation=percent(runs["val_accuracy"].mean()),
+        best_validation=percent(runs["best_accuracy"].mean()),
+        step_ms=_number(runs["step_ms"].median()),
+        seconds=_number(runs["seconds.training"].mean()),
+        chosen=chosen,
+    )
+
+
+def diverged_lines(study: Study) -> list[str]:
+    """`"NoNorm, lr=3: 4 of 5 diverged, the first at update 12 (training loss nan)"` for each arm concerned."""
+    lines = []
+    for arm, runs in study.runs.groupby("arm", observed=True):
+        lost = runs[runs["diverged"]].sort_values(["diverged_step", "seed"])
+        if len(lost):
+            first = lost.iloc[0]
+            step = f"update {first['diverged_step']:.0f}" if pd.notna(first["diverged_step"]) else "an unknown update"
+            lines.append(
+                f"{arm}: {len(lost)} of {len(runs)} diverged, the first at {step} ({first['diverged_because']})"
+            )
+    return lines
+
+
+def facts(study: Study) -> list[tuple[str, str]]:
+    """What was run, as terms and values."""
+    runs = study.runs
+    seeds = sorted(int(s) for s in runs["seed"].unique())
+    listed = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 2 and seeds[-1] - seeds[0] == len(seeds) - 1 else _some(seeds)
+    sets = runs.drop_duplicates("dataset.name").sort_values("dataset.name").filter(like="dataset.").to_dict("records")
+    sizes = (
+        "{0[dataset.name]} ({0[dataset.train]} training, {0[dataset.val]} validation, {0[dataset.test]} test pictures)"
+    )
+    versions = [
+        f"{c.removeprefix('versions.')} {_some(sorted(runs[c].dropna().unique()))}"
+        for c in sorted(runs)
+        if c.startswith("versions.")
+    ]
+    return [
+        ("Runs", f"{len(runs)} of {len(study.planned)} finished, {int(runs['diverged'].sum())} of them diverged"),
+        ("Arms", str(runs["arm"].nunique())),
+        ("Seeds", f"{len(seeds)} ({listed})"),
+        ("Data", "; ".join(sizes.format(s) for s in sets)),
+        ("Training", f"{duration(runs['seconds.training'].sum())} in all, without evaluation and probes"),
+        ("Devices", _some(sorted(runs["device"].dropna().unique()))),
+        ("Versions", ", ".join(versions)),
+    ]
+
+
+# ---------------------------------------------------------------------------------------------------- wording
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f}%"
+
+
+def interval(estimate: Estimate) -> str:
+    """Of an accuracy, in per cent: its part within 0 to 100, which covers as often. A dash where there is none."""
+    low, high = max(0.0, estimate.low), min(1.0, estimate.high)
+    return f"{100 * low:.1f} to {100 * high:.1f}" if estimate.n > 1 else "-"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _points(share: float) -> str:
+    """A difference of shares as percentage points, within the -100 to 100 that are possible."""
+    return f"{100 * min(1.0, max(-1.0, share)):+.1f}"
+
+
+def _number(value: float) -> str:
+    """With three digits."""
+    return "-" if math.isnan(value) else f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def _some(values: list) -> str:
+    shown = ", ".join(str(v) for v in values[:6])
+    return f"{shown} and {len(values) - 6} more" if len(values) > 6 else shown

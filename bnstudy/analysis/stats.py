@@ -1,0 +1,115 @@
+"""Means over seeds with 95% t intervals, paired differences, and what follows from a sweep of learning rates.
+
+Every function takes the runs of `frames.Study` or plain numbers. Runs of one seed share their initial weights and
+their batches, so arms are compared seed by seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy.special import stdtrit
+
+from bnstudy.analysis.arms import BASELINE
+
+LEVEL = 0.95
+TOLERATED = 0.8
+"""Share of the seeds that must not diverge for a learning rate to count as tolerated."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over n seeds and its t interval; the bounds are NaN where n < 2."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+def half_width(sd: ArrayLike, n: ArrayLike, level: float = LEVEL) -> np.ndarray:
+    """Half the width of the t interval of a mean: `sd` is the sample's (n - 1), NaN where n < 2."""
+    sd_, n_ = np.asarray(sd, float), np.asarray(n, float)
+    enough = n_ >= 2
+    safe = np.where(enough, n_, 2.0)
+    return np.where(enough, stdtrit(safe - 1, 0.5 + level / 2) * sd_ / np.sqrt(safe), np.nan)
+
+
+def mean_interval(values: pd.Series) -> Estimate:
+    """Mean of the values, one a seed, with its 95% t interval; missing values are left out."""
+    found = values.dropna()
+    half = float(half_width(found.std(), len(found)))
+    mean = float(found.mean())
+    return Estimate(mean, mean - half, mean + half, len(found))
+
+
+def paired_difference(with_: pd.Series, without: pd.Series) -> Estimate:
+    """Mean of `with_ - without` over the seeds (their index) that both have, with its 95% t interval."""
+    shared = with_.index.intersection(without.index)
+    return mean_interval(with_.loc[shared] - without.loc[shared])
+
+
+def summarize(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
+    """One row a group that occurs: `by`, then `mean` `low` `high` `n` of `value`, as `mean_interval` gives them."""
+    groups = frame.groupby(list(by), observed=True)[value]
+    table = groups.agg(mean="mean", sd="std", n="count").reset_index()
+    half = half_width(table["sd"], table["n"])
+    return table.assign(low=table["mean"] - half, high=table["mean"] + half)[[*by, "mean", "low", "high", "n"]]
+
+
+def best_arms(runs: pd.DataFrame) -> pd.DataFrame:
+    """The arm with the highest mean final validation accuracy of each family, the smaller learning rate of equals.
+
+    Columns: `panel` `family` `norm` `norm_label` `rest` `arm` `lr` `rates` (how many the family has) and `edge`: the
+    best is the smallest or largest of at least three, so that the true best may lie beyond.
+    """
+    keys = ["panel", "family", "norm", "norm_label", "rest", "arm", "lr"]
+    means = runs.groupby(keys, observed=True)["val_accuracy"].mean().reset_index()
+    family = means.groupby(["panel", "family"], observed=True)
+    means["rates"] = family["lr"].transform("nunique")
+    on_edge = (means["lr"] == family["lr"].transform("min")) | (means["lr"] == family["lr"].transform("max"))
+    means["edge"] = on_edge & (means["rates"] >= 3)
+    ranked = means.sort_values(["panel", "family", "val_accuracy", "lr"], ascending=[True, True, False, True])
+    best = ranked.drop_duplicates(["panel", "family"])
+    return best.drop(columns="val_accuracy").reset_index(drop=True)
+
+
+def baselines(best: pd.DataFrame) -> dict[str, str]:
+    """Arm -> the arm it is compared with, for rows as from `best_arms`.
+
+    That is the one without normalization and otherwise alike; in a panel where every run or none is normalized, the
+    first family.
+    """
+    pairs: dict[str, str] = {}
+    for _, panel in best.groupby("panel", observed=True):
+        plain = panel[panel["norm"] == BASELINE]
+        if len(plain) in (0, len(panel)):
+            pairs.update({str(arm): str(panel["arm"].iloc[0]) for arm in panel["arm"].iloc[1:]})
+            continue
+        of_rest = dict(zip(plain["rest"], plain["arm"], strict=True))
+        others = panel[panel["norm"] != BASELINE]
+        matched = zip(others["arm"], others["rest"], strict=True)
+        pairs.update({str(arm): str(of_rest[rest]) for arm, rest in matched if rest in of_rest})
+    return pairs
+
+
+def tolerated_rates(runs: pd.DataFrame, share: float = TOLERATED) -> pd.DataFrame:
+    """For families with several learning rates: the largest at which, and at all smaller ones, at least `share` of
+    the seeds did not diverge.
+
+    Columns: `panel` `family` `lr` (NaN if not even the smallest) and `is_largest` of those tried.
+    """
+    by_rate = runs.groupby(["panel", "family", "lr"], observed=True)["diverged"].mean().reset_index()
+    fine = by_rate["diverged"] <= 1 - share + 1e-12
+    keys = [by_rate["panel"], by_rate["family"]]
+    by_rate["unbroken"] = fine.groupby(keys, observed=True).cummin().astype(bool)
+    groups = by_rate.groupby(["panel", "family"], observed=True)
+    held = by_rate["lr"].where(by_rate["unbroken"]).groupby(keys, observed=True).max()
+    table = groups["lr"].agg(tried="nunique", largest="max").assign(lr=held).reset_index()
+    table["is_largest"] = table["lr"] == table["largest"]
+    several = table[table["tried"] > 1]
+    return several[["panel", "family", "lr", "is_largest"]].reset_index(drop=True)

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from bnstudy.analysis.figures import Palette, draw_panel, style
+from bnstudy.analysis.figures.curves import draw_curves
+from bnstudy.analysis.figures.layers import draw_dead_units, draw_gradients
+from bnstudy.analysis.figures.rates import draw_rates
+from bnstudy.analysis.frames import Study, load_study
+from bnstudy.analysis.panels import Panel, panels
+from tests.analysis import synthetic
+from tests.analysis.synthetic import Run
+
+
+def one_panel(folder: Path, runs: list[Run]) -> tuple[Panel, Palette]:
+    synthetic.write(folder, runs)
+    study = load_study(folder)
+    return panels(study)[0], Palette.of(study.runs)
+
+
+def families(*rows: tuple[str, str]) -> pd.DataFrame:
+    table = pd.DataFrame(rows, columns=["norm", "rest"])
+    family = pd.Categorical(table["norm"] + table["rest"], categories=table["norm"] + table["rest"], ordered=True)
+    return table.assign(norm_label=table["norm"], family=family)
+
+
+def test_the_baseline_is_grey_and_nothing_else_is() -> None:
+    looks = Palette.of(families(("NoNorm", ""), ("BatchNorm", ""), ("LayerNorm", ""))).looks
+    assert looks["NoNorm"].colour == style.BASELINE_COLOUR
+    assert looks["BatchNorm"].colour != looks["LayerNorm"].colour
+    assert style.BASELINE_COLOUR not in (looks["BatchNorm"].colour, looks["LayerNorm"].colour)
+
+
+def test_no_two_families_look_alike() -> None:
+    shaded = Palette.of(families(*((n, f"g={g}") for n in ("NoNorm", "BatchNorm") for g in range(5)))).looks
+    many = Palette.of(families(*(("BatchNorm", f"g={g}") for g in range(20)))).looks
+    for looks in (shaded, many):
+        assert len({(look.colour, str(look.line)) for look in looks.values()}) == len(looks)
+
+
+def test_arms_of_one_family_differ_in_their_line() -> None:
+    palette = Palette({"a": style.Look("#000000")})
+    looks = palette.of_arms(pd.DataFrame({"arm": ["a1", "a2"], "family": ["a", "a"]}))
+    assert looks["a1"].colour == looks["a2"].colour
+    assert looks["a1"].line != looks["a2"].line
+
+
+def test_a_sweep_has_all_figures(sweep: Study) -> None:
+    (panel,) = panels(sweep)
+    with style.styled():
+        drawn = list(draw_panel(panel, Palette.of(sweep.runs)))
+    assert [d.kind for d in drawn] == ["learning-rates", "curves", "gradients", "dead-units"]
+    best = sweep.runs.query("arm == 'NoNorm, lr=0.1'")["test_accuracy"].mean()
+    assert f"NoNorm {100 * best:.1f}% at its chosen rate 0.1" in drawn[0].alt
+    assert all("MLP on Digits" in d.alt for d in drawn)
+
+
+def test_figures_without_measurements_are_left_out(tmp_path: Path) -> None:
+    panel, palette = one_panel(tmp_path, [Run(dead=False)])
+    assert draw_rates(panel, palette) is None
+    assert draw_dead_units(panel, palette) is None
+    assert draw_gradients(panel, palette) is not None
+
+
+def test_every_diverged_run_is_marked_against_the_learning_rate(sweep: Study) -> None:
+    (panel,) = panels(sweep)
+    drawn = draw_rates(panel, Palette.of(sweep.runs))
+    assert drawn is not None
+    marked = sum(len(line.get_xdata()) for line in drawn.figure.axes[0].lines if line.get_marker() == "x")
+    assert marked == sweep.runs["diverged"].sum()
+
+
+def test_curves_carry_the_means_over_seeds(two_models: Study) -> None:
+    panel = panels(two_models)[0]
+    drawn = draw_curves(panel, Palette.of(two_models.runs))
+    assert drawn is not None
+    last = {round(line.get_ydata()[-1], 6) for line in drawn.figure.axes[4].lines if len(line.get_xdata()) > 2}
+    means = panel.runs.groupby("arm", observed=True)["final.test_accuracy"].mean()
+    assert last == {round(100 * m, 6) for m in means}
+
+
+@pytest.mark.parametrize(
+    "runs",
+    [
+        [Run()],
+        [Run(seed=s, diverged_at=s + 1) for s in range(2)],
+        [Run(lr=lr, diverged_at=1) for lr in (1.0, 10.0, 100.0)],
+        [Run("_Odd$x$"), Run("B--C", lr=0.3)],
+    ],
+    ids=["one run", "all diverged", "all rates diverged", "odd names"],
+)
+def test_any_store_can_be_drawn(tmp_path: Path, runs: list[Run]) -> None:
+    panel, palette = one_panel(tmp_path, runs)
+    with style.styled():
+        for drawn in draw_panel(panel, palette):
+            assert style.render(drawn.figure, "svg").startswith(b"<?xml")

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bnstudy.analysis import findings, stats
+from bnstudy.analysis.frames import Study, load_study
+from tests.analysis import synthetic
+from tests.analysis.synthetic import Run
+
+
+def study_of(folder: Path, runs: list[Run]) -> Study:
+    synthetic.write(folder, runs)
+    return load_study(folder)
+
+
+def scored(norm: str, scores: list[float], **fields: object) -> list[Run]:
+    return [Run(norm, seed=i, accuracy=a, val_accuracy=a, **fields) for i, a in enumerate(scores)]  # type: ignore[arg-type]
+
+
+def test_arms_are_compared_by_their_paired_difference(tmp_path: Path) -> None:
+    study = study_of(tmp_path, [*scored("NoNorm", [0.80, 0.90]), *scored("BatchNorm", [0.85, 0.95])])
+    (sentence,) = findings.findings(study)
+    assert sentence.startswith(
+        "MLP on Digits: BatchNorm reaches 90.0% test accuracy (95% interval 26.5 to 100.0, n = 2); "
+    )
+    assert sentence.endswith(
+        "The paired difference is +5.0 percentage points (95% interval +5.0 to +5.0, 2 shared seeds)."
+    )
+
+
+def test_arms_without_a_shared_seed_are_not_subtracted(tmp_path: Path) -> None:
+    study = study_of(tmp_path, [Run("NoNorm", seed=0), Run("BatchNorm", seed=1)])
+    assert findings.findings(study)[0].endswith("They share no seed.")
+
+
+def test_each_arm_is_taken_at_the_rate_that_is_best_on_validation(tmp_path: Path) -> None:
+    runs = [
+        Run("BatchNorm", 0.1, accuracy=0.7, val_accuracy=0.9),
+        Run("BatchNorm", 1.0, accuracy=0.99, val_accuracy=0.8),
+    ]
+    told = findings.findings(study_of(tmp_path, runs))
+    assert told[0] == "MLP on Digits: BatchNorm at its best learning rate, 0.1, reaches 70.0% test accuracy (one seed)."
+
+
+def test_tolerated_rates_are_told(sweep: Study) -> None:
+    told = findings.findings(sweep)
+    assert told[1].startswith(
+        "MLP on Digits: the largest learning rate at which, and at all smaller ones, at least 80%"
+    )
+    assert told[1].endswith(": NoNorm 0.3; BatchNorm 3.")
+    assert len(told) == 2
+
+
+def test_a_best_rate_on_the_edge_of_the_grid_is_told(tmp_path: Path) -> None:
+    runs = [Run(lr=lr, accuracy=a, val_accuracy=a) for lr, a in ((0.1, 0.5), (1.0, 0.6), (10.0, 0.7))]
+    assert "lies on the edge of those tried for NoNorm (10)" in findings.findings(study_of(tmp_path, runs))[-1]
+
+
+def test_a_family_of_which_every_run_diverged_is_told_so(tmp_path: Path) -> None:
+    study = study_of(tmp_path, [Run(seed=s, diverged_at=s + 1) for s in range(2)])
+    assert findings.findings(study) == [
+        "MLP on Digits: NoNorm counts as guessing, 10.0% (all 2 seeds diverged).",
+    ]
+    assert findings.diverged_lines(study) == ["NoNorm: 2 of 2 diverged, the first at update 1 (training loss nan)"]
+
+
+@pytest.mark.parametrize(("seeds", "expected"), [(1, "only one seed"), (9, "only 9 seeds"), (10, None)])
+def test_few_seeds_are_a_smoke_test(tmp_path: Path, seeds: int, expected: str | None) -> None:
+    found = findings.caution(study_of(tmp_path, [Run(seed=s, total=20) for s in range(seeds)]))
+    assert found is None if expected is None else expected in str(found)
+
+
+def test_the_table_has_every_arm_and_marks_the_chosen(sweep: Study) -> None:
+    rows = findings.arm_rows(sweep.runs)
+    assert [r.arm for r in rows if r.chosen] == ["NoNorm, lr=0.1", "BatchNorm, lr=0.3"]
+    assert len(rows) == 16
+    assert sum(r.diverged for r in rows) == 12
+    naive = stats.mean_interval(sweep.runs.query("arm == 'NoNorm, lr=0.1'")["test_accuracy"])
+    row = next(r for r in rows if r.arm == "NoNorm, lr=0.1")
+    assert (row.test, row.interval) == (f"{100 * naive.mean:.1f}%", f"{100 * naive.low:.1f} to {100 * naive.high:.1f}")
+
+
+def test_facts_say_what_was_run(sweep: Study) -> None:
+    told = dict(findings.facts(sweep))
+    assert told["Runs"] == "47 of 48 finished, 12 of them diverged"
+    assert told["Seeds"] == "3 (0 to 2)"
+    assert told["Data"] == "Digits (1150 training, 287 validation, 360 test pictures)"
+    assert told["Versions"] == "bnstudy 0.1.0, python 3.12.3, torch 2.15.0"
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(12.34, "12.3 s"), (125, "2 min"), (3720, "1 h 2 min")])
+def test_durations(seconds: float, text: str) -> None:
+    assert findings.duration(seconds) == text

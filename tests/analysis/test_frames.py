@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bnstudy.analysis.frames import Study, load_study, missing_by_arm
+from bnstudy.spec import ConfigError
+from bnstudy.store import Store, load_runs
+from tests.analysis import synthetic
+from tests.analysis.synthetic import Run
+
+
+def test_runs_of_the_plan_alone_are_loaded(tmp_path: Path) -> None:
+    ids = synthetic.write(tmp_path, [Run(seed=s) for s in range(4)])
+    synthetic.plan(tmp_path, "half", ids[:2])
+    assert set(load_study(tmp_path, "half").runs["run_id"]) == set(ids[:2])
+    assert len(load_study(tmp_path).runs) == 4
+
+
+def test_diverged_runs_stay_and_count_as_guessing(sweep: Study, sweep_dir: Path) -> None:
+    assert len(sweep.runs) == len(load_runs(sweep_dir)) == 47
+    lost = sweep.runs[sweep.runs["status"] == "diverged"]
+    assert len(lost) == 12
+    assert lost[["test_accuracy", "val_accuracy", "best_accuracy"]].eq(0.1).all(axis=None)
+    fine = sweep.runs[sweep.runs["status"] == "finished"]
+    assert fine["test_accuracy"].equals(fine["final.test_accuracy"])
+
+
+def test_step_time_leaves_the_warm_up_out(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, [Run()])
+    study = load_study(tmp_path)
+    rows = study.timing[study.timing["step"] > 0.05 * 400]
+    assert study.runs["step_ms"].item() == pytest.approx(1000 * rows["step_seconds"].median())
+
+
+def test_a_begun_run_that_is_missing_is_told_by_its_arm(tmp_path: Path) -> None:
+    runs = [Run(norm, seed=s) for norm in ("NoNorm", "BatchNorm") for s in range(3)]
+    synthetic.write(tmp_path, runs[:5])
+    Store(tmp_path).begin(runs[5].run_id, runs[5].spec)
+    synthetic.plan(tmp_path, "s", [r.run_id for r in runs])
+    assert missing_by_arm(load_study(tmp_path, "s")) == (["BatchNorm: 2 of 3 seeds"], 0)
+
+
+def test_seeds_not_begun_are_told_by_the_arms_that_lack_them(sweep: Study) -> None:
+    assert missing_by_arm(sweep) == (["BatchNorm, lr=1: 2 of 3 seeds"], 0)
+
+
+def test_arms_not_begun_are_counted(tmp_path: Path) -> None:
+    ids = synthetic.write(tmp_path, [Run(seed=s) for s in range(3)])
+    synthetic.plan(tmp_path, "s", [*ids, "a" * 12, "b" * 12])
+    study = load_study(tmp_path, "s")
+    assert missing_by_arm(study) == ([], 2)
+    assert study.n_missing == 2
+
+
+def test_nothing_is_missing_from_a_complete_study(two_models: Study) -> None:
+    assert missing_by_arm(two_models) == ([], 0)
+
+
+def test_failures_are_told_by_their_last_line(tmp_path: Path) -> None:
+    ids = synthetic.write(tmp_path, [Run()])
+    failed = Store(tmp_path).begin(Run(seed=1).run_id, Run(seed=1).spec)
+    failed.error.write_text("Traceback\n  somewhere\nRuntimeError: no memory\n")
+    synthetic.plan(tmp_path, "s", [*ids, Run(seed=1).run_id])
+    assert load_study(tmp_path, "s").failures == {Run(seed=1).run_id: "RuntimeError: no memory"}
+
+
+def test_the_scale_planned_last_is_the_default(tmp_path: Path) -> None:
+    small, full = (synthetic.write(tmp_path, [Run(total=t)]) for t in (100, 200))
+    synthetic.plan(tmp_path, "s", full, scale="full")
+    synthetic.plan(tmp_path, "s", small, scale="quick")
+    assert load_study(tmp_path, "s").scale == "quick"
+    assert load_study(tmp_path, "s", "full").runs["run_id"].tolist() == full
+    with pytest.raises(ConfigError, match=r"scale=huge .* but at full, quick\. To run it: bnstudy study=s scale=huge"):
+        load_study(tmp_path, "s", "huge")
+
+
+def test_an_unknown_study_is_refused_with_the_nearest_name(sweep_dir: Path) -> None:
+    with pytest.raises(ConfigError, match=r"did you mean lr_tolerance\? To run it: bnstudy study=lr_tolerence"):
+        load_study(sweep_dir, "lr_tolerence")
+
+
+def test_nothing_finished_is_refused_with_the_command_to_run(tmp_path: Path) -> None:
+    synthetic.plan(tmp_path, "s", ["a" * 12])
+    with pytest.raises(ConfigError, match=r"none of its 1 runs .* To run them: bnstudy study=s scale=quick"):
+        load_study(tmp_path, "s")
+    with pytest.raises(ConfigError, match="no finished run"):
+        load_study(tmp_path / "empty")
+
+
+def test_a_run_whose_last_evaluation_is_missing_counts_as_guessing(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, [replace(Run(), diverged_at=1)])
+    assert load_study(tmp_path).runs["test_accuracy"].tolist() == [0.1]

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from bnstudy.analysis.report import ReportResult, file_name, inline_svg, markdown_text, write_report
+from tests.analysis import synthetic
+from tests.analysis.synthetic import Run
+
+WRITE = """
+import sys
+from pathlib import Path
+from bnstudy.analysis.report import write_report
+write_report(Path(sys.argv[1]), "lr_tolerance")
+assert "torch" not in sys.modules, "torch was imported"
+assert "matplotlib.pyplot" not in sys.modules, "pyplot was imported"
+"""
+HOSTILE = "<script>alert(1)</script>|`x`[y](javascript:z)"
+
+
+@pytest.fixture(scope="module")
+def result(sweep_dir: Path) -> ReportResult:
+    return write_report(sweep_dir, "lr_tolerance")
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the ids."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_what_is_written(result: ReportResult, sweep_dir: Path) -> None:
+    assert result.folder == sweep_dir / "reports" / "lr_tolerance"
+    figures = [f"figures/{kind}-mlp-on-digits" for kind in ("curves", "dead-units", "gradients", "learning-rates")]
+    expected = {"index.html", "report.md", "runs.csv", *(f + end for f in figures for end in (".svg", ".png"))}
+    assert set(files(result.folder)) == expected
+    assert (result.n_runs, result.diverged, result.missing) == (47, 12, 1)
+
+
+def test_the_same_store_gives_the_same_bytes_without_torch(result: ReportResult, sweep_dir: Path) -> None:
+    first = files(result.folder)
+    env = {**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-W", "error", "-c", WRITE, str(sweep_dir)], check=True, env=env)
+    assert files(result.folder) == first
+
+
+def test_the_page_stands_alone(result: ReportResult) -> None:
+    text = result.index.read_text()
+    page = Page(text)
+    loaded = [a.get("src") or a.get("href") or a.get("xlink:href") or "" for _, a in page.tags]
+    assert not [url for url in loaded if re.match(r"(?i)[a-z]+:|//", url)]
+    assert not page.all("script") + page.all("link") + page.all("img") + page.all("iframe")
+    assert "@import" not in text
+    assert not re.search(r"url\((?!#)", text)
+
+
+def test_the_page_is_accessible(result: ReportResult) -> None:
+    page = Page(result.index.read_text())
+    drawings = page.all("svg")
+    assert len(drawings) == 4
+    assert all(d["role"] == "img" and "MLP on Digits" in str(d["aria-label"]) for d in drawings)
+    assert all("width" not in d and "viewbox" in d for d in drawings)
+    ids = [a["id"] for _, a in page.tags if "id" in a]
+    assert len(ids) == len(set(ids))
+    assert page.all("html")[0]["lang"] == "en"
+    assert any(m.get("name") == "viewport" for m in page.all("meta"))
+    assert [len(page.all(h)) for h in ("h1", "h2")] == [1, 4]
+
+
+@pytest.mark.parametrize("name", ["index.html", "report.md"])
+def test_missing_runs_are_said_with_the_command_that_completes_them(result: ReportResult, name: str) -> None:
+    text = (result.folder / name).read_text()
+    assert "Missing: 1 of 48 runs" in text
+    assert "BatchNorm, lr=1: 2 of 3 seeds" in text
+    assert "bnstudy study=lr_tolerance scale=quick" in text
+    assert "NoNorm, lr=1: 3 of 3 diverged, the first at update" in text
+
+
+def test_markdown_shows_the_figures(result: ReportResult) -> None:
+    text = (result.folder / "report.md").read_text()
+    shown = re.findall(r"!\[[^]]+\]\((figures/[^)]+\.png)\)", text)
+    assert len(shown) == 4
+    assert all((result.folder / path).is_file() for path in shown)
+
+
+def test_the_table_of_runs_has_every_run(result: ReportResult) -> None:
+    table = pd.read_csv(result.folder / "runs.csv")
+    assert table["run_id"].is_monotonic_increasing
+    assert len(table) == 47
+    assert list(table.columns[1:]) == sorted(table.columns[1:])
+
+
+def test_hostile_names_do_nothing(tmp_path: Path) -> None:
+    runs = [Run(HOSTILE, data=HOSTILE), Run("NoNorm", data=HOSTILE)]
+    synthetic.plan(tmp_path, "s", synthetic.write(tmp_path, runs), title=f"Is {HOSTILE} bad?\n# no")
+    folder = write_report(tmp_path, "s").folder
+    page = (folder / "index.html").read_text()
+    assert "&lt;script&gt;" in page
+    assert not Page(page).all("script")
+    assert not [a for a in Page(page).all("a") if ":" in str(a["href"])]
+    markdown = (folder / "report.md").read_text()
+    assert "<script" not in markdown
+    assert "[y](" not in markdown.replace("\\[y\\](", "")
+    assert "\n# no" not in markdown
+
+
+def test_figures_of_an_earlier_report_go(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, [Run(total=20)])
+    old = tmp_path / "reports" / "all" / "figures" / "curves-old.svg"
+    old.parent.mkdir(parents=True)
+    old.touch()
+    result = write_report(tmp_path)
+    assert not old.exists()
+    assert result.folder.name == "all"
+    assert result.missing == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [("a_b", r"a\_b"), ("a\n# b", r"a \# b"), ("<b>&", "&lt;b&gt;&amp;"), ("- x|y", r"\- x\|y"), (3, "3")],
+)
+def test_markdown_text(value: object, text: str) -> None:
+    assert markdown_text(value) == text
+
+
+def test_file_names_are_plain_and_distinct() -> None:
+    taken: set[str] = set()
+    assert [file_name("a-B on ../ç", taken), file_name("a-b ON", taken)] == ["a-b-on", "a-b-on-2"]
+
+
+def test_inlined_drawings_keep_their_ids_to_themselves() -> None:
+    svg = (
+        '<?xml?><svg width="9pt" viewBox="0 0 9 9" height="9pt"><g id="p"/><use xlink:href="#p" clip="url(#p)"/></svg>'
+    )
+    assert inline_svg(svg, "f", 'a "b"') == (
+        '<svg viewBox="0 0 9 9" role="img" aria-label="a &#34;b&#34;">'
+        '<g id="f-p"/><use xlink:href="#f-p" clip="url(#f-p)"/></svg>'
+    )
