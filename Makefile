@@ -34,7 +34,7 @@ format: setup ## format the code and fix what can be fixed
 	$(BIN)/ruff check --fix .
 
 benchmark: setup ## what recording costs, against a bare loop and others
-	$(BIN)/python scripts/benchmark.py
+	$(BIN)/python scripts/benchmark.py runner
 
 clean: ## remove the environment and caches, never results
 	rm -rf .venv build dist .pytest_cache .ruff_cache .mypy_cache

@@ -25,7 +25,7 @@ def conf_dir() -> Path:
 
 
 def report_conf_dir() -> Path:
-    """Where the report's own config is: apart, since its `study` is the name of one that was run, not a config group."""
+    """Where the report's config is: apart, since its `study` names one that was run and is no config group."""
     return _PACKAGE / "analysis" / "conf"
 
 

@@ -201,6 +201,22 @@ class LogThenRegular(When):
         yield from (round(total * i / self.regular) for i in range(1, self.regular + 1))
 
 
+@dataclass(frozen=True)
+class Evaluation(Spec):
+    """When loss and accuracy on the validation and test splits are measured.
+
+    pictures: before the last update at most this many of each split are looked at, a fixed stratified sample, the
+    same for every run; null for all. The final evaluation always takes all.
+    """
+
+    group: ClassVar[str] = "evaluation"
+    when: When = field(default_factory=lambda: LogThenRegular(early=6, regular=12))
+    pictures: int | None = 2000
+
+    def check(self) -> None:
+        self.require(self.pictures is None or self.pictures >= 1, "pictures", "at least 1, or null for all")
+
+
 # --------------------------------------------------------------------------------------- the kinds a run holds
 
 
@@ -346,7 +362,8 @@ class ProbeSpec(Spec):
     def observe(self, activation: nn.Module, z: Tensor, a: Tensor) -> Tensor | None:
         """What to keep of one layer: `activation` maps z to a, both [N, units] or [N, channels, H, W].
 
-        Called in evaluation mode, without gradients. None where the layer does not concern the probe.
+        Called in evaluation mode, without gradients, on parts of the probe batch. Returns [N, ...], small, since
+        the parts are put together; None where the layer does not concern the probe.
         """
         raise NotImplementedError
 
@@ -369,7 +386,7 @@ class RunSpec(Spec):
     optim: OptimSpec
     schedule: ScheduleSpec
     probe: Mapping[str, ProbeSpec]
-    evaluation: When
+    evaluation: Evaluation
     lr: float
     batch_size: int
     seed: int

@@ -112,7 +112,7 @@ BAD = [
 
 @pytest.mark.parametrize(("arguments", "sentence"), BAD, ids=[" ".join(a) for a, _ in BAD])
 def test_bad_input_is_refused_before_training_in_a_sentence(command, arguments, sentence):
-    status, out, err = command(*arguments, *(s for s in SHORT if s.split('=')[0] not in ' '.join(arguments)))
+    status, out, err = command(*arguments, *(s for s in SHORT if s.split("=")[0] not in " ".join(arguments)))
     assert (status, out) == (2, "")
     assert sentence in err
     assert len(err.strip().splitlines()) == 1

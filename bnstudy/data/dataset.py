@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bnstudy.data.cache import Decoded
+from bnstudy.data.splits import stratified_order
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +26,7 @@ class Split:
 class Dataset:
     """The splits of a dataset on one device.
 
-    train, val: in a stratified order, so that the first m pictures of either are a stratified sample of it.
+    train, val, test: in a stratified order, so that the first m pictures of each are a stratified sample of it.
     mean, std: per channel, of the training split, where black is 0 and white 1; std 1 for a constant channel.
     checksum: SHA-256 of the decoded pictures and labels before they were split.
     """
@@ -57,6 +58,8 @@ def assemble(name: str, decoded: Decoded, train: Tensor, val: Tensor, device: to
     train_x = decoded.train_x[train]
     mean, std = moments(train_x)
 
+    test = stratified_order(decoded.test_y)
+
     def split(x_NCHW: Tensor, y_N: Tensor) -> Split:
         return Split(normalized(x_NCHW.to(device), mean, std), y_N.to(device))
 
@@ -65,7 +68,7 @@ def assemble(name: str, decoded: Decoded, train: Tensor, val: Tensor, device: to
         classes=len(decoded.classes),
         train=split(train_x, decoded.train_y[train]),
         val=split(decoded.train_x[val], decoded.train_y[val]),
-        test=split(decoded.test_x, decoded.test_y),
+        test=split(decoded.test_x[test], decoded.test_y[test]),
         mean=mean,
         std=std,
         checksum=decoded.checksum,

@@ -15,7 +15,7 @@ from bnstudy.launch.executors import execute, prepare, resolve_device
 from bnstudy.launch.plan import Datasets, Plan, Study, check_data, make_plan
 from bnstudy.launch.points import Point
 from bnstudy.launch.progress import AboveTheBars, Progress, RunResult, table
-from bnstudy.spec import ConfigError
+from bnstudy.spec import ConfigError, to_dict
 from bnstudy.store import Store
 
 
@@ -72,6 +72,8 @@ def remember_study(point: Point, plan: Plan) -> None:
     about = {"name": study.name, "title": study.title, "claims": list(study.claims)}
     command = shlex.join(["bnstudy", *sys.argv[1:]])
     store = Store(Path(plan.settings.results_dir))
+    for run in plan.runs:
+        store.begin(run.spec.run_id, to_dict(run.spec))
     store.add_to_plan(about, point.config["scale"]["name"], command, [run.spec.run_id for run in plan.runs])
 
 

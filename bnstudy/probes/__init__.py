@@ -18,7 +18,7 @@ class Snapshot:
     grads: gradient of the loss of the training batch in use, by parameter name.
     update: the change of the parameters by the update with that gradient, by parameter name.
     layers: name of each weight layer, in order of depth, and of its weight parameter.
-    observed: what the probe's own `observe` kept, by layer, in order of depth.
+    observed: what the probe's own `observe` kept of the probe batch, [N, ...] by layer, in order of depth.
     """
 
     params: Mapping[str, Tensor]

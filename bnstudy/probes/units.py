@@ -26,10 +26,11 @@ class DeadUnits(ProbeSpec):
     def observe(self, activation: nn.Module, z: Tensor, a: Tensor) -> Tensor | None:  # noqa: ARG002
         if not isinstance(activation, nn.ReLU):
             return None
-        return (a == 0).flatten(2).all(2).all(0) if a.ndim > 2 else (a == 0).all(0)
+        return (a != 0).flatten(2).any(2) if a.ndim > 2 else a != 0
 
     def measure(self, snapshot: Snapshot) -> Mapping[str, Mapping[str, Tensor]]:
         if not snapshot.observed:
             return {}
-        shares = {layer: dead.float().mean() for layer, dead in snapshot.observed.items()}
-        return {"dead_share": {"": torch.cat(list(snapshot.observed.values())).float().mean(), **shares}}
+        dead = {layer: ~active.any(0) for layer, active in snapshot.observed.items()}
+        shares = {layer: units.float().mean() for layer, units in dead.items()}
+        return {"dead_share": {"": torch.cat(list(dead.values())).float().mean(), **shares}}

@@ -54,7 +54,7 @@ class SerialRun:
         self._parameters = list(self.model.parameters())
         self._layers = layer_weights(self.model)
         self._probe_x = probe_batch(spec, dataset)
-        self._evaluations = frozenset(spec.evaluation.updates(self.total))
+        self._evaluations = frozenset(spec.evaluation.when.updates(self.total))
         self._probes = {name: frozenset(probe.when.updates(self.total)) for name, probe in spec.probe.items()}
         self._due = sorted(self._evaluations.union(*self._probes.values()))
         self._loss = torch.compile(self._plain_loss) if compiled else self._plain_loss
@@ -125,8 +125,9 @@ class SerialRun:
         self.bad = self.record.first_bad_step(self.step)
 
     def _evaluate(self) -> None:
+        pictures = None if self.step == self.total else self.spec.evaluation.pictures
         for split in ("val", "test"):
-            loss, accuracy = evaluate(self.model, getattr(self.dataset, split))
+            loss, accuracy = evaluate(self.model, getattr(self.dataset, split), pictures)
             self.record.add(self.step, split, "loss", {"": loss})
             self.record.add(self.step, split, "accuracy", {"": accuracy})
         self.record.add(self.step, "", "lr", {"": torch.tensor(self._lr())})

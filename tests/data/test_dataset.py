@@ -4,6 +4,7 @@ import torch
 
 from bnstudy.data import Dataset, Decoded
 from bnstudy.data.dataset import assemble, moments
+from bnstudy.data.splits import stratified_order
 
 
 def test_the_training_split_is_normalized_per_channel(dataset: Dataset) -> None:
@@ -19,7 +20,10 @@ def test_all_splits_are_normalized_by_the_training_split(dataset: Dataset, decod
     mean, std = train.mean((0, 2, 3)), train.std((0, 2, 3), correction=0)
     torch.testing.assert_close(torch.tensor(dataset.mean, dtype=torch.float64), mean)
     torch.testing.assert_close(torch.tensor(dataset.std, dtype=torch.float64), std)
-    for split, raw in [(dataset.val, decoded.train_x[30:]), (dataset.test, decoded.test_x)]:
+    for split, raw in [
+        (dataset.val, decoded.train_x[30:]),
+        (dataset.test, decoded.test_x[stratified_order(decoded.test_y)]),
+    ]:
         by_hand = (raw.double() / 255 - mean[:, None, None]) / std[:, None, None]
         torch.testing.assert_close(split.x, by_hand.float())
 

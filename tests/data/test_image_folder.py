@@ -21,7 +21,7 @@ def test_pictures_end_to_end(make_pictures: MakePictures, tmp_path: Path, cpu: t
     data = ImageFolder(root=str(root), val_fraction=0.5).load(tmp_path / "cache", cpu)
     assert (data.name, data.classes, data.shape) == ("pets", 2, (3, 5, 4))
     assert data.train.y.bincount().tolist() == data.val.y.bincount().tolist() == [3, 3]
-    assert data.test.y.tolist() == [0] * 6 + [1] * 6
+    assert data.test.y.bincount().tolist() == [6, 6]
 
 
 def test_pictures_are_decoded_in_order_as_pil_does(make_pictures: MakePictures) -> None:
@@ -80,7 +80,7 @@ def test_changed_pictures_are_decoded_again(make_pictures: MakePictures, tmp_pat
     os.utime(picture, (0, 0))
     after = spec.load(tmp_path / "cache", cpu)
     assert after.checksum != before.checksum
-    assert torch.equal(after.test.x[9, :, 0, 0], after.black)
+    assert (after.test.x == after.black[:, None, None]).all((1, 2, 3)).sum() == 1
 
 
 def test_unchanged_pictures_are_not_decoded_again(

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 
 from bnstudy.data import BatchStream
 from bnstudy.norms import NoNorm
-from bnstudy.spec import At, AtEnd, RunSpec
+from bnstudy.spec import At, AtEnd, Evaluation, RunSpec
 from bnstudy.train.serial import SerialRun
-from bnstudy.train.state import build_model
+from bnstudy.train.state import build_model, evaluate
 from tests.conftest import CPU, spec_of
 
 
@@ -80,8 +80,8 @@ def test_arms_of_a_seed_see_the_same_batches_and_begin_with_the_same_weights(dig
 
 def test_recording_changes_nothing(digits):
     """Neither probes nor evaluation touch weights, running statistics or random streams."""
-    watched = trained(spec_of("probe=standard", "evaluation.regular=20"), digits)
-    alone = trained(replace(spec_of("probe=none"), evaluation=AtEnd()), digits)
+    watched = trained(spec_of("probe=standard", "evaluation.when.regular=20"), digits)
+    alone = trained(replace(spec_of("probe=none"), evaluation=Evaluation(AtEnd())), digits)
     assert torch.equal(watched.params, alone.params)
     assert torch.equal(watched.record.losses, alone.record.losses)
     for ours, theirs in zip(watched.model.buffers(), alone.model.buffers(), strict=True):
@@ -89,13 +89,27 @@ def test_recording_changes_nothing(digits):
 
 
 def test_evaluation_and_probes_come_at_their_updates(digits):
-    spec = replace(spec_of("steps=20"), evaluation=At((0, 7)))
+    spec = replace(spec_of("steps=20"), evaluation=Evaluation(At((0, 7))))
     outcome = SerialRun(spec, digits, CPU).train()
     assert list(rows(outcome.metrics, "val", "accuracy")) == [0, 7, 20]
     assert list(rows(outcome.metrics, "test", "loss")) == [0, 7, 20]
     assert list(rows(outcome.metrics, "train", "loss")) == list(range(20))
     for metric, probe in (("grad_norm", "gradients"), ("dead_share", "dead_units")):
         assert tuple(rows(outcome.metrics, "", metric)) == spec.probe[probe].when.updates(20)
+
+
+def test_before_the_end_a_sample_of_the_pictures_is_evaluated_and_all_of_them_at_the_end(digits):
+    spec = replace(spec_of("steps=20"), evaluation=Evaluation(At((20,)), pictures=50))
+    run = trained(spec, digits)
+    for split in ("val", "test"):
+        loss, accuracy = evaluate(run.model, getattr(digits, split))
+        assert run.record.latest(split, "accuracy", 20) == accuracy
+        assert run.record.latest(split, "loss", 20) == loss
+    counts = torch.bincount(digits.test.y[:50], minlength=10)
+    assert counts.tolist() == [5] * 10
+    early = trained(replace(spec, evaluation=Evaluation(At((0,)), pictures=50)), digits)
+    model = build_model(spec, digits)
+    assert early.record.latest("test", "accuracy", 0) == evaluate(model, digits.test, 50)[1]
 
 
 def test_gradient_norms_are_those_of_the_batch_in_use(digits):
