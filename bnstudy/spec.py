@@ -288,6 +288,9 @@ class DataSpec(Spec):
     """
 
     group: ClassVar[str] = "data"
+    published: ClassVar[bool] = True
+    """Whether the spec alone says which pictures these are; a folder's may change under the same name."""
+
     root: str = field(default="data", metadata=BESIDE, kw_only=True)
     train_size: int | None = field(default=None, kw_only=True)
     val_fraction: float = field(default=0.1, kw_only=True)

@@ -6,7 +6,7 @@ import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -30,6 +30,8 @@ class ImageFolder(CachedData):
     size: scale each picture to size x size pixels; null if all have one size already.
     channels: 1 for grey, 3 for colour.
     """
+
+    published: ClassVar[bool] = False
 
     name: str | None = field(default=None, kw_only=True)
     size: int | None = field(default=None, kw_only=True)

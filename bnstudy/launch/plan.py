@@ -62,6 +62,10 @@ class Plan:
     runs: tuple[PlannedRun, ...]
     todo: tuple[PlannedRun, ...]
 
+    @property
+    def todo_ids(self) -> list[str]:
+        return [run.spec.run_id for run in self.todo]
+
 
 class Datasets:
     """The datasets of a sweep, each loaded once; the one used last stays in memory."""
@@ -130,18 +134,30 @@ def checked(point: Point, name: str) -> RunSpec:
         raise ConfigError(f"At {name}: {error}" if name else str(error)) from None
 
 
-def check_data(plan: Plan, datasets: Datasets) -> None:
-    """Check that the runs to do fit their datasets, which must be there.
+def check_data(plan: Plan, datasets: Datasets, store: Store) -> None:
+    """Check that the runs to do fit their datasets, which must be there, and that finished ones saw the same pictures.
 
     Raises:
-        ConfigError: a dataset is missing, or a model, norm or batch size does not fit it.
+        ConfigError: a dataset is missing, a model, norm or batch size does not fit it, or it has changed.
     """
-    checker = Checker(datasets)
-    for run in sorted(plan.todo, key=lambda run: repr(run.spec.data)):
+    checker, todo = Checker(datasets), set(plan.todo_ids)
+    for run in sorted(plan.runs, key=lambda run: repr(run.spec.data)):
         try:
-            checker.check(run.spec)
+            if run.spec.run_id in todo:
+                checker.check(run.spec)
+            elif not run.spec.data.published:
+                same_pictures(run.spec, store, datasets.get(run.spec.data).checksum)
         except ConfigError as error:
             raise ConfigError(f"At {run.name}: {error}" if run.name else str(error)) from None
+
+
+def same_pictures(run: RunSpec, store: Store, checksum: str) -> None:
+    seen = store.summary(run.run_id)["dataset"]["checksum"]
+    if seen != checksum:
+        raise ConfigError(
+            f"data.name={run.data.label} names other pictures than those that run {run.run_id} was trained on: give "
+            "these another data.name, or use another results_dir."
+        )
 
 
 def varying_names(points: Sequence[Point]) -> list[tuple[str, str]]:

@@ -38,7 +38,7 @@ def run_points(points: Sequence[Point]) -> list[RunResult]:
     check_writable(Path(plan.settings.results_dir))
     device = resolve_device(plan.settings)
     datasets = Datasets(plan.settings.cache, device)
-    check_data(plan, datasets)
+    check_data(plan, datasets, Store(Path(plan.settings.results_dir)))
     remember_study(points[0], plan)
     prepare(plan.settings, device)
     progress = Progress(len(plan.todo), plan.settings.progress)

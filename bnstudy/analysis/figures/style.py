@@ -182,8 +182,17 @@ def legend(figure: Figure, handles: Sequence[Line2D]) -> None:
     labels = [str(h.get_label()) for h in handles]
     widths = [len(label) + HANDLE for label in labels]
     columns = len(labels) if sum(widths) <= LETTERS else max(1, LETTERS // max(widths))
-    figure.set_figheight(figure.get_figheight() + ROW * -(-len(labels) // columns))
-    figure.legend(list(handles), labels, loc="outside lower center", ncols=columns, handlelength=2.4, columnspacing=1.6)
+    figure.set_figheight(figure.get_figheight() + ROW * (1 + -(-len(labels) // columns)))
+    figure.legend(
+        list(handles),
+        labels,
+        loc="outside lower center",
+        ncols=columns,
+        handlelength=2.4,
+        columnspacing=1.6,
+        title="means over seeds, with 95% intervals",
+        title_fontsize=8,
+    )
 
 
 def line_handles(looks: Mapping[str, Look], labels: Mapping[str, str], marker: bool = False) -> list[Line2D]:
