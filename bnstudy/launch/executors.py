@@ -116,7 +116,7 @@ class Worker:
         paths = self.store.begin(run_id, to_dict(planned.spec))
         try:
             outcome = self._train(planned, datasets.get(planned.spec.data))
-            status, accuracy, error = outcome.status, outcome.final["test_accuracy"], ""
+            status, accuracy, error = outcome.status, self._accuracy(outcome, datasets.get(planned.spec.data)), ""
         except Interrupted:
             raise
         except Exception as failure:  # one failing run must not take the sweep with it: it is stored and named
@@ -125,6 +125,10 @@ class Worker:
             self.progress.note(f"{planned.name or run_id} failed: {error}")
         seconds = time.perf_counter() - begin
         return RunResult(run_id, planned.name, planned.arm, status, accuracy, seconds, paths.folder, error)
+
+    @staticmethod
+    def _accuracy(outcome: Outcome, dataset: Dataset) -> float:
+        return outcome.final["test_accuracy"] if outcome.status == "finished" else 1 / dataset.classes
 
     def _train(self, planned: PlannedRun, dataset: Dataset) -> Outcome:
         run_id = planned.spec.run_id

@@ -18,7 +18,12 @@ LONGEST_TABLE = 40
 
 @dataclass(frozen=True)
 class RunResult:
-    """A run at the end of a sweep: finished, diverged or failed. `seconds` are this command's, not earlier ones'."""
+    """A run at the end of a sweep.
+
+    status: finished, diverged or failed.
+    accuracy: on the test split at the end; a diverged run counts as guessing, a failed one has none (NaN).
+    seconds: of this command, not of earlier ones that began the run.
+    """
 
     run_id: str
     name: str
