@@ -73,6 +73,6 @@ def test_finished_runs_on_other_pictures_of_the_same_name_are_not_mixed_up(tmp_p
     assert command(*arguments, "data.name=pets2")[0] == 0
 
 
-def test_a_sweep_has_one_set_of_settings(tmp_path):
+def test_a_sweep_has_one_set_of_settings():
     with pytest.raises(ConfigError, match="do not sweep them"):
         make_plan([point("threads=1"), point("threads=2")])
