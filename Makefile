@@ -13,6 +13,7 @@ setup: .venv/ready ## make .venv and install the project with its test tools
 
 .venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v < (3, 14) or sys.exit("bnstudy needs Python 3.11 to 3.13, and this is %d.%d: say which with make PYTHON=python3.12 ..." % v)'
+	@echo "Installing into .venv: PyTorch is large, this takes some minutes."
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
 	@touch $@

@@ -159,28 +159,28 @@ class At(When):
 
 @dataclass(frozen=True)
 class Every(When):
-    """Every n updates, from update 0."""
+    """Every `interval` updates, from update 0."""
 
-    n: int = 100
+    interval: int = 100
 
     def check(self) -> None:
-        self.require(self.n >= 1, "n", "at least 1")
+        self.require(self.interval >= 1, "interval", "at least 1")
 
     def _inner(self, total: int) -> Iterable[int]:
-        return range(0, total + 1, self.n)
+        return range(0, total + 1, self.interval)
 
 
 @dataclass(frozen=True)
 class LogSpaced(When):
-    """Update 0 and about n updates spaced evenly on a log axis from 1 to the last."""
+    """Update 0 and about `points` updates spaced evenly on a log axis from 1 to the last."""
 
-    n: int = 20
+    points: int = 20
 
     def check(self) -> None:
-        self.require(self.n >= 2, "n", "at least 2")
+        self.require(self.points >= 2, "points", "at least 2")
 
     def _inner(self, total: int) -> Iterable[int]:
-        return (0, *(round(total ** (i / (self.n - 1))) for i in range(self.n)))
+        return (0, *(round(total ** (i / (self.points - 1))) for i in range(self.points)))
 
 
 @dataclass(frozen=True)

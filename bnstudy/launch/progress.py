@@ -97,6 +97,10 @@ def percent(share: float) -> str:
     return "-" if math.isnan(share) else f"{100 * share:.2f}%"
 
 
+def plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def duration(seconds: float) -> str:
     if math.isnan(seconds):
         return "unknown"

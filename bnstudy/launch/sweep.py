@@ -14,7 +14,7 @@ from bnstudy.config import Settings, build
 from bnstudy.launch.executors import execute, prepare, resolve_device
 from bnstudy.launch.plan import Datasets, Plan, Study, check_data, make_plan
 from bnstudy.launch.points import Point
-from bnstudy.launch.progress import AboveTheBars, Progress, RunResult, table
+from bnstudy.launch.progress import AboveTheBars, Progress, RunResult, plural, table
 from bnstudy.spec import ConfigError, to_dict
 from bnstudy.store import Store
 
@@ -43,7 +43,7 @@ def run_points(points: Sequence[Point]) -> list[RunResult]:
     prepare(plan.settings, device)
     progress = Progress(len(plan.todo), plan.settings.progress)
     finished = len(plan.runs) - len(plan.todo)
-    progress.note(f"{len(plan.runs)} runs: {finished} already there, {len(plan.todo)} to do on {device.type}.")
+    progress.note(f"{plural(len(plan.runs), 'run')}: {finished} already there, {len(plan.todo)} to do on {device.type}.")
     try:
         results = execute(plan, datasets, progress)
     finally:
@@ -83,4 +83,4 @@ def conclude(settings: Settings, results: Sequence[RunResult]) -> None:
     failed = [r for r in results if r.status == "failed"]
     if failed:
         names = "\n".join(f"  {r.name or r.run_id}: {r.error} (traceback in {r.folder / 'error.txt'})" for r in failed)
-        raise RunsFailed(f"{len(failed)} of {len(results)} runs failed; the others are stored:\n{names}")
+        raise RunsFailed(f"{len(failed)} of {plural(len(results), 'run')} failed; the others are stored:\n{names}")
