@@ -179,7 +179,7 @@ def contenders() -> dict[str, Loop]:
 def alternating(loops: dict[str, Loop], spec: RunSpec, data: Dataset, repeats: int) -> dict[str, list[float]]:
     """Milliseconds per step of each loop, in turn after a short warm-up, so that drifts of the machine hit all."""
     for loop in loops.values():
-        loop(replace(spec, steps=10), data)
+        loop(replace(spec, steps=min(10, spec.total_steps(len(data.train)))), data)
     steps = spec.total_steps(len(data.train))
     taken: dict[str, list[float]] = {name: [] for name in loops}
     for _ in range(repeats):
