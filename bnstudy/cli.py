@@ -38,7 +38,8 @@ def _report(config: DictConfig) -> None:
     from bnstudy.analysis.report import write_report
 
     result = write_report(Path(config.results_dir), config.study, config.scale)
-    print("\n".join([*result.findings, f"Report: {result.index}"]))
+    caution = [result.caution] if result.caution else []
+    print("\n".join([*result.findings, *caution, f"Report: {result.index}"]))
 
 
 def _run(config_dir: Path, config_name: str, task: Callable[[DictConfig], None]) -> None:
