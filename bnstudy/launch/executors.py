@@ -112,32 +112,26 @@ class Worker:
     progress: Progress
 
     def run(self, planned: PlannedRun, datasets: Datasets) -> RunResult:
-        run_id, begin = planned.spec.run_id, time.perf_counter()
+        run_id = planned.spec.run_id
         paths = self.store.begin(run_id, to_dict(planned.spec))
         try:
-            outcome = self._train(planned, datasets.get(planned.spec.data))
-            status, accuracy, error = outcome.status, self._accuracy(outcome, datasets.get(planned.spec.data)), ""
+            self._train(planned, datasets.get(planned.spec.data))
         except Interrupted:
             raise
-        except Exception as failure:  # one failing run must not take the sweep with it: it is stored and named
+        except Exception as failure:  # one failing run must not take the sweep with it: it is kept and named
             paths.error.write_text(traceback.format_exc(), encoding="utf-8")
-            status, accuracy, error = "failed", math.nan, f"{type(failure).__name__}: {failure}"
+            error = f"{type(failure).__name__}: {failure}"
             self.progress.note(f"{planned.name or run_id} failed: {error}")
-        seconds = time.perf_counter() - begin
-        return RunResult(run_id, planned.name, planned.arm, status, accuracy, seconds, paths.folder, error)
+            return RunResult(run_id, planned.name, planned.arm, "failed", math.nan, math.nan, paths.folder, error)
+        return stored_result(planned, self.store)
 
-    @staticmethod
-    def _accuracy(outcome: Outcome, dataset: Dataset) -> float:
-        return outcome.final["test_accuracy"] if outcome.status == "finished" else 1 / dataset.classes
-
-    def _train(self, planned: PlannedRun, dataset: Dataset) -> Outcome:
+    def _train(self, planned: PlannedRun, dataset: Dataset) -> None:
         run_id = planned.spec.run_id
         run = self._begin(planned, dataset)
         self.progress.start(planned.name, run.step, run.total)
         outcome = run.train(self._beat(run_id))
         self.store.finish(run_id, outcome.metrics, outcome.timing, self._summary(run, outcome))
         self.progress.finish(run.total, outcome.final["train_loss"], outcome.final["val_accuracy"])
-        return outcome
 
     def _begin(self, planned: PlannedRun, dataset: Dataset) -> SerialRun:
         """The run at its start, or where its checkpoint left it."""
@@ -195,6 +189,16 @@ class Worker:
             "git_commit": git_commit(),
             "dataset": {"name": data.name, "checksum": data.checksum, "classes": data.classes, **sizes},
         }
+
+
+def stored_result(run: PlannedRun, store: Store) -> RunResult:
+    """What the store says of a finished run; a diverged one counts as guessing."""
+    summary = store.summary(run.spec.run_id)
+    diverged = summary["status"] == "diverged"
+    accuracy = 1 / summary["dataset"]["classes"] if diverged else summary["final"]["test_accuracy"]
+    folder = store.run(run.spec.run_id).folder
+    seconds = summary["seconds"]["total"]
+    return RunResult(run.spec.run_id, run.name, run.arm, summary["status"], accuracy, seconds, folder)
 
 
 def finite(values: dict[str, float]) -> dict[str, float | None]:

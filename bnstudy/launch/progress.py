@@ -22,7 +22,7 @@ class RunResult:
 
     status: finished, diverged or failed.
     accuracy: on the test split at the end; a diverged run counts as guessing, a failed one has none (NaN).
-    seconds: of this command, not of earlier ones that began the run.
+    seconds: of the run, with evaluation and probes, in all commands that worked on it.
     """
 
     run_id: str
@@ -97,6 +97,10 @@ def percent(share: float) -> str:
     return "-" if math.isnan(share) else f"{100 * share:.2f}%"
 
 
+def number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.1f}"
+
+
 def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
@@ -114,7 +118,7 @@ def table(results: Sequence[RunResult]) -> str:
     if len(results) <= LONGEST_TABLE:
         head = ["run", "arm", "status", "test acc", "seconds", "folder"]
         rows = [
-            [r.run_id, r.name or "-", r.status, percent(r.accuracy), f"{r.seconds:.1f}", str(r.folder)] for r in results
+            [r.run_id, r.name or "-", r.status, percent(r.accuracy), number(r.seconds), str(r.folder)] for r in results
         ]
     else:
         head = ["arm", "runs", "diverged", "failed", "mean test acc", "seconds"]
@@ -126,7 +130,8 @@ def arm_row(arm: str, results: Sequence[RunResult]) -> list[str]:
     known = [r.accuracy for r in results if not math.isnan(r.accuracy)]
     counts = [sum(r.status == status for r in results) for status in ("diverged", "failed")]
     mean = percent(sum(known) / len(known)) if known else "-"
-    return [arm or "-", str(len(results)), *map(str, counts), mean, f"{sum(r.seconds for r in results):.1f}"]
+    seconds = sum(r.seconds for r in results if not math.isnan(r.seconds))
+    return [arm or "-", str(len(results)), *map(str, counts), mean, number(seconds)]
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

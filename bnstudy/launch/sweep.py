@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bnstudy.config import Settings, build
-from bnstudy.launch.executors import execute, prepare, resolve_device
+from bnstudy.launch.executors import execute, prepare, resolve_device, stored_result
 from bnstudy.launch.plan import Datasets, Plan, Study, check_data, make_plan
 from bnstudy.launch.points import Point
 from bnstudy.launch.progress import AboveTheBars, Progress, RunResult, plural, table
@@ -43,13 +43,22 @@ def run_points(points: Sequence[Point]) -> list[RunResult]:
     prepare(plan.settings, device)
     progress = Progress(len(plan.todo), plan.settings.progress)
     finished = len(plan.runs) - len(plan.todo)
-    progress.note(f"{plural(len(plan.runs), 'run')}: {finished} already there, {len(plan.todo)} to do on {device.type}.")
+    progress.note(
+        f"{plural(len(plan.runs), 'run')}: {finished} already there, {len(plan.todo)} to do on {device.type}."
+    )
     try:
-        results = execute(plan, datasets, progress)
+        trained = execute(plan, datasets, progress)
     finally:
         progress.close()
+    results = in_order(plan, trained, Store(Path(plan.settings.results_dir)))
     conclude(plan.settings, results)
     return results
+
+
+def in_order(plan: Plan, trained: Sequence[RunResult], store: Store) -> list[RunResult]:
+    """The results of all the plan's runs, those that were there before included, in the order of the command line."""
+    new = {result.run_id: result for result in trained}
+    return [new.get(run.spec.run_id) or stored_result(run, store) for run in plan.runs]
 
 
 def check_writable(results_dir: Path) -> None:
