@@ -61,9 +61,9 @@ class Progress:
         if self.lines and time.monotonic() > self.next_line:
             share = (self.done + step / total) / self.runs
             left = (time.monotonic() - self.begin) * (1 / share - 1) if share else math.nan
+            which = f"run {self.done + 1}/{self.runs} {self.name}: " if self.runs > 1 else ""
             say(
-                f"run {self.done + 1}/{self.runs} {self.name}: step {step}/{total}, loss {loss:.3g}, "
-                f"val acc {percent(accuracy)}, about {duration(left)} left"
+                f"{which}step {step}/{total}, loss {loss:.3g}, val acc {percent(accuracy)}, about {duration(left)} left"
             )
             self.next_line = time.monotonic() + LINE_SECONDS
 
