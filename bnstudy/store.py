@@ -15,8 +15,10 @@ import torch, so that reports are drawn without it.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from bnstudy.files import METRICS, TIMING, write_atomic, write_json, write_text
+from bnstudy.spec import ConfigError
 
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -63,6 +66,11 @@ class RunPaths:
         return self.folder / "error.txt"
 
 
+def abandoned(folder: Path) -> list[Path]:
+    """Temporary files of writers that were killed; those under an hour old may belong to one at work."""
+    return [p for p in folder.glob(".*.*") if p.stat().st_mtime < time.time() - 3600]
+
+
 @dataclass(frozen=True)
 class Store:
     """The runs and study plans under one results_dir."""
@@ -92,51 +100,77 @@ class Store:
         write_atomic(paths.metrics, lambda p: pq.write_table(metrics.cast(METRICS), p, compression="zstd"))
         write_atomic(paths.timing, lambda p: pq.write_table(timing.cast(TIMING), p, compression="zstd"))
         write_json(paths.summary, summary)
-        paths.checkpoint.unlink(missing_ok=True)
-        paths.error.unlink(missing_ok=True)
+        for path in (paths.checkpoint, paths.error, *abandoned(paths.folder)):
+            path.unlink(missing_ok=True)
 
     def summary(self, run_id: str) -> dict[str, Any]:
-        return json.loads(self.run(run_id).summary.read_text(encoding="utf-8"))
+        """Raises ConfigError where the file is damaged."""
+        return self._read(self.run(run_id).summary, lambda p: _with_key(json.loads(p.read_text("utf-8")), "status"))
 
     def config(self, run_id: str) -> dict[str, Any]:
-        return yaml.load(self.run(run_id).config.read_text(encoding="utf-8"), Loader=Loader)
+        """Raises ConfigError where the file is damaged or missing."""
+        return self._read(
+            self.run(run_id).config, lambda p: _with_key(yaml.load(p.read_text("utf-8"), Loader), "model")
+        )
 
-    # Studies: what a sweep with a purpose asked for, so that a report can tell what is missing.
+    def table(self, run_id: str, name: str) -> pa.Table:
+        """`metrics` or `timing` of a finished run. Raises ConfigError where the file is damaged or missing."""
+        return self._read(self.run(run_id).folder / f"{name}.parquet", lambda path: pq.ParquetFile(path).read())
 
-    def plan_path(self, study: str, scale: str) -> Path:
-        return self.results_dir / "studies" / study / f"{scale}.json"
+    def _read(self, path: Path, read: Callable[[Path], Any]) -> Any:
+        try:
+            return read(path)
+        except Exception as error:  # a damaged file fails in as many ways as there are formats
+            raise ConfigError(
+                f"Run {path.parent.name} in {path.parent} is damaged ({path.name}: {type(error).__name__}): delete the "
+                "folder, and the same command trains it again."
+            ) from error
+
+    # Studies: what a sweep with a purpose asked for, so that a report can tell what is missing. A command line has a
+    # file of its own, so that several processes can plan at once.
 
     def add_to_plan(self, study: Mapping[str, Any], scale: str, command: str, run_ids: Iterable[str]) -> None:
-        """Add the runs that a command line asks for to the study's plan; what was planned before stays."""
-        path = self.plan_path(study["name"], scale)
-        old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"run_ids": [], "commands": []}
-        plan = {
-            **study,
-            "scale": scale,
-            "commands": [c for c in old["commands"] if c != command] + [command],
-            "run_ids": sorted({*old["run_ids"], *run_ids}),
-        }
-        write_json(path, plan)
+        """Note the runs that a command line asks for; what others asked for stays."""
+        name = hashlib.sha256(command.encode()).hexdigest()[:12]
+        entry = {**study, "scale": scale, "command": command, "run_ids": sorted(run_ids)}
+        write_json(self.results_dir / "studies" / study["name"] / scale / f"{name}.json", entry)
 
     def plans(self, study: str) -> list[dict[str, Any]]:
-        """The study's plans, one a scale, the one planned last first."""
-        found = (self.results_dir / "studies" / study).glob("*.json")
-        latest_first = sorted(found, key=lambda p: (-p.stat().st_mtime_ns, p.name))
-        return [json.loads(p.read_text(encoding="utf-8")) for p in latest_first]
+        """The study's plans, one a scale, the one planned last first: all commands, and all runs they ask for."""
+        folders = sorted((self.results_dir / "studies" / study).glob("*/"))
+        plans = [_merged(sorted(f.glob("*.json"), key=lambda p: (p.stat().st_mtime_ns, p.name))) for f in folders]
+        return [plan for _, plan in sorted(plans, key=lambda dated: -dated[0])]
 
     def studies(self) -> list[str]:
         """The names of the studies that were planned here, sorted."""
-        return sorted(p.parent.name for p in (self.results_dir / "studies").glob("*/*.json"))
+        return sorted({p.parents[1].name for p in (self.results_dir / "studies").glob("*/*/*.json")})
+
+
+def _with_key(node: dict[str, Any], key: str) -> dict[str, Any]:
+    node[key]
+    return node
+
+
+def _merged(files: Sequence[Path]) -> tuple[int, dict[str, Any]]:
+    """When the last of the files was written, and what they say together."""
+    entries = [json.loads(path.read_text(encoding="utf-8")) for path in files]
+    about = {key: value for key, value in entries[-1].items() if key not in ("command", "run_ids")}
+    commands = [entry["command"] for entry in entries]
+    run_ids = sorted({run_id for entry in entries for run_id in entry["run_ids"]})
+    return files[-1].stat().st_mtime_ns, {**about, "commands": commands, "run_ids": run_ids}
 
 
 def load_runs(results_dir: str | Path = "results", run_ids: Iterable[str] | None = None) -> pd.DataFrame:
     """The finished runs, one a row, sorted by run_id.
 
     Columns: `run_id`; the spec, with `model`, `norm`, `init`, `data`, ... holding class names (for pictures from a
-    folder, its name) and their fields dotted (`norm.eps`, `data.train_size`); `lr`, `batch_size`, `seed`, `epochs`,
+    folder, its name) and their fields dotted (`norm.eps`, `norm._target_`, `data.train_size`); `lr`, `batch_size`, `seed`, `epochs`,
     `steps`; then the summary, likewise dotted: `status`, `diverged_step`, `final.test_accuracy`, `seconds.total`, ...
     A field that a run's own classes lack is missing (None or NaN) in its row. Asked-for runs that are not finished
     are left out.
+
+    Raises:
+        ConfigError: a run's files are damaged; the sentence names it.
     """
     store = Store(Path(results_dir))
     wanted = store.finished() if run_ids is None else sorted({r for r in run_ids if store.is_finished(r)})
@@ -174,7 +208,7 @@ def load_timing(results_dir: str | Path = "results", run_ids: Iterable[str] | No
 def _load_tables(results_dir: str | Path, run_ids: Iterable[str] | None, name: str, schema: pa.Schema) -> pd.DataFrame:
     store = Store(Path(results_dir))
     wanted = store.finished() if run_ids is None else sorted({r for r in run_ids if store.is_finished(r)})
-    tables = [pq.ParquetFile(store.run(r).folder / f"{name}.parquet").read() for r in wanted]
+    tables = [store.table(r, name) for r in wanted]
     joined = pa.concat_tables(tables) if tables else schema.empty_table()
     codes = [i for i, table in enumerate(tables) for _ in range(table.num_rows)]
     frame = joined.unify_dictionaries().to_pandas()
@@ -187,8 +221,8 @@ def _spec_columns(config: Mapping[str, Any]) -> dict[str, Any]:
     columns: dict[str, Any] = {}
     for key, node in config.items():
         if isinstance(node, Mapping) and "_target_" in node:
-            columns[key] = node.get("name") or node["_target_"].rsplit(".", 1)[-1]
-            columns.update(_flat({k: v for k, v in node.items() if k != "_target_"}, f"{key}."))
+            columns[key] = (key == "data" and node.get("name")) or node["_target_"].rsplit(".", 1)[-1]
+            columns.update(_flat(node, f"{key}."))
         elif isinstance(node, Mapping):
             columns[key] = "+".join(node) or "none"
         else:

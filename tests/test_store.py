@@ -1,15 +1,18 @@
 from __future__ import annotations
 
-import json
 import math
+import os
 import subprocess
 import sys
+import time
+from threading import Thread
 
 import pandas as pd
+import pytest
 import torch
 
 import bnstudy
-from bnstudy.spec import to_dict
+from bnstudy.spec import ConfigError, to_dict
 from bnstudy.store import Store
 from bnstudy.train.serial import SerialRun
 from tests.conftest import CPU, spec_of
@@ -79,9 +82,51 @@ def test_a_plan_grows_with_every_command_and_keeps_what_was_planned(tmp_path):
     store, study = Store(tmp_path), {"name": "s", "title": "?", "claims": []}
     store.add_to_plan(study, "quick", "bnstudy study=s", ["b", "a"])
     store.add_to_plan(study, "quick", "bnstudy study=s seed=9", ["c"])
+    time.sleep(0.01)
     store.add_to_plan(study, "quick", "bnstudy study=s", ["a"])
     (plan,) = store.plans("s")
-    assert plan["run_ids"] == ["a", "b", "c"]
+    assert plan["run_ids"] == ["a", "c"]
     assert plan["commands"] == ["bnstudy study=s seed=9", "bnstudy study=s"]
-    assert json.loads(store.plan_path("s", "quick").read_text()) == plan
+    assert (plan["name"], plan["title"], plan["scale"]) == ("s", "?", "quick")
     assert store.studies() == ["s"]
+
+
+def test_processes_that_plan_at_once_lose_nothing(tmp_path):
+    store, study = Store(tmp_path), {"name": "s", "title": "?", "claims": []}
+    commands = [Thread(target=store.add_to_plan, args=(study, "quick", f"seed={i}", [f"r{i:02}"])) for i in range(40)]
+    for command in commands:
+        command.start()
+    for command in commands:
+        command.join()
+    assert store.plans("s")[0]["run_ids"] == [f"r{i:02}" for i in range(40)]
+
+
+def test_the_scale_planned_last_comes_first(tmp_path):
+    store, study = Store(tmp_path), {"name": "s", "title": "?", "claims": []}
+    for i, scale in enumerate(("standard", "quick")):
+        store.add_to_plan(study, scale, "bnstudy", ["a"])
+        (path,) = (tmp_path / "studies" / "s" / scale).glob("*.json")
+        os.utime(path, (i, i))
+    assert [plan["scale"] for plan in store.plans("s")] == ["quick", "standard"]
+
+
+@pytest.mark.parametrize("name", ["summary.json", "config.yaml", "metrics.parquet"])
+@pytest.mark.parametrize("content", ["{", "", "{}", "[1]"])
+def test_a_damaged_run_is_named(tmp_path, digits, name, content):
+    spec = spec_of("steps=3")
+    stored(Store(tmp_path), spec, digits)
+    (tmp_path / "runs" / spec.run_id / name).write_text(content)
+    load = bnstudy.load_metrics if name == "metrics.parquet" else bnstudy.load_runs
+    with pytest.raises(ConfigError, match=f"Run {spec.run_id} in .* is damaged .{name}: .* delete the folder"):
+        load(tmp_path)
+
+
+def test_temporary_files_of_killed_writers_go_with_the_finished_run(tmp_path, digits):
+    spec = spec_of("steps=3")
+    old, young = (tmp_path / "runs" / spec.run_id / f".checkpoint.pt.{age}" for age in ("old", "young"))
+    old.parent.mkdir(parents=True)
+    old.touch()
+    young.touch()
+    os.utime(old, (0, 0))
+    stored(Store(tmp_path), spec, digits)
+    assert (old.exists(), young.exists()) == (False, True)

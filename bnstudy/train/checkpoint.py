@@ -23,11 +23,11 @@ def load(path: Path, run_id: str, device: torch.device) -> dict[str, Any] | None
     A file that cannot be read, or that belongs to another run, is renamed to `checkpoint.bad.pt`, which is said in a
     warning: the run then starts again.
     """
-    if not path.exists():
-        return None
     try:
         saved = torch.load(path, map_location=device, weights_only=True)
         owner, state = saved["run_id"], saved["state"]
+    except FileNotFoundError:
+        return None
     except Exception:  # a damaged archive fails in many ways, none of which may stop the run
         set_aside(path, "it cannot be read")
         return None

@@ -27,7 +27,7 @@ class Record:
         self.losses = torch.full((total,), math.nan, device=device)
         self.rows: list[Row] = []
         self.values: list[float] = []
-        self.timing: list[tuple[int, float]] = [(0, 0.0)]
+        self.timing: list[tuple[int, float]] = []
         self._pending: list[Tensor] = []
 
     def add(self, step: int, split: str, metric: str, by_layer: Mapping[str, Tensor]) -> None:

@@ -57,12 +57,17 @@ class SerialRun:
         self._evaluations = frozenset(spec.evaluation.when.updates(self.total))
         self._probes = {name: frozenset(probe.when.updates(self.total)) for name, probe in spec.probe.items()}
         self._due = sorted(self._evaluations.union(*self._probes.values()))
-        self._loss = torch.compile(self._plain_loss) if compiled else self._plain_loss
+        self._loss = self._compiled_loss() if compiled else self._plain_loss
 
     # ------------------------------------------------------------------------------------------------ the step
 
     def _plain_loss(self, x: Tensor, y: Tensor) -> Tensor:
         return F.cross_entropy(self.model(x), y)
+
+    def _compiled_loss(self) -> Callable[[Tensor, Tensor], Tensor]:
+        # Dynamo keeps a few compilations of one function and then falls back to eager without a word.
+        torch.compiler.reset()
+        return torch.compile(self._plain_loss)
 
     def _update(self) -> tuple[Tensor, Tensor]:
         """Change the state by one update; returns the loss and the flat gradient that it came from."""
@@ -130,7 +135,7 @@ class SerialRun:
             loss, accuracy = evaluate(self.model, getattr(self.dataset, split), pictures)
             self.record.add(self.step, split, "loss", {"": loss})
             self.record.add(self.step, split, "accuracy", {"": accuracy})
-        self.record.add(self.step, "", "lr", {"": torch.tensor(self._lr())})
+        self.record.add(self.step, "", "lr", {"": torch.tensor(self._lr(), device=self.device)})
 
     def _probe(self, probes: dict[str, ProbeSpec]) -> None:
         step = self.step

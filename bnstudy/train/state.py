@@ -18,7 +18,9 @@ from bnstudy.models.layers import activations, initialize, weight_layers
 from bnstudy.rng import stream
 from bnstudy.spec import ProbeSpec, RunSpec
 
-EVALUATION_BATCH = 256  # larger ones fall out of the cache: a ResNet on a CPU then takes twice as long
+EVALUATION_BATCH = 256
+"""Larger ones fall out of the cache: a ResNet on a CPU then takes twice as long."""
+
 PROBE_BATCH = 1024
 CHANCE_MARGIN = 0.05
 
@@ -72,12 +74,18 @@ def evaluate(model: nn.Module, split: Split, pictures: int | None = None) -> tup
     loss = torch.zeros((), device=split.y.device)
     correct = torch.zeros((), device=split.y.device)
     chosen_x, chosen_y = split.x[:pictures], split.y[:pictures]
-    for x, y in zip(chosen_x.split(EVALUATION_BATCH), chosen_y.split(EVALUATION_BATCH), strict=True):
+    for x, y in zip(in_parts(chosen_x), in_parts(chosen_y), strict=True):
         logits = model(x)
         loss += F.cross_entropy(logits, y, reduction="sum")
         correct += (logits.argmax(1) == y).sum()
     model.train()
     return loss / len(chosen_y), correct / len(chosen_y)
+
+
+def in_parts(x: Tensor) -> tuple[Tensor, ...]:
+    """`x` [N, ...] in nearly equal parts of at most EVALUATION_BATCH: none is so small that a norm that takes its
+    statistics from the batch in evaluation too would have nothing to take them from."""
+    return x.tensor_split(-(-len(x) // EVALUATION_BATCH))
 
 
 def probe_batch(spec: RunSpec, dataset: Dataset) -> Tensor:
@@ -103,7 +111,7 @@ def observe(model: nn.Module, probes: Mapping[str, ProbeSpec], x: Tensor) -> dic
 
     handles = [module.register_forward_hook(tap(layer)) for layer, module in activations(model).items()]
     model.eval()
-    for part in x.split(EVALUATION_BATCH):
+    for part in in_parts(x):
         model(part)
     model.train()
     for handle in handles:

@@ -53,7 +53,7 @@ def test_the_table_is_tidy_and_ends_where_the_run_does():
 
 def test_timings_are_cumulative_with_a_mean_per_update():
     made = record([1.0])
-    made.timing += [(2, 0.5), (6, 2.5)]
+    made.timing += [(0, 0.0), (2, 0.5), (6, 2.5)]
     frame = made.timings(until=6).to_pandas()
     assert frame.seconds.tolist() == [0, 0.5, 2.5]
     assert frame.step_seconds.tolist()[1:] == [0.25, 0.5]
