@@ -6,43 +6,50 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
+import yaml
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from bnstudy.config import conf_dir, explain, report_conf_dir
+from bnstudy import __version__
+from bnstudy.config import conf_dir, explain, flags_first, report_conf_dir, request
 from bnstudy.spec import ConfigError
+
+MISTAKES = (ConfigError, HydraException, OmegaConfBaseException, yaml.YAMLError)
 
 
 def main() -> None:
     """Train what the command line asks for."""
-    _run(conf_dir(), "config", _train)
+    _run("bnstudy", conf_dir(), "config", _train)
 
 
 def report() -> None:
     """Draw the report of what is in the store."""
-    _run(report_conf_dir(), "report", _report)
+    _run("bnstudy-report", report_conf_dir(), "report", _report)
 
 
 def _train(config: DictConfig) -> None:
     """One run; with `-m` or a study, the sweeper in `hydra_plugins` is called instead."""
     from bnstudy.launch.points import Point, plain_config
-    from bnstudy.launch.sweep import run_points
+    from bnstudy.launch.sweep import run
 
-    run_points([Point((), plain_config(config))])
+    run(request([Point((), plain_config(config))]))
 
 
 def _report(config: DictConfig) -> None:
     from bnstudy.analysis.report import write_report
 
-    result = write_report(Path(config.results_dir), config.study, config.scale)
+    if config.results_dir is None:
+        raise ConfigError("results_dir=null is not allowed: it must be the name of a folder.")
+    result = write_report(Path(str(config.results_dir)).expanduser(), config.study, config.scale)
     caution = [result.caution] if result.caution else []
     print("\n".join([*result.findings, *caution, f"Report: {result.index}"]))
 
 
-def _run(config_dir: Path, config_name: str, task: Callable[[DictConfig], None]) -> None:
+def _run(program: str, config_dir: Path, config_name: str, task: Callable[[DictConfig], None]) -> None:
     """Have Hydra compose the config and call the task with it.
 
     What goes wrong becomes a sentence on stderr and an exit status: 2 for the user's mistake, that of the error
@@ -54,24 +61,33 @@ def _run(config_dir: Path, config_name: str, task: Callable[[DictConfig], None])
     debugging = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # without it Hydra prints its own errors and exits with 1
 
+    def leave(sentence: str, status: int) -> NoReturn:
+        print(f"{program}: {sentence}", file=sys.stderr)
+        sys.exit(status)
+
     def guarded(command: Callable[[], None]) -> None:
         try:
             command()
         except KeyboardInterrupt:
-            sys.exit(_say("Stopped.", 130))
-        except (ConfigError, HydraException, OmegaConfBaseException) as error:
-            if debugging:
-                raise
-            sys.exit(_say(explain(error, config_dir, config_name), 2))
+            leave("Stopped.", 130)
         except Exception as error:
-            if not hasattr(error, "exit_status"):
-                raise
-            sys.exit(_say(str(error), error.exit_status))
+            hydras = isinstance(error, ValueError) and "Config group override" in str(error)
+            if (isinstance(error, MISTAKES) or hydras) and not debugging:
+                leave(explain(error, config_dir, config_name, sys.argv[1:]), 2)
+            if hasattr(error, "exit_status"):
+                leave(str(error), error.exit_status)
+            raise
 
-    hydrated = hydra.main(version_base="1.3", config_path=str(config_dir), config_name=config_name)
-    guarded(hydrated(lambda config: guarded(lambda: task(config))))
+    def start() -> None:
+        sys.argv[1:] = flags_first(sys.argv[1:])
+        if "--version" in sys.argv:
+            print(f"{program} {__version__}")
+        elif config_name == "report" and {"-m", "--multirun"} & {*sys.argv}:
+            raise ConfigError("-m is not allowed: one report is drawn at a time.")
+        else:
+            hydra.main(version_base="1.3", config_path=str(config_dir), config_name=config_name)(guarded_task)()
 
+    def guarded_task(config: DictConfig) -> None:
+        guarded(lambda: task(config))
 
-def _say(sentence: str, status: int) -> int:
-    print(f"bnstudy: {sentence}", file=sys.stderr)
-    return status
+    guarded(start)

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import importlib
-import math
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, fields
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from bnstudy.spec import ConfigError, RunSpec, Spec, nearest
+from bnstudy.launch.request import PlannedRun, Request, Settings, naming, varying_names
+from bnstudy.spec import ConfigError, RunSpec, Spec, closest, nearest
+
+if TYPE_CHECKING:
+    from bnstudy.launch.points import Point
+
+S = TypeVar("S", bound=Spec)
 
 _PACKAGE = Path(__file__).parent
+
+ALONGSIDE = ("study", "scale")
+"""Top-level keys that say why a run is made: no part of it, and no setting."""
 
 
 def conf_dir() -> Path:
@@ -29,66 +37,67 @@ def report_conf_dir() -> Path:
     return _PACKAGE / "analysis" / "conf"
 
 
-@dataclass(frozen=True)
-class Settings(Spec):
-    """How and where runs are done: nothing here changes what a run is.
+def request(points: Sequence[Point]) -> Request:
+    """What the points of a sweep ask for together.
 
-    cache_dir: decoded datasets; null for `<results_dir>/cache`.
-    threads: CPU threads; null for torch's choice.
-    checkpoint_seconds: an unfinished run is saved about this often.
+    Raises:
+        ConfigError: a value is not allowed; where there are several points, the sentence names the one.
     """
-
-    device: str = "auto"
-    engine: Literal["auto", "serial"] = "auto"
-    compile: bool = False
-    threads: int | None = None
-    progress: bool = True
-    checkpoint_seconds: float = 30.0
-    results_dir: str = "results"
-    cache_dir: str | None = None
-
-    def check(self) -> None:
-        allowed = re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device)
-        self.require(bool(allowed), "device", "auto, cpu, cuda or cuda:N")
-        self.require(self.threads is None or self.threads >= 1, "threads", "at least 1, or null for torch's choice")
-        self.require(0 < self.checkpoint_seconds < math.inf, "checkpoint_seconds", "a number of seconds above 0")
-
-    @property
-    def cache(self) -> Path:
-        return Path(self.cache_dir) if self.cache_dir else Path(self.results_dir) / "cache"
+    shared = {settings(point.config) for point in points}
+    if len(shared) > 1:
+        raise ConfigError(
+            "A sweep runs with one choice of device, engine, results_dir and the like: do not sweep them."
+        )
+    runs = []
+    for point, (name, arm) in zip(points, varying_names([p.overrides for p in points]), strict=True):
+        with naming(name):
+            runs.append(PlannedRun(run_spec(point.config), name, arm))
+    about = points[0].config
+    return Request(shared.pop(), tuple(runs), build(about.get("study"), "study"), about["scale"]["name"])
 
 
 def run_spec(config: Mapping[str, Any]) -> RunSpec:
     """The run that a composed and resolved config describes.
 
     Raises:
-        ConfigError: a value is not allowed.
+        ConfigError: a value is not allowed, or a key is missing or unknown.
     """
-    return RunSpec(**{f.name: build(config[f.name], f.name) for f in fields(RunSpec)})
+    known = {*RunSpec.__dataclass_fields__, *Settings.__dataclass_fields__, *ALONGSIDE}
+    for key in config:
+        if key not in known:
+            raise ConfigError(unknown_key(key, known))
+    return make(RunSpec, {name: build(config[name], name) for name in config if name in RunSpec.__dataclass_fields__})
 
 
 def settings(config: Mapping[str, Any]) -> Settings:
     """The settings in a composed and resolved config."""
-    return Settings(**{f.name: config[f.name] for f in fields(Settings)})
+    return make(Settings, {name: value for name, value in config.items() if name in Settings.__dataclass_fields__})
 
 
 def build(node: Any, key: str) -> Any:
     """Make the spec that a node's `_target_` names; mappings without one are made entry by entry, null ones left out.
 
     Raises:
-        ConfigError: the class cannot be imported or is no spec, or a key is not one of its fields.
+        ConfigError: the class cannot be imported or is no spec, a key is not one of its fields, or one is missing.
     """
     if not isinstance(node, Mapping):
         return node
     inner = {name: build(value, f"{key}.{name}") for name, value in node.items() if name != "_target_"}
     if "_target_" not in node:
         return {name: value for name, value in inner.items() if value is not None}
-    cls = locate(node["_target_"], key)
-    known = [f.name for f in fields(cls)]
-    for name in inner:
-        if name not in known:
-            raise ConfigError(unknown_key(f"{key}.{name}", [f"{key}.{k}" for k in known]))
-    return cls(**inner)
+    return make(locate(node["_target_"], key), inner, f"{key}.")
+
+
+def make(cls: type[S], values: Mapping[str, Any], prefix: str = "") -> S:
+    """A spec from its values by name; `prefix` is where it stands in the config."""
+    known = [f"{prefix}{f.name}" for f in fields(cls)]
+    for name in values:
+        if f"{prefix}{name}" not in known:
+            raise ConfigError(unknown_key(f"{prefix}{name}", known))
+    for f in fields(cls):
+        if f.name not in values and f.default is MISSING and f.default_factory is MISSING:
+            raise ConfigError(f"{prefix}{f.name} is missing: {cls.__name__} has no default for it.")
+    return cls(**values)
 
 
 @cache
@@ -99,17 +108,27 @@ def locate(target: str, key: str) -> type[Spec]:
     module, _, name = str(target).rpartition(".")
     try:
         cls = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"{key}._target_={target} cannot be imported: {error}.") from error
-    if not (isinstance(cls, type) and issubclass(cls, Spec)):
-        raise ConfigError(f"{key}._target_={target} is not allowed: it must be a frozen dataclass derived from a Spec.")
+    except Exception as error:  # importing runs code of the user's, which can fail in any way
+        where = f"; looked for in {os.getcwd()} and the installed packages" if isinstance(error, ImportError) else ""
+        raise ConfigError(f"{key}._target_={target} cannot be imported: {error}{where}.") from error
+    if not (isinstance(cls, type) and issubclass(cls, Spec) and "__dataclass_params__" in vars(cls)):
+        raise ConfigError(
+            f"{key}._target_={target} is not allowed: it must be a class derived from a Spec and decorated with "
+            "@dataclass(frozen=True)."
+        )
     return cls
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
-    known = sorted(known)
-    inside = [k for k in known if k.rpartition(".")[0] == key.rpartition(".")[0]]
-    return f"{key} is not a known key{nearest(key, known) or '.'} Known: {', '.join(inside or known)}."
+    """The sentence for a key that is not among `known`, with the nearest: one beside it, or of its name elsewhere."""
+    others = sorted(set(known) - {key})
+    parent, _, name = key.rpartition(".")
+    beside = {k.rpartition(".")[2]: k for k in others if k.rpartition(".")[0] == parent}
+    near = [k for k in others if k.rpartition(".")[2] == key]
+    if not near and (found := closest(name, beside) or closest(key, () if beside and parent else others)):
+        near = [beside.get(found, found)]
+    hint = f"; did you mean {' or '.join(near)}?" if near else "."
+    return f"{key} is not a known key{hint} Known: {', '.join(beside.values() or others)}."
 
 
 def flat_keys(node: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -125,7 +144,7 @@ def flat_keys(node: Mapping[str, Any], prefix: str = "") -> list[str]:
 # ------------------------------------------------------------------------------------------- what is wrong with it
 
 
-def explain(error: Exception, config_dir: Path, config_name: str) -> str:
+def explain(error: Exception, config_dir: Path, config_name: str, arguments: Sequence[str]) -> str:
     """What is wrong, in a sentence: ours as they are, Hydra's with the nearest right name."""
     from hydra.errors import MissingConfigException, OverrideParseException
 
@@ -135,21 +154,60 @@ def explain(error: Exception, config_dir: Path, config_name: str) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
         options = sorted(error.options or ())
-        return f"{group}={option} is not known{nearest(option, options) or '.'} Known: {', '.join(options)}."
+        known = f" Known: {', '.join(options)}." if options else ""
+        return f"{group or '--config-name'}={option} is not known{nearest(option, options) or '.'}{known}"
     if isinstance(error, OverrideParseException):
-        return f"{error.override} cannot be read: overrides look like key=value; quote what the shell would change."
-    if match := re.search(r"Ambiguous value for argument '([^']*)'", text):
+        word = str(error.override)
+        if re.fullmatch(r"\w+", word):
+            return f"{word} cannot be read: write key=value, such as study={word}."
+        return f"{word} cannot be read: write key=value, and quote what the shell would change."
+    if "Config group override must be a string" in text:
+        empty = next((a for a in arguments if re.fullmatch(r"\w+=(null|\d+)?", a)), "null")
+        return f"{empty} is not allowed: choose one of the group's options (bnstudy --help lists them)."
+    if match := re.search(r"(?:Ambiguous value for argument|Sweep parameters) '([^']*)'", text):
         return f"{match[1]} lists several values: add -m to run them all."
     if match := re.search(r"Could not override '([^']*)'", text):
-        return unknown_key(match[1], known_keys(config_dir, config_name))
+        return unknown_key(match[1], known_keys(config_dir, config_name, arguments))
     return " ".join(text.split())
 
 
-def known_keys(config_dir: Path, config_name: str) -> set[str]:
-    """All keys of the default config, and the config groups."""
+def known_keys(config_dir: Path, config_name: str, arguments: Sequence[str]) -> set[str]:
+    """All keys of the config with the groups' options that the arguments choose."""
     from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
     from omegaconf import OmegaConf
 
+    chosen = [a for a in arguments if re.fullmatch(r"\w+=\w+", a) and (config_dir / a.partition("=")[0]).is_dir()]
     with initialize_config_dir(str(config_dir), version_base="1.3"):
-        config: Any = OmegaConf.to_container(compose(config_name), resolve=False)
+        try:
+            composed = compose(config_name, chosen)
+        except HydraException:  # an option from elsewhere, by --config-dir
+            composed = compose(config_name)
+    config: Any = OmegaConf.to_container(composed, resolve=False)
     return {key for key in flat_keys(config) if not key.endswith("_target_")}
+
+
+FLAGS_WITH_VALUE = {"--cfg", "--package", "--config-path", "--config-name", "--config-dir", "--info"}
+FLAGS_WITH_VALUE |= {"-c", "-p", "-cp", "-cn", "-cd", "-i"}
+
+
+def flags_first(arguments: Sequence[str]) -> list[str]:
+    """The arguments with Hydra's flags, which it wants in front, moved there.
+
+    Raises:
+        ConfigError: a key is written as a flag.
+    """
+    flags: list[str] = []
+    others: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        key, is_assigned, _ = argument.removeprefix("--").partition("=")
+        if argument.startswith("--") and is_assigned and f"--{key}" not in FLAGS_WITH_VALUE:
+            raise ConfigError(f"{argument} is not a flag: write {argument.lstrip('-')}, without dashes.")
+        if not argument.startswith("-"):
+            others.append(argument)
+        else:
+            flags.append(argument)
+            if argument in FLAGS_WITH_VALUE:
+                flags.extend([value] if (value := next(rest, None)) is not None else [])
+    return flags + others

@@ -80,7 +80,7 @@ class Normal(InitSpec):
 
     def check(self) -> None:
         super().check()
-        self.require(math.isfinite(self.std) and self.std >= 0, "std", "a finite number >= 0")
+        self.require(self.std >= 0, "std", "0 or more")
 
     def weight_(self, weight: Tensor, generator: torch.Generator) -> None:
         weight.normal_(0, self.std, generator=generator)

@@ -25,7 +25,7 @@ class SGD(OptimSpec):
 
     def check(self) -> None:
         self.require(0 <= self.momentum < 1, "momentum", "in [0, 1)")
-        self.require(0 <= self.weight_decay < math.inf, "weight_decay", "a finite number >= 0")
+        self.require(self.weight_decay >= 0, "weight_decay", "0 or more")
         if self.nesterov and self.momentum == 0:
             raise self.refuse("nesterov", "false where optim.momentum=0")
 
@@ -55,7 +55,7 @@ class Adam(OptimSpec):
         self.require(0 <= self.beta1 < 1, "beta1", "in [0, 1)")
         self.require(0 <= self.beta2 < 1, "beta2", "in [0, 1)")
         self.require(self.eps > 0, "eps", "a number above 0")
-        self.require(0 <= self.weight_decay < math.inf, "weight_decay", "a finite number >= 0")
+        self.require(self.weight_decay >= 0, "weight_decay", "0 or more")
 
     def slots(self) -> tuple[str, ...]:
         return ("mean", "square")

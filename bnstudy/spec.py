@@ -38,8 +38,13 @@ class ConfigError(ValueError):
 
 def nearest(word: object, words: Iterable[object]) -> str:
     """`"; did you mean X?"` for the name among `words` most similar to `word`, or "" where none is."""
-    found = difflib.get_close_matches(str(word), sorted(w for w in words if isinstance(w, str)), n=1, cutoff=0.5)
-    return f"; did you mean {found[0]}?" if found else ""
+    found = closest(str(word), (w for w in words if isinstance(w, str)))
+    return f"; did you mean {found}?" if found else ""
+
+
+def closest(word: str, words: Iterable[str]) -> str | None:
+    found = difflib.get_close_matches(word, sorted(words), n=1, cutoff=0.5)
+    return found[0] if found else None
 
 
 def show(value: object) -> str:
@@ -88,40 +93,53 @@ class Spec:
         return type(self).__name__
 
 
+NAMES = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text", tuple: "a list"}
+NAMES |= {list: "a list", dict: "a mapping", Mapping: "a mapping"}
+
+
 def _coerced(key: str, value: Any, hint: Any) -> Any:
-    """`value` as an instance of `hint`; the only conversions are int to float and list to tuple."""
+    """`value` as an instance of `hint`; converted only where nothing is lost: 1 to 1.0, a list to a tuple, 1 to "1"."""
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
-        if value is None and NoneType in args:
-            return None
-        return _coerced(key, value, next(a for a in args if a is not NoneType))
+        return _first_fitting(key, value, args)
     if origin is Literal:
         if value in args:
             return value
         allowed = ", ".join(show(a) for a in args)
         raise ConfigError(f"{key}={show(value)} is not allowed: it must be one of {allowed}{nearest(value, args)}.")
-    if origin is tuple and isinstance(value, list | tuple):
-        return tuple(_coerced(key, v, args[0]) for v in value)
-    if origin in (Mapping, dict) and isinstance(value, Mapping):
+    if origin in (tuple, list) and isinstance(value, list | tuple):
+        return origin(_coerced(key, v, args[0]) for v in value)
+    kind = origin or hint
+    if kind is Any or (not isinstance(value, bool) and isinstance(value, kind) and not _infinite(value)):
         return value
-    is_bool = isinstance(value, bool)
-    if hint is float and isinstance(value, int | float) and not is_bool:
+    if kind is bool and isinstance(value, bool):
+        return value
+    if kind is float and type(value) is int:
         return float(value)
-    if hint is int and isinstance(value, float) and value.is_integer():
+    if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
-    if isinstance(hint, type) and isinstance(value, hint) and is_bool == (hint is bool):
-        return value
-    names = {
-        int: "a whole number",
-        float: "a number",
-        bool: "true or false",
-        str: "a text",
-        tuple: "a list",
-        dict: "a mapping",
-    }
-    expected = names.get(origin or hint, f"a {getattr(hint, '__name__', hint)}")
+    if kind is str and type(value) is int:
+        return str(value)
     shown = type(value).__name__ if isinstance(value, Spec) else show(value)
+    expected = NAMES.get(kind, f"a {getattr(kind, '__name__', kind)}")
     raise ConfigError(f"{key}={shown} is not allowed: it must be {expected}.")
+
+
+def _first_fitting(key: str, value: Any, hints: tuple[Any, ...]) -> Any:
+    """`value` by the first of the alternatives that takes it; refused as the first named one refuses it."""
+    if value is None and NoneType in hints:
+        return None
+    named = [hint for hint in hints if hint is not NoneType]
+    for hint in named:
+        try:
+            return _coerced(key, value, hint)
+        except ConfigError:
+            continue
+    return _coerced(key, value, named[0])
+
+
+def _infinite(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 # ---------------------------------------------------------------------------------------------- when to measure
@@ -266,7 +284,7 @@ class InitSpec(Spec):
     gain: float = 1.0
 
     def check(self) -> None:
-        self.require(math.isfinite(self.gain) and self.gain >= 0, "gain", "a finite number >= 0")
+        self.require(self.gain >= 0, "gain", "0 or more")
 
     def weight_(self, weight: Tensor, generator: torch.Generator) -> None:
         """Fill a weight matrix [out, in] or kernel [out, in, h, w] in place, without `gain`."""
@@ -352,15 +370,18 @@ class ScheduleSpec(Spec):
 class ProbeSpec(Spec):
     """A measurement of one run's state, made at the updates of `when`.
 
-    What it needs it declares: `needs_update` for the gradient of the training batch in use and the change of the
-    parameters that follows from it; `needs_activations` to be shown, by `observe`, what each activation makes of
-    the probe batch. The engine provides no more than that, and knows no probe by name.
+    What it needs it declares: `needs_update = True` for the gradient of the training batch in use and the change of
+    the parameters that follows from it. By having an `observe` it asks to be shown what each activation makes of the
+    probe batch. The engine provides no more than that, and knows no probe by name.
     """
 
     group: ClassVar[str] = "probe"
     needs_update: ClassVar[bool] = False
-    needs_activations: ClassVar[bool] = False
     when: When = field(default_factory=LogThenRegular, kw_only=True)
+
+    @property
+    def needs_activations(self) -> bool:
+        return type(self).observe is not ProbeSpec.observe
 
     def observe(self, activation: nn.Module, z: Tensor, a: Tensor) -> Tensor | None:
         """What to keep of one layer: `activation` maps z to a, both [N, units] or [N, channels, H, W].
@@ -398,16 +419,15 @@ class RunSpec(Spec):
     precision: Literal["fp32", "bf16"] = "fp32"
 
     def check(self) -> None:
-        self.require(math.isfinite(self.lr) and self.lr > 0, "lr", "a finite number above 0")
+        self.require(self.lr > 0, "lr", "a number above 0")
         self.require(self.batch_size >= 1, "batch_size", "at least 1")
         self.require(0 <= self.seed < 2**31, "seed", "a whole number from 0 to 2147483647")
         if (self.epochs is None) == (self.steps is None):
-            given = "neither" if self.epochs is None else f"both epochs={show(self.epochs)} and steps={self.steps}"
-            raise ConfigError(
-                f"Say how long to train with epochs=2 or with steps=500, one of the two; {given} is given."
-            )
+            both = f"epochs={show(self.epochs)} and steps={self.steps} are both given"
+            given = "neither is given" if self.epochs is None else both
+            raise ConfigError(f"Say how long to train with epochs=2 or with steps=500, one of the two; {given}.")
         if self.epochs is not None:
-            self.require(math.isfinite(self.epochs) and self.epochs > 0, "epochs", "a finite number above 0")
+            self.require(self.epochs > 0, "epochs", "a number above 0")
         if self.steps is not None:
             self.require(self.steps >= 1, "steps", "at least 1")
         for name, probe in self.probe.items():

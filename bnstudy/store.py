@@ -164,8 +164,9 @@ def load_runs(results_dir: str | Path = "results", run_ids: Iterable[str] | None
     """The finished runs, one a row, sorted by run_id.
 
     Columns: `run_id`; the spec, with `model`, `norm`, `init`, `data`, ... holding class names (for pictures from a
-    folder, its name) and their fields dotted (`norm.eps`, `norm._target_`, `data.train_size`); `lr`, `batch_size`, `seed`, `epochs`,
-    `steps`; then the summary, likewise dotted: `status`, `diverged_step`, `final.test_accuracy`, `seconds.total`, ...
+    folder, its name) and their fields dotted (`norm.eps`, `norm._target_`, `data.train_size`); `lr`, `batch_size`,
+    `seed`, `epochs`, `steps`; then the summary, likewise dotted: `status`, `diverged_step`, `final.test_accuracy`,
+    `seconds.total`, ...
     A field that a run's own classes lack is missing (None or NaN) in its row. Asked-for runs that are not finished
     are left out.
 

@@ -21,10 +21,11 @@ class BnstudySweeper(Sweeper):
         self.config = config
 
     def sweep(self, arguments: list[str]) -> Any:
+        from bnstudy.config import request
         from bnstudy.launch.points import sweep_points
-        from bnstudy.launch.sweep import run_points
+        from bnstudy.launch.sweep import run
 
-        return run_points(sweep_points(self.hydra_context.config_loader, self.config, arguments))
+        return run(request(sweep_points(self.hydra_context.config_loader, self.config, arguments)))
 
 
 ConfigStore.instance().store(

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import bnstudy
 from bnstudy import cli
@@ -83,14 +84,24 @@ BAD = [
     (("norm=bach",), "norm=bach is not known; did you mean batch? Known: batch, group, instance, layer, none."),
     (("nrom=batch",), "nrom is not a known key; did you mean norm?"),
     (("study=lr_tolerence",), "study=lr_tolerence is not known; did you mean lr_tolerance?"),
-    (("lr=0",), "lr=0 is not allowed: it must be a finite number above 0."),
+    (("lr=0",), "lr=0 is not allowed: it must be a number above 0."),
     (("lr=-1",), "lr=-1 is not allowed"),
-    (("lr=nan",), "lr=nan is not allowed"),
-    (("lr=fast",), "lr=fast is not allowed: it must be a number."),
+    (("lr=nan",), "lr=nan is not allowed: it must be a finite number."),
+    (("optim=adam", "optim.eps=inf"), "optim.eps=inf is not allowed: it must be a finite number."),
+    (("optim=adam", "optim.momentum=0.9"), "optim.momentum is not a known key. Known: optim.beta1, optim.beta2"),
+    (("norm=layer", "norm.momentum=0.2"), "norm.momentum is not a known key. Known: norm.affine, norm.eps"),
+    (("momentum=0.9",), "did you mean norm.momentum or optim.momentum?"),
+    (("norm=null",), "norm=null is not allowed: choose one of the group's options"),
+    (("~seed",), "seed is missing"),
+    (("--study=x",), "--study=x is not a flag: write study=x, without dashes."),
+    (("seed=range(0,5)",), "seed=range(0,5) lists several values: add -m to run them all."),
+    (("results_dir=",), "results_dir= is not allowed: it must be the name of a folder."),
+    (("cache_dir=/proc/nowhere",), "cache_dir=/proc/nowhere is not allowed: it cannot be written"),
+    (("lr=fast",), "lr=fast is not allowed: it must be a finite number."),
     (("batch_size=0",), "batch_size=0 is not allowed: it must be at least 1."),
     (("batch_size=5000",), "batch_size=5000 is not allowed: it must be at most 1150, the size of the training set."),
     (("batch_size=1", "norm=batch"), "batch_size=1 is not allowed with norm=batch"),
-    (("epochs=1",), "both epochs=1 and steps=10"),
+    (("epochs=1",), "epochs=1 and steps=10 are both given"),
     (("steps=null",), "neither is given"),
     (("norm=group", "norm.groups=3"), "norm.groups=3 is not allowed: it must be a divisor of the layer's 16 channels"),
     (("norm=instance",), "norm=instance is not allowed with fully connected layers"),
@@ -106,6 +117,7 @@ BAD = [
     (("-m", "seed=0,1", "progress=true,false"), "do not sweep them"),
     (("-m", "lr=0.1,-1", "seed=0,1"), "At lr=-1 seed=0: lr=-1 is not allowed"),
     (("-m", "norm=none,instance"), "At norm=instance: norm=instance is not allowed"),
+    (("-m", "norm=none,layer", "norm.momentum=0.1"), "norm.momentum is not a known key"),
     (("-m", "lr=interval(0,1)"), "an interval has no list of values"),
     (("study=lr_tolerance", "scale=huge"), "scale=huge is not known"),
 ]
@@ -119,6 +131,47 @@ def test_bad_input_is_refused_before_training_in_a_sentence(command, arguments, 
     assert len(err.strip().splitlines()) == 1
     assert err.startswith("bnstudy: ")
     assert not list(Path().glob("results/runs/*/*"))
+
+
+def test_flags_may_stand_anywhere(command):
+    status, out, _ = command("norm=none,batch", "-m", *SHORT)
+    assert status == 0
+    assert out.count("finished") == 2
+    assert "model:" in command("lr=0.2", "--cfg", "job")[1]
+
+
+def test_the_version_is_ours(command):
+    assert command("--version")[:2] == (0, f"bnstudy {bnstudy.__version__}\n")
+
+
+def test_a_network_that_cannot_take_the_pictures_is_refused_before_training(command, tmp_path):
+    """Four halvings make 16x16 pictures single pixels, over which InstanceNorm has no statistics."""
+    for path in (tmp_path / "tiny" / part / label for part in ("train", "test") for label in "ab"):
+        path.mkdir(parents=True)
+        for i in range(8):
+            Image.new("RGB", (16, 16), (i, i, i)).save(path / f"{i}.png")
+    arguments = ("data=image_folder", "data.root=tiny", "model=vgg", "model.depth=11", "norm=instance", "batch_size=4")
+    status, _, err = command(*arguments, "steps=3")
+    assert status == 2
+    assert "model=VGG with norm=InstanceNorm cannot take pictures of 16x16 in batches of 4" in err
+
+
+def test_a_process_that_finds_a_run_done_meanwhile_does_not_train_it_again(command, monkeypatch):
+    from bnstudy.launch import executors
+
+    original = executors.Worker.run
+
+    def run_late(self, planned, datasets):
+        original(self, planned, datasets)
+        written = self.store.run(planned.spec.run_id).summary.stat().st_mtime_ns
+        result = original(self, planned, datasets)
+        assert self.store.run(planned.spec.run_id).summary.stat().st_mtime_ns == written
+        return result
+
+    monkeypatch.setattr(executors.Worker, "run", run_late)
+    status, out, _ = command(*SHORT)
+    assert status == 0
+    assert "finished" in out
 
 
 def test_a_failing_run_does_not_stop_the_others(command, monkeypatch):

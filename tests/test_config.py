@@ -6,7 +6,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from bnstudy.config import Settings, build, conf_dir, run_spec, settings
+from bnstudy.config import build, conf_dir, run_spec, settings
+from bnstudy.launch.request import Settings
 from bnstudy.spec import ConfigError, RunSpec, to_dict
 from tests.conftest import spec_of
 
@@ -55,7 +56,7 @@ def test_settings_say_how_and_where():
     [
         ({"_target_": "bnstudy.norms.BatchNorn"}, "norm._target_=bnstudy.norms.BatchNorn cannot be imported"),
         ({"_target_": "no_such_package.Norm"}, "No module named 'no_such_package'"),
-        ({"_target_": "os.path.join"}, "must be a frozen dataclass derived from a Spec"),
+        ({"_target_": "os.path.join"}, "must be a class derived from a Spec and decorated with @dataclass"),
         ({"_target_": "bnstudy.norms.BatchNorm", "epz": 1}, "norm.epz is not a known key; did you mean norm.eps?"),
     ],
 )

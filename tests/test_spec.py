@@ -21,8 +21,8 @@ def test_values_are_converted_only_where_nothing_is_lost():
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: BatchNorm(eps="small"), "norm.eps=small is not allowed: it must be a number."),
-        (lambda: BatchNorm(eps=True), "norm.eps=true is not allowed: it must be a number."),
+        (lambda: BatchNorm(eps="small"), "norm.eps=small is not allowed: it must be a finite number."),
+        (lambda: BatchNorm(eps=True), "norm.eps=true is not allowed: it must be a finite number."),
         (lambda: BatchNorm(affine=1), "norm.affine=1 is not allowed: it must be true or false."),
         (lambda: BatchNorm(position="befor"), "norm.position=befor is not allowed: it must be one of before, after"),
         (lambda: SGD(momentum=1.5), "optim.momentum=1.5 is not allowed: it must be in [0, 1)."),
@@ -81,7 +81,10 @@ def test_an_alias_is_the_same_run():
 
 @pytest.mark.parametrize(
     ("lengths", "found"),
-    [({"epochs": None, "steps": None}, "neither is given"), ({"epochs": 2, "steps": 5}, "both epochs=2 and steps=5")],
+    [
+        ({"epochs": None, "steps": None}, "neither is given"),
+        ({"epochs": 2, "steps": 5}, "epochs=2 and steps=5 are both given"),
+    ],
 )
 def test_the_length_is_said_in_one_way(lengths, found):
     with pytest.raises(ConfigError, match=found):

@@ -74,6 +74,10 @@ class ImageFolder(CachedData):
                 f"{self.folder} has other classes in train/ than in test/: {', '.join(odd[:5])}"
                 f"{', ...' if odd[5:] else ''} in one only; both must have a folder for each class."
             )
+        if len(train.classes) < 2:
+            raise ConfigError(
+                f"{self.folder}/train has one class only, {train.classes[0]}: there must be at least two."
+            )
         return train, test
 
     def _listing(self, part: str) -> datasets.ImageFolder:

@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,10 +20,11 @@ from typing import Any
 import torch
 
 import bnstudy
-from bnstudy.config import Settings
 from bnstudy.data import Dataset
-from bnstudy.launch.plan import Datasets, Plan, PlannedRun
+from bnstudy.files import write_text
+from bnstudy.launch.plan import Datasets, Plan
 from bnstudy.launch.progress import Progress, RunResult, say
+from bnstudy.launch.request import PlannedRun, Settings
 from bnstudy.spec import ConfigError, to_dict
 from bnstudy.store import Store
 from bnstudy.train import checkpoint
@@ -58,7 +59,7 @@ class StopFlag:
 
     def _set(self, signum: int, frame: Any) -> None:  # noqa: ARG002
         if self.signum is not None:
-            raise KeyboardInterrupt
+            raise SystemExit(128 + signum)
         self.signum = signum
         say("Stopping: saving the run in training (once more to stop at once).")
 
@@ -91,10 +92,10 @@ def execute(plan: Plan, datasets: Datasets, progress: Progress) -> list[RunResul
     Raises:
         Interrupted: a signal came; the run in training is saved, those before it are stored.
     """
-    store, stop, results = Store(Path(plan.settings.results_dir)), StopFlag(), []
+    stop, results = StopFlag(), []
+    worker = Worker(plan.settings, plan.store, datasets.device, stop, progress)
     with stop.listening():
         for run in plan.todo:
-            worker = Worker(plan.settings, store, datasets.device, stop, progress)
             results.append(worker.run(run, datasets))
             if stop.signum is not None:
                 raise Interrupted(stop.signum)
@@ -113,13 +114,18 @@ class Worker:
 
     def run(self, planned: PlannedRun, datasets: Datasets) -> RunResult:
         run_id = planned.spec.run_id
-        paths = self.store.begin(run_id, to_dict(planned.spec))
+        paths = self.store.run(run_id)
+        if self.store.is_finished(run_id):  # by another process, since the plan was made
+            self.progress.skip()
+            return stored_result(planned, self.store)
         try:
+            self.store.begin(run_id, to_dict(planned.spec))
             self._train(planned, datasets.get(planned.spec.data))
         except Interrupted:
             raise
         except Exception as failure:  # one failing run must not take the sweep with it: it is kept and named
-            paths.error.write_text(traceback.format_exc(), encoding="utf-8")
+            with suppress(OSError):  # a full disk may be why it failed
+                write_text(paths.error, traceback.format_exc())
             error = f"{type(failure).__name__}: {failure}"
             self.progress.note(f"{planned.name or run_id} failed: {error}")
             return RunResult(run_id, planned.name, planned.arm, "failed", math.nan, math.nan, paths.folder, error)

@@ -1,70 +1,43 @@
-"""The plan: every point of a sweep checked, the finished runs told from those to do."""
+"""The plan: what a command line asks for, checked against the data, the finished runs told from those to do."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
 
 import torch
 
-from bnstudy.config import Settings, run_spec, settings, unknown_key
 from bnstudy.data import Dataset
-from bnstudy.launch.points import Point
-from bnstudy.spec import ConfigError, DataSpec, RunSpec, Spec
+from bnstudy.launch.request import PlannedRun, Request, Settings, naming
+from bnstudy.spec import ConfigError, DataSpec, RunSpec, to_dict
 from bnstudy.store import Store
 
-ALONGSIDE = ("study", "scale")
-"""Top-level keys that say why a run is made: no part of it, and no setting."""
-
-
-@dataclass(frozen=True)
-class Scale(Spec):
-    """How big a study is to be; the studies say what each scale means for them."""
-
-    group: ClassVar[str] = "scale"
-    name: str
-    about: str = ""
-
-
-@dataclass(frozen=True)
-class Study(Spec):
-    """A sweep with a purpose.
-
-    title: the question it asks.
-    claims: names of the claims it bears on.
-    sweep, scales: overrides as on the command line, the latter by scale.
-    """
-
-    group: ClassVar[str] = "study"
-    name: str
-    title: str
-    claims: tuple[str, ...]
-    sweep: dict[str, Any]
-    scales: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class PlannedRun:
-    """A run, and the overrides that tell it from the others of its sweep."""
-
-    spec: RunSpec
-    name: str
-    arm: str
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a command line asks for."""
+    """The distinct runs of a request, and those of them to do, runs on the same data together."""
 
     settings: Settings
     runs: tuple[PlannedRun, ...]
     todo: tuple[PlannedRun, ...]
 
     @property
-    def todo_ids(self) -> list[str]:
-        return [run.spec.run_id for run in self.todo]
+    def store(self) -> Store:
+        return Store(self.settings.results)
+
+
+def make_plan(request: Request) -> Plan:
+    """Sort out what is to do; runs that several points ask for stand once."""
+    runs = {run.spec.run_id: run for run in reversed(request.runs)}
+    distinct = tuple(reversed(runs.values()))
+    store = Store(request.settings.results)
+    todo = [run for run in distinct if not store.is_finished(run.spec.run_id)]
+    order = {data: i for i, data in enumerate(dict.fromkeys(run.spec.data for run in todo))}
+    return Plan(request.settings, distinct, tuple(sorted(todo, key=lambda run: order[run.spec.data])))
 
 
 class Datasets:
@@ -87,68 +60,52 @@ class Checker:
     """Whether spec and data fit together: each distinct combination is tried once, without training."""
 
     datasets: Datasets
-    _seen: set[Any] = field(default_factory=set)
+    _seen: set[str] = field(default_factory=set)
 
     def check(self, run: RunSpec) -> None:
         """Raises ConfigError where the run could not be trained."""
-        combination = (run.data, run.model, run.norm, run.batch_size)
+        combination = json.dumps([to_dict(s) for s in (run.data, run.model, run.norm)] + [run.batch_size])
         if combination in self._seen:
             return
         data = self.datasets.get(run.data)
-        run.total_steps(len(data.train.y))
-        with torch.device("meta"):
-            run.model.build(run.norm, data.shape, data.classes)
+        run.total_steps(len(data.train))
+        try_out(run, data.shape, data.classes)
         self._seen.add(combination)
 
 
-def make_plan(points: Sequence[Point]) -> Plan:
-    """Check every point and sort out what is to do; runs that several points ask for stand once.
+def try_out(run: RunSpec, shape: tuple[int, int, int], classes: int) -> None:
+    """Put a batch through the network on torch's meta device, where nothing is computed but shapes.
 
     Raises:
-        ConfigError: a point is not allowed; where there are several, the sentence names the point.
+        ConfigError: the network cannot be built or cannot take such pictures.
     """
-    shared = {settings(point.config) for point in points}
-    if len(shared) > 1:
-        raise ConfigError(
-            "A sweep runs with one choice of device, engine, results_dir and the like: do not sweep them."
-        )
-    chosen = shared.pop()
-    names = varying_names(points)
-    runs: dict[str, PlannedRun] = {}
-    for point, (name, arm) in zip(points, names, strict=True):
-        spec = checked(point, name)
-        runs.setdefault(spec.run_id, PlannedRun(spec, name, arm))
-    store = Store(Path(chosen.results_dir))
-    todo = tuple(run for run_id, run in runs.items() if not store.is_finished(run_id))
-    return Plan(chosen, tuple(runs.values()), todo)
-
-
-def checked(point: Point, name: str) -> RunSpec:
-    known = {*RunSpec.__dataclass_fields__, *Settings.__dataclass_fields__, *ALONGSIDE}
     try:
-        for key in point.config:
-            if key not in known:
-                raise ConfigError(unknown_key(key, known))
-        return run_spec(point.config)
-    except ConfigError as error:
-        raise ConfigError(f"At {name}: {error}" if name else str(error)) from None
+        with torch.device("meta"):
+            run.model.build(run.norm, shape, classes).train()(torch.empty(run.batch_size, *shape))
+    except ConfigError:
+        raise
+    except NotImplementedError as error:
+        log.debug("%s cannot be tried out on the meta device: %s", run.model.label, error)
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"model={run.model.label} with norm={run.norm.label} cannot take pictures of "
+            f"{shape[1]}x{shape[2]} in batches of {run.batch_size}: {error}"
+        ) from None
 
 
-def check_data(plan: Plan, datasets: Datasets, store: Store) -> None:
+def check_data(plan: Plan, datasets: Datasets) -> None:
     """Check that the runs to do fit their datasets, which must be there, and that finished ones saw the same pictures.
 
     Raises:
         ConfigError: a dataset is missing, a model, norm or batch size does not fit it, or it has changed.
     """
-    checker, todo = Checker(datasets), set(plan.todo_ids)
-    for run in sorted(plan.runs, key=lambda run: repr(run.spec.data)):
-        try:
+    checker, todo = Checker(datasets), {run.spec.run_id for run in plan.todo}
+    for run in [*plan.todo, *(run for run in plan.runs if run.spec.run_id not in todo)]:
+        with naming(run.name):
             if run.spec.run_id in todo:
                 checker.check(run.spec)
             elif not run.spec.data.published:
-                same_pictures(run.spec, store, datasets.get(run.spec.data).checksum)
-        except ConfigError as error:
-            raise ConfigError(f"At {run.name}: {error}" if run.name else str(error)) from None
+                same_pictures(run.spec, plan.store, datasets.get(run.spec.data).checksum)
 
 
 def same_pictures(run: RunSpec, store: Store, checksum: str) -> None:
@@ -158,10 +115,3 @@ def same_pictures(run: RunSpec, store: Store, checksum: str) -> None:
             f"data.name={run.data.label} names other pictures than those that run {run.run_id} was trained on: give "
             "these another data.name, or use another results_dir."
         )
-
-
-def varying_names(points: Sequence[Point]) -> list[tuple[str, str]]:
-    """Each point's (name, arm): the overrides in which the points differ, the arm's without the seed."""
-    constant = set.intersection(*(set(point.overrides) for point in points))
-    differing = [[o for o in point.overrides if o not in constant] for point in points]
-    return [(" ".join(own), " ".join(o for o in own if not o.startswith("seed="))) for own in differing]

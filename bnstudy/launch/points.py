@@ -16,7 +16,7 @@ from typing import Any
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from bnstudy.spec import ConfigError, nearest
 
@@ -42,7 +42,7 @@ def sweep_points(loader: ConfigLoader, master: DictConfig, arguments: Sequence[s
     """
     parser = OverridesParser.create(config_loader=loader)
     layers = [*study_layers(master), master.hydra.sweeper.get("params") or {}]
-    below = [parser.parse_overrides([f"{key}={value}" for key, value in layer.items()]) for layer in layers]
+    below = [parser.parse_overrides([f"{key}={typed(value)}" for key, value in layer.items()]) for layer in layers]
     choices: dict[str, list[str]] = {}
     for overrides in [*below, parser.parse_overrides(list(arguments))]:
         choices = stacked_choices(choices, overrides)
@@ -66,16 +66,23 @@ def stacked_choices(below: Mapping[str, list[str]], overrides: Iterable[Override
 
     The length of a run is one choice with two spellings: `steps` above replaces `epochs` below and vice versa.
     """
-    above = {override.get_key_element(): values(override) for override in overrides}
+    above = {override.key_or_group: values(override) for override in overrides}
     kept = {key: chosen for key, chosen in below.items() if not ({key, *above} >= {"epochs", "steps"})}
     return {**kept, **above}
+
+
+def typed(value: Any) -> str:
+    """A value of a YAML file as on the command line, a list being a sweep."""
+    if isinstance(value, list | ListConfig):
+        return ",".join(map(typed, value))
+    return "null" if value is None else str(value)
 
 
 def values(override: Override) -> list[str]:
     """The overrides, one a value, that a possibly sweeping override stands for."""
     key = override.get_key_element()
     if not override.is_sweep_override():
-        return [f"{key}={override.get_value_element_as_str()}"]
+        return [str(override.input_line)]
     if key in ("study", "scale"):
         raise ConfigError(f"{override.input_line} is not allowed: choose one {key} at a time.")
     if not override.is_discrete_sweep():

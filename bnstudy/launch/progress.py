@@ -72,6 +72,10 @@ class Progress:
         self.done += 1
         self.sweep_bar.update(1)
 
+    def skip(self) -> None:
+        self.done += 1
+        self.sweep_bar.update(1)
+
     def note(self, text: str) -> None:
         if self.shown:
             say(text)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +19,6 @@ class DeadUnits(ProbeSpec):
     For convolutions a unit is a channel, dead if it is 0 at all positions too. Layers with another activation have
     no such units and are left out. Layer "" is the share among all units of the network.
     """
-
-    needs_activations: ClassVar[bool] = True
 
     def observe(self, activation: nn.Module, z: Tensor, a: Tensor) -> Tensor | None:  # noqa: ARG002
         if not isinstance(activation, nn.ReLU):
