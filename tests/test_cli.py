@@ -252,7 +252,7 @@ def test_a_norm_of_ones_own_from_outside_the_repository(command):
 
 # ------------------------------------------------------------------------------------------ stopped and going on
 
-LONG = ("norm=batch", "model.width=64", "steps=3000", "checkpoint_seconds=0.2", "optim.momentum=0.9", "progress=false")
+LONG = ("norm=batch", "model.width=64", "steps=9000", "checkpoint_seconds=0.2", "optim.momentum=0.9", "progress=false")
 
 
 def metrics(results_dir: str) -> dict[str, bytes]:

@@ -74,6 +74,12 @@ def test_arms_of_a_seed_share_all_weights_bit_for_bit(model, norm):
         assert torch.equal(layer.weight, normalized[name].weight)
 
 
+def test_the_first_weights_never_change():
+    """A release that moved them would call other trainings by the run_ids of stored ones."""
+    weight = initialized("init=kaiming_normal", seed=5).out.weight.weight
+    assert weight[0, :3].tolist() == pytest.approx([-0.0492826, 0.1038932, 0.0175903], rel=1e-4)
+
+
 def test_seeds_differ():
     first, second = (initialized(seed=seed).out.weight.weight for seed in (0, 1))
     assert not torch.equal(first, second)

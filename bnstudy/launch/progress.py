@@ -44,15 +44,25 @@ class Progress:
         self.begin = time.monotonic()
         self.next_line = self.begin + LINE_SECONDS
         self.lines = shown and not sys.stderr.isatty()
-        hidden = not shown or self.lines
+        hidden = not shown or self.lines or runs == 0
         self.sweep_bar = tqdm(total=runs, desc="sweep", unit="run", position=0, disable=hidden or runs == 1)
-        self.run_bar = tqdm(total=1, unit="step", position=0 if runs == 1 else 1, leave=runs == 1, disable=hidden)
+        self.run_bar = tqdm(
+            total=1,
+            desc="run",
+            position=0 if runs == 1 else 1,
+            leave=runs == 1,
+            disable=hidden,
+            bar_format="{desc}: {percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
+            dynamic_ncols=True,
+        )
 
     def start(self, name: str, step: int, total: int) -> None:
         self.name = name
-        self.run_bar.reset(total=total)
-        self.run_bar.set_description(name[:60] or "run", refresh=False)
-        self.run_bar.update(step)
+        # Not tqdm's reset, which draws an empty bar beside the figures of the run before.
+        self.run_bar.n, self.run_bar.total, self.run_bar.last_print_n = step, total, step
+        self.run_bar.start_t = self.run_bar.last_print_t = time.time()
+        self.run_bar.set_description_str(shortened(name) or "run", refresh=False)
+        self.run_bar.set_postfix_str("", refresh=False)
 
     def beat(self, step: int, total: int, loss: float, accuracy: float) -> None:
         """`accuracy` is on the validation split; NaN for what is not known yet."""
@@ -103,6 +113,11 @@ def percent(share: float) -> str:
 
 def number(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.1f}"
+
+
+def shortened(name: str, letters: int = 32) -> str:
+    """The end of a long name, where the runs of a sweep differ first."""
+    return name if len(name) <= letters else "..." + name[-letters + 3 :]
 
 
 def plural(count: int, noun: str) -> str:
