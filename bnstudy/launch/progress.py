@@ -14,6 +14,8 @@ from tqdm import tqdm
 
 LINE_SECONDS = 10.0
 LONGEST_TABLE = 40
+RUN_BAR = "{desc}: {percentage:3.0f}%|{bar:6}| {remaining} left{postfix}"
+"""Fits into 80 columns with a name of 24 letters, and into 60 without a name."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Progress:
             position=0 if runs == 1 else 1,
             leave=runs == 1,
             disable=hidden,
-            bar_format="{desc}: {percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
+            bar_format=RUN_BAR,
             dynamic_ncols=True,
         )
 
@@ -115,7 +117,7 @@ def number(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.1f}"
 
 
-def shortened(name: str, letters: int = 32) -> str:
+def shortened(name: str, letters: int = 24) -> str:
     """The end of a long name, where the runs of a sweep differ first."""
     return name if len(name) <= letters else "..." + name[-letters + 3 :]
 
