@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -231,23 +232,25 @@ def test_help_comes_at_once(entry):
     assert "results_dir" in done.stdout
 
 
-def test_a_norm_of_ones_own_from_outside_the_repository(command):
-    """The recipe of docs/extending.md."""
-    Path("my_conf/norm").mkdir(parents=True)
-    Path("my_conf/norm/rms.yaml").write_text("_target_: my_norms.RMSNorm\neps: 1e-5\n")
-    Path("my_norms.py").write_text(
-        "from dataclasses import dataclass\n"
-        "from torch import nn\n"
-        "from bnstudy.spec import NormSpec\n\n\n"
-        "@dataclass(frozen=True)\n"
-        "class RMSNorm(NormSpec):\n"
-        "    eps: float = 1e-6\n\n"
-        "    def build(self, channels, spatial):\n"
-        "        return nn.RMSNorm(channels, self.eps)\n"
-    )
-    status, _, err = command("--config-dir", "my_conf", "-m", "norm=none,rms", *SHORT)
+def test_the_recipes_for_ones_own_work_as_they_stand(command, tmp_path):
+    """The files of docs/extending.md, in a folder outside the repository."""
+    text = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
+    recipes = dict(re.findall(r"`(my_[\w./]+)`\n\n```\w+\n(.*?)```", text, re.DOTALL))
+    assert sorted(recipes) == ["my_conf/norm/rms.yaml", "my_conf/study/activation.yaml", "my_norms.py", "my_probes.py"]
+    for name, content in recipes.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    own = ("+probe.mine={_target_: my_probes.PositiveShare}", "+probe.sparsity={_target_: my_probes.GradientSparsity}")
+    status, _, err = command("--config-dir", "my_conf", "-m", "norm=none,rms", *own, *SHORT)
     assert status == 0, err
     assert set(bnstudy.load_runs("results").norm) == {"NoNorm", "RMSNorm"}
+    assert {"positive_share", "gradient_sparsity"} <= set(bnstudy.load_metrics("results").metric)
+    status, _, err = command("--config-dir", "my_conf", "norm=rms", "model=vgg", "steps=5")
+    assert (status, "norm=rms is not allowed with convolutions" in err) == (2, True)
+    status, _, err = command("--config-dir", "my_conf", "study=activation", "lr=0.1", "seed=0", *SHORT)
+    assert status == 0, err
+    assert len(Store(Path("results")).plans("activation")[0]["run_ids"]) == 4
 
 
 # ------------------------------------------------------------------------------------------ stopped and going on
