@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import statistics
 import time
 import warnings
@@ -25,6 +26,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line sets it, for all contenders
 
 import numpy as np
 import torch

@@ -255,7 +255,7 @@ def test_the_recipes_for_ones_own_work_as_they_stand(command, tmp_path):
 
 # ------------------------------------------------------------------------------------------ stopped and going on
 
-LONG = ("norm=batch", "model.width=64", "steps=9000", "checkpoint_seconds=0.2", "optim.momentum=0.9", "progress=false")
+LONG = ("norm=batch", "model.width=64", "steps=6000", "checkpoint_seconds=0.2", "optim.momentum=0.9", "progress=false")
 
 
 def metrics(results_dir: str) -> dict[str, bytes]:
@@ -281,6 +281,34 @@ def test_a_run_killed_at_several_points_ends_with_the_same_metrics(tmp_path, und
     assert done.stderr == ""
     assert metrics(str(tmp_path)) == undisturbed
     assert not list(tmp_path.glob("runs/*/checkpoint*"))
+
+
+DYING = """
+import os, signal, sys
+from pathlib import Path
+from bnstudy.cli import main
+
+replace = Path.replace
+
+def dying_replace(self, target):
+    if Path(target).name == {name!r}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return replace(self, target)
+
+Path.replace = dying_replace
+main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["checkpoint.pt", "metrics.parquet", "summary.json"])
+def test_a_run_killed_while_it_writes_a_file_ends_with_the_same_metrics(tmp_path, undisturbed, name):
+    arguments = [*LONG, f"results_dir={tmp_path}"]
+    killed = subprocess.run([sys.executable, "-c", DYING.format(name=name), *arguments], env=ENVIRONMENT)
+    assert killed.returncode == -signal.SIGKILL
+    assert not Store(tmp_path).finished()
+    subprocess.run([*ENTRY, *arguments], env=ENVIRONMENT, check=True)
+    assert metrics(str(tmp_path)) == undisturbed
 
 
 @pytest.mark.slow

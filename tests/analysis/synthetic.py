@@ -42,7 +42,7 @@ PEAK = {"NoNorm": (0.1, 0.93), "BatchNorm": (0.4, 0.965), "LayerNorm": (0.2, 0.9
 
 @dataclass(frozen=True)
 class Run:
-    """One made-up run; equal fields make equal files. diverged_at: update, or None."""
+    """One made-up run; equal fields make equal files. diverged_at: update, or None. fields: of the spec, dotted."""
 
     norm: str = "NoNorm"
     lr: float = 0.1
@@ -57,9 +57,18 @@ class Run:
     accuracy: float | None = None
     val_accuracy: float | None = None
     dead: bool = True
+    fields: tuple[tuple[str, Any], ...] = ()
+    probed: str = "gradients"
 
     @property
     def spec(self) -> dict[str, Any]:
+        spec = self._spec()
+        for key, value in self.fields:
+            group, _, name = key.rpartition(".")
+            spec |= {group: {**spec[group], name: value}} if group else {name: value}
+        return spec
+
+    def _spec(self) -> dict[str, Any]:
         return {
             "model": MODELS[self.model],
             "norm": {**NORMS.get(self.norm, {"_target_": f"mine.{self.norm}"}), **dict(self.norm_fields)},
@@ -67,7 +76,7 @@ class Run:
             "data": DATA.get(self.data, {**DATA["Digits"], "name": self.data}),
             "optim": {"_target_": "bnstudy.optim.SGD", "momentum": 0.9, "nesterov": False, "weight_decay": 0.0},
             "schedule": {"_target_": "bnstudy.optim.Constant", "warmup": 0},
-            "probe": {"gradients": {"_target_": "bnstudy.probes.sizes.Gradients"}},
+            "probe": {self.probed: {"_target_": "bnstudy.probes.sizes.Gradients"}},
             "evaluation": {"_target_": "bnstudy.spec.LogThenRegular", "early": 10, "regular": 20},
             "lr": self.lr, "batch_size": self.batch_size, "seed": self.seed, "epochs": None, "steps": self.total,
             "precision": "fp32",

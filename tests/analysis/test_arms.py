@@ -41,18 +41,52 @@ def test_models_and_data_are_named_in_the_arm_and_in_the_panel_only() -> None:
 
 
 def test_a_field_of_one_class_is_no_factor_unless_it_differs_there() -> None:
-    assert arms.factors(labelled([Run("NoNorm"), Run("BatchNorm"), Run("LayerNorm")])) == ["norm"]
+    assert names([Run("NoNorm"), Run("BatchNorm"), Run("LayerNorm")]) == ["NoNorm", "BatchNorm", "LayerNorm"]
     after = (("position", "after"),)
     runs = [Run("NoNorm"), Run("BatchNorm"), Run("BatchNorm", norm_fields=after)]
     assert names(runs) == ["NoNorm", "BatchNorm, position=after", "BatchNorm, position=before"]
 
 
-def test_a_factor_that_another_determines_is_dropped() -> None:
+def test_a_factor_that_the_data_determine_is_dropped() -> None:
     runs = [Run(data="Digits"), Run(data="MNIST")]
     assert runs[0].spec["data"]["val_fraction"] != runs[1].spec["data"]["val_fraction"]
     assert names(runs) == ["Digits", "MNIST"]
+
+
+def test_a_factor_that_another_determines_is_named_too() -> None:
     runs = [Run(batch_size=b, total=t) for b, t in ((2, 400), (8, 100))]
-    assert names(runs) == ["batch_size=2", "batch_size=8"]
+    assert names(runs) == ["batch_size=2, steps=400", "batch_size=8, steps=100"]
+    shallow = (("model.depth", 1), ("optim.momentum", 0.0))
+    table = labelled([Run("NoNorm", fields=shallow), Run("BatchNorm")])
+    assert list(table["family"].cat.categories) == [
+        "NoNorm, depth=1, optim.momentum=0",
+        "BatchNorm, depth=3, optim.momentum=0.9",
+    ]
+
+
+def test_fields_of_a_class_are_compared_within_it_only() -> None:
+    groups = [Run("GroupNorm", norm_fields=(("groups", g),)) for g in (4, 8)]
+    assert names([Run("NoNorm"), *groups]) == ["NoNorm", "GroupNorm, groups=4", "GroupNorm, groups=8"]
+    adam = (("optim._target_", "bnstudy.optim.Adam"), ("optim.momentum", None), ("optim.beta2", 0.99))
+    assert names([Run(), Run(fields=adam)]) == ["Adam", "SGD"]
+
+
+def test_what_is_recorded_is_no_factor() -> None:
+    table = labelled([Run(), Run(probed="weights"), Run("BatchNorm", fields=(("evaluation.early", 3),))])
+    assert list(table["arm"].cat.categories) == ["NoNorm", "BatchNorm"]
+
+
+def test_classes_of_one_name_are_called_by_their_full_ones() -> None:
+    mine = (("norm._target_", "mine.BatchNorm"),)
+    table = labelled([Run("NoNorm"), Run("BatchNorm"), Run("BatchNorm", fields=mine)])
+    assert list(table["arm"].cat.categories) == ["NoNorm", "bnstudy.norms.BatchNorm", "mine.BatchNorm"]
+    table = labelled([Run("NoNorm"), Run("NoNorm", fields=(("norm._target_", "a.NoNorm"),))])
+    assert list(table["arm"].cat.categories) == ["bnstudy.norms.NoNorm", "a.NoNorm"]
+    assert table["norm"].isin(arms.BASELINES).tolist() == [True, False]
+    assert names([Run(), Run(fields=(("model._target_", "mine.MLP"),))], "panel") == [
+        "bnstudy.models.mlp.MLP on Digits",
+        "mine.MLP on Digits",
+    ]
 
 
 def test_a_single_arm_is_called_by_its_norm() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from bnstudy.analysis import findings, stats
 from bnstudy.analysis.frames import Study, load_study
+from bnstudy.store import Store
 from tests.analysis import synthetic
 from tests.analysis.synthetic import Run
 
@@ -66,10 +67,61 @@ def test_a_family_of_which_every_run_diverged_is_told_so(tmp_path: Path) -> None
     assert findings.diverged_lines(study) == ["NoNorm: 2 of 2 diverged, the first at update 1 (training loss nan)"]
 
 
-@pytest.mark.parametrize(("seeds", "expected"), [(1, "only one seed"), (9, "only 9 seeds"), (10, None)])
-def test_few_seeds_are_a_smoke_test(tmp_path: Path, seeds: int, expected: str | None) -> None:
-    found = findings.caution(study_of(tmp_path, [Run(seed=s, total=20) for s in range(seeds)]))
-    assert found is None if expected is None else expected in str(found)
+def test_arms_that_differ_in_more_than_the_norm_are_not_compared(tmp_path: Path) -> None:
+    shallow = (("model.depth", 1), ("optim.momentum", 0.0))
+    runs = [r for s in range(3) for r in (Run("NoNorm", seed=s, fields=shallow), Run("BatchNorm", seed=s))]
+    told = findings.findings(study_of(tmp_path, runs))
+    assert len(told) == 3
+    assert told[2] == (
+        "MLP on Digits: BatchNorm, depth=3, optim.momentum=0.9 differs in more than the normalization from "
+        "NoNorm, depth=1, optim.momentum=0: not compared."
+    )
+    assert "difference" not in "".join(told)
+
+
+def test_half_a_grid_is_told_and_not_compared(tmp_path: Path) -> None:
+    rates = (0.01, 0.1, 1.0)
+    runs = [Run(norm, lr, seed) for norm in ("NoNorm", "BatchNorm") for lr in rates for seed in range(2)]
+    done = [r for r in runs if r.norm == "NoNorm" or r.lr == 0.01]
+    for run in runs:
+        Store(tmp_path).begin(run.run_id, run.spec)
+    study = study_of(tmp_path, done)
+    told = findings.findings(study)
+    assert told[0].startswith("MLP on Digits: BatchNorm at learning rate 0.01 (grid incomplete: 1 of 3 rates) reaches")
+    assert told[0].endswith("No difference is stated: what their best learning rates are is not settled.")
+    assert "paired" not in "".join(told)
+    assert "4 of 12 planned runs are missing" in findings.cautions(study)[1]
+
+
+def test_a_rate_without_all_its_seeds_is_not_yet_the_best(sweep: Study) -> None:
+    told = findings.findings(sweep)[0]
+    assert "BatchNorm at its best learning rate, 0.3 (runs incomplete: 23 of 24), reaches" in told
+    assert "NoNorm at its best learning rate, 0.1, reaches" in told
+    assert "paired" not in told
+
+
+def test_where_no_rate_is_chosen_shared_seeds_are_compared(tmp_path: Path) -> None:
+    study = study_of(tmp_path, [*scored("NoNorm", [0.8, 0.9, 0.9]), *scored("BatchNorm", [0.85, 0.95])])
+    (told,) = findings.findings(study)
+    assert "BatchNorm (seeds incomplete: 2 of 3) reaches" in told
+    assert told.endswith("2 shared seeds).")
+
+
+@pytest.mark.parametrize(("seeds", "expected"), [(1, ["only one seed"]), (9, ["only 9 seeds"]), (10, [])])
+def test_few_seeds_are_a_smoke_test(tmp_path: Path, seeds: int, expected: list[str]) -> None:
+    found = findings.cautions(study_of(tmp_path, [Run(seed=s, total=20) for s in range(seeds)]))
+    assert len(found) == len(expected)
+    assert all(text in sentence for text, sentence in zip(expected, found, strict=True))
+
+
+def test_all_cautions_that_apply_are_told(sweep: Study, tmp_path: Path) -> None:
+    smoke, missing = findings.cautions(sweep)
+    assert "only 2 seeds" in smoke
+    assert missing == "1 of 48 planned runs is missing: everything here may change."
+    failed = Run(seed=10, total=20)
+    Store(tmp_path).begin(failed.run_id, failed.spec).error.write_text("RuntimeError: no memory")
+    study = study_of(tmp_path, [Run(seed=s, total=20) for s in range(10)])
+    assert findings.cautions(study) == ["1 of 11 planned runs is missing (1 failed): everything here may change."]
 
 
 def test_the_table_has_every_arm_and_marks_the_chosen(sweep: Study) -> None:

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bnstudy.analysis.frames import Study, load_study, missing_by_arm
+from bnstudy.analysis.findings import facts, findings
+from bnstudy.analysis.frames import Study, load_study
+from bnstudy.analysis.gaps import missing_by_arm
 from bnstudy.spec import ConfigError
 from bnstudy.store import Store, load_runs
 from tests.analysis import synthetic
@@ -86,8 +89,57 @@ def test_nothing_finished_is_refused_with_the_command_to_run(tmp_path: Path) -> 
     synthetic.plan(tmp_path, "s", ["a" * 12])
     with pytest.raises(ConfigError, match=r"none of its 1 runs .* To run them: bnstudy study=s scale=quick"):
         load_study(tmp_path, "s")
-    with pytest.raises(ConfigError, match="no finished run"):
+    with pytest.raises(ConfigError, match=r"no finished run .* bnstudy -m norm=none,batch steps=300 'seed="):
         load_study(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("scale", ["huge", 5])
+def test_a_scale_without_a_study_is_refused(sweep_dir: Path, scale: str) -> None:
+    with pytest.raises(ConfigError, match=rf"scale={scale} is not allowed without a study"):
+        load_study(sweep_dir, None, scale)
+
+
+def test_a_study_may_be_called_by_a_number(tmp_path: Path) -> None:
+    synthetic.plan(tmp_path, "5", synthetic.write(tmp_path, [Run(total=20)]), scale="3")
+    number: Any = 5
+    assert load_study(tmp_path, number).name == "5"
+    assert load_study(tmp_path, "5", number - 2).scale == "3"
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "lr_tolerance/quick"])
+def test_what_is_no_name_of_a_study_is_refused(sweep_dir: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="has not been run"):
+        load_study(sweep_dir, name)
+
+
+def test_runs_that_differ_in_what_is_recorded_count_once(tmp_path: Path) -> None:
+    seeds = [Run(norm, seed=s) for norm in ("NoNorm", "BatchNorm") for s in range(2)]
+    again = [replace(r, probed="weights", dead=False) for r in seeds]
+    sparse = [replace(r, fields=(("evaluation.early", 3),), dead=False) for r in seeds]
+    synthetic.write(tmp_path, [*again, *seeds, *sparse])
+    waiting = replace(seeds[0], probed="none")
+    Store(tmp_path).begin(waiting.run_id, waiting.spec)
+    study = load_study(tmp_path)
+    assert set(study.runs["run_id"]) == {r.run_id for r in seeds} == set(study.planned)
+    assert set(study.metrics["run_id"]) == set(study.timing["run_id"]) == set(study.runs["run_id"])
+    assert len(study.repeats) == 9
+    assert study.n_missing == 0
+    assert "4 of 4 finished, 0 of them diverged; 9 more left out" in dict(facts(study))["Runs"]
+    assert "2 shared seeds" in findings(study)[0]
+
+
+def test_runs_that_no_label_tells_apart_are_refused(tmp_path: Path) -> None:
+    runs = [Run(fields=(("init.gain", gain),)) for gain in (1, "1")]
+    synthetic.write(tmp_path, runs)
+    with pytest.raises(ConfigError, match=r"The runs \w+, \w+ are all called NoNorm, seed=0, but differ in init\.gain"):
+        load_study(tmp_path)
+
+
+def test_the_names_of_classes_are_those_of_the_arms(tmp_path: Path) -> None:
+    mine = Run("BatchNorm", fields=(("norm._target_", "mine.BatchNorm"),))
+    synthetic.write(tmp_path, [Run("NoNorm"), Run("BatchNorm"), mine])
+    runs = load_study(tmp_path).runs.sort_values("arm")
+    assert runs["norm"].tolist() == ["NoNorm", "bnstudy.norms.BatchNorm", "mine.BatchNorm"]
 
 
 def test_a_run_whose_last_evaluation_is_missing_counts_as_guessing(tmp_path: Path) -> None:

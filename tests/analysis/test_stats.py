@@ -53,6 +53,13 @@ def test_differences_are_paired_on_shared_seeds() -> None:
     assert (found.low, found.high) == pytest.approx(tuple(expected))
 
 
+def test_a_seed_that_occurs_twice_cannot_be_paired() -> None:
+    once, twice = pd.Series([1.0, 2.0], index=[0, 1]), pd.Series([1.0, 2.0], index=[0, 0])
+    for pair in ((once, twice), (twice, once)):
+        with pytest.raises(ValueError, match="occurs twice"):
+            stats.paired_difference(*pair)
+
+
 def test_no_shared_seed_is_no_difference() -> None:
     found = stats.paired_difference(pd.Series([1.0], index=[0]), pd.Series([1.0], index=[1]))
     assert found.n == 0
@@ -92,9 +99,9 @@ def test_the_tolerated_rate_needs_every_smaller_one_too() -> None:
     assert table["is_largest"].to_dict() == {"gap": False, "fine": True, "never": False}
 
 
-def best(rows: list[tuple[str, str, str]]) -> pd.DataFrame:
+def best(rows: list[tuple[str, str, str]], labels: list[str] | None = None) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=["arm", "norm", "rest"])
-    return table.assign(panel="p", family=table["arm"])
+    return table.assign(panel="p", family=table["arm"], norm_label=table["norm"] if labels is None else labels)
 
 
 def test_the_baseline_is_the_unnormalized_arm_that_is_otherwise_alike() -> None:
@@ -104,4 +111,12 @@ def test_the_baseline_is_the_unnormalized_arm_that_is_otherwise_alike() -> None:
 
 
 def test_without_an_unnormalized_arm_the_first_is_the_baseline() -> None:
-    assert stats.baselines(best([("before", "BatchNorm", ""), ("after", "BatchNorm", "")])) == {"after": "before"}
+    sides = best([("before", "BatchNorm", ""), ("after", "BatchNorm", "")], labels=["before", "after"])
+    assert stats.baselines(sides) == {"after": "before"}
+    gains = best([("a", "NoNorm", "g=1"), ("b", "NoNorm", "g=2")])
+    assert stats.baselines(gains) == {"b": "a"}
+
+
+def test_arms_that_differ_in_more_than_the_norm_have_no_baseline() -> None:
+    assert stats.baselines(best([("a", "NoNorm", "depth=1"), ("b", "BatchNorm", "depth=3")])) == {}
+    assert stats.baselines(best([("a", "LayerNorm", "depth=1"), ("b", "BatchNorm", "depth=3")])) == {}
