@@ -45,8 +45,7 @@ def _report(config: DictConfig) -> None:
     if config.results_dir is None:
         raise ConfigError("results_dir=null is not allowed: it must be the name of a folder.")
     result = write_report(Path(str(config.results_dir)).expanduser(), config.study, config.scale)
-    caution = [result.caution] if result.caution else []
-    print("\n".join([*result.findings, *caution, f"Report: {result.index}"]))
+    print("\n".join([*result.cautions, *result.findings, f"Report: {result.index}"]))
 
 
 def _run(program: str, config_dir: Path, config_name: str, task: Callable[[DictConfig], None]) -> None:

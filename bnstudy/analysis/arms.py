@@ -1,8 +1,8 @@
 """Which runs belong together, and what to call them by nothing but their differences.
 
-A *factor* is a column of the spec that differs within the report. An *arm* is the runs that agree in every factor, so
-that only their seeds differ; its *family* is the arms that differ in the learning rate alone; a *panel* is one model
-on one dataset, beyond which nothing is ever pooled.
+A *factor* is a column of the spec that differs within the report; what is recorded of a run is none. An *arm* is the
+runs that agree in every factor, so that only their seeds differ; its *family* is the arms that differ in the learning
+rate alone; a *panel* is one model on one dataset, beyond which nothing is ever pooled.
 """
 
 from __future__ import annotations
@@ -15,15 +15,18 @@ import pandas as pd
 
 from bnstudy.spec import show
 
-BASELINE = "NoNorm"
-"""Class name of the norm that other norms are compared with."""
+BASELINES = ("NoNorm", "bnstudy.norms.NoNorm")
+"""What the `norm` that other norms are compared with is called: the long name where another class has the short one."""
 
 LABELS = ("panel", "norm_label", "rest", "family", "arm")
 CLASSES = ("model", "data", "norm", "init", "optim", "schedule")
 """Columns whose values say by themselves what they are: `BatchNorm`, not `norm=BatchNorm`."""
 
 FIRST = ("model", "data", "norm", "lr", "batch_size")
-"""Factors wherever they differ; the others only where they tell apart runs that the factors before them do not."""
+"""Factors wherever they differ; the others only where they differ within a model and dataset."""
+
+RECORDED = ("probe", "evaluation")
+"""What is measured of a run: it changes nothing in the training."""
 
 
 def label(specs: pd.DataFrame) -> pd.DataFrame:
@@ -31,8 +34,9 @@ def label(specs: pd.DataFrame) -> pd.DataFrame:
     baseline norm first.
 
     norm_label: the norm and what differs within its class. rest: every other factor but model, data and lr, so that
-    `family` is the two joined.
+    `family` is the two joined. Where classes share a name, the columns of `CLASSES` get their full dotted ones.
     """
+    specs = _spelled_out(specs)
     parts = {c: piece(specs, c) for c in factors(specs)}
     is_norm = [c for c in parts if c.split(".")[0] == "norm"]
     is_rest = [c for c in parts if c not in ("model", "data", "lr") and c not in is_norm]
@@ -52,14 +56,19 @@ def label(specs: pd.DataFrame) -> pd.DataFrame:
 
 
 def factors(specs: pd.DataFrame) -> list[str]:
-    """The columns that differ, but the seed, without those that the ones before them determine."""
-    columns = [c for c in specs.columns if c not in ("run_id", "seed", *FIRST)]
-    kept: dict[str, pd.Series] = {}
-    for column in [*(c for c in FIRST if c in specs), *columns]:
-        texts = piece(specs, column)
-        if (texts != "").any() and (column in FIRST or _tells_apart(texts, kept)):
-            kept[column] = texts
-    return list(kept)
+    """The columns that differ, but the seed, without those that the model and the dataset determine.
+
+    A column that another one determines stays: without it, arms that differ in both would pass for otherwise alike.
+    """
+    unlabelled = {"run_id", "seed", *(f"{c}._target_" for c in CLASSES)}
+    columns = [c for c in specs.columns if c not in (*unlabelled, *FIRST) and not is_recorded(c)]
+    first = [c for c in FIRST if c in specs and (piece(specs, c) != "").any()]
+    return [*first, *(c for c in columns if _differs(specs, c, ["model", "data", *_owners(specs, c)]).any())]
+
+
+def is_recorded(column: str) -> bool:
+    """Whether the column says what is measured of a run, not what the run is."""
+    return column.split(".")[0] in RECORDED
 
 
 def piece(specs: pd.DataFrame, column: str) -> pd.Series:
@@ -67,11 +76,8 @@ def piece(specs: pd.DataFrame, column: str) -> pd.Series:
 
     A field such as `norm.eps` is compared within its class only: no other class has the same.
     """
-    texts = _texts(specs[column])
-    parent, _, name = column.rpartition(".")
-    root = parent.split(".")[0]
-    owner = specs[root] if root and root in specs else pd.Series("", specs.index)
-    differs = texts.groupby(owner, dropna=False).transform("nunique") > 1
+    texts, name = _texts(specs[column]), column.rpartition(".")[2]
+    differs = _differs(specs, column, _owners(specs, column))
     if column in CLASSES:
         return texts.where(differs, "")
     clash = sum(c.rpartition(".")[2] == name and specs[c].map(_hashable).nunique() > 1 for c in specs.columns) > 1
@@ -85,10 +91,28 @@ def _texts(values: pd.Series) -> pd.Series:
     return (shown if shown.nunique() == exact.nunique() else exact).astype(object)
 
 
-def _tells_apart(texts: pd.Series, kept: dict[str, pd.Series]) -> bool:
-    if not kept:
-        return True
-    return bool((texts.groupby(list(kept.values())).nunique() > 1).any())
+def _spelled_out(specs: pd.DataFrame) -> pd.DataFrame:
+    """Full dotted names in the columns of `CLASSES` where one name stands for several classes."""
+    full = {}
+    for column in CLASSES:
+        target = f"{column}._target_"
+        if target in specs:
+            shared = specs.groupby(column)[target].transform("nunique") > 1
+            full[column] = specs[column].mask(shared, specs[target])
+    return specs.assign(**full)
+
+
+def _owners(specs: pd.DataFrame, column: str) -> list[str]:
+    """The columns that say of which class `column` is a field, the outermost first."""
+    parts = column.split(".")
+    parents = [".".join(parts[:i]) for i in range(1, len(parts))]
+    return [c for p in parents for c in (p, f"{p}._target_") if c in specs and c != column]
+
+
+def _differs(specs: pd.DataFrame, column: str, within: Sequence[str]) -> pd.Series:
+    """For each run, whether `column` differs among those that agree with it in the columns `within`."""
+    alike = specs.groupby(list(within), dropna=False).ngroup() if within else pd.Series(0, specs.index)
+    return _texts(specs[column]).groupby(alike).transform("nunique") > 1
 
 
 def _joined(specs: pd.DataFrame, parts: dict[str, pd.Series], columns: Sequence[str]) -> pd.Series:
@@ -108,7 +132,7 @@ def _natural_order(specs: pd.DataFrame, columns: Sequence[str]) -> list[int]:
 
 
 def _rank(value: Any) -> tuple[int, float, str]:
-    if _is_missing(value) or value == BASELINE:
+    if _is_missing(value) or value in BASELINES:
         return 0, 0.0, ""
     if isinstance(value, int | float):
         return 1, float(value), ""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from bnstudy.analysis import stats
 from bnstudy.analysis.frames import Study
+from bnstudy.analysis.gaps import Gap, gaps
 from bnstudy.analysis.stats import Estimate
 
 VERDICT_SEEDS = 10
@@ -33,22 +36,30 @@ class ArmRow:
 
 def findings(study: Study) -> list[str]:
     """Plain sentences: how well each family does, by how much it differs, which learning rates it bears."""
-    best = stats.best_arms(study.runs)
+    lacking = gaps(study)
     sentences: list[str] = []
-    for panel, rows in best.groupby("panel", observed=True):
-        runs = study.runs[study.runs["panel"] == panel]
-        told = [*_accuracies(runs, rows), *_tolerance(runs), *_on_the_edge(rows)]
+    for panel, runs in study.runs.groupby("panel", observed=True):
+        best = stats.best_arms(runs)
+        best["gap"] = [lacking.get((str(panel), str(family))) for family in best["family"]]
+        told = [*_accuracies(runs, best), *_confounded(best), *_tolerance(runs), *_on_the_edge(best)]
         sentences += [f"{panel}: {sentence}" for sentence in told]
     return sentences
 
 
-def caution(study: Study) -> str | None:
-    """What the reader must know before believing: that there are too few seeds, or that runs are missing."""
+def cautions(study: Study) -> list[str]:
+    """What the reader must know before believing: that there are too few seeds, and that runs are missing."""
+    told = []
     fewest = int(study.runs.groupby("arm", observed=True)["seed"].nunique().min())
     if fewest < VERDICT_SEEDS:
         count = "one seed" if fewest == 1 else f"{fewest} seeds"
-        return f"A smoke test, not a verdict: some arm has only {count}, and fewer than {VERDICT_SEEDS} settle nothing."
-    return "Runs are missing: everything here may still change." if study.n_missing else None
+        told.append(
+            f"A smoke test, not a verdict: some arm has only {count}, and fewer than {VERDICT_SEEDS} settle nothing."
+        )
+    if study.n_missing:
+        failed = f" ({len(study.failures)} failed)" if study.failures else ""
+        count = f"{study.n_missing} of {len(study.planned)} planned runs"
+        told.append(f"{count} {'is' if study.n_missing == 1 else 'are'} missing{failed}: everything here may change.")
+    return told
 
 
 def _accuracies(runs: pd.DataFrame, best: pd.DataFrame) -> list[str]:
@@ -59,15 +70,30 @@ def _accuracies(runs: pd.DataFrame, best: pd.DataFrame) -> list[str]:
     for row in best.itertuples():
         arm = str(row.arm)
         if arm in pairs:
-            told.append(_comparison(best, by_arm, arm, pairs[arm]))
+            told.append(_comparison(best.set_index("arm", drop=False), by_arm, arm, pairs[arm]))
         elif arm not in pairs.values():
-            told.append(f"{_reaches(best, by_arm[arm], arm)}.")
+            told.append(f"{_reaches(row._asdict(), by_arm[arm])}.")
     return told
 
 
+def _confounded(best: pd.DataFrame) -> list[str]:
+    """Families of a panel that nothing can be said to be due to the norm of."""
+    references = stats.references(best)
+    alone = best.drop(references.index)
+    alone = alone[~alone["arm"].isin(list(stats.baselines(best)))]
+    if alone.empty:
+        return []
+    verb = "differs" if len(alone) == 1 else "differ"
+    named, others = (_some(rows["family"].tolist(), "; ") for rows in (alone, references))
+    return [f"{named} {verb} in more than the normalization from {others}: not compared."]
+
+
 def _comparison(best: pd.DataFrame, by_arm: dict[str, pd.DataFrame], arm: str, baseline: str) -> str:
+    rows = [best.loc[a].to_dict() for a in (arm, baseline)]
+    text = f"{'; '.join(_reaches(row, by_arm[row['arm']]) for row in rows)}."
+    if any(row["gap"] and row["gap"].swept for row in rows):
+        return f"{text} No difference is stated: what their best learning rates are is not settled."
     difference = stats.paired_difference(by_arm[arm]["test_accuracy"], by_arm[baseline]["test_accuracy"])
-    text = f"{_reaches(best, by_arm[arm], arm)}; {_reaches(best, by_arm[baseline], baseline)}."
     if difference.n == 0:
         return f"{text} They share no seed."
     seeds = "1 shared seed" if difference.n == 1 else f"{difference.n} shared seeds"
@@ -75,15 +101,22 @@ def _comparison(best: pd.DataFrame, by_arm: dict[str, pd.DataFrame], arm: str, b
     return f"{text} The paired difference is {_points(difference.mean)} percentage points ({bounds}{seeds})."
 
 
-def _reaches(best: pd.DataFrame, runs: pd.DataFrame, arm: str) -> str:
-    row = best[best["arm"] == arm].iloc[0]
-    rate = f" at its best learning rate, {row['lr']:g}," if row["rates"] > 1 else ""
+def _reaches(row: Mapping[str, Any], runs: pd.DataFrame) -> str:
+    rate = _at_rate(row)
     estimate, diverged = stats.mean_interval(runs["test_accuracy"]), int(runs["diverged"].sum())
     bounds = f"95% interval {interval(estimate)}, n = {estimate.n}" if estimate.n > 1 else "one seed"
     if diverged == len(runs):
         return f"{row['family']}{rate} counts as guessing, {percent(estimate.mean)} (all {diverged} seeds diverged)"
     lost = f", {diverged} diverged" if diverged else ""
     return f"{row['family']}{rate} reaches {percent(estimate.mean)} test accuracy ({bounds}{lost})"
+
+
+def _at_rate(row: Mapping[str, Any]) -> str:
+    gap: Gap | None = row["gap"]
+    lacking = f" ({gap.text})" if gap else ""
+    if row["rates"] > 1:
+        return f" at its best learning rate, {row['lr']:g}{lacking},"
+    return f" at learning rate {row['lr']:g}{lacking}" if gap and gap.swept else lacking
 
 
 def _tolerance(runs: pd.DataFrame) -> list[str]:
@@ -162,7 +195,7 @@ def facts(study: Study) -> list[tuple[str, str]]:
         if c.startswith("versions.")
     ]
     return [
-        ("Runs", f"{len(runs)} of {len(study.planned)} finished, {int(runs['diverged'].sum())} of them diverged"),
+        ("Runs", _counted(study)),
         ("Arms", str(runs["arm"].nunique())),
         ("Seeds", f"{len(seeds)} ({listed})"),
         ("Data", "; ".join(sizes.format(s) for s in sets)),
@@ -170,6 +203,14 @@ def facts(study: Study) -> list[tuple[str, str]]:
         ("Devices", _some(sorted(runs["device"].dropna().unique()))),
         ("Versions", ", ".join(versions)),
     ]
+
+
+def _counted(study: Study) -> str:
+    diverged, n = int(study.runs["diverged"].sum()), len(study.repeats)
+    counted = f"{len(study.runs)} of {len(study.planned)} finished, {diverged} of them diverged"
+    if not n:
+        return counted
+    return f"{counted}; {n} more left out, {'a training' if n == 1 else 'trainings'} that other runs here record too"
 
 
 # ---------------------------------------------------------------------------------------------------- wording
@@ -202,6 +243,6 @@ def _number(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
 
 
-def _some(values: list) -> str:
-    shown = ", ".join(str(v) for v in values[:6])
+def _some(values: list, separator: str = ", ") -> str:
+    shown = separator.join(str(v) for v in values[:6])
     return f"{shown} and {len(values) - 6} more" if len(values) > 6 else shown

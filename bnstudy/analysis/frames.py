@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from bnstudy.analysis import arms
@@ -25,10 +24,11 @@ WARM_UP = 0.05
 class Study:
     """Everything a report is made from; frames are sorted by run_id.
 
-    specs: the runs that were begun, as `load_specs` gives them, with the columns of `arms.LABELS`.
-    runs: the finished ones, as `load_runs` gives them, with those columns and those of `with_outcomes`.
+    specs: the runs that were begun, as `arms.label` gives them, one for each arm and seed.
+    runs: the finished ones, as `load_runs` gives them, with the names in `specs` and the columns of `with_outcomes`.
     metrics, timing: as the store's loaders give them, of the finished runs.
-    planned: ids of all runs asked for.
+    planned: ids of all runs asked for, without the repeats.
+    repeats: runs left out because they record the training of another one.
     failures: run_id -> the last line of its error.
     """
 
@@ -37,6 +37,7 @@ class Study:
     scale: str | None
     commands: tuple[str, ...]
     planned: tuple[str, ...]
+    repeats: tuple[str, ...]
     specs: pd.DataFrame
     runs: pd.DataFrame
     metrics: pd.DataFrame
@@ -52,32 +53,82 @@ def load_study(results_dir: Path, study: str | None = None, scale: str | None = 
     """The study's runs at one scale, by default the one planned last; without a name every run in the store.
 
     Raises:
-        ConfigError: nothing of the sort was planned here, or no run of it is finished.
+        ConfigError: nothing of the sort was planned here, no run of it is finished, a run is damaged, or runs differ
+            in what no label tells.
     """
     store = Store(results_dir)
-    plan = _plan_of_everything(store) if study is None else _plan(store, study, scale)
-    specs = arms.label(load_specs(results_dir, plan["run_ids"]))
+    plan = _plan(store, study, scale)
     runs = load_runs(results_dir, plan["run_ids"])
     if runs.empty:
         raise ConfigError(_nothing_finished(store, study, plan))
+    metrics = load_metrics(results_dir, runs["run_id"])
+    begun = arms.label(load_specs(results_dir, plan["run_ids"]))
+    specs = one_a_training(begun, metrics["run_id"].value_counts())
+    repeats = set(begun["run_id"]) - set(specs["run_id"])
+    runs = runs[~runs["run_id"].isin(repeats)]
     timing = load_timing(results_dir, runs["run_id"])
-    labelled = runs.merge(specs[["run_id", *arms.LABELS]], on="run_id", validate="1:1")
+    planned = tuple(r for r in plan["run_ids"] if r not in repeats)
     return Study(
-        name=study or EVERYTHING,
+        name=EVERYTHING if study is None else str(study),
         title=str(plan["title"]),
         scale=plan.get("scale"),
         commands=tuple(plan["commands"]),
-        planned=tuple(plan["run_ids"]),
+        planned=planned,
+        repeats=tuple(sorted(repeats)),
         specs=specs,
-        runs=with_outcomes(labelled, timing),
-        metrics=load_metrics(results_dir, runs["run_id"]),
+        runs=with_outcomes(_labelled(runs, specs), timing),
+        metrics=metrics[metrics["run_id"].isin(runs["run_id"])],
         timing=timing,
-        failures=_failures(store, set(plan["run_ids"]) - set(runs["run_id"])),
+        failures=_failures(store, set(planned) - set(runs["run_id"])),
     )
 
 
-def _plan(store: Store, study: str, scale: str | None) -> dict[str, Any]:
-    plans = store.plans(study)
+def _labelled(runs: pd.DataFrame, specs: pd.DataFrame) -> pd.DataFrame:
+    names = [c for c in (*arms.CLASSES, *arms.LABELS) if c in specs]
+    return runs.drop(columns=names, errors="ignore").merge(specs[["run_id", *names]], on="run_id", validate="1:1")
+
+
+def one_a_training(specs: pd.DataFrame, recorded: pd.Series) -> pd.DataFrame:
+    """`specs` with one run for each arm and seed: runs that differ only in what is measured are the same training,
+    and would pass for independent ones. Kept is the one that most is recorded of.
+
+    recorded: by run_id, how many measurements there are; unfinished runs are not in it.
+
+    Raises:
+        ConfigError: runs of one arm and seed differ in more.
+    """
+    key = ["arm", "seed"]
+    for (arm, seed), runs in specs[specs.duplicated(key, keep=False)].groupby(key, observed=True):
+        _check_same_training(runs, f"{arm}, seed={seed}")
+    amount = specs["run_id"].map(recorded).astype(float).fillna(-1)
+    ranked = specs.assign(amount=amount).sort_values(["amount", "run_id"], ascending=[False, True])
+    return specs.loc[ranked.drop_duplicates(key).index.sort_values()].reset_index(drop=True)
+
+
+def _check_same_training(runs: pd.DataFrame, name: str) -> None:
+    columns = [c for c in runs if c not in ("run_id", *arms.LABELS) and not arms.is_recorded(c)]
+    differing = [c for c in columns if runs[c].map(repr).nunique() > 1]
+    if differing:
+        raise ConfigError(
+            f"The runs {', '.join(runs['run_id'])} are all called {name}, but differ in {', '.join(differing)}, which "
+            "a report cannot show: delete the folders of all but one, or draw the report of a study that has only one."
+        )
+
+
+def _plan(store: Store, study: object, scale: object) -> dict[str, Any]:
+    """What the command line asks for; a name that looks like a number comes as one."""
+    if study is not None:
+        return _plan_of_study(store, str(study), None if scale is None else str(scale))
+    if scale is not None:
+        raise ConfigError(
+            f"scale={scale} is not allowed without a study, of which it is one: bnstudy-report study=NAME scale={scale}"
+        )
+    ids = load_specs(store.results_dir)["run_id"].tolist()
+    return {"title": "All runs in the store", "commands": [], "run_ids": ids}
+
+
+def _plan_of_study(store: Store, study: str, scale: str | None) -> dict[str, Any]:
+    plans = store.plans(study) if study in store.studies() else []
     if not plans:
         hint = nearest(study, store.studies()) or "."
         raise ConfigError(
@@ -92,15 +143,11 @@ def _plan(store: Store, study: str, scale: str | None) -> dict[str, Any]:
     return by_scale[scale] if scale is not None else plans[0]
 
 
-def _plan_of_everything(store: Store) -> dict[str, Any]:
-    ids = load_specs(store.results_dir)["run_id"].tolist()
-    return {"title": "All runs in the store", "commands": [], "run_ids": ids}
-
-
 def _nothing_finished(store: Store, study: str | None, plan: dict[str, Any]) -> str:
     where, count = store.results_dir, len(plan["run_ids"])
     if study is None:
-        return f"There is no finished run in {where}. To make some: bnstudy -m norm=none,batch 'seed=range(0,5)'"
+        example = "bnstudy -m norm=none,batch steps=300 'seed=range(0,5)'"
+        return f"There is no finished run in {where}. To make some: {example}"
     return f"study={study}: none of its {count} runs in {where} is finished. To run them: {plan['commands'][-1]}"
 
 
@@ -129,21 +176,3 @@ def step_ms(timing: pd.DataFrame) -> pd.Series:
     last = timing.groupby("run_id", observed=True)["step"].transform("max")
     warm = timing[timing["step"] > WARM_UP * last]
     return 1000 * warm.groupby("run_id", observed=True)["step_seconds"].median()
-
-
-def missing_by_arm(study: Study) -> tuple[list[str], int]:
-    """`"BatchNorm, lr=1: 3 of 5 seeds"` for each arm that is not complete, and how many missing runs those leave over.
-
-    Runs that have not begun are not described in the store. Where they can be just the seeds that some arms lack,
-    they are taken for those.
-    """
-    counts = study.specs.groupby("arm", observed=True)["run_id"].agg(begun="count").astype(int)
-    counts["done"] = study.runs.groupby("arm", observed=True)["run_id"].count()
-    counts = counts.fillna(0).astype(int)
-    waiting = len(study.planned) - int(counts["begun"].sum())
-    full = study.specs["seed"].nunique()
-    lacking = int((full - counts["begun"]).clip(lower=0).sum())
-    counts["due"] = np.maximum(counts["begun"], full) if 0 < lacking <= waiting else counts["begun"]
-    short = counts[counts["done"] < counts["due"]]
-    lines = [f"{arm}: {row.done} of {row.due} seeds" for arm, row in short.iterrows()]
-    return lines, study.n_missing - int((short["due"] - short["done"]).sum())

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import pandas as pd
 from markupsafe import Markup
 
 from bnstudy.analysis import findings
 from bnstudy.analysis.figures import Drawn, Palette, draw_panel, render
 from bnstudy.analysis.figures.style import styled
 from bnstudy.analysis.findings import ArmRow
-from bnstudy.analysis.frames import Study, load_study, missing_by_arm
+from bnstudy.analysis.frames import Study, load_study
+from bnstudy.analysis.gaps import missing_by_arm
 from bnstudy.analysis.panels import Panel, panels
-from bnstudy.store import write_atomic, write_text
+from bnstudy.files import write_atomic, write_text
+from bnstudy.spec import ConfigError
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -29,8 +34,7 @@ class ReportResult:
     folder: Path
     index: Path
     findings: tuple[str, ...]
-    caution: str | None
-    n_runs: int
+    cautions: tuple[str, ...]
     diverged: int
     missing: int
 
@@ -66,26 +70,42 @@ def write_report(results_dir: Path, study: str | None = None, scale: str | None 
     scale: of the study, by default the one planned last. The same store gives the same bytes.
 
     Raises:
-        ConfigError: no such study or scale was run here, or no run of it is finished.
+        ConfigError: as `load_study`; or the report cannot be written.
     """
     about = load_study(results_dir, study, scale)
-    sections = draw(about)
     folder = results_dir / "reports" / about.name
-    _write_figures(folder / "figures", [image for section in sections for image in section.images])
-    columns = ["run_id", *sorted(c for c in about.runs.columns if c != "run_id")]
-    write_text(folder / "runs.csv", about.runs[columns].to_csv(index=False, lineterminator="\n"))
+    with _refused_writing(folder):
+        (folder / "figures").mkdir(parents=True, exist_ok=True)
+    sections = draw(about)
     content = _content(about, sections)
-    write_text(folder / "report.md", _markdown().get_template("report.md.j2").render(content))
-    write_text(folder / "index.html", _html().get_template("index.html.j2").render(content))
+    with _refused_writing(folder):
+        _write_figures(folder / "figures", [image for section in sections for image in section.images])
+        write_text(folder / "runs.csv", _table(about.runs))
+        write_text(folder / "report.md", _markdown().get_template("report.md.j2").render(content))
+        write_text(folder / "index.html", _html().get_template("index.html.j2").render(content))
     return ReportResult(
         folder=folder,
         index=folder / "index.html",
         findings=tuple(content["findings"]),
-        caution=content["caution"],
-        n_runs=len(about.runs),
+        cautions=tuple(content["cautions"]),
         diverged=int(about.runs["diverged"].sum()),
         missing=about.n_missing,
     )
+
+
+@contextmanager
+def _refused_writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        in_the_way = next((p for p in (folder / "figures", folder, *folder.parents) if p.is_file()), None)
+        reason = f"{in_the_way} is a file, not a folder" if in_the_way else error.strerror or error
+        raise ConfigError(f"The report cannot be written to {folder}: {reason}.") from error
+
+
+def _table(runs: pd.DataFrame) -> str:
+    columns = ["run_id", *sorted(c for c in runs.columns if c != "run_id")]
+    return runs[columns].to_csv(index=False, lineterminator="\n")
 
 
 def draw(study: Study) -> list[Section]:
@@ -132,7 +152,7 @@ def _content(study: Study, sections: list[Section]) -> dict[str, Any]:
         "study": study,
         "facts": findings.facts(study),
         "findings": findings.findings(study),
-        "caution": findings.caution(study),
+        "cautions": findings.cautions(study),
         "missing": missing,
         "missing_others": others,
         "failures": study.failures,

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.special import stdtrit
 
-from bnstudy.analysis.arms import BASELINE
+from bnstudy.analysis.arms import BASELINES
 
 LEVEL = 0.95
 TOLERATED = 0.8
@@ -48,7 +48,13 @@ def mean_interval(values: pd.Series) -> Estimate:
 
 
 def paired_difference(with_: pd.Series, without: pd.Series) -> Estimate:
-    """Mean of `with_ - without` over the seeds (their index) that both have, with its 95% t interval."""
+    """Mean of `with_ - without` over the seeds (their index) that both have, with its 95% t interval.
+
+    Raises:
+        ValueError: a seed occurs twice: its runs would count as independent ones.
+    """
+    if not (with_.index.is_unique and without.index.is_unique):
+        raise ValueError("A seed occurs twice in an arm: one run a seed can be paired.")
     shared = with_.index.intersection(without.index)
     return mean_interval(with_.loc[shared] - without.loc[shared])
 
@@ -82,19 +88,21 @@ def baselines(best: pd.DataFrame) -> dict[str, str]:
     """Arm -> the arm it is compared with, for rows as from `best_arms`.
 
     That is the one without normalization and otherwise alike; in a panel where every run or none is normalized, the
-    first family.
+    first family, where only the norm differs or the norm does not. Arms without such a one are left out.
     """
     pairs: dict[str, str] = {}
     for _, panel in best.groupby("panel", observed=True):
-        plain = panel[panel["norm"] == BASELINE]
-        if len(plain) in (0, len(panel)):
-            pairs.update({str(arm): str(panel["arm"].iloc[0]) for arm in panel["arm"].iloc[1:]})
-            continue
-        of_rest = dict(zip(plain["rest"], plain["arm"], strict=True))
-        others = panel[panel["norm"] != BASELINE]
-        matched = zip(others["arm"], others["rest"], strict=True)
-        pairs.update({str(arm): str(of_rest[rest]) for arm, rest in matched if rest in of_rest})
+        candidates = references(panel)
+        for row in panel.drop(candidates.index).itertuples():
+            alike = candidates[(candidates["rest"] == row.rest) | (candidates["norm_label"] == row.norm_label)]
+            pairs.update({str(row.arm): str(arm) for arm in alike["arm"][:1]})
     return pairs
+
+
+def references(panel: pd.DataFrame) -> pd.DataFrame:
+    """The rows of one panel that its others may be compared with: see `baselines`."""
+    plain = panel["norm"].isin(BASELINES)
+    return panel[plain] if plain.any() and not plain.all() else panel[:1]
 
 
 def tolerated_rates(runs: pd.DataFrame, share: float = TOLERATED) -> pd.DataFrame:

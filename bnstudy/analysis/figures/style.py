@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from bnstudy.analysis.arms import BASELINE
+from bnstudy.analysis.arms import BASELINES
 
 WIDTH = 6.2
 """Inches, at which the text has its nominal size: the text width of a page."""
@@ -100,7 +100,7 @@ class Palette:
     def of(cls, runs: pd.DataFrame) -> Palette:
         families = runs.drop_duplicates("family").sort_values("family")
         norms, rests = families["norm_label"].unique(), list(families["rest"].unique())
-        plain = families["norm"] == BASELINE
+        plain = families["norm"].isin(BASELINES)
         if len(norms) == 1 or len(norms) > len(COLOURS) + 1 or len(rests) > SHADES:
             return cls(_cycled(families["family"], set(families["family"][plain][:1])))
         base = _cycled(norms, set(families["norm_label"][plain]))
