@@ -12,6 +12,7 @@ import pandas as pd
 from bnstudy.analysis import stats
 from bnstudy.analysis.frames import Study
 from bnstudy.analysis.gaps import Gap, gaps
+from bnstudy.analysis.measures import MEASURES, sentence
 from bnstudy.analysis.stats import Estimate
 
 VERDICT_SEEDS = 10
@@ -42,6 +43,7 @@ def findings(study: Study) -> list[str]:
         best = stats.best_arms(runs)
         best["gap"] = [lacking.get((str(panel), str(family))) for family in best["family"]]
         told = [*_accuracies(runs, best), *_confounded(best), *_tolerance(runs), *_on_the_edge(best)]
+        told += _inside(study.metrics, runs, best)
         sentences += [f"{panel}: {sentence}" for sentence in told]
     return sentences
 
@@ -117,6 +119,25 @@ def _at_rate(row: Mapping[str, Any]) -> str:
     if row["rates"] > 1:
         return f" at its best learning rate, {row['lr']:g}{lacking},"
     return f" at learning rate {row['lr']:g}{lacking}" if gap and gap.swept else lacking
+
+
+def _inside(metrics: pd.DataFrame, runs: pd.DataFrame, best: pd.DataFrame) -> list[str]:
+    """A sentence a measure, on the families at their best rate; those that lost a run or lack one are left out."""
+    settled = best[best["gap"].isna()]
+    by_arm = {str(arm): rows for arm, rows in runs.groupby("arm", observed=True) if not rows["diverged"].any()}
+    names = {str(row.arm): f"{row.family}" for row in settled.itertuples() if row.arm in by_arm}
+    pairs = {arm: other for arm, other in stats.baselines(best).items() if {arm, other} <= names.keys()}
+    chosen = (
+        metrics[metrics["run_id"].isin(pd.concat([by_arm[arm] for arm in names])["run_id"])] if names else metrics[:0]
+    )
+    told = []
+    for measure in MEASURES:
+        value = measure.read(chosen)
+        values = {arm: by_arm[arm].set_index("seed")["run_id"].map(value).astype(float) for arm in names}
+        if names and all(by_seed.notna().all() for by_seed in values.values()):
+            where = " at those learning rates" if best["rates"].max() > 1 else ""
+            told.append(sentence(measure, where, values, names, pairs))
+    return told
 
 
 def _tolerance(runs: pd.DataFrame) -> list[str]:

@@ -20,9 +20,14 @@ def scored(norm: str, scores: list[float], **fields: object) -> list[Run]:
     return [Run(norm, seed=i, accuracy=a, val_accuracy=a, **fields) for i, a in enumerate(scores)]  # type: ignore[arg-type]
 
 
+def outcomes(study: Study) -> list[str]:
+    """The findings on accuracies and learning rates, without those of `measures`."""
+    return [told for told in findings.findings(study) if "training loss" not in told and "dead units" not in told]
+
+
 def test_arms_are_compared_by_their_paired_difference(tmp_path: Path) -> None:
     study = study_of(tmp_path, [*scored("NoNorm", [0.80, 0.90]), *scored("BatchNorm", [0.85, 0.95])])
-    (sentence,) = findings.findings(study)
+    (sentence,) = outcomes(study)
     assert sentence.startswith(
         "MLP on Digits: BatchNorm reaches 90.0% test accuracy (95% interval 26.5 to 100.0, n = 2); "
     )
@@ -33,7 +38,7 @@ def test_arms_are_compared_by_their_paired_difference(tmp_path: Path) -> None:
 
 def test_arms_without_a_shared_seed_are_not_subtracted(tmp_path: Path) -> None:
     study = study_of(tmp_path, [Run("NoNorm", seed=0), Run("BatchNorm", seed=1)])
-    assert findings.findings(study)[0].endswith("They share no seed.")
+    assert outcomes(study)[0].endswith("They share no seed.")
 
 
 def test_each_arm_is_taken_at_the_rate_that_is_best_on_validation(tmp_path: Path) -> None:
@@ -41,12 +46,12 @@ def test_each_arm_is_taken_at_the_rate_that_is_best_on_validation(tmp_path: Path
         Run("BatchNorm", 0.1, accuracy=0.7, val_accuracy=0.9),
         Run("BatchNorm", 1.0, accuracy=0.99, val_accuracy=0.8),
     ]
-    told = findings.findings(study_of(tmp_path, runs))
+    told = outcomes(study_of(tmp_path, runs))
     assert told[0] == "MLP on Digits: BatchNorm at its best learning rate, 0.1, reaches 70.0% test accuracy (one seed)."
 
 
 def test_tolerated_rates_are_told(sweep: Study) -> None:
-    told = findings.findings(sweep)
+    told = outcomes(sweep)
     assert told[1].startswith(
         "MLP on Digits: the largest learning rate at which, and at all smaller ones, at least 80%"
     )
@@ -56,12 +61,12 @@ def test_tolerated_rates_are_told(sweep: Study) -> None:
 
 def test_a_best_rate_on_the_edge_of_the_grid_is_told(tmp_path: Path) -> None:
     runs = [Run(lr=lr, accuracy=a, val_accuracy=a) for lr, a in ((0.1, 0.5), (1.0, 0.6), (10.0, 0.7))]
-    assert "lies on the edge of those tried for NoNorm (10)" in findings.findings(study_of(tmp_path, runs))[-1]
+    assert "lies on the edge of those tried for NoNorm (10)" in outcomes(study_of(tmp_path, runs))[-1]
 
 
 def test_a_family_of_which_every_run_diverged_is_told_so(tmp_path: Path) -> None:
     study = study_of(tmp_path, [Run(seed=s, diverged_at=s + 1) for s in range(2)])
-    assert findings.findings(study) == [
+    assert outcomes(study) == [
         "MLP on Digits: NoNorm counts as guessing, 10.0% (all 2 seeds diverged).",
     ]
     assert findings.diverged_lines(study) == ["NoNorm: 2 of 2 diverged, the first at update 1 (training loss nan)"]
@@ -70,7 +75,7 @@ def test_a_family_of_which_every_run_diverged_is_told_so(tmp_path: Path) -> None
 def test_arms_that_differ_in_more_than_the_norm_are_not_compared(tmp_path: Path) -> None:
     shallow = (("model.depth", 1), ("optim.momentum", 0.0))
     runs = [r for s in range(3) for r in (Run("NoNorm", seed=s, fields=shallow), Run("BatchNorm", seed=s))]
-    told = findings.findings(study_of(tmp_path, runs))
+    told = outcomes(study_of(tmp_path, runs))
     assert len(told) == 3
     assert told[2] == (
         "MLP on Digits: BatchNorm, depth=3, optim.momentum=0.9 differs in more than the normalization from "
@@ -86,7 +91,7 @@ def test_half_a_grid_is_told_and_not_compared(tmp_path: Path) -> None:
     for run in runs:
         Store(tmp_path).begin(run.run_id, run.spec)
     study = study_of(tmp_path, done)
-    told = findings.findings(study)
+    told = outcomes(study)
     assert told[0].startswith("MLP on Digits: BatchNorm at learning rate 0.01 (grid incomplete: 1 of 3 rates) reaches")
     assert told[0].endswith("No difference is stated: what their best learning rates are is not settled.")
     assert "paired" not in "".join(told)
@@ -94,7 +99,7 @@ def test_half_a_grid_is_told_and_not_compared(tmp_path: Path) -> None:
 
 
 def test_a_rate_without_all_its_seeds_is_not_yet_the_best(sweep: Study) -> None:
-    told = findings.findings(sweep)[0]
+    told = outcomes(sweep)[0]
     assert "BatchNorm at its best learning rate, 0.3 (runs incomplete: 23 of 24), reaches" in told
     assert "NoNorm at its best learning rate, 0.1, reaches" in told
     assert "paired" not in told
@@ -102,7 +107,7 @@ def test_a_rate_without_all_its_seeds_is_not_yet_the_best(sweep: Study) -> None:
 
 def test_where_no_rate_is_chosen_shared_seeds_are_compared(tmp_path: Path) -> None:
     study = study_of(tmp_path, [*scored("NoNorm", [0.8, 0.9, 0.9]), *scored("BatchNorm", [0.85, 0.95])])
-    (told,) = findings.findings(study)
+    (told,) = outcomes(study)
     assert "BatchNorm (seeds incomplete: 2 of 3) reaches" in told
     assert told.endswith("2 shared seeds).")
 
@@ -145,3 +150,16 @@ def test_facts_say_what_was_run(sweep: Study) -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(12.34, "12.3 s"), (125, "2 min"), (3720, "1 h 2 min")])
 def test_durations(seconds: float, text: str) -> None:
     assert findings.duration(seconds) == text
+
+
+def test_what_happened_inside_is_told_of_arms_that_lost_no_run(tmp_path: Path) -> None:
+    whole = [*scored("NoNorm", [0.80, 0.90]), *scored("BatchNorm", [0.85, 0.95])]
+    study = study_of(tmp_path, [*whole, Run("LayerNorm", seed=0, diverged_at=30), Run("LayerNorm", seed=1)])
+    told = [sentence for sentence in findings.findings(study) if sentence not in outcomes(study)]
+    assert [sentence.split(": ")[1] for sentence in told] == [
+        "mean training loss over all updates (nats)",
+        "dead units at the end (% of all ReLU units)",
+    ]
+    for sentence in told:
+        assert "BatchNorm minus NoNorm, paired," in sentence
+        assert "LayerNorm" not in sentence
