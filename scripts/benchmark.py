@@ -1,6 +1,6 @@
 """What things cost, as ratios measured in one call. Each subcommand prints a table and writes JSON.
 
-    python scripts/benchmark.py runner [data.root=DIR] [--steps 1000] [--repeats 3] [--json FILE]
+    python scripts/benchmark.py runner [data.root=DIR] [--steps 1000] [--repeats 3] [--tasks mlp resnet] [--json FILE]
 
 `runner` compares, on the MLP 784-100-100-100-10 with batch normalization and batches of 60, and on a ResNet-8 on
 32x32 pictures with batches of 64, in alternation:
@@ -202,23 +202,30 @@ def report(task: str, taken: dict[str, list[float]]) -> dict[str, object]:
     return {"task": task, "loops": rows}
 
 
+def mlp_task(options: argparse.Namespace) -> tuple[str, RunSpec, Dataset]:
+    spec = spec_of(
+        "model=mlp", "model.width=100", "data=mnist", options.root, "batch_size=60", f"steps={options.steps}"
+    )
+    data = mnist(spec)
+    return f"MLP 784-100-100-100-10, batch norm, batch 60, {data.name}, {spec.steps} steps", spec, data
+
+
+def resnet_task(options: argparse.Namespace) -> tuple[str, RunSpec, Dataset]:
+    spec = spec_of("model=resnet", "data=cifar10", "batch_size=64", f"steps={options.steps}")
+    data = random_dataset("random 3x32x32", (3, 32, 32), (4_096, 512, 512))
+    return f"ResNet-8, batch norm, batch 64, {data.name}, {spec.steps} steps", spec, data
+
+
+TASKS = {"mlp": mlp_task, "resnet": resnet_task}
+
+
 def measure_runner(options: argparse.Namespace) -> list[dict[str, object]]:
-    loops, root = contenders(), options.root
-    mlp = spec_of("model=mlp", "model.width=100", "data=mnist", root, "batch_size=60", f"steps={options.steps}")
-    resnet = spec_of("model=resnet", "data=cifar10", "batch_size=64", f"steps={options.steps}")
-    digits, pictures = mnist(mlp), random_dataset("random 3x32x32", (3, 32, 32), (4_096, 512, 512))
-    head = f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.repeats} repeats"
-    print(head)
-    return [
-        report(
-            f"MLP 784-100-100-100-10, batch norm, batch 60, {digits.name}, {mlp.steps} steps",
-            alternating(loops, mlp, digits, options.repeats),
-        ),
-        report(
-            f"ResNet-8, batch norm, batch 64, {pictures.name}, {resnet.steps} steps",
-            alternating(loops, resnet, pictures, options.repeats),
-        ),
-    ]
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.repeats} repeats")
+    reports = []
+    for name in options.tasks:
+        task, spec, data = TASKS[name](options)
+        reports.append(report(task, alternating(contenders(), spec, data, options.repeats)))
+    return reports
 
 
 def main() -> None:
@@ -228,6 +235,7 @@ def main() -> None:
     command.add_argument("root", nargs="?", default="data.root=data", help="data.root=DIR with MNIST in it")
     command.add_argument("--steps", type=int, default=1000, help="updates of each run")
     command.add_argument("--repeats", type=int, default=3)
+    command.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     command.add_argument("--threads", type=int, help="CPU threads; torch's choice if not given")
     command.add_argument("--json", type=Path, help="where to write the figures")
     options = parser.parse_args()
