@@ -107,6 +107,8 @@ def _reaches(row: Mapping[str, Any], runs: pd.DataFrame) -> str:
     rate = _at_rate(row)
     estimate, diverged = stats.mean_interval(runs["test_accuracy"]), int(runs["diverged"].sum())
     bounds = f"95% interval {interval(estimate)}, n = {estimate.n}" if estimate.n > 1 else "one seed"
+    if diverged == len(runs) and row["rates"] > 1 and not row["gap"]:
+        return f"{row['family']} counts as guessing, {percent(estimate.mean)}, at every learning rate tried"
     if diverged == len(runs):
         return f"{row['family']}{rate} counts as guessing, {percent(estimate.mean)} (all {diverged} seeds diverged)"
     lost = f", {diverged} diverged" if diverged else ""

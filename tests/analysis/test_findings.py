@@ -72,6 +72,13 @@ def test_a_family_of_which_every_run_diverged_is_told_so(tmp_path: Path) -> None
     assert findings.diverged_lines(study) == ["NoNorm: 2 of 2 diverged, the first at update 1 (training loss nan)"]
 
 
+def test_a_family_that_diverged_at_every_rate_has_no_best_one(tmp_path: Path) -> None:
+    lost = [Run(lr=lr, seed=s, diverged_at=5) for lr in (0.1, 1.0, 10.0) for s in range(2)]
+    (told, tolerated) = outcomes(study_of(tmp_path, lost))
+    assert told == "MLP on Digits: NoNorm counts as guessing, 10.0%, at every learning rate tried."
+    assert tolerated.endswith("NoNorm none of those tried.")
+
+
 def test_arms_that_differ_in_more_than_the_norm_are_not_compared(tmp_path: Path) -> None:
     shallow = (("model.depth", 1), ("optim.momentum", 0.0))
     runs = [r for s in range(3) for r in (Run("NoNorm", seed=s, fields=shallow), Run("BatchNorm", seed=s))]

@@ -52,7 +52,7 @@ def _family(ax: Axes, table: pd.DataFrame, runs: pd.DataFrame, look: Look, shift
     some = table["lr"].isin(fine["lr"])
     ax.plot(x, mean, color=look.colour, linestyle=look.line)
     ax.errorbar(x[some], mean[some], spread[some], color=look.colour, fmt=look.marker, elinewidth=1, capsize=2)
-    ring = table["lr"] == chosen
+    ring = some & (table["lr"] == chosen)  # nothing is best of what always diverged
     ax.plot(
         x[ring],
         mean[ring],
