@@ -1,27 +1,29 @@
 """Optimizers and learning-rate schedules, one definition for every engine.
 
 A run's parameters are one flat tensor (serial: [P], stacked: [R, P]), its optimizer state likewise, so an optimizer
-is a few elementwise operations, whatever the network. The formulas are torch.optim's.
+is a few elementwise operations, whatever the network. The formulas are torch.optim's. Where stacked runs differ in the
+learning rate or a field marked PER_RUN, it is a tensor [R, 1] in place of a number; 0 remains a number.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
-from bnstudy.spec import OptimSpec, ScheduleSpec
+from bnstudy.spec import PER_RUN, OptimSpec, ScheduleSpec
 
 
 @dataclass(frozen=True)
 class SGD(OptimSpec):
     """Stochastic gradient descent: v <- momentum v + g + weight_decay w; w <- w - lr v (Nesterov: g + momentum v)."""
 
-    momentum: float = 0.0
+    momentum: float = field(default=0.0, metadata=PER_RUN)
     nesterov: bool = False
-    weight_decay: float = 0.0
+    weight_decay: float = field(default=0.0, metadata=PER_RUN)
 
     def check(self) -> None:
         self.require(0 <= self.momentum < 1, "momentum", "in [0, 1)")
@@ -30,15 +32,22 @@ class SGD(OptimSpec):
             raise self.refuse("nesterov", "false where optim.momentum=0")
 
     def slots(self) -> tuple[str, ...]:
-        return ("velocity",) if self.momentum else ()
+        return ("velocity",) if present(self.momentum) else ()
 
-    def update_(self, params: Tensor, grads: Tensor, slots: Mapping[str, Tensor], lr: float | Tensor, t: int) -> None:  # noqa: ARG002
-        if self.weight_decay:
-            grads = grads.add(params, alpha=self.weight_decay)
+    def update_(
+        self,
+        params: Tensor,
+        grads: Tensor,
+        slots: Mapping[str, Tensor],
+        lr: float | Tensor,
+        t: int | Tensor,  # noqa: ARG002
+    ) -> None:
+        if present(self.weight_decay):
+            grads = add_scaled(grads, params, self.weight_decay)
         direction = grads
-        if self.momentum:
+        if present(self.momentum):
             velocity = slots["velocity"].mul_(self.momentum).add_(grads)
-            direction = grads.add(velocity, alpha=self.momentum) if self.nesterov else velocity
+            direction = add_scaled(grads, velocity, self.momentum) if self.nesterov else velocity
         descend_(params, direction, lr)
 
 
@@ -49,7 +58,7 @@ class Adam(OptimSpec):
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
-    weight_decay: float = 0.0
+    weight_decay: float = field(default=0.0, metadata=PER_RUN)
 
     def check(self) -> None:
         self.require(0 <= self.beta1 < 1, "beta1", "in [0, 1)")
@@ -60,7 +69,9 @@ class Adam(OptimSpec):
     def slots(self) -> tuple[str, ...]:
         return ("mean", "square")
 
-    def update_(self, params: Tensor, grads: Tensor, slots: Mapping[str, Tensor], lr: float | Tensor, t: int) -> None:
+    def update_(
+        self, params: Tensor, grads: Tensor, slots: Mapping[str, Tensor], lr: float | Tensor, t: int | Tensor
+    ) -> None:
         grads = self._decay_(params, grads, lr)
         mean = slots["mean"].lerp_(grads, 1 - self.beta1)
         square = slots["square"].mul_(self.beta2).addcmul_(grads, grads, value=1 - self.beta2)
@@ -68,18 +79,28 @@ class Adam(OptimSpec):
         descend_(params, mean / scale, lr)
 
     def _decay_(self, params: Tensor, grads: Tensor, lr: float | Tensor) -> Tensor:  # noqa: ARG002
-        return grads.add(params, alpha=self.weight_decay) if self.weight_decay else grads
+        return add_scaled(grads, params, self.weight_decay) if present(self.weight_decay) else grads
 
 
 @dataclass(frozen=True)
 class AdamW(Adam):
     """Loshchilov & Hutter 2019: weight_decay shrinks the weights by lr * weight_decay, apart from the gradient."""
 
-    weight_decay: float = 0.01
+    weight_decay: float = field(default=0.01, metadata=PER_RUN)
 
     def _decay_(self, params: Tensor, grads: Tensor, lr: float | Tensor) -> Tensor:
         params.mul_(1 - lr * self.weight_decay)
         return grads
+
+
+def present(number: float | Tensor) -> bool:
+    """Whether it is not zero, which a tensor never is: its values are not looked at."""
+    return isinstance(number, Tensor) or number != 0
+
+
+def add_scaled(x: Tensor, y: Tensor, factor: float | Tensor) -> Tensor:
+    """x + factor y."""
+    return torch.addcmul(x, y, factor) if isinstance(factor, Tensor) else x.add(y, alpha=factor)
 
 
 def descend_(params: Tensor, direction: Tensor, lr: float | Tensor) -> None:

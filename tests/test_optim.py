@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -50,6 +52,67 @@ def test_a_tensor_of_learning_rates_acts_as_one_number_each(ours, _):
     mixed = trajectory(ours, lrs)
     torch.testing.assert_close(mixed[:3], trajectory(ours, 0.1)[:3])
     torch.testing.assert_close(mixed[3:], trajectory(ours, 0.2)[3:])
+
+
+PER_RUN_NUMBERS = [
+    (SGD(), {}),
+    (SGD(), {"weight_decay": (0.1, 0.01)}),
+    (SGD(), {"momentum": (0.5, 0.9)}),
+    (SGD(nesterov=True, momentum=0.8, weight_decay=0.1), {"momentum": (0.5, 0.9)}),
+    (SGD(nesterov=True, momentum=0.8), {"momentum": (0.5, 0.9), "weight_decay": (0.1, 0.01)}),
+    (Adam(), {}),
+    (Adam(), {"weight_decay": (0.1, 0.01)}),
+    (AdamW(beta1=0.8), {}),
+    (AdamW(beta1=0.8), {"weight_decay": (0.1, 0.01)}),
+]
+
+
+@pytest.mark.parametrize(("shared", "numbers"), PER_RUN_NUMBERS, ids=repr)
+def test_stacked_runs_with_numbers_of_their_own_are_the_runs_alone(shared, numbers):
+    starts, targets = torch.randn(2, 2, 7, generator=torch.Generator().manual_seed(0))
+    stacked = with_tensors(shared, numbers)
+    params, slots = starts.clone(), {name: torch.zeros(2, 7) for name in stacked.slots()}
+    for t in range(1, 21):
+        lr = torch.tensor([[0.1], [0.02]]) / t
+        stacked.update_(params, params - targets, slots, lr, torch.tensor(t, dtype=torch.float64))
+    for run in range(2):
+        single = replace(shared, **{name: values[run] for name, values in numbers.items()})
+        alone, state = starts[run].clone(), {name: torch.zeros(7) for name in single.slots()}
+        for t in range(1, 21):
+            single.update_(alone, alone - targets[run], state, (0.1, 0.02)[run] / t, t)
+        torch.testing.assert_close(params[run], alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("shared", "numbers"), [PER_RUN_NUMBERS[4], PER_RUN_NUMBERS[6]], ids=repr)
+def test_a_compiled_update_serves_all_steps(shared, numbers):
+    optimizer = with_tensors(shared, numbers)
+    eager, compiled = torch.ones(2, 2, 7), torch.ones(2, 2, 7)
+    torch.compiler.reset()
+    updates = optimizer.update_, torch.compile(optimizer.update_, fullgraph=True)
+    for params, update in zip((eager, compiled), updates, strict=True):
+        slots = {name: torch.zeros(2, 7) for name in optimizer.slots()}
+        for t in range(1, 5):
+            with torch.compiler.set_stance("fail_on_recompile" if t > 1 else "default"):
+                update(params[0], params[1], slots, torch.full((2, 1), 0.1 / t), torch.tensor(t, dtype=torch.float64))
+    torch.testing.assert_close(eager, compiled)
+
+
+def with_tensors(optimizer, numbers):
+    """The optimizer with a tensor [R, 1] in each of the fields `numbers`, all of which it marks as numbers per run."""
+    assert numbers.keys() <= {f.name for f in fields(optimizer) if f.metadata.get("per_run")}
+    optimizer = copy.copy(optimizer)
+    for name, values in numbers.items():
+        object.__setattr__(optimizer, name, torch.tensor(values)[:, None])
+    return optimizer
+
+
+def test_the_time_as_a_tensor_is_as_accurate_late_as_early():
+    by_number, by_tensor = torch.ones(7), torch.ones(7)
+    for params, t in ((by_number, 10**6), (by_tensor, torch.tensor(1e6, dtype=torch.float64))):
+        slots = {"mean": torch.full((7,), 0.1), "square": torch.full((7,), 0.2)}
+        Adam(beta2=0.999999).update_(params, torch.ones(7), slots, 0.1, t)
+    torch.testing.assert_close(by_number, by_tensor, rtol=1e-7, atol=0)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from bnstudy.models.dropout import Dropout
 from bnstudy.rng import stream
 from bnstudy.spec import InitSpec, NormSpec
 
@@ -96,7 +97,7 @@ def activations(model: nn.Module) -> dict[str, nn.Module]:
 
 @torch.no_grad()
 def initialize(model: nn.Module, init: InitSpec, seed: int) -> None:
-    """Fill all weights and biases of the model's weight layers in place.
+    """Fill all weights and biases of the model's weight layers and the keys of its dropout, in place.
 
     Each tensor has a stream of its own, named by its layer: arms that differ in normalization layers only, which
     start at scale 1 and shift 0 and draw nothing, begin with the same weights.
@@ -107,3 +108,6 @@ def initialize(model: nn.Module, init: InitSpec, seed: int) -> None:
         if layer.bias is not None:
             fan_in = layer.weight[0].numel()
             init.bias_(layer.bias, fan_in, stream(seed, "init", f"{name}.bias"))
+    for name, module in model.named_modules():
+        if isinstance(module, Dropout):
+            module.seed_(stream(seed, "dropout", name))

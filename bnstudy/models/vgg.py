@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import nn
 
-from bnstudy.models.layers import ActivationName, GlobalAveragePool, classifier, conv3x3
-from bnstudy.spec import ConfigError, ModelSpec, NormSpec
+from bnstudy.models.layers import ActivationName, Dropout, GlobalAveragePool, classifier, conv3x3
+from bnstudy.spec import PER_RUN, ConfigError, ModelSpec, NormSpec
 
 CONVOLUTIONS = {8: (2, 2, 2), 11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3)}
 """Convolutions per stage. 11, 13 and 16 are configurations A, B and D of Simonyan & Zisserman 2015."""
@@ -24,14 +24,17 @@ class VGG(ModelSpec):
     for pictures too small for the five stages of the others.
 
     width: a multiplier of the original 64 to 512 channels.
+    dropout: share of the features that are dropped before the classifier.
     """
 
     depth: Literal[8, 11, 13, 16] = 8
     width: float = 0.25
     activation: ActivationName = "relu"
+    dropout: float = field(default=0.0, metadata=PER_RUN)
 
     def check(self) -> None:
         self.require(64 * self.width >= 1 and self.width <= 16, "width", "a multiplier from 1/64 to 16")
+        self.require(0 <= self.dropout < 1, "dropout", "a share in [0, 1)")
 
     def build(self, norm: NormSpec, shape: tuple[int, int, int], classes: int) -> nn.Module:
         smallest = 2 ** (len(CONVOLUTIONS[self.depth]) - 1)
@@ -59,4 +62,6 @@ class VGGNet(nn.Sequential):
                 self.add_module(f"conv{number}", conv3x3(n_in, channels, norm, spec.activation))
                 n_in = channels
         self.add_module("mean", GlobalAveragePool())
+        if spec.dropout:
+            self.add_module("dropout", Dropout(spec.dropout))
         self.add_module("out", classifier(n_in, classes))

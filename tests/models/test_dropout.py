@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call, stack_module_state, vmap
+
+from bnstudy.models.dropout import Dropout, uniform
+from bnstudy.models.layers import initialize
+from bnstudy.rng import stream
+from bnstudy.spec import ConfigError
+from tests.conftest import spec_of
+
+WIDE = torch.Size((1000, 128))
+
+
+def dropout(p: float = 0.3, seed: int = 0) -> Dropout:
+    layer = Dropout(p)
+    layer.seed_(stream(seed, "dropout", "dropout1"))
+    return layer
+
+
+def noise(seed: int = 0, count: int = 0, shape: torch.Size = WIDE) -> torch.Tensor:
+    return uniform(dropout(seed=seed).key, torch.tensor(count), shape)
+
+
+def correlation(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]).float())[0, 1])
+
+
+def test_kept_values_are_scaled_so_that_the_mean_stays():
+    out = dropout(0.3)(torch.ones(WIDE))
+    assert out.unique().tolist() == pytest.approx([0, 1 / 0.7])
+    assert float(out.mean()) == pytest.approx(1, abs=4 * (0.3 / 0.7 / out.numel()) ** 0.5)
+
+
+def test_evaluation_and_a_share_of_zero_change_nothing():
+    x = torch.randn(4, 8)
+    assert torch.equal(dropout().eval()(x), x)
+    assert torch.equal(dropout(0.0)(x), x)
+
+
+def test_dropped_values_pass_no_gradient_and_kept_ones_theirs_scaled():
+    x = torch.ones(4, 8, requires_grad=True)
+    out = dropout()(x)
+    out.sum().backward()
+    assert torch.equal(x.grad, out.detach())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_noise_is_uniform(seed):
+    u = noise(seed)
+    assert u.min() >= 0
+    assert u.max() < 1
+    counts = torch.histc(u, 64, 0, 1)
+    expected = u.numel() / 64
+    assert ((counts - expected).square() / expected).sum() < 63 + 5 * (2 * 63) ** 0.5  # chi-squared, 5 sigma
+
+
+def test_noise_of_other_steps_seeds_units_and_samples_is_unrelated():
+    u = noise()
+    limit = 5 / u.numel() ** 0.5
+    for other in (*(noise(count=c) for c in (1, 2, 1000)), *(noise(seed=s) for s in (1, 2, 1000))):
+        assert abs(correlation(u, other)) < limit
+        assert abs(correlation(u < 0.5, other < 0.5)) < limit
+    for distance in (1, 2, 64):
+        assert abs(correlation(u[:, distance:], u[:, :-distance])) < limit
+        assert abs(correlation(u[distance:], u[:-distance])) < limit
+
+
+def test_neighbouring_pairs_fill_the_square():
+    u = noise(shape=torch.Size((2**18, 2)))
+    counts = torch.bincount((u[:, 0] * 16).long() * 16 + (u[:, 1] * 16).long(), minlength=256)
+    expected = len(u) / 256
+    assert ((counts - expected).square() / expected).sum() < 255 + 5 * (2 * 255) ** 0.5
+
+
+def test_no_bit_of_the_noise_gives_away_another_seed_or_step():
+    """Keys and counts that differ in one bit flip half the bits of the noise."""
+    words = {(k, c): (uniform(torch.tensor(k), torch.tensor(c), WIDE) * 2**24).long() for k, c in KEYS_AND_COUNTS}
+    for other in KEYS_AND_COUNTS[1:]:
+        flipped = words[KEYS_AND_COUNTS[0]] ^ words[other]
+        shares = torch.stack([(flipped >> bit & 1).float().mean() for bit in range(24)])
+        torch.testing.assert_close(shares, torch.full((24,), 0.5), atol=5 * 0.5 / WIDE.numel() ** 0.5, rtol=0)
+
+
+KEYS_AND_COUNTS = [(0, 0), (1, 0), (1 << 31, 0), (1 << 32, 0), (1 << 62, 0), (0, 1), (0, 1 << 31)]
+
+
+def mix(x: int) -> int:
+    x ^= x >> 16
+    x = x * 0x21F0AAAD % 2**32
+    x ^= x >> 15
+    x = x * 0xD35A2D97 % 2**32
+    return x ^ x >> 15
+
+
+@pytest.mark.parametrize("key", [0, 2**63 - 1, 0x0123456789ABCDEF])
+@pytest.mark.parametrize("count", [0, 7, 10**9])
+def test_the_noise_is_what_unbounded_integers_give(key, count):
+    start = mix(mix(count) ^ key % 2**32)
+    stride = mix(start ^ key >> 32) | 1
+    expected = [(mix((i * stride + start) % 2**32) >> 8) / 2**24 for i in range(1000)]
+    assert uniform(torch.tensor(key), torch.tensor(count), torch.Size((10, 100))).flatten().tolist() == expected
+
+
+def test_stacked_runs_draw_the_noise_that_each_draws_alone():
+    layers = [dropout(p, seed) for p, seed in ((0.1, 0), (0.5, 1), (0.9, 2))]
+    x = torch.randn(3, 64, 16, requires_grad=True)
+    _, buffers = stack_module_state(layers)
+    run = vmap(lambda b, x: functional_call(layers[0], b, (x,)))
+    stacked = [run(buffers, x) for _ in range(3)]
+    alone = [torch.stack([layer(row) for layer, row in zip(layers, x, strict=True)]) for _ in range(3)]
+    assert torch.equal(torch.stack(stacked), torch.stack(alone))
+    grads = [torch.autograd.grad(out[-1].sum(), x)[0] for out in (stacked, alone)]
+    assert torch.equal(*grads)
+    assert buffers["count"].tolist() == [3, 3, 3]
+
+
+@pytest.mark.slow
+def test_a_compiled_stack_draws_the_same_noise_and_is_compiled_once():
+    layers = [dropout(p, seed) for p, seed in ((0.1, 0), (0.5, 1))]
+    x = torch.ones(2, 8, 16)
+    torch.compiler.reset()
+    draw = vmap(lambda b, x: functional_call(layers[0], b, (x,)))
+    eager, compiled = stack_module_state(layers)[1], stack_module_state(layers)[1]
+    fast = torch.compile(draw, fullgraph=True)
+    for step in range(3):
+        with torch.compiler.set_stance("fail_on_recompile" if step else "default"):
+            torch.testing.assert_close(fast(compiled, x), draw(eager, x))
+    assert compiled["count"].tolist() == [3, 3]
+
+
+def test_the_noise_goes_on_from_key_and_count():
+    layer, x = dropout(), torch.ones(16, 16)
+    layer(x)
+    resumed = Dropout(0.3)
+    resumed.load_state_dict(layer.state_dict())
+    second = layer(x)
+    assert torch.equal(resumed(x), second)
+    assert not torch.equal(layer(x), second)
+
+
+def initialized(*overrides: str, seed: int = 0) -> nn.Module:
+    spec = spec_of(*overrides)
+    model = spec.model.build(spec.norm, (1, 8, 8), 10)
+    initialize(model, spec.init, seed)
+    return model
+
+
+def test_each_layer_and_seed_has_noise_of_its_own_whatever_the_norm():
+    keys = [
+        [int(m.key) for m in initialized("model.dropout=0.2", f"norm={norm}", seed=seed).modules() if is_dropout(m)]
+        for norm, seed in (("batch", 0), ("batch", 1), ("none", 0))
+    ]
+    assert len({*keys[0], *keys[1]}) == 6
+    assert keys[2] == keys[0]
+
+
+def is_dropout(module: nn.Module) -> bool:
+    return isinstance(module, Dropout)
+
+
+@pytest.mark.parametrize(("model", "places"), [("mlp", ["dropout1", "dropout2", "dropout3"]), ("vgg", ["dropout"])])
+def test_models_drop_where_they_say_and_only_if_asked(model, places):
+    with_it = initialized(f"model={model}", "model.dropout=0.2")
+    assert [name for name, m in with_it.named_modules() if is_dropout(m)] == places
+    names = [name for name, _ in with_it.named_children()]
+    assert [names[names.index(place) + 1] for place in places][-1] == "out"
+    without = initialized(f"model={model}")
+    assert not any(is_dropout(m) for m in without.modules())
+    assert [n for n, _ in without.named_parameters()] == [n for n, _ in with_it.named_parameters()]
+
+
+@pytest.mark.parametrize("model", ["mlp", "vgg"])
+@pytest.mark.parametrize("share", [-0.1, 1])
+def test_a_share_out_of_range_is_refused(model, share):
+    with pytest.raises(ConfigError, match=r"model.dropout=\S+ is not allowed: it must be a share in \[0, 1\)"):
+        spec_of(f"model={model}", f"model.dropout={share}")
