@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from bnstudy.checked import ConfigError, Spec, closest, nearest, show
@@ -29,6 +30,9 @@ SCHEMA = 1
 
 BESIDE = {"identity": False}
 """Metadata of a field that says where or how a run is done, not what it is: no part of its identity."""
+
+PER_RUN = {"per_run": True}
+"""Metadata of a number that may differ among the runs of a stack, as long as it is 0 (or null) for all or for none."""
 
 __all__ = [
     "At",
@@ -50,6 +54,7 @@ __all__ = [
     "When",
     "closest",
     "nearest",
+    "numbers_per_run",
     "show",
     "to_dict",
 ]
@@ -250,7 +255,9 @@ class OptimSpec(Spec):
         """Names of the tensors, shaped as the parameters and zero at first, that it carries along."""
         return ()
 
-    def update_(self, params: Tensor, grads: Tensor, slots: Mapping[str, Tensor], lr: float | Tensor, t: int) -> None:
+    def update_(
+        self, params: Tensor, grads: Tensor, slots: Mapping[str, Tensor], lr: float | Tensor, t: int | Tensor
+    ) -> None:
         """Update t (from 1), in place. `lr` is a number, or a tensor that broadcasts against `params`."""
         raise NotImplementedError
 
@@ -361,13 +368,36 @@ class RunSpec(Spec):
         assert self.epochs is not None
         return max(1, round(self.epochs * (train_size // self.batch_size)))
 
-    @property
+    @cached_property
+    def stack_key(self) -> str:
+        """What runs must have in common to be trained as one program: all that shapes the computation.
+
+        Left out are what only fills tensors (`seed`, `init`), what is a number at every update (`lr`, `schedule`), and
+        the fields marked PER_RUN, of which only whether they are 0 or null counts.
+        """
+        free = {"seed", "init", "lr", "schedule"}
+        shared = {f.name: _alike(getattr(self, f.name)) for f in fields(self) if f.name not in free}
+        return json.dumps(shared, sort_keys=True)
+
+    @cached_property
     def run_id(self) -> str:
         """First 12 hex digits of the SHA-256 of the spec's canonical JSON and the schema number."""
         canonical = json.dumps(
             {"schema": SCHEMA, "spec": to_dict(self)}, sort_keys=True, separators=(",", ":"), allow_nan=False
         )
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def numbers_per_run(spec: Spec) -> dict[str, float]:
+    """The fields marked PER_RUN that are neither 0 nor null."""
+    marked = [f.name for f in fields(spec) if f.metadata.get("per_run")]
+    return {name: getattr(spec, name) for name in marked if getattr(spec, name)}
+
+
+def _alike(spec: Any) -> Any:
+    """As `to_dict`, with "" for each number that may differ among the runs of a stack."""
+    plain = to_dict(spec)
+    return {**plain, **dict.fromkeys(numbers_per_run(spec), "")} if isinstance(spec, Spec) else plain
 
 
 def to_dict(spec: Any) -> Any:

@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from bnstudy.norms import BatchNorm, NoNorm
-from bnstudy.optim import SGD, Step
-from bnstudy.spec import At, AtEnd, ConfigError, Every, LogSpaced, LogThenRegular, to_dict
+from bnstudy.inits import Orthogonal
+from bnstudy.models.mlp import MLP
+from bnstudy.norms import BatchNorm, LayerNorm, NoNorm
+from bnstudy.optim import SGD, Adam, Cosine, Step
+from bnstudy.spec import At, AtEnd, ConfigError, Every, LogSpaced, LogThenRegular, numbers_per_run, to_dict
 from tests.conftest import spec_of
 
 
@@ -96,3 +98,69 @@ def test_epochs_count_whole_batches():
     assert spec.total_steps(train_size=1150) == 2 * 17
     with pytest.raises(ConfigError, match="batch_size=64 is not allowed: it must be at most 50"):
         spec.total_steps(train_size=50)
+
+
+STACKED = {
+    "seed": 7,
+    "lr": 3.0,
+    "init": Orthogonal(gain=2.0),
+    "schedule": Cosine(warmup=5),
+    "optim": SGD(momentum=0.5, nesterov=True, weight_decay=1.0),
+    "norm": BatchNorm(eps=1.0, momentum=0.5),
+    "model": MLP(dropout=0.5),
+}
+APART = {
+    "batch_size": 16,
+    "steps": 21,
+    "precision": "bf16",
+    "probe": {},
+    "optim": SGD(momentum=0.9, nesterov=True),
+    "norm": BatchNorm(momentum=None),
+    "model": MLP(),
+}
+
+
+@pytest.fixture
+def rich():
+    """A run in which none of the numbers that may differ is 0."""
+    return replace(
+        spec_of(), optim=SGD(momentum=0.9, nesterov=True, weight_decay=0.1), norm=BatchNorm(), model=MLP(dropout=0.1)
+    )
+
+
+@pytest.mark.parametrize("name", STACKED)
+def test_runs_that_differ_in_numbers_are_trained_at_once(rich, name):
+    other = replace(rich, **{name: STACKED[name]})
+    assert other.run_id != rich.run_id
+    assert other.stack_key == rich.stack_key
+
+
+@pytest.mark.parametrize("name", APART)
+def test_runs_whose_computation_differs_are_not(rich, name):
+    """A number that is 0 is one that is not there: no weight decay, no dropout layer, no momentum."""
+    assert replace(rich, **{name: APART[name]}).stack_key != rich.stack_key
+
+
+def test_each_field_of_a_spec_that_shapes_the_computation_keeps_runs_apart(rich):
+    for changed in (
+        replace(rich, optim=Adam()),
+        replace(rich, optim=replace(rich.optim, nesterov=False)),
+        replace(rich, norm=LayerNorm()),
+        replace(rich, norm=replace(rich.norm, position="after")),
+        replace(rich, norm=replace(rich.norm, affine=False)),
+        replace(rich, model=replace(rich.model, width=64)),
+        replace(rich, data=replace(rich.data, augment="crop_flip")),
+        replace(rich, probe={name: replace(p, when=AtEnd()) for name, p in rich.probe.items()}),
+        replace(rich, evaluation=replace(rich.evaluation, pictures=5)),
+    ):
+        assert changed.stack_key != rich.stack_key
+
+
+def test_where_the_data_lie_keeps_no_runs_apart(rich):
+    assert replace(rich, data=replace(rich.data, root="/elsewhere")).stack_key == rich.stack_key
+
+
+def test_the_numbers_of_a_run_are_those_that_are_not_0():
+    assert numbers_per_run(SGD(momentum=0.9)) == {"momentum": 0.9}
+    assert numbers_per_run(Adam(weight_decay=0.1)) == {"weight_decay": 0.1}
+    assert numbers_per_run(BatchNorm(momentum=None)) == {"eps": 1e-5}

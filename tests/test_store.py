@@ -15,12 +15,15 @@ import bnstudy
 from bnstudy.spec import ConfigError, to_dict
 from bnstudy.store import Store
 from bnstudy.train.serial import SerialRun
+from bnstudy.train.state import Outcome
 from tests.conftest import CPU, spec_of
 
 
 def stored(store: Store, spec, digits) -> SerialRun:
     run = SerialRun(spec, digits, CPU)
-    outcome = run.train()
+    outcomes: list[Outcome] = []
+    run.train(lambda _, outcome: outcomes.append(outcome))
+    [outcome] = outcomes
     store.begin(spec.run_id, to_dict(spec))
     summary = {"run_id": spec.run_id, "status": outcome.status, "final": outcome.final, "seconds": {"total": 1.0}}
     store.finish(spec.run_id, outcome.metrics, outcome.timing, summary)
@@ -60,7 +63,7 @@ def test_loaded_metrics_are_what_was_recorded(tmp_path, digits):
     assert metrics.columns.tolist() == ["run_id", "step", "epoch", "split", "metric", "layer", "value"]
     for run_id, run in runs.items():
         one = metrics[(metrics.run_id == run_id) & (metrics.split == "train")]
-        assert torch.equal(torch.tensor(one.value.to_numpy(), dtype=torch.float32), run.record.losses)
+        assert torch.equal(torch.tensor(one.value.to_numpy(), dtype=torch.float32), run.record.losses[:, 0])
     chosen = bnstudy.load_metrics(tmp_path, run_ids=[min(runs)])
     assert set(chosen.run_id) == {min(runs)}
     assert bnstudy.store.load_timing(tmp_path).columns.tolist() == ["run_id", "step", "seconds", "step_seconds"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -40,10 +42,15 @@ class BatchStream:
     def choice(self, step: int) -> tuple[Tensor, Draws | None]:
         """Which training pictures that batch holds, as indices [B], and their draws if they are augmented."""
         epoch, batch = divmod(step, self.steps_per_epoch)
+        order_N, draws_N = self.epoch(epoch)
+        places = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
+        return order_N[places], None if draws_N is None else draws_N.at(places)
+
+    def epoch(self, epoch: int) -> tuple[Tensor, Draws | None]:
+        """The order [N] of the pictures in an epoch, and their draws in that order."""
         if epoch != self._epoch:
             self._begin(epoch)
-        places = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
-        return self._order_N[places], None if self._draws_N is None else self._draws_N.at(places)
+        return self._order_N, self._draws_N
 
     def _begin(self, epoch: int) -> None:
         n, device = len(self._train), self._train.x.device
@@ -51,3 +58,48 @@ class BatchStream:
         if self._augment == "crop_flip":
             self._draws_N = epoch_draws(n, self._train.x.shape[2], self._seed, epoch).to(device)
         self._epoch = epoch
+
+
+class BatchStack:
+    """The batches of R runs at once: `BatchStream`s that differ in their seeds only."""
+
+    def __init__(self, dataset: Dataset, augment: str, batch_size: int, seeds: Sequence[int]) -> None:
+        self.batch_size = batch_size
+        self._seeds = list(seeds)
+        self._streams = {seed: BatchStream(dataset, augment, batch_size, seed) for seed in seeds}
+        self._train, self._black_C = dataset.train, dataset.black
+        self._epoch = -1
+        self._order_RN: Tensor
+        self._draws_RN: Draws | None = None
+
+    def keep(self, runs: Sequence[int]) -> None:
+        """Go on with these runs only."""
+        self._seeds = [self._seeds[run] for run in runs]
+        self._streams = {seed: self._streams[seed] for seed in self._seeds}
+        self._epoch = -1
+
+    def choice(self, step: int) -> tuple[Tensor, Draws | None]:
+        """Which training pictures the batches of update `step` + 1 hold: indices [R, B], and their draws [R, B]."""
+        epoch, batch = divmod(step, len(self._train) // self.batch_size)
+        if epoch != self._epoch:
+            self._begin(epoch)
+        places = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
+        draws = self._draws_RN
+        chosen = None if draws is None else Draws(*(t[:, places].contiguous() for t in draws))
+        return self._order_RN[:, places].contiguous(), chosen
+
+    def _begin(self, epoch: int) -> None:
+        by_seed = {seed: stream.epoch(epoch) for seed, stream in self._streams.items()}
+        orders, draws = zip(*(by_seed[seed] for seed in self._seeds), strict=True)
+        self._order_RN = torch.stack(orders)
+        if draws[0] is not None:
+            self._draws_RN = Draws(*(torch.stack(column) for column in zip(*draws, strict=True)))
+        self._epoch = epoch
+
+    def pictures(self, index_RB: Tensor, draws_RB: Draws | None) -> tuple[Tensor, Tensor]:
+        """The batches of such a choice: x [R, B, C, H, W], augmented as drawn, and y [R, B]."""
+        flat = index_RB.flatten()
+        x, y = self._train.x.index_select(0, flat), self._train.y.index_select(0, flat)
+        if draws_RB is not None:
+            x = crop_flip(x, Draws(*(t.flatten() for t in draws_RB)), self._black_C)
+        return x.view(*index_RB.shape, *x.shape[1:]), y.view(index_RB.shape)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 import torch
@@ -88,42 +87,63 @@ def in_parts(x: Tensor) -> tuple[Tensor, ...]:
     return x.tensor_split(-(-len(x) // EVALUATION_BATCH))
 
 
-def probe_batch(spec: RunSpec, dataset: Dataset) -> Tensor:
-    """Up to 1024 training pictures [N, C, H, W], drawn once for the run, the same for all arms of a seed."""
-    n = len(dataset.train.y)
-    chosen = torch.randperm(n, generator=stream(spec.seed, "probe"))[:PROBE_BATCH]
-    return dataset.train.x[chosen.to(dataset.train.x.device)]
+def probe_choice(seed: int, dataset: Dataset) -> Tensor:
+    """Which training pictures a run's probe batch holds, up to 1024: indices drawn once, the same for all arms of a
+    seed."""
+    chosen = torch.randperm(len(dataset.train), generator=stream(seed, "probe"))[:PROBE_BATCH]
+    return chosen.to(dataset.train.x.device)
 
 
 @torch.no_grad()
 def observe(model: nn.Module, probes: Mapping[str, ProbeSpec], x: Tensor) -> dict[str, dict[str, Tensor]]:
     """What each probe keeps of each layer when the network sees x in evaluation mode: by probe, by layer."""
-    parts: dict[str, dict[str, list[Tensor]]] = {name: {} for name in probes}
+    model.eval()
+    parts = []
+    for part in in_parts(x):
+        with tapped(model, probes) as seen:
+            model(part)
+        parts.append(seen)
+    model.train()
+    return joined(parts)
+
+
+@contextmanager
+def tapped(model: nn.Module, probes: Mapping[str, ProbeSpec]) -> Iterator[dict[str, dict[str, Tensor]]]:
+    """Gives a mapping that a forward pass inside fills with what each probe keeps of each layer."""
+    kept: dict[str, dict[str, Tensor]] = {name: {} for name in probes}
 
     def tap(layer: str) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
             for name, probe in probes.items():
                 seen = probe.observe(module, inputs[0], output)
                 if seen is not None:
-                    parts[name].setdefault(layer, []).append(seen)
+                    kept[name][layer] = seen
 
         return hook
 
     handles = [module.register_forward_hook(tap(layer)) for layer, module in activations(model).items()]
-    model.eval()
-    for part in in_parts(x):
-        model(part)
-    model.train()
-    for handle in handles:
-        handle.remove()
-    return {name: {layer: torch.cat(seen) for layer, seen in layers.items()} for name, layers in parts.items()}
+    try:
+        yield kept
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def joined(parts: Sequence[Mapping[str, Mapping[str, Tensor]]], dim: int = 0) -> dict[str, dict[str, Tensor]]:
+    """What was kept of the parts of a batch, put together along the pictures' dimension."""
+    return {
+        name: {layer: torch.cat([part[name][layer] for part in parts], dim) for layer in layers}
+        for name, layers in parts[0].items()
+    }
 
 
 class Stopwatch:
-    """Seconds by purpose. On a GPU a purpose ends only when its work is done."""
+    """A run's seconds by purpose: its equal share where `shared_by` runs are trained at once. On a GPU a purpose ends
+    only when its work is done."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, shared_by: int = 1) -> None:
         self.seconds = {"training": 0.0, "evaluation": 0.0, "probes": 0.0}
+        self.shared_by = shared_by
         self._cuda = device if device.type == "cuda" else None
 
     def now(self) -> float:
@@ -131,13 +151,14 @@ class Stopwatch:
             torch.cuda.synchronize(self._cuda)
         return time.perf_counter()
 
+    def add(self, purpose: str, begin: float) -> None:
+        """What has passed since `begin`."""
+        self.seconds[purpose] += (self.now() - begin) / self.shared_by
+
     @contextmanager
     def __call__(self, purpose: str) -> Iterator[None]:
         begin = self.now()
         try:
             yield
         finally:
-            self.seconds[purpose] += self.now() - begin
-
-    def state(self) -> dict[str, Any]:
-        return dict(self.seconds)
+            self.add(purpose, begin)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bnstudy.data import BatchStream, Dataset, crop_flip, epoch_draws
+from bnstudy.data import BatchStack, BatchStream, Dataset, crop_flip, epoch_draws
 from bnstudy.rng import stream
 
 
@@ -46,3 +46,26 @@ def test_an_epoch_holds_no_picture_twice(dataset: Dataset) -> None:
 def test_seeds_and_epochs_have_orders_of_their_own(dataset: Dataset) -> None:
     orders = [BatchStream(dataset, "none", 30, seed).choice(step)[0] for seed, step in [(0, 0), (0, 1), (1, 0)]]
     assert len({tuple(order.tolist()) for order in orders}) == 3
+
+
+@pytest.mark.parametrize("augment", ["none", "crop_flip"])
+def test_a_stack_holds_the_batches_of_its_runs_bit_for_bit(dataset: Dataset, augment: str) -> None:
+    seeds = [3, 0, 3]
+    stack = BatchStack(dataset, augment, 8, seeds)
+    for step in (0, 2, 3, 1):
+        x, y = stack.pictures(*stack.choice(step))
+        assert x.shape == (3, 8, 3, 6, 5)
+        for run, seed in enumerate(seeds):
+            x_alone, y_alone = BatchStream(dataset, augment, 8, seed)(step)
+            assert torch.equal(x[run], x_alone)
+            assert torch.equal(y[run], y_alone)
+
+
+@pytest.mark.parametrize("augment", ["none", "crop_flip"])
+def test_the_runs_that_stay_keep_their_batches_within_an_epoch(dataset: Dataset, augment: str) -> None:
+    stack = BatchStack(dataset, augment, 8, [0, 1, 2])
+    before = stack.pictures(*stack.choice(1))
+    stack.keep([2, 0, 2])
+    after = stack.pictures(*stack.choice(1))
+    for ours, theirs in zip(after, before, strict=True):
+        assert torch.equal(ours, theirs[[2, 0, 2]])

@@ -3,17 +3,17 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-import pyarrow as pa
 import pytest
 import torch
 import torch.nn.functional as F
 
 from bnstudy.data import BatchStream
 from bnstudy.spec import At, AtEnd, Evaluation, RunSpec
-from bnstudy.train import serial
+from bnstudy.train import serial as serial_engine
 from bnstudy.train.serial import SerialRun
 from bnstudy.train.state import build_model, evaluate, in_parts
 from tests.conftest import CPU, spec_of
+from tests.train.courses import outcome, rows, serial, train_until
 
 GOLDEN_LOSSES = [2.82088, 2.48835, 2.15521, 1.92331, 1.59899]
 GOLDEN_ACCURACY = 0.96379
@@ -21,21 +21,15 @@ GOLDEN_ACCURACY = 0.96379
 
 def trained(spec: RunSpec, digits) -> SerialRun:
     run = SerialRun(spec, digits, CPU)
-    run.train()
+    outcome(run)
     return run
-
-
-def rows(table: pa.Table, split: str, metric: str) -> dict[int, float]:
-    frame = table.to_pandas()
-    chosen = frame[(frame.split == split) & (frame.metric == metric) & (frame.layer == "")]
-    return dict(zip(chosen.step, chosen.value, strict=True))
 
 
 @pytest.mark.parametrize("model", ["mlp", "vgg", "resnet"])
 @pytest.mark.parametrize("norm", ["none", "batch"])
 def test_training_is_what_a_plain_pytorch_loop_does(model, norm, digits):
     spec = spec_of(f"model={model}", f"norm={norm}", "optim.momentum=0.9", "schedule=cosine", "steps=5")
-    outcome = SerialRun(spec, digits, CPU).train()
+    ended = serial(spec, digits)
 
     net, batches = build_model(spec, digits), BatchStream(digits, "none", spec.batch_size, spec.seed)
     optimizer = torch.optim.SGD(net.parameters(), lr=spec.lr, momentum=0.9)
@@ -49,23 +43,23 @@ def test_training_is_what_a_plain_pytorch_loop_does(model, norm, digits):
         optimizer.step()
         schedule.step()
         losses.append(loss.item())
-    assert list(rows(outcome.metrics, "train", "loss").values()) == pytest.approx(losses, rel=1e-4)
+    assert list(rows(ended.metrics, "train", "loss").values()) == pytest.approx(losses, rel=1e-4)
     with torch.no_grad():
         accuracy = (net.eval()(digits.test.x).argmax(1) == digits.test.y).float().mean().item()
-    assert outcome.final["test_accuracy"] == pytest.approx(accuracy, abs=2 / len(digits.test))
+    assert ended.final["test_accuracy"] == pytest.approx(accuracy, abs=2 / len(digits.test))
 
 
 def test_one_golden_run(digits):
     """Digits MLP with batch norm: a change here is a change of what run_ids stand for, and needs a new SCHEMA."""
     run = SerialRun(spec_of("steps=100"), digits, CPU)
-    outcome = run.train()
-    assert run.record.losses[:5].tolist() == pytest.approx(GOLDEN_LOSSES, rel=1e-3)
-    assert outcome.final["test_accuracy"] == pytest.approx(GOLDEN_ACCURACY, abs=0.01)
+    ended = outcome(run)
+    assert run.record.losses[:5, 0].tolist() == pytest.approx(GOLDEN_LOSSES, rel=1e-3)
+    assert ended.final["test_accuracy"] == pytest.approx(GOLDEN_ACCURACY, abs=0.01)
 
 
 def test_the_same_spec_gives_the_same_metrics_bit_for_bit(digits):
     spec = spec_of("data.augment=crop_flip")
-    first, second = (SerialRun(spec, digits, CPU).train() for _ in range(2))
+    first, second = (serial(spec, digits) for _ in range(2))
     assert first.metrics.equals(second.metrics)
 
 
@@ -85,7 +79,7 @@ def test_recording_changes_nothing(digits):
     """Neither probes nor evaluation touch weights, running statistics or random streams."""
     watched = trained(spec_of("probe=standard", "evaluation.when.regular=20"), digits)
     alone = trained(replace(spec_of("probe=none"), evaluation=Evaluation(AtEnd())), digits)
-    assert torch.equal(watched.params, alone.params)
+    assert torch.equal(watched.params[0], alone.params[0])
     assert torch.equal(watched.record.losses, alone.record.losses)
     for ours, theirs in zip(watched.model.buffers(), alone.model.buffers(), strict=True):
         assert torch.equal(ours, theirs)
@@ -93,12 +87,12 @@ def test_recording_changes_nothing(digits):
 
 def test_evaluation_and_probes_come_at_their_updates(digits):
     spec = replace(spec_of("steps=20"), evaluation=Evaluation(At((0, 7))))
-    outcome = SerialRun(spec, digits, CPU).train()
-    assert list(rows(outcome.metrics, "val", "accuracy")) == [0, 7, 20]
-    assert list(rows(outcome.metrics, "test", "loss")) == [0, 7, 20]
-    assert list(rows(outcome.metrics, "train", "loss")) == list(range(20))
+    ended = serial(spec, digits)
+    assert list(rows(ended.metrics, "val", "accuracy")) == [0, 7, 20]
+    assert list(rows(ended.metrics, "test", "loss")) == [0, 7, 20]
+    assert list(rows(ended.metrics, "train", "loss")) == list(range(20))
     for metric, probe in (("grad_norm", "gradients"), ("dead_share", "dead_units")):
-        assert tuple(rows(outcome.metrics, "", metric)) == spec.probe[probe].when.updates(20)
+        assert tuple(rows(ended.metrics, "", metric)) == spec.probe[probe].when.updates(20)
 
 
 def test_before_the_end_a_sample_of_the_pictures_is_evaluated_and_all_of_them_at_the_end(digits):
@@ -106,18 +100,18 @@ def test_before_the_end_a_sample_of_the_pictures_is_evaluated_and_all_of_them_at
     run = trained(spec, digits)
     for split in ("val", "test"):
         loss, accuracy = evaluate(run.model, getattr(digits, split))
-        assert run.record.latest(split, "accuracy", 20) == accuracy
-        assert run.record.latest(split, "loss", 20) == loss
+        assert run.record.latest(0, split, "accuracy", 20) == accuracy
+        assert run.record.latest(0, split, "loss", 20) == loss
     counts = torch.bincount(digits.test.y[:50], minlength=10)
     assert counts.tolist() == [5] * 10
     early = trained(replace(spec, evaluation=Evaluation(At((0,)), pictures=50)), digits)
     model = build_model(spec, digits)
-    assert early.record.latest("test", "accuracy", 0) == evaluate(model, digits.test, 50)[1]
+    assert early.record.latest(0, "test", "accuracy", 0) == evaluate(model, digits.test, 50)[1]
 
 
 def test_gradient_norms_are_those_of_the_batch_in_use(digits):
     spec = spec_of("norm=none", "steps=3")
-    measured = rows(SerialRun(spec, digits, CPU).train().metrics, "", "grad_norm")
+    measured = rows(serial(spec, digits).metrics, "", "grad_norm")
     net, batches = build_model(spec, digits), BatchStream(digits, "none", spec.batch_size, spec.seed)
     for step in range(4):  # the last one is of the batch that would come next
         x, y = batches(step)
@@ -130,48 +124,39 @@ def test_gradient_norms_are_those_of_the_batch_in_use(digits):
 
 def test_a_diverging_run_ends_early_and_keeps_what_came_before(digits):
     spec = spec_of("norm=none", "lr=1000", "steps=200")
-    outcome = SerialRun(spec, digits, CPU).train()
-    losses = rows(outcome.metrics, "train", "loss")
-    assert outcome.status == "diverged"
-    assert max(losses) == outcome.diverged_step < 100
-    assert all(value <= 10 * losses[0] for step, value in losses.items() if step < outcome.diverged_step)
-    assert outcome.metrics.to_pandas().step.max() == outcome.diverged_step
+    ended = serial(spec, digits)
+    losses = rows(ended.metrics, "train", "loss")
+    assert ended.status == "diverged"
+    assert max(losses) == ended.diverged_step < 100
+    assert all(value <= 10 * losses[0] for step, value in losses.items() if step < ended.diverged_step)
+    assert ended.metrics.to_pandas().step.max() == ended.diverged_step
 
 
 def test_a_run_that_stays_at_chance_counts_as_diverged(digits):
-    outcome = SerialRun(spec_of("lr=1e-9", "steps=5"), digits, CPU).train()
-    assert outcome.status == "diverged"
-    assert "chance" in outcome.diverged_because
-    assert outcome.diverged_step == 5
+    ended = serial(spec_of("lr=1e-9", "steps=5"), digits)
+    assert ended.status == "diverged"
+    assert "chance" in ended.diverged_because
+    assert ended.diverged_step == 5
 
 
 @pytest.mark.parametrize("optim", ["sgd", "adam"])
 @pytest.mark.parametrize("at", [0, 3, 10, 19, 20])
 def test_a_resumed_run_ends_bit_for_bit_as_if_it_had_never_stopped(optim, at, digits):
     spec = spec_of(f"optim={optim}", "lr=0.01", "data.augment=crop_flip", "steps=20")
-    whole = SerialRun(spec, digits, CPU).train()
-
-    class Stop(Exception):
-        pass
-
-    def stop(run: SerialRun) -> None:
-        if run.step >= at:
-            raise Stop
+    whole = serial(spec, digits)
 
     part = SerialRun(spec, digits, CPU)
-    part.beat_seconds = 0
-    with pytest.raises(Stop):
-        part.train(stop)
+    train_until(part, at)
     rest = SerialRun(spec, digits, CPU)
-    rest.load({**part.state()})
-    ended = rest.train()
+    rest.load([part.state()])
+    ended = outcome(rest)
     assert ended.metrics.equals(whole.metrics)
     assert ended.final == whole.final
 
 
 def test_update_ratios_of_plain_sgd_are_lr_times_gradient_over_weight(digits):
     spec = spec_of("norm=batch", "lr=0.3", "steps=5")
-    table = SerialRun(spec, digits, CPU).train().metrics.to_pandas()
+    table = serial(spec, digits).metrics.to_pandas()
     table = table[table.metric.isin(["grad_norm", "weight_norm", "update_ratio"])]
     for step in range(6):
         at = table[table.step == step].pivot(index="layer", columns="metric", values="value")
@@ -184,24 +169,24 @@ def test_the_best_is_chosen_on_validation(digits):
     """The two splits swapped: the choice follows validation, and test is only looked up."""
     swapped = replace(digits, val=digits.test, test=digits.val)
     for data in (digits, swapped):
-        outcome = SerialRun(spec_of("steps=60"), data, CPU).train()
-        val, test = (rows(outcome.metrics, split, "accuracy") for split in ("val", "test"))
-        assert outcome.best["val_accuracy"] == max(val.values())
-        assert outcome.best["step"] == next(step for step, value in val.items() if value == max(val.values()))
-        assert outcome.best["test_accuracy"] == test[outcome.best["step"]]
+        ended = serial(spec_of("steps=60"), data)
+        val, test = (rows(ended.metrics, split, "accuracy") for split in ("val", "test"))
+        assert ended.best["val_accuracy"] == max(val.values())
+        assert ended.best["step"] == next(step for step, value in val.items() if value == max(val.values()))
+        assert ended.best["test_accuracy"] == test[ended.best["step"]]
 
 
 @pytest.mark.parametrize(("accuracy", "status"), [(0.149, "diverged"), (0.151, "finished")])
 def test_chance_ends_five_points_above_guessing_on_validation(digits, monkeypatch, accuracy, status):
     given = {id(digits.val): accuracy, id(digits.test): 0.9 - accuracy}
     monkeypatch.setattr(
-        serial, "evaluate", lambda _model, split, _pictures: (torch.tensor(1.0), torch.tensor(given[id(split)]))
+        serial_engine, "evaluate", lambda _model, split, _pictures: (torch.tensor(1.0), torch.tensor(given[id(split)]))
     )
-    assert SerialRun(spec_of("steps=5"), digits, CPU).train().status == status
+    assert serial(spec_of("steps=5"), digits).status == status
 
 
 def test_bf16_trains_with_its_own_rounding(digits):
-    full, half = (SerialRun(spec_of(f"precision={p}", "steps=60"), digits, CPU).train() for p in ("fp32", "bf16"))
+    full, half = (serial(spec_of(f"precision={p}", "steps=60"), digits) for p in ("fp32", "bf16"))
     assert half.final["test_accuracy"] > 0.8
     losses, rounded = (list(rows(o.metrics, "train", "loss").values()) for o in (full, half))
     assert losses != rounded
@@ -214,7 +199,7 @@ def test_compiled_agrees_with_eager(digits, monkeypatch):
     original = torch.compile
     monkeypatch.setattr(torch, "compile", lambda f: compilations.append(f) or original(f))
     spec = spec_of("steps=10")
-    eager, compiled = (SerialRun(spec, digits, CPU, compiled=c).train() for c in (False, True))
+    eager, compiled = (outcome(SerialRun(spec, digits, CPU, compiled=c)) for c in (False, True))
     assert compiled.final["train_loss"] == pytest.approx(eager.final["train_loss"], rel=1e-3)
     assert len(compilations) == 1
 
@@ -223,7 +208,7 @@ def test_norms_without_tracking_and_affine_train(tmp_path):
     spec = spec_of(
         "norm.affine=false", "norm.track_running_stats=false", "data.train_size=1025", "evaluation.pictures=257"
     )
-    assert SerialRun(spec, spec.data.load(tmp_path, CPU), CPU).train().status == "finished"
+    assert serial(spec, spec.data.load(tmp_path, CPU)).status == "finished"
 
 
 @pytest.mark.parametrize("n", [2, 255, 256, 257, 1025])

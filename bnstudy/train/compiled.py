@@ -1,0 +1,85 @@
+"""A step compiled once for all stacks of a kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils import _pytree as pytree
+
+aten = torch.ops.aten
+
+
+class Program:
+    """A function of nested tensors, which it may change in place, compiled when it is first called.
+
+    The function is executed once and its operations are written down, `vmap` and autograd resolved; what is compiled
+    is that list. So nothing has to be guessed or looked up when the program is called: it is one compilation, for one
+    number of `rows`.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self._compiled: Callable[..., Tensor] | None = None
+
+    def __call__(self, function: Callable[..., Tensor], inputs: tuple[Any, ...]) -> Tensor:
+        """`function(*inputs)`, by the program made of the first function it was called with.
+
+        All tensors that may differ between calls have to be among the inputs: others are taken for constants.
+        """
+        tensors, structure = pytree.tree_flatten(inputs)
+        if self._compiled is None:
+            self._compiled = _compiled(lambda *flat: function(*pytree.tree_unflatten(list(flat), structure)), tensors)
+        return self._compiled(*tensors)
+
+
+def _compiled(function: Callable[..., Tensor], tensors: list[Any]) -> Callable[..., Tensor]:
+    examples = [t.clone() if isinstance(t, Tensor) else t for t in tensors]
+    with torch.enable_grad():
+        traced = make_fx(lambda *flat: (function(*flat),))(*examples)
+    write_transposed_products_directly(traced)
+    compiled = _compiled_by_inductor(traced, examples)
+    return lambda *flat: compiled(*flat)[0]
+
+
+@torch.no_grad()
+def _compiled_by_inductor(traced: GraphModule, examples: list[Any]) -> Callable[..., Any]:
+    from torch._inductor import config, standalone_compile  # takes seconds to import
+
+    try:
+        # Else it compiles and starts six programs to see whether it may use what the processor can do: ten seconds.
+        with config.patch({"cpp.vec_isa_ok": True}):
+            return standalone_compile(traced, examples, dynamic_shapes="from_example_inputs")
+    except Exception:  # a compiler older than the processor does not know all that it can do
+        return standalone_compile(traced, examples, dynamic_shapes="from_example_inputs")
+
+
+def write_transposed_products_directly(traced: GraphModule) -> None:
+    """Put B'A' in place of each (AB)'.
+
+    The gradients of weights are such products. Transposing them costs as much as the product where one is large.
+    """
+    for node in list(traced.graph.nodes):
+        product = _transposed_product(node)
+        if product is None:
+            continue
+        with traced.graph.inserting_before(node):
+            factors = [traced.graph.call_function(aten.transpose.int, (f, 1, 2)) for f in reversed(product.args)]
+            node.replace_all_uses_with(traced.graph.call_function(aten.bmm.default, tuple(factors)))
+    traced.graph.eliminate_dead_code()
+    traced.recompile()
+
+
+def _transposed_product(node: Node) -> Any:
+    """The product that is transposed here, and used nowhere else; None where there is none."""
+    args: Any = node.args
+    if node.target is not aten.transpose.int or sorted(d % 3 for d in args[1:]) != [1, 2]:
+        return None
+    product = args[0]
+    if product.target is aten.view.default and list(product.args[1]) == list(product.args[0].meta["val"].shape):
+        product = product.args[0]
+    return product if product.target is aten.bmm.default and len(product.users) == 1 else None
