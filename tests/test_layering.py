@@ -21,6 +21,7 @@ ORDER = [
     "probes",
     "train",
     "store",
+    "leases",
     "launch",
 ]
 ORDER += ["analysis", "config", "cli"]
