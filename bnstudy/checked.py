@@ -6,6 +6,7 @@ import difflib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -45,10 +46,9 @@ class Spec:
     group: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
-        for f in fields(self):
-            value = _coerced(self.key(f.name), getattr(self, f.name), hints[f.name])
-            object.__setattr__(self, f.name, value)
+        hints = _hints(type(self))  # type: ignore[arg-type]  # mypy looks for __hash__ in the class, not in its type
+        for name, hint in hints.items():
+            object.__setattr__(self, name, _coerced(self.key(name), getattr(self, name), hint))
         self.check()
 
     def check(self) -> None:
@@ -69,6 +69,13 @@ class Spec:
     def label(self) -> str:
         """What figures and tables call it."""
         return type(self).__name__
+
+
+@cache
+def _hints(cls: type[Spec]) -> dict[str, Any]:
+    """The fields' annotations, in their order; kept, as evaluating them takes longer than all the rest."""
+    hints = get_type_hints(cls)
+    return {f.name: hints[f.name] for f in fields(cls)}
 
 
 NAMES = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text", tuple: "a list"}

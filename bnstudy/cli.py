@@ -10,12 +10,13 @@ from typing import NoReturn
 
 import hydra
 import yaml
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from bnstudy import __version__
-from bnstudy.config import conf_dir, explain, flags_first, report_conf_dir, request
+from bnstudy.config import STUMBLES, conf_dir, explain, flags_first, is_foreign, report_conf_dir, request
 from bnstudy.spec import ConfigError
 
 MISTAKES = (ConfigError, HydraException, OmegaConfBaseException, yaml.YAMLError)
@@ -31,12 +32,22 @@ def report() -> None:
     _run("bnstudy-report", report_conf_dir(), "report", _report)
 
 
-def _train(config: DictConfig) -> None:
-    """One run; with `-m` or a study, the sweeper in `hydra_plugins` is called instead."""
+def _train(config: DictConfig) -> float | None:
+    """One run; with `-m` or a study, the sweeper in `hydra_plugins` is called instead.
+
+    Returns the objective, for a sweeper that has each run launched for itself by another launcher.
+    """
+    from bnstudy.launch.objective import objective
     from bnstudy.launch.points import Point, plain_config
     from bnstudy.launch.sweep import run
+    from bnstudy.store import Store
 
-    run(request([Point((), plain_config(config))]))
+    node = HydraConfig.get().launcher
+    asked = request([Point((), plain_config(config))], {} if is_foreign(node) else node)
+    run(asked)
+    if asked.settings.dry_run:
+        return None
+    return objective(Store(asked.settings.results).summary(asked.runs[0].spec.run_id), asked.settings.objective)
 
 
 def _report(config: DictConfig) -> None:
@@ -48,7 +59,7 @@ def _report(config: DictConfig) -> None:
     print("\n".join([*result.cautions, *result.findings, f"Report: {result.index}"]))
 
 
-def _run(program: str, config_dir: Path, config_name: str, task: Callable[[DictConfig], None]) -> None:
+def _run(program: str, config_dir: Path, config_name: str, task: Callable[[DictConfig], float | None]) -> None:
     """Have Hydra compose the config and call the task with it.
 
     What goes wrong becomes a sentence on stderr and an exit status: 2 for the user's mistake, that of the error
@@ -64,14 +75,17 @@ def _run(program: str, config_dir: Path, config_name: str, task: Callable[[DictC
         print(f"{program}: {sentence}", file=sys.stderr)
         sys.exit(status)
 
-    def guarded(command: Callable[[], None]) -> None:
+    def guarded(command: Callable[[], float | None]) -> float | None:
         try:
-            command()
+            return command()
         except KeyboardInterrupt:
             leave("Stopped.", 130)
+        except BrokenPipeError:  # whoever reads the output, such as head, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(141)
         except Exception as error:
-            hydras = isinstance(error, ValueError) and "Config group override" in str(error)
-            if (isinstance(error, MISTAKES) or hydras) and not debugging:
+            stumbled = any(stumble in str(error) for stumble in STUMBLES)
+            if (isinstance(error, MISTAKES) or stumbled) and not debugging:
                 leave(explain(error, config_dir, config_name, sys.argv[1:]), 2)
             if hasattr(error, "exit_status"):
                 leave(str(error), error.exit_status)
@@ -86,7 +100,7 @@ def _run(program: str, config_dir: Path, config_name: str, task: Callable[[DictC
         else:
             hydra.main(version_base="1.3", config_path=str(config_dir), config_name=config_name)(guarded_task)()
 
-    def guarded_task(config: DictConfig) -> None:
-        guarded(lambda: task(config))
+    def guarded_task(config: DictConfig) -> float | None:
+        return guarded(lambda: task(config))
 
     guarded(start)

@@ -6,14 +6,17 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from bnstudy.launch.request import PlannedRun, Request, Settings, naming, varying_names
-from bnstudy.spec import ConfigError, RunSpec, Spec, closest, nearest
+from omegaconf import DictConfig, OmegaConf
+
+from bnstudy.launch.request import Launcher, PlannedRun, Request, Settings, naming, varying_names
+from bnstudy.spec import ConfigError, RunSpec, Spec, closest, nearest, show
 
 if TYPE_CHECKING:
     from bnstudy.launch.points import Point
@@ -37,8 +40,17 @@ def report_conf_dir() -> Path:
     return _PACKAGE / "analysis" / "conf"
 
 
-def request(points: Sequence[Point]) -> Request:
+LAUNCHER = "hydra_plugins.bnstudy_launcher.BnstudyLauncher"
+
+
+_DEFAULTS: Mapping[str, Any] = MappingProxyType({})
+
+
+def request(points: Sequence[Point], launcher_node: Any = _DEFAULTS, fixed: Collection[str] | None = None) -> Request:
     """What the points of a sweep ask for together.
+
+    launcher_node: the composed `hydra.launcher`.
+    fixed: for a part of a sweep, the overrides in which its points do not differ from the others.
 
     Raises:
         ConfigError: a value is not allowed; where there are several points, the sentence names the one.
@@ -48,12 +60,14 @@ def request(points: Sequence[Point]) -> Request:
         raise ConfigError(
             "A sweep runs with one choice of device, engine, results_dir and the like: do not sweep them."
         )
+    work = launcher(launcher_node)
     runs = []
-    for point, (name, arm) in zip(points, varying_names([p.overrides for p in points]), strict=True):
+    for point, (name, arm) in zip(points, varying_names([p.overrides for p in points], fixed), strict=True):
         with naming(name):
             runs.append(PlannedRun(run_spec(point.config), name, arm))
     about = points[0].config
-    return Request(shared.pop(), tuple(runs), build(about.get("study"), "study"), about["scale"]["name"])
+    study = build(about.get("study"), "study")
+    return Request(shared.pop(), tuple(runs), study, about["scale"]["name"], work, part=fixed is not None)
 
 
 def run_spec(config: Mapping[str, Any]) -> RunSpec:
@@ -72,6 +86,31 @@ def run_spec(config: Mapping[str, Any]) -> RunSpec:
 def settings(config: Mapping[str, Any]) -> Settings:
     """The settings in a composed and resolved config."""
     return make(Settings, {name: value for name, value in config.items() if name in Settings.__dataclass_fields__})
+
+
+def launcher(node: Any) -> Launcher:
+    """The launcher that the composed `hydra.launcher` asks for.
+
+    Raises:
+        ConfigError: a value is not allowed, a key is unknown, or it is the node of another launcher.
+    """
+    if not isinstance(node, Mapping):
+        raise ConfigError(
+            f"hydra.launcher={show(node)} is not allowed: set its keys, such as hydra.launcher.workers=4."
+        )
+    if is_foreign(node):
+        raise ConfigError(
+            f"{str(node['_target_']).rpartition('.')[2]} is not allowed as hydra/launcher: bnstudy shares its work out "
+            "itself; say how with hydra.launcher.executor, or add hydra/sweeper=basic to have each run launched for "
+            "itself."
+        )
+    values: Any = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else node
+    return make(Launcher, {key: value for key, value in values.items() if key != "_target_"}, "hydra.launcher.")
+
+
+def is_foreign(launcher_node: Any) -> bool:
+    """Whether a composed `hydra.launcher` is another launcher's."""
+    return isinstance(launcher_node, Mapping) and launcher_node.get("_target_", LAUNCHER) != LAUNCHER
 
 
 def build(node: Any, key: str) -> Any:
@@ -123,12 +162,19 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
     """The sentence for a key that is not among `known`, with the nearest: one beside it, or of its name elsewhere."""
     others = sorted(set(known) - {key})
     parent, _, name = key.rpartition(".")
-    beside = {k.rpartition(".")[2]: k for k in others if k.rpartition(".")[0] == parent}
+    beside = under(parent, others)
     near = [k for k in others if k.rpartition(".")[2] == key]
     if not near and (found := closest(name, beside) or closest(key, () if beside and parent else others)):
         near = [beside.get(found, found)]
     hint = f"; did you mean {' or '.join(near)}?" if near else "."
-    return f"{key} is not a known key{hint} Known: {', '.join(beside.values() or others)}."
+    while parent and not under(parent, others):
+        parent = parent.rpartition(".")[0]
+    return f"{key} is not a known key{hint} Known: {', '.join(under(parent, others).values() or others)}."
+
+
+def under(parent: str, keys: Iterable[str]) -> dict[str, str]:
+    """The keys one level below `parent`, by their names there."""
+    return {key.rpartition(".")[2]: key for key in keys if key.rpartition(".")[0] == parent}
 
 
 def flat_keys(node: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -144,6 +190,10 @@ def flat_keys(node: Mapping[str, Any], prefix: str = "") -> list[str]:
 # ------------------------------------------------------------------------------------------- what is wrong with it
 
 
+STUMBLES = ("Config group override", "Unexpected type for root", "full_key: hydra.sweeper.params")
+"""Of errors that are none of Hydra's own kinds and follow from a user's mistake all the same."""
+
+
 def explain(error: Exception, config_dir: Path, config_name: str, arguments: Sequence[str]) -> str:
     """What is wrong, in a sentence: ours as they are, Hydra's with the nearest right name."""
     from hydra.errors import MissingConfigException, OverrideParseException
@@ -155,6 +205,8 @@ def explain(error: Exception, config_dir: Path, config_name: str, arguments: Seq
         group, _, option = error.missing_cfg_file.rpartition("/")
         options = sorted(error.options or ())
         known = f" Known: {', '.join(options)}." if options else ""
+        if group.startswith("hydra/"):
+            known += " Others come with Hydra's plugins."
         return f"{group or '--config-name'}={option} is not known{nearest(option, options) or '.'}{known}"
     if isinstance(error, OverrideParseException):
         word = str(error.override)
@@ -166,25 +218,36 @@ def explain(error: Exception, config_dir: Path, config_name: str, arguments: Seq
         return f"{empty} is not allowed: choose one of the group's options (bnstudy --help lists them)."
     if match := re.search(r"(?:Ambiguous value for argument|Sweep parameters) '([^']*)'", text):
         return f"{match[1]} lists several values: add -m to run them all."
+    if any(stumble in text for stumble in STUMBLES[1:]):
+        given = next((a for a in arguments if a.lstrip("+").startswith("hydra.sweeper.params")), text)
+        return (
+            f"{given} cannot be set on the command line for this sweeper: write what it is to search as plain "
+            "overrides, such as lr=interval(0.01,1)."
+        )
+    if match := re.search(r"Sweeping over Hydra's configuration is not supported : '([^']*)'", text):
+        return f"{match[1]} is not allowed: a sweep has one choice of what is Hydra's."
     if match := re.search(r"Could not override '([^']*)'", text):
-        return unknown_key(match[1], known_keys(config_dir, config_name, arguments))
+        return unknown_key(match[1], known_keys(config_dir, config_name, arguments, match[1].startswith("hydra.")))
     return " ".join(text.split())
 
 
-def known_keys(config_dir: Path, config_name: str, arguments: Sequence[str]) -> set[str]:
-    """All keys of the config with the groups' options that the arguments choose."""
+def known_keys(config_dir: Path, config_name: str, arguments: Sequence[str], hydras: bool) -> set[str]:
+    """All keys, Hydra's own or all others, of the config with the groups' options that the arguments choose."""
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
-    from omegaconf import OmegaConf
 
-    chosen = [a for a in arguments if re.fullmatch(r"\w+=\w+", a) and (config_dir / a.partition("=")[0]).is_dir()]
+    def is_choice(group: str) -> bool:
+        return (config_dir / group).is_dir() or group.startswith("hydra/")
+
+    chosen = [a for a in arguments if re.fullmatch(r"[\w/]+=\w+", a) and is_choice(a.partition("=")[0])]
     with initialize_config_dir(str(config_dir), version_base="1.3"):
         try:
-            composed = compose(config_name, chosen)
+            composed = compose(config_name, chosen, return_hydra_config=hydras)
         except HydraException:  # an option from elsewhere, by --config-dir
-            composed = compose(config_name)
+            composed = compose(config_name, return_hydra_config=hydras)
     config: Any = OmegaConf.to_container(composed, resolve=False)
-    return {key for key in flat_keys(config) if not key.endswith("_target_")}
+    kept = {"hydra": config["hydra"]} if hydras else config
+    return {key for key in flat_keys(kept) if not key.endswith("_target_")}
 
 
 FLAGS_WITH_VALUE = {"--cfg", "--package", "--config-path", "--config-name", "--config-dir", "--info"}

@@ -7,7 +7,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 
 class BnstudySweeper(Sweeper):
@@ -25,12 +25,10 @@ class BnstudySweeper(Sweeper):
         from bnstudy.launch.points import sweep_points
         from bnstudy.launch.sweep import run
 
-        return run(request(sweep_points(self.hydra_context.config_loader, self.config, arguments)))
+        points = sweep_points(self.hydra_context.config_loader, self.config, arguments)
+        return run(request(points, self.config.hydra.launcher))
 
 
-ConfigStore.instance().store(
-    group="hydra/sweeper",
-    name="bnstudy",
-    node={"_target_": "hydra_plugins.bnstudy_sweeper.BnstudySweeper", "params": None},
-    provider="bnstudy",
-)
+node = OmegaConf.create({"_target_": "hydra_plugins.bnstudy_sweeper.BnstudySweeper", "params": {}})
+OmegaConf.set_struct(node.params, False)  # any key of the configuration may be put there
+ConfigStore.instance().store(group="hydra/sweeper", name="bnstudy", node=node, provider="bnstudy")

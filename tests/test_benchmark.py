@@ -10,16 +10,75 @@ import pytest
 SCRIPT = Path(__file__).parents[1] / "scripts" / "benchmark.py"
 
 
+@pytest.fixture
+def benchmark(tmp_path):
+    """`benchmark("runner", ...)` has the script measure: what it printed, and its figures."""
+
+    def run(measure: str, *options: str) -> tuple[str, dict]:
+        figures = tmp_path / "figures.json"
+        command = [sys.executable, SCRIPT, measure, f"data.root={tmp_path}/none", *options, "--json", figures]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return done.stdout, json.loads(figures.read_text())
+
+    return run
+
+
+# What is tested is that it measures, not what: speed has no place in a test.
+
+
 @pytest.mark.slow
-def test_the_runner_is_measured_against_plain_loops(tmp_path):
-    """That it measures, not what: speed has no place in a test."""
-    figures = tmp_path / "figures.json"
-    options = [f"data.root={tmp_path}/none", "--steps", "3", "--repeats", "2", "--threads", "1", "--json", figures]
-    done = subprocess.run([sys.executable, SCRIPT, "runner", *options], capture_output=True, text=True, check=True)
-    tasks = json.loads(figures.read_text())["tasks"]
+def test_the_runner_is_measured_against_plain_loops(benchmark):
+    printed, figures = benchmark("runner", "--steps", "3", "--repeats", "2", "--threads", "1")
+    tasks = figures["tasks"]
     assert [task["task"].split(",")[0] for task in tasks] == ["MLP 784-100-100-100-10", "ResNet-8"]
     for task in tasks:
         assert set(task["loops"]) >= {"bare", "runner", "dataloader"}
         assert task["loops"]["bare"]["ratio_to_bare"] == 1
         assert all(len(loop["ms_per_step"]) == 2 for loop in task["loops"].values())
-    assert "random 1x28x28" in done.stdout
+    assert "random 1x28x28" in printed
+
+
+@pytest.mark.slow
+def test_sweeps_are_measured_as_whole_commands(benchmark):
+    printed, figures = benchmark(
+        "sweep", "--try-out", "--steps", "5", "--only", "digits", "planning", "recording", "quickstart"
+    )
+    rows = figures["tasks"]["rows"]
+    assert set(rows) == {"digits", "planning", "recording", "quickstart"}
+    assert all(row["what"] in printed and row["to_reach"] for of_name in rows.values() for row in of_name)
+    in_one, _, memory = rows["digits"]
+    assert in_one["raw"]["runs"] == 32
+    assert in_one["raw"]["taken"][0]["seconds"] > 0
+    assert len(in_one["raw"]["loops"]["2"]) == 2
+    assert "0.00 GiB" not in memory["measured"]
+    assert [row["what"].split()[0] for row in rows["planning"]] == ["planning", "20"]
+    assert rows["quickstart"][0]["raw"]["runs"] == 2
+    assert rows["quickstart"][0]["ok"] is False  # too few runs to be a quickstart
+
+
+def test_a_ratio_is_of_the_medians(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    from benchmarks.commands import Taken
+    from benchmarks.sweep import Compared, speed_up
+
+    taken = [Taken(seconds, 0, 0) for seconds in (10.0, 12.0, 50.0)]
+    compared = Compared(256, 2000, 4, loops={1: [95.0, 96.0, 97.0, 500.0], 2: [48.0] * 4}, taken=taken)
+    assert speed_up(compared, "MLP", 1, 8).measured.startswith("8.04 x (96.5 s by 16 timed / 12.0 s")
+    assert speed_up(compared, "MLP", 1, 8).ok
+    assert not speed_up(compared, "MLP", 2, 5).ok
+
+
+def test_all_processes_of_a_command_are_seen(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    from benchmarks.commands import descendants, kilobytes
+
+    script = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'print(1, flush=True); input()'])"
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as outer:
+        assert outer.stdout is not None
+        outer.stdout.readline()
+        found = descendants(outer.pid)
+        assert len(found) == 2
+        assert all(kilobytes(pid, "status", "VmHWM:") > 1000 for pid in found)
+        outer.communicate(b"\n")
+    assert descendants(outer.pid) == [outer.pid]
+    assert kilobytes(outer.pid, "status", "VmHWM:") == 0

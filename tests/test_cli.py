@@ -41,7 +41,7 @@ def test_a_sweep_trains_all_points_once_and_then_none(command):
     sweep = ("-m", "norm=none,batch", "lr=0.1,1", "seed=range(0,2)", *SHORT)
     status, out, err = command(*sweep)
     assert status == 0
-    assert "8 runs: 0 already there, 8 to do" in err
+    assert "8 runs: 0 finished, 8 to do" in err
     assert len(out.strip().splitlines()) == 1 + 8
     runs = bnstudy.load_runs("results")
     assert len(runs) == 8
@@ -49,7 +49,7 @@ def test_a_sweep_trains_all_points_once_and_then_none(command):
     status, again, err = command(*sweep)
     assert status == 0
     assert [row.split()[:5] for row in again.splitlines()] == [row.split()[:5] for row in out.splitlines()]
-    assert "8 runs: 8 already there, 0 to do" in err
+    assert "8 runs: 8 finished, 0 to do" in err
     assert {p: p.stat().st_mtime_ns for p in Path("results/runs").glob("*/*")} == written
 
 
@@ -110,6 +110,14 @@ BAD = [
     (("device=gpu",), "device=gpu is not allowed: it must be auto, cpu, cuda or cuda:N."),
     (("device=cuda:99",), "device=cuda:99 is not allowed"),
     (("engine=fast",), "engine=fast is not allowed: it must be one of auto, serial"),
+    (("objective=final.val_acc",), "did you mean final.val_accuracy?"),
+    (("dry_run=maybe",), "dry_run=maybe is not allowed: it must be true or false."),
+    (("hydra.launcher.job=3",), "hydra.launcher.job is not a known key; did you mean hydra.launcher.jobs?"),
+    (("+hydra.launcher.job=3",), "hydra.launcher.job is not a known key; did you mean hydra.launcher.jobs?"),
+    (("hydra.launcher=3",), "hydra.launcher=3 is not allowed: set its keys"),
+    (("hydra.launcher.workers=0",), "hydra.launcher.workers=0 is not allowed: it must be at least 1, or null"),
+    (("hydra.launcher.account=me",), "hydra.launcher.account=me is not allowed with hydra.launcher.executor=auto"),
+    (("hydra/launcher=no_such",), "hydra/launcher=no_such is not known. Known: basic, bnstudy."),
     (("results_dir=/proc/nowhere",), "results_dir=/proc/nowhere is not allowed: it cannot be written"),
     (("data=image_folder", "data.root=nowhere"), "nowhere"),
     (("data.train_size=9999",), "data.train_size=9999 is not allowed"),
@@ -119,6 +127,8 @@ BAD = [
     (("-m", "lr=0.1,-1", "seed=0,1"), "At lr=-1 seed=0: lr=-1 is not allowed"),
     (("-m", "norm=none,instance"), "At norm=instance: norm=instance is not allowed"),
     (("-m", "norm=none,layer", "norm.momentum=0.1"), "norm.momentum is not a known key"),
+    (("-m", "seed=range(0,0)"), "seed=range(0,0) is not allowed: it lists no values."),
+    (("-m", "hydra.launcher.jobs=1,2"), "hydra.launcher.jobs=1,2 is not allowed: a sweep has one choice"),
     (("-m", "lr=interval(0,1)"), "an interval has no list of values"),
     (("study=lr_tolerance", "scale=huge"), "scale=huge is not known"),
 ]
@@ -158,41 +168,40 @@ def test_a_network_that_cannot_take_the_pictures_is_refused_before_training(comm
 
 
 def test_a_process_that_finds_a_run_done_meanwhile_does_not_train_it_again(command, monkeypatch):
-    from bnstudy.launch import executors
+    from bnstudy.launch.worker import Worker
 
-    original = executors.Worker.run
+    original = Worker.do
 
-    def run_late(self, planned, datasets):
-        original(self, planned, datasets)
-        written = self.store.run(planned.spec.run_id).summary.stat().st_mtime_ns
-        result = original(self, planned, datasets)
-        assert self.store.run(planned.spec.run_id).summary.stat().st_mtime_ns == written
-        return result
+    def do_late(self, stack):
+        original(self, stack)
+        written = [self.store.run(run_id).summary.stat().st_mtime_ns for run_id in stack.run_ids]
+        original(self, stack)
+        assert [self.store.run(run_id).summary.stat().st_mtime_ns for run_id in stack.run_ids] == written
 
-    monkeypatch.setattr(executors.Worker, "run", run_late)
-    status, out, _ = command(*SHORT)
+    monkeypatch.setattr(Worker, "do", do_late)
+    status, out, _ = command("-m", "seed=0,1", *SHORT)
     assert status == 0
-    assert "finished" in out
+    assert out.count("finished") == 2
 
 
-def test_a_failing_run_does_not_stop_the_others(command, monkeypatch):
-    from bnstudy.train.serial import SerialRun
+@pytest.mark.parametrize("engine", ["auto", "serial", "stacked"])
+def test_a_failing_run_does_not_stop_the_others(command, monkeypatch, engine):
+    from bnstudy.train import serial, stacked
+    from bnstudy.train.state import build_model
 
-    original = SerialRun.train
-
-    def train(self, beat):
-        if self.spec.seed == 1:
+    def build(spec, dataset):
+        if spec.seed == 1:
             raise MemoryError("no room")
-        return original(self, beat)
+        return build_model(spec, dataset)
 
-    monkeypatch.setattr(SerialRun, "train", train)
-    status, out, err = command("-m", "seed=range(0,3)", *SHORT)
+    for module in (serial, stacked):
+        monkeypatch.setattr(module, "build_model", build)
+    status, out, err = command("-m", "seed=range(0,3)", f"engine={engine}", *SHORT)
     assert status == 1
     assert out.count("finished") == 2
     assert "1 of 3 runs failed; the others are stored:\n  seed=1: MemoryError: no room" in err
     (error,) = Path("results/runs").glob("*/error.txt")
     assert "no room" in error.read_text()
-    monkeypatch.undo()
 
 
 def test_a_run_that_failed_is_tried_again_by_the_same_command(command, monkeypatch):
@@ -227,7 +236,8 @@ def test_a_bad_checkpoint_is_set_aside_and_said(command):
 @pytest.mark.parametrize("entry", ["main", "report"])
 def test_help_comes_at_once(entry):
     code = f"from bnstudy.cli import {entry}; import sys; sys.argv = ['bnstudy', '--help']; {entry}()"
-    checked = f"import sys\ntry:\n {code}\nexcept SystemExit: pass\nassert not {{'torch', 'pandas'}} & set(sys.modules)"
+    heavy = "{'torch', 'pandas', 'submitit'}"
+    checked = f"import sys\ntry:\n {code}\nexcept SystemExit: pass\nassert not {heavy} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", checked], capture_output=True, text=True, env=ENVIRONMENT, check=True)
     assert "results_dir" in done.stdout
 

@@ -1,231 +1,270 @@
-"""Doing a plan: train what is to do, store it, and say how it went."""
+"""Ways to have a plan's stacks done on this machine: in this process, or by several."""
 
 from __future__ import annotations
 
-import math
+import multiprocessing
 import os
-import platform
 import signal
-import subprocess
-import threading
-import time
-import traceback
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import Any
 
-import torch
-
-import bnstudy
-from bnstudy.data import Dataset
-from bnstudy.files import write_text
-from bnstudy.launch.plan import Datasets, Plan
-from bnstudy.launch.progress import Progress, RunResult, say
-from bnstudy.launch.request import PlannedRun, Settings
-from bnstudy.spec import ConfigError, to_dict
+from bnstudy.launch.plan import Datasets, Stack, split
+from bnstudy.launch.progress import Beat, Progress, plural
+from bnstudy.launch.request import Settings
+from bnstudy.launch.worker import Failure, Interrupted, Left, StopFlag, Worker, prepare, resolve_device, see_to_the_rest
+from bnstudy.leases import Leases
 from bnstudy.store import Store
-from bnstudy.train import checkpoint
-from bnstudy.train.serial import SerialRun
-from bnstudy.train.state import Outcome
 
 
-class Interrupted(Exception):  # noqa: N818
-    """A signal asked to stop; the run in training is saved. The exit status is the shells' for that signal."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(f"Stopped by {signal.Signals(signum).name}; the same command goes on where this one stopped.")
-        self.exit_status = 128 + signum
-
-
-class StopFlag:
-    """Set by SIGINT or SIGTERM. A second signal stops at once, without saving."""
-
-    signum: int | None = None
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        old = {s: signal.signal(s, self._set) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for s, handler in old.items():
-                signal.signal(s, handler)
-
-    def _set(self, signum: int, frame: Any) -> None:  # noqa: ARG002
-        if self.signum is not None:
-            raise SystemExit(128 + signum)
-        self.signum = signum
-        say("Stopping: saving the run in training (once more to stop at once).")
-
-
-def resolve_device(settings: Settings) -> torch.device:
-    """Raises ConfigError for CUDA where there is none."""
-    count = torch.cuda.device_count()
-    if settings.device == "auto":
-        return torch.device("cuda" if count else "cpu")
-    device = torch.device(settings.device)
-    if device.type == "cuda" and (device.index or 0) >= count:
-        there = "no CUDA device is found" if count == 0 else f"only {count} CUDA device(s) are found"
-        raise ConfigError(f"device={settings.device} is not allowed: {there}; use device=auto or device=cpu.")
-    return device
-
-
-def prepare(settings: Settings, device: torch.device) -> None:
-    """Set torch up so that the same command gives the same numbers."""
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
-    if device.type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.backends.cudnn.benchmark = False
-
-
-def execute(plan: Plan, datasets: Datasets, progress: Progress) -> list[RunResult]:
-    """Train the plan's open runs one after another. A run that fails does not stop the others.
+def in_process(settings: Settings, stacks: Sequence[Stack], datasets: Datasets, progress: Progress) -> list[Failure]:
+    """Train the stacks one after another, then what others had at hand and left unfinished.
 
     Raises:
-        Interrupted: a signal came; the run in training is saved, those before it are stored.
+        Interrupted: a signal came; what was in training is saved, what was before is stored.
     """
-    stop, results = StopFlag(), []
-    worker = Worker(plan.settings, plan.store, datasets.device, stop, progress)
+    with worker_here(settings, datasets, progress) as worker:
+        for stack in stacks:
+            worker.do(stack)
+        see_to_the_rest(worker)
+        return worker.failures
+
+
+@contextmanager
+def worker_here(settings: Settings, datasets: Datasets, progress: Progress) -> Iterator[Worker]:
+    """A worker in this process that tells `progress`."""
+    prepare(settings, datasets.device)
+    stop, store = StopFlag(), Store(settings.results)
+    with stop.listening(), Leases(store) as leases:
+        yield Worker(settings, store, datasets, leases, stop, lambda told: show(progress, told))
+
+
+def show(progress: Progress, told: Any) -> None:
+    """Pass on what a worker tells."""
+    if isinstance(told, Beat):
+        progress.beat(told)
+    elif isinstance(told, Left):
+        progress.finished(told.source, told.updates)
+    else:
+        progress.note(told)
+
+
+# -------------------------------------------------------------------------------------------------- processes
+
+
+def processes(
+    settings: Settings, stacks: Sequence[Stack], workers: int, datasets: Datasets, progress: Progress
+) -> list[Failure]:
+    """Have worker processes train the stacks, each taking the next when it is done with one.
+
+    A worker that dies loses nothing that is stored: the rest of its stack is tried once more in two parts.
+
+    Raises:
+        Interrupted: a signal came; what was in training is saved, what was before is stored.
+    """
+    stop = StopFlag()
     with stop.listening():
-        for run in plan.todo:
-            results.append(worker.run(run, datasets))
-            if stop.signum is not None:
-                raise Interrupted(stop.signum)
-    return results
+        pool = Pool(settings, deque((stack, True) for stack in stacks), progress, stop)
+        try:
+            pool.run(min(workers, len(stacks)))
+        finally:
+            pool.end()
+        stop.check()
+    with worker_here(settings, datasets, progress) as worker:
+        worker.elsewhere = pool.elsewhere
+        see_to_the_rest(worker)
+        return pool.failures + worker.failures
+
+
+MOST_UNBORN = 3
+"""So many worker processes may die before they ask for something to do."""
 
 
 @dataclass
-class Worker:
-    """Trains one run after another and stores them."""
+class Member:
+    """A worker process, our end of the pipe to it, and the stack it was given last.
+
+    dismissed: whether it was told that there is nothing left to do.
+    """
+
+    process: BaseProcess
+    pipe: Connection
+    stack: Stack | None = None
+    may_retry: bool = True
+    dismissed: bool = False
+
+
+@dataclass
+class Pool:
+    """Worker processes and the stacks that wait for one; with each stack whether it may be tried again."""
 
     settings: Settings
-    store: Store
-    device: torch.device
-    stop: StopFlag
+    waiting: deque[tuple[Stack, bool]]
     progress: Progress
+    stop: StopFlag
+    members: dict[str, Member] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+    elsewhere: list[Stack] = field(default_factory=list)
+    _started: int = 0
+    _unborn: list[str] = field(default_factory=list)
 
-    def run(self, planned: PlannedRun, datasets: Datasets) -> RunResult:
-        run_id = planned.spec.run_id
-        paths = self.store.run(run_id)
-        if self.store.is_finished(run_id):  # by another process, since the plan was made
-            self.progress.skip()
-            return stored_result(planned, self.store)
+    def run(self, workers: int) -> None:
+        for _ in range(workers):
+            self._start()
+        told = False
+        while self.members:
+            if self.stop.signum is not None and not told:
+                self.signal(self.stop.signum)
+                told = True
+            ready = wait([member.pipe for member in self.members.values()], timeout=0.2)
+            for name, member in list(self.members.items()):
+                if member.pipe in ready:
+                    self._hear(name, member)
+        for stack, _ in self.waiting if self._unborn else ():
+            why = f"no process could be started for it: {self._unborn[-1]}"
+            self.failures += [Failure(run_id, why) for run_id in stack.run_ids]
+
+    def _start(self) -> None:
+        self._started += 1
+        name = f"worker {self._started}"
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=member_main, args=(self.settings, name, theirs), daemon=True)
+        with held_back():
+            process.start()
+        theirs.close()
+        self.members[name] = Member(process, ours)
+
+    def _hear(self, name: str, member: Member) -> None:
+        """Take one message of a worker's, or note its end."""
         try:
-            self.store.begin(run_id, to_dict(planned.spec))
-            self._train(planned, datasets.get(planned.spec.data))
-        except Interrupted:
-            raise
-        except Exception as failure:  # one failing run must not take the sweep with it: it is kept and named
-            with suppress(OSError):  # a full disk may be why it failed
-                write_text(paths.error, traceback.format_exc())
-            error = f"{type(failure).__name__}: {failure}"
-            self.progress.note(f"{planned.name or run_id} failed: {error}")
-            return RunResult(run_id, planned.name, planned.arm, "failed", math.nan, math.nan, paths.folder, error)
-        return stored_result(planned, self.store)
+            told = member.pipe.recv()
+        except (EOFError, OSError):  # the latter where it died in the middle of a message
+            self._ended(name, member)
+            return
+        if isinstance(told, Ready):
+            self.failures += told.failures
+            self.elsewhere += told.elsewhere
+            self._give(member)
+        else:
+            show(self.progress, told)
 
-    def _train(self, planned: PlannedRun, dataset: Dataset) -> None:
-        run_id = planned.spec.run_id
-        run = self._begin(planned, dataset)
-        self.progress.start(planned.name, run.step, run.total)
-        outcome = run.train(self._beat(run_id))
-        self.store.finish(run_id, outcome.metrics, outcome.timing, self._summary(run, outcome))
-        self.progress.finish(run.total, outcome.final["train_loss"], outcome.final["val_accuracy"])
-
-    def _begin(self, planned: PlannedRun, dataset: Dataset) -> SerialRun:
-        """The run at its start, or where its checkpoint left it."""
-        path = self.store.run(planned.spec.run_id).checkpoint
-        run = SerialRun(planned.spec, dataset, self.device, self.settings.compile)
-        saved = checkpoint.load(path, planned.spec.run_id, self.device)
-        if saved is None:
-            return run
+    def _give(self, member: Member) -> None:
+        """The next stack, or word that there is none."""
+        going_on = self.waiting and self.stop.signum is None
+        member.stack, member.may_retry = self.waiting.popleft() if going_on else (None, True)
+        member.dismissed = member.stack is None
         try:
-            run.load(saved)
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
-            checkpoint.set_aside(path, f"it does not fit this version: {error}")
-            return SerialRun(planned.spec, dataset, self.device, self.settings.compile)
-        self.progress.note(f"{planned.name or planned.spec.run_id}: going on from step {run.step} of {run.total}.")
-        return run
+            member.pipe.send(member.stack)
+        except OSError:  # it died: its pipe tells
+            return
 
-    def _beat(self, run_id: str) -> Any:
-        path = self.store.run(run_id).checkpoint
-        saved_at = time.monotonic()
+    def _ended(self, name: str, member: Member) -> None:
+        """A worker is gone: by itself when nothing was left, or dead, perhaps with a stack at hand."""
+        del self.members[name]
+        member.process.join()
+        member.pipe.close()
+        self.progress.gone(name)
+        if member.dismissed or self.stop.signum is not None:
+            return
+        why = death(member.process.exitcode)
+        if member.stack is None:
+            self._unborn.append(why)
+        else:
+            self._died_with(member.stack, member.may_retry, f"{name.capitalize()} {why}", why)
+        if self.waiting and len(self._unborn) <= MOST_UNBORN:
+            self._start()
 
-        def beat(run: SerialRun) -> None:
-            nonlocal saved_at
-            loss = float(run.record.losses[run.step - 1]) if run.step else math.nan
-            self.progress.beat(run.step, run.total, loss, run.record.latest("val", "accuracy", run.total))
-            if self.stop.signum is not None or time.monotonic() - saved_at > self.settings.checkpoint_seconds:
-                checkpoint.save(path, run_id, run.state())
-                saved_at = time.monotonic()
-            if self.stop.signum is not None:
-                raise Interrupted(self.stop.signum)
+    def _died_with(self, stack: Stack, may_retry: bool, who: str, why: str) -> None:
+        """Have what is not stored of the stack tried once more; a second time its runs have failed."""
+        store = Store(self.settings.results)
+        rest = [run for run in stack.runs if not store.is_finished(run.spec.run_id)]
+        if may_retry and rest:
+            self.progress.note(f"{who} with {plural(len(rest), 'run')}: trying once more, in parts.")
+            rows = max(1, min(stack.shape.rows, -(-len(rest) // 2)))
+            smaller = replace(stack.shape, rows=rows, compiled=stack.shape.compiled and rows > 1)
+            for part in split(rest, rows):
+                self.waiting.appendleft((replace(stack, runs=tuple(part), shape=smaller), False))
+        else:
+            self.failures += [Failure(run.spec.run_id, f"its process twice {why}") for run in rest]
 
-        return beat
+    def signal(self, signum: int) -> None:
+        for member in self.members.values():
+            if member.process.pid and member.process.is_alive():
+                os.kill(member.process.pid, signum)
 
-    def _summary(self, run: SerialRun, outcome: Outcome) -> dict[str, Any]:
-        data = run.dataset
-        sizes = {split: len(getattr(data, split).y) for split in ("train", "val", "test")}
-        return {
-            "run_id": run.spec.run_id,
-            "status": outcome.status,
-            "diverged_step": outcome.diverged_step,
-            "diverged_because": outcome.diverged_because,
-            "steps": run.total,
-            "final": finite(outcome.final),
-            "best": finite(outcome.best),
-            "engine": "serial",
-            "stack_size": 1,
-            "compiled": self.settings.compile,
-            "device": device_name(self.device),
-            "threads": torch.get_num_threads(),
-            "seconds": outcome.seconds,
-            "versions": {
-                "bnstudy": bnstudy.__version__,
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-            },
-            "git_commit": git_commit(),
-            "dataset": {"name": data.name, "checksum": data.checksum, "classes": data.classes, **sizes},
-        }
+    def end(self) -> None:
+        """Have the workers that are left save what they train and end."""
+        self.signal(signal.SIGTERM)
+        for member in self.members.values():
+            member.process.join(10)
+            member.process.kill()
+            member.process.join()
 
 
-def stored_result(run: PlannedRun, store: Store) -> RunResult:
-    """What the store says of a finished run; a diverged one counts as guessing."""
-    summary = store.summary(run.spec.run_id)
-    diverged = summary["status"] == "diverged"
-    accuracy = 1 / summary["dataset"]["classes"] if diverged else summary["final"]["test_accuracy"]
-    folder = store.run(run.spec.run_id).folder
-    seconds = summary["seconds"]["total"]
-    return RunResult(run.spec.run_id, run.name, run.arm, summary["status"], accuracy, seconds, folder)
+SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR2}
 
 
-def finite(values: dict[str, float]) -> dict[str, float | None]:
-    """JSON has no NaN: what is not a finite number is null."""
-    return {key: value if math.isfinite(value) else None for key, value in values.items()}
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Signals to stop that come while a process starts wait until it listens to them.
 
-
-def device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-
-
-@cache
-def git_commit() -> str | None:
-    """The commit of the checkout that the package runs from, with "+" if it has changes; None when installed."""
-    root = Path(__file__).parents[2]
-    if not (root / ".git").exists():
-        return None
-    git = ["git", "-C", str(root)]
+    Without this, Ctrl-C while a worker imports torch would end it with a traceback. The mask is inherited.
+    """
+    resource_tracker.ensure_running()  # multiprocessing starts it with the first process, and unblocks signals then
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changes = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return head + ("+" if changes.stdout.strip() else "")
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
+
+
+def death(exitcode: int | None) -> str:
+    if exitcode is not None and exitcode < 0:
+        by = signal.Signals(-exitcode).name
+        return f"was ended by {by}" + (" (as happens when memory is short)" if by == "SIGKILL" else "")
+    return f"ended with status {exitcode}"
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A worker waits for its next stack; what came of the last one."""
+
+    failures: list[Failure] = field(default_factory=list)
+    elsewhere: list[Stack] = field(default_factory=list)
+
+
+class MemberFlag(StopFlag):
+    """Set by a signal, or when the command is gone. A Ctrl-C comes twice, from the terminal and from the command."""
+
+    def _set(self, signum: int, frame: Any) -> None:  # noqa: ARG002
+        self.signum = signum
+
+
+def member_main(settings: Settings, name: str, pipe: Connection) -> None:
+    """What a worker process does: ask for a stack, train it, until there is none."""
+    device = resolve_device(settings)
+    prepare(settings, device)
+    store, stop = Store(settings.results), MemberFlag()
+
+    def tell(told: Any) -> None:
+        try:
+            pipe.send(told)
+        except OSError:
+            stop.signum = signal.SIGHUP
+
+    with stop.listening(), Leases(store) as leases, suppress(Interrupted, EOFError):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        worker = Worker(settings, store, Datasets(settings.cache, device), leases, stop, tell, name)
+        while True:
+            tell(Ready(worker.failures, worker.elsewhere))
+            worker.failures, worker.elsewhere = [], []
+            stack = pipe.recv()
+            if stack is None:
+                return
+            worker.do(stack)

@@ -1,9 +1,11 @@
-"""The plan: what a command line asks for, checked against the data, the finished runs told from those to do."""
+"""The plan: what a command line asks for, checked against the data, the finished runs told from those to do, and these
+grouped into stacks."""
 
 from __future__ import annotations
 
 import json
-import logging
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,15 +13,30 @@ import torch
 
 from bnstudy.data import Dataset
 from bnstudy.launch.request import PlannedRun, Request, Settings, naming
+from bnstudy.launch.shape import Network, Shape, choose, measured, sized
 from bnstudy.spec import ConfigError, DataSpec, RunSpec, to_dict
 from bnstudy.store import Store
 
-log = logging.getLogger(__name__)
+
+@dataclass(frozen=True)
+class Stack:
+    """Runs that are trained at once, or one after another where the shape's engine is serial.
+
+    steps: of each run.
+    """
+
+    runs: tuple[PlannedRun, ...]
+    shape: Shape
+    steps: int
+
+    @property
+    def run_ids(self) -> list[str]:
+        return [run.spec.run_id for run in self.runs]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The distinct runs of a request, and those of them to do, runs on the same data together."""
+    """The distinct runs of a request, and those of them to do."""
 
     settings: Settings
     runs: tuple[PlannedRun, ...]
@@ -35,9 +52,7 @@ def make_plan(request: Request) -> Plan:
     runs = {run.spec.run_id: run for run in reversed(request.runs)}
     distinct = tuple(reversed(runs.values()))
     store = Store(request.settings.results)
-    todo = [run for run in distinct if not store.is_finished(run.spec.run_id)]
-    order = {data: i for i, data in enumerate(dict.fromkeys(run.spec.data for run in todo))}
-    return Plan(request.settings, distinct, tuple(sorted(todo, key=lambda run: order[run.spec.data])))
+    return Plan(request.settings, distinct, tuple(run for run in distinct if not store.is_finished(run.spec.run_id)))
 
 
 class Datasets:
@@ -55,37 +70,48 @@ class Datasets:
         return self._loaded[1]
 
 
+# ------------------------------------------------------------------------------------------------ does it fit
+
+
 @dataclass
 class Checker:
     """Whether spec and data fit together: each distinct combination is tried once, without training."""
 
     datasets: Datasets
-    _seen: set[str] = field(default_factory=set)
+    _seen: dict[str, tuple[int, Network]] = field(default_factory=dict)
 
-    def check(self, run: RunSpec) -> None:
-        """Raises ConfigError where the run could not be trained."""
+    def check(self, run: RunSpec) -> tuple[int, Network]:
+        """The size of the training set, and what the network costs. Raises ConfigError where the run could not be
+        trained."""
         combination = json.dumps([to_dict(s) for s in (run.data, run.model, run.norm)] + [run.batch_size])
-        if combination in self._seen:
-            return
-        data = self.datasets.get(run.data)
-        run.total_steps(len(data.train))
-        try_out(run, data.shape, data.classes)
-        self._seen.add(combination)
+        if combination not in self._seen:
+            data = self.datasets.get(run.data)
+            run.total_steps(len(data.train))
+            self._seen[combination] = len(data.train), try_out(run, data.shape, data.classes)
+        return self._seen[combination]
 
 
-def try_out(run: RunSpec, shape: tuple[int, int, int], classes: int) -> None:
-    """Put a batch through the network on torch's meta device, where nothing is computed but shapes.
+SMALL = 10**8
+"""Multiplications of a dense network for a batch: fewer are done sooner than torch has loaded what it needs to work on
+its meta device, a second."""
+
+
+def try_out(run: RunSpec, shape: tuple[int, int, int], classes: int) -> Network:
+    """Put a batch through the network: on torch's meta device, where nothing is computed but shapes, or, where that is
+    sooner done, in earnest.
 
     Raises:
         ConfigError: the network cannot be built or cannot take such pictures.
     """
     try:
         with torch.device("meta"):
-            run.model.build(run.norm, shape, classes).train()(torch.empty(run.batch_size, *shape))
+            size = sized(run.model.build(run.norm, shape, classes))
+        if size.convolves or size.params * run.batch_size >= SMALL:
+            with suppress(RuntimeError):  # also raised where what is computed depends on values
+                return put_through(run, shape, classes, "meta")
+        return put_through(run, shape, classes, "cpu")
     except ConfigError:
         raise
-    except NotImplementedError as error:
-        log.debug("%s cannot be tried out on the meta device: %s", run.model.label, error)
     except (ValueError, RuntimeError) as error:
         raise ConfigError(
             f"model={run.model.label} with norm={run.norm.label} cannot take pictures of "
@@ -93,19 +119,31 @@ def try_out(run: RunSpec, shape: tuple[int, int, int], classes: int) -> None:
         ) from None
 
 
-def check_data(plan: Plan, datasets: Datasets) -> None:
-    """Check that the runs to do fit their datasets, which must be there, and that finished ones saw the same pictures.
+def put_through(run: RunSpec, shape: tuple[int, int, int], classes: int, device: str) -> Network:
+    with torch.device(device):
+        return measured(run.model.build(run.norm, shape, classes).train(), torch.zeros(run.batch_size, *shape))
+
+
+def check_data(plan: Plan, datasets: Datasets) -> dict[str, tuple[int, Network]]:
+    """Check that the runs fit their datasets, which must be there, and that finished ones saw the same pictures.
+
+    Returns steps and network of each kind of runs, by `stack_key`; nothing where no run is to do.
 
     Raises:
         ConfigError: a dataset is missing, a model, norm or batch size does not fit it, or it has changed.
     """
-    checker, todo = Checker(datasets), {run.spec.run_id for run in plan.todo}
-    for run in [*plan.todo, *(run for run in plan.runs if run.spec.run_id not in todo)]:
+    checker, kinds = Checker(datasets), {}
+    todo = {run.spec.run_id for run in plan.todo}
+    by_data = {data: i for i, data in enumerate(dict.fromkeys(run.spec.data for run in plan.runs))}
+    for run in sorted(plan.runs, key=lambda run: by_data[run.spec.data]):
+        spec = run.spec
         with naming(run.name):
-            if run.spec.run_id in todo:
-                checker.check(run.spec)
-            elif not run.spec.data.published:
-                same_pictures(run.spec, plan.store, datasets.get(run.spec.data).checksum)
+            if todo:
+                train_size, network = checker.check(spec)
+                kinds[spec.stack_key] = spec.total_steps(train_size), network
+            if spec.run_id not in todo and not spec.data.published:
+                same_pictures(spec, plan.store, datasets.get(spec.data).checksum)
+    return kinds
 
 
 def same_pictures(run: RunSpec, store: Store, checksum: str) -> None:
@@ -115,3 +153,35 @@ def same_pictures(run: RunSpec, store: Store, checksum: str) -> None:
             f"data.name={run.data.label} names other pictures than those that run {run.run_id} was trained on: give "
             "these another data.name, or use another results_dir."
         )
+
+
+# ----------------------------------------------------------------------------------------------------- stacks
+
+
+def make_stacks(plan: Plan, kinds: Mapping[str, tuple[int, Network]], device: str, workers: int) -> list[Stack]:
+    """Group what is to do, stacks on the same data together and the longest of them first.
+
+    The shape of a kind follows from all runs that were asked for, finished ones included, so that the same command
+    trains a run in the same way whenever it comes to it.
+    """
+    todo = {run.spec.run_id for run in plan.todo}
+    stacks = []
+    for key, (steps, network) in kinds.items():
+        alike = [run for run in plan.runs if run.spec.stack_key == key]
+        shape = choose([run.spec for run in alike], steps, network, plan.settings, device, workers)
+        rest = [run for run in alike if run.spec.run_id in todo]
+        stacks += [(network, Stack(tuple(part), shape, steps)) for part in split(rest, shape.rows)]
+    order = {data: i for i, data in enumerate(dict.fromkeys(run.spec.data for run in plan.todo))}
+    stacks.sort(key=lambda pair: (order[pair[1].runs[0].spec.data], -work(*pair)))
+    return [stack for _, stack in stacks]
+
+
+def split(runs: Sequence[PlannedRun], most: int) -> list[Sequence[PlannedRun]]:
+    """The runs in parts of nearly equal size, at most `most` each."""
+    parts = -(-len(runs) // most)
+    return [runs[len(runs) * i // parts : len(runs) * (i + 1) // parts] for i in range(parts)]
+
+
+def work(network: Network, stack: Stack) -> int:
+    """To compare stacks by."""
+    return len(stack.runs) * stack.steps * stack.runs[0].spec.batch_size * (network.products + network.units)

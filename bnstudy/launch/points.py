@@ -90,7 +90,10 @@ def values(override: Override) -> list[str]:
             f"{override.input_line} is not allowed: an interval has no list of values; use choice(...), range(...) or "
             "a list, or a sweeper that samples, such as hydra/sweeper=optuna."
         )
-    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+    listed = [f"{key}={value}" for value in override.sweep_string_iterator()]
+    if not listed:
+        raise ConfigError(f"{override.input_line} is not allowed: it lists no values.")
+    return listed
 
 
 class Composer:
@@ -116,9 +119,9 @@ class Composer:
             for override in plain:
                 OmegaConf.update(changed, override.key_or_group, override.value())
             return plain_config(changed)
-        config = copy.deepcopy(base)
+        config = base
         for override in plain:
-            set_leaf(config, override.key_or_group, override.value())
+            config = with_leaf(config, override.key_or_group.split("."), override.value())
         return config
 
     def _parse(self, line: str) -> Override:
@@ -174,8 +177,7 @@ def has_leaf(config: Mapping[str, Any], key: str) -> bool:
     return not isinstance(node, Mapping)
 
 
-def set_leaf(config: dict[str, Any], key: str, value: Any) -> None:
-    *path, last = key.split(".")
-    for part in path:
-        config = config[part]
-    config[last] = value
+def with_leaf(config: dict[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+    """The config with another value at the path; what is beside the path is shared, not copied."""
+    name, *below = path
+    return {**config, name: with_leaf(config[name], below, value) if below else value}

@@ -7,15 +7,18 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm import tqdm
 
 LINE_SECONDS = 10.0
 LONGEST_TABLE = 40
-RUN_BAR = "{desc}: {percentage:3.0f}%|{bar:6}| {remaining} left{postfix}"
-"""Fits into 80 columns with a name of 24 letters, and into 60 without a name."""
+ENOUGH = 0.01
+"""Share of the work from which on its speed tells the time left."""
+
+BAR = "{desc}: {percentage:3.0f}%|{bar:8}| {remaining} left{postfix}"
+"""Fits into 80 columns with the loss and accuracy of a run whose name has 24 letters."""
 
 
 @dataclass(frozen=True)
@@ -37,64 +40,93 @@ class RunResult:
     error: str = ""
 
 
-class Progress:
-    """One bar for the sweep and one for the run on a terminal, a line now and then elsewhere, or nothing."""
+@dataclass(frozen=True)
+class Beat:
+    """How far the runs that are trained at once have come.
 
-    def __init__(self, runs: int, shown: bool) -> None:
-        self.runs, self.done, self.name = runs, 0, ""
+    source: who trains them; a worker has one such set at a time.
+    name: of the first of them.
+    loss, accuracy: its last training loss, and accuracy on the validation split; NaN for what is not known yet.
+    """
+
+    source: str
+    name: str
+    runs: int
+    step: int
+    total: int
+    loss: float
+    accuracy: float
+
+
+class Progress:
+    """One bar for the whole command on a terminal, a line now and then elsewhere, or nothing.
+
+    It is filled by the updates done, of all runs together.
+    """
+
+    def __init__(self, runs: int, updates: int, shown: bool) -> None:
+        self.runs, self.updates, self.done = runs, updates, 0
         self.shown = shown
         self.begin = time.monotonic()
         self.next_line = self.begin + LINE_SECONDS
         self.lines = shown and not sys.stderr.isatty()
-        hidden = not shown or self.lines or runs == 0
-        self.sweep_bar = tqdm(total=runs, desc="sweep", unit="run", position=0, disable=hidden or runs == 1)
-        self.run_bar = tqdm(
-            total=1,
-            desc="run",
-            position=0 if runs == 1 else 1,
-            leave=runs == 1,
-            disable=hidden,
-            bar_format=RUN_BAR,
+        self._ended = 0
+        self._live: dict[str, Beat] = {}
+        self._begun: int | None = None
+        self.bar = tqdm(
+            total=max(1, updates),
+            desc="run" if runs == 1 else "sweep",
+            disable=not shown or self.lines or runs == 0,
+            bar_format=BAR,
             dynamic_ncols=True,
         )
 
-    def start(self, name: str, step: int, total: int) -> None:
-        self.name = name
-        # Not tqdm's reset, which draws an empty bar beside the figures of the run before.
-        self.run_bar.n, self.run_bar.total, self.run_bar.last_print_n = step, total, step
-        self.run_bar.start_t = self.run_bar.last_print_t = time.time()
-        self.run_bar.set_description_str(shortened(name) or "run", refresh=False)
-        self.run_bar.set_postfix_str("", refresh=False)
+    def beat(self, beat: Beat) -> None:
+        self._live[beat.source] = beat
+        self._show(beat)
 
-    def beat(self, step: int, total: int, loss: float, accuracy: float) -> None:
-        """`accuracy` is on the validation split; NaN for what is not known yet."""
-        self.run_bar.set_postfix_str(f"loss {loss:.3g}, val acc {percent(accuracy)}", refresh=False)
-        self.run_bar.update(step - self.run_bar.n)
+    def finished(self, source: str, updates: int) -> None:
+        """A run has left, whose updates were `updates` or would have been, had it not diverged."""
+        self.done += 1
+        self._ended += updates
+        if beat := self._live.get(source):
+            self._live[source] = replace(beat, runs=max(0, beat.runs - 1))
+            self._show(self._live[source])
+
+    def gone(self, source: str) -> None:
+        """Nobody trains under this name any more."""
+        self._live.pop(source, None)
+
+    def _show(self, beat: Beat) -> None:
+        reached = min(self.updates, self._ended + sum(b.runs * b.step for b in self._live.values()))
+        if self._begun is None:  # what was there before does not count into the rate
+            self._begun = reached
+            self.begin = time.monotonic()
+            self.bar.start_t, self.bar.initial = time.time(), reached
+        of_one = f"{shortened(beat.name)} loss {beat.loss:.3g}, val acc {percent(beat.accuracy)}".strip()
+        parts = [f"{self.done}/{self.runs} runs"] if self.runs > 1 else []
+        parts += [of_one] if beat.runs == 1 else []
+        self.bar.set_postfix_str(", ".join(parts), refresh=False)
+        self.bar.update(max(0, reached - self.bar.n))
         if self.lines and time.monotonic() > self.next_line:
-            share = (self.done + step / total) / self.runs
-            left = (time.monotonic() - self.begin) * (1 / share - 1) if share else math.nan
-            which = f"run {self.done + 1}/{self.runs} {self.name}: " if self.runs > 1 else ""
-            say(
-                f"{which}step {step}/{total}, loss {loss:.3g}, val acc {percent(accuracy)}, about {duration(left)} left"
-            )
+            say(f"{', '.join([*parts, *self._step(beat)])}, {self._left(reached)}")
             self.next_line = time.monotonic() + LINE_SECONDS
 
-    def finish(self, total: int, loss: float, accuracy: float) -> None:
-        self.beat(total, total, loss, accuracy)
-        self.done += 1
-        self.sweep_bar.update(1)
+    def _step(self, beat: Beat) -> list[str]:
+        return [f"step {beat.step}/{beat.total}"] if beat.runs == 1 else []
 
-    def skip(self) -> None:
-        self.done += 1
-        self.sweep_bar.update(1)
+    def _left(self, reached: int) -> str:
+        gained = reached - (self._begun or 0)
+        if gained <= ENOUGH * self.updates:
+            return "time left not known yet"
+        return f"about {duration((time.monotonic() - self.begin) * (self.updates - reached) / gained)} left"
 
     def note(self, text: str) -> None:
         if self.shown:
             say(text)
 
     def close(self) -> None:
-        self.run_bar.close()
-        self.sweep_bar.close()
+        self.bar.close()
 
 
 class AboveTheBars(logging.Handler):

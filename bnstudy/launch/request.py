@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from bnstudy.spec import ConfigError, RunSpec, Spec
+
+Objective = Literal[
+    "final.train_loss",
+    "final.val_loss",
+    "final.val_accuracy",
+    "final.test_loss",
+    "final.test_accuracy",
+    "best.val_accuracy",
+    "best.step",
+    "best.test_accuracy",
+    "seconds.training",
+    "seconds.evaluation",
+    "seconds.probes",
+    "seconds.total",
+]
+"""The numbers of a run's summary."""
 
 
 @dataclass(frozen=True)
@@ -19,16 +35,20 @@ class Settings(Spec):
     cache_dir: decoded datasets; null for `<results_dir>/cache`.
     threads: CPU threads; null for torch's choice.
     checkpoint_seconds: an unfinished run is saved about this often.
+    dry_run: say what would be trained, and train nothing.
+    objective: which number of a run's summary a sweeper that optimizes is told.
     """
 
     device: str = "auto"
-    engine: Literal["auto", "serial"] = "auto"
-    compile: bool = False
+    engine: Literal["auto", "serial", "stacked"] = "auto"
+    compile: Literal["auto", True, False] = "auto"
     threads: int | None = None
     progress: bool = True
     checkpoint_seconds: float = 30.0
     results_dir: str = "results"
     cache_dir: str | None = None
+    dry_run: bool = False
+    objective: Objective = "final.val_accuracy"
 
     def check(self) -> None:
         self.require(bool(self.results_dir), "results_dir", "the name of a folder")
@@ -44,6 +64,51 @@ class Settings(Spec):
     @property
     def cache(self) -> Path:
         return Path(self.cache_dir).expanduser() if self.cache_dir else self.results / "cache"
+
+
+@dataclass(frozen=True)
+class Launcher(Spec):
+    """How the work of a command is shared out: the keys of `hydra.launcher`.
+
+    executor: inprocess, processes of this machine, or jobs: slurm; local and debug stand in for it, on this machine and
+        in this process. auto: in this process or in several.
+    workers: how many processes; null to have it chosen.
+    jobs: at most so many tasks in the array that Slurm is given; `time` (minutes), `mem`, `cpus` and `gpus` are each
+        task's.
+    extra: further options of sbatch, and of submitit.
+    """
+
+    group: ClassVar[str] = "hydra.launcher"
+    executor: Literal["auto", "inprocess", "processes", "slurm", "local", "debug"] = "auto"
+    workers: int | None = None
+    jobs: int = 32
+    partition: str | None = None
+    account: str | None = None
+    time: int = 60
+    mem: str | None = None
+    cpus: int = 2
+    gpus: int = 0
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def check(self) -> None:
+        self.require(self.workers is None or self.workers >= 1, "workers", "at least 1, or null to have it chosen")
+        self.require(self.jobs >= 1, "jobs", "at least 1")
+        self.require(self.time >= 1, "time", "a whole number of minutes, at least 1")
+        self.require(self.cpus >= 1, "cpus", "at least 1")
+        self.require(self.gpus >= 0, "gpus", "0 or more")
+        size = self.mem is None or re.fullmatch(r"\d+[KMGT]B?", self.mem)
+        self.require(bool(size), "mem", "a size such as 8GB or 500MB, or null for the cluster's default")
+        if self.executor in ("auto", "inprocess", "processes"):
+            self._refuse_what_only_jobs_have()
+
+    def _refuse_what_only_jobs_have(self) -> None:
+        """Without this, a forgotten executor=slurm would train everything on the login node."""
+        for name in ("partition", "account", "mem", "extra"):
+            if value := getattr(self, name):
+                raise ConfigError(
+                    f"{self.key(name)}={value} is not allowed with hydra.launcher.executor={self.executor}: it is for "
+                    "jobs; add hydra.launcher.executor=slurm."
+                )
 
 
 @dataclass(frozen=True)
@@ -83,12 +148,17 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Request:
-    """What a command line asks for: runs, how to do them, and the study and scale they belong to, if any."""
+    """What a command line asks for: runs, how to do them, and the study and scale they belong to, if any.
+
+    part: whether more will follow, from a sweeper that looks at results and tells of them itself.
+    """
 
     settings: Settings
     runs: tuple[PlannedRun, ...]
     study: Study | None = None
     scale: str = ""
+    launcher: Launcher = field(default_factory=Launcher)
+    part: bool = False
 
 
 @contextmanager
@@ -100,8 +170,11 @@ def naming(point: str) -> Iterator[None]:
         raise ConfigError(f"At {point}: {error}" if point else str(error)) from None
 
 
-def varying_names(points: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
-    """Each point's (name, arm): the overrides in which the points differ, the arm's without the seed."""
-    constant = set.intersection(*map(set, points))
+def varying_names(points: Sequence[Sequence[str]], fixed: Collection[str] | None = None) -> list[tuple[str, str]]:
+    """Each point's (name, arm): the overrides in which the points differ, the arm's without the seed.
+
+    fixed: the overrides in which they do not, where the points are not all there are.
+    """
+    constant = set.intersection(*map(set, points)) if fixed is None else fixed
     differing = [[o for o in own if o not in constant] for own in points]
     return [(" ".join(own), " ".join(o for o in own if not o.startswith("seed="))) for own in differing]

@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from bnstudy.launch.executors import execute, prepare, resolve_device, stored_result
-from bnstudy.launch.plan import Datasets, Plan, check_data, make_plan
-from bnstudy.launch.progress import AboveTheBars, Progress, RunResult, plural, table
-from bnstudy.launch.request import Request, Settings
+import torch
+
+from bnstudy.launch.executors import in_process, processes
+from bnstudy.launch.plan import Datasets, Plan, Stack, check_data, make_plan, make_stacks
+from bnstudy.launch.progress import AboveTheBars, Progress, RunResult, duration, plural, table
+from bnstudy.launch.request import PlannedRun, Request
+from bnstudy.launch.shape import Network, eager_seconds
+from bnstudy.launch.worker import Failure, resolve_device
 from bnstudy.spec import ConfigError, to_dict
+from bnstudy.store import Store
+
+WORTH_PROCESSES = 20.0
+"""Seconds of training from which on starting processes, some three seconds, pays."""
+
+SAMPLE = 5
+"""So many finished runs of a kind tell how long the others take."""
+
+MOST_FAILURES = 10
+"""So many failed runs are named at the end."""
 
 
 class RunsFailed(Exception):  # noqa: N818
@@ -25,38 +42,187 @@ class RunsFailed(Exception):  # noqa: N818
 def run(request: Request) -> list[RunResult]:
     """Train what a command line asks for and is not there yet, and print what came of it.
 
+    With `dry_run` it says what it would do; nothing is trained then, and the result is empty.
+
     Raises:
         ConfigError: something does not fit; nothing was trained then.
         RunsFailed: a run failed; the others were done.
-        Interrupted: a signal came; the run in training is saved.
+        Interrupted, Left: a signal came; what was in training is saved.
     """
     logging.getLogger("bnstudy").handlers = [AboveTheBars()]
     plan = make_plan(request)
     for key, folder in (("results_dir", plan.settings.results), ("cache_dir", plan.settings.cache)):
         check_writable(key, folder)
-    device = resolve_device(plan.settings)
-    datasets = Datasets(plan.settings.cache, device)
-    check_data(plan, datasets)
+    kind, datasets = where_trained(request)
+    kinds = check_data(plan, datasets)
+    executor, workers = share_out(request, plan, kinds, kind)
+    stacks = make_stacks(plan, kinds, kind, workers)
+    lines = described(plan, stacks, kind, executor, workers)
+    if plan.settings.dry_run:
+        print("\n".join([*lines, *map(listed, stacks)]))
+        return []
     remember_study(request, plan)
-    prepare(plan.settings, device)
-    progress = Progress(len(plan.todo), plan.settings.progress)
-    finished = len(plan.runs) - len(plan.todo)
-    progress.note(
-        f"{plural(len(plan.runs), 'run')}: {finished} already there, {len(plan.todo)} to do on {device.type}."
-    )
+    progress = Progress(len(plan.todo), sum(s.steps * len(s.runs) for s in stacks), plan.settings.progress)
+    if not request.part:
+        progress.note("\n".join(lines))
     try:
-        trained = execute(plan, datasets, progress)
+        failures = execute(executor, workers, request, stacks, datasets, progress)
     finally:
         progress.close()
-    results = in_order(plan, trained)
-    conclude(plan.settings, results)
+    results = all_results(plan, failures)
+    conclude(request, results)
     return results
 
 
-def in_order(plan: Plan, trained: Sequence[RunResult]) -> list[RunResult]:
+# ------------------------------------------------------------------------------------------------ how it is done
+
+Kinds = dict[str, tuple[int, Network]]
+JOBS = ("slurm", "local", "debug")
+
+
+def where_trained(request: Request) -> tuple[str, Datasets]:
+    """The kind of device that trains, and the datasets, on it if it is in this machine."""
+    settings = request.settings
+    if request.launcher.executor == "slurm":  # the machine that the command is typed on need not have one
+        on_gpu = request.launcher.gpus > 0 and settings.device != "cpu"
+        return ("cuda" if on_gpu else "cpu"), Datasets(settings.cache, torch.device("cpu"))
+    device = resolve_device(settings)
+    return device.type, Datasets(settings.cache, device)
+
+
+def share_out(request: Request, plan: Plan, kinds: Kinds, device: str) -> tuple[str, int]:
+    """The executor, and among how many workers stacks are shared out.
+
+    Like the shape of stacks it follows from all runs that were asked for, so that a sweep that was killed goes on in
+    the same way.
+    """
+    launcher = request.launcher
+    if launcher.executor in JOBS:
+        return launcher.executor, launcher.jobs if launcher.executor == "slurm" else launcher.workers or 1
+    cores = len(os.sched_getaffinity(0))
+    workers = launcher.workers or max(1, cores // (plan.settings.threads or 1))
+    if launcher.executor == "auto":
+        many = len(plan.runs) > 1 and workers > 1 and device == "cpu"
+        several = many and sum(seconds_of(run, kinds) for run in plan.runs) > WORTH_PROCESSES
+        return ("processes", workers) if several else ("inprocess", 1)
+    return launcher.executor, workers if launcher.executor == "processes" else 1
+
+
+def seconds_of(run: PlannedRun, kinds: Kinds) -> float:
+    """About what a run takes on one core, as one of a stack."""
+    if run.spec.stack_key not in kinds:
+        return 0.0
+    steps, network = kinds[run.spec.stack_key]
+    return steps * eager_seconds(run.spec, network)
+
+
+def execute(
+    executor: str, workers: int, request: Request, stacks: Sequence[Stack], datasets: Datasets, progress: Progress
+) -> list[Failure]:
+    settings = request.settings
+    if not stacks:
+        return []
+    if executor == "inprocess":
+        return in_process(settings, stacks, datasets, progress)
+    if executor == "processes":
+        threads = settings.threads or max(1, len(os.sched_getaffinity(0)) // workers)
+        return processes(replace(settings, threads=threads), stacks, workers, datasets, progress)
+    return as_jobs(request, stacks, progress)
+
+
+def as_jobs(request: Request, stacks: Sequence[Stack], progress: Progress) -> list[Failure]:
+    """Submit the stacks as jobs and wait for their runs."""
+    from bnstudy.launch.jobs import watch
+    from bnstudy.launch.slurm import submit
+
+    steps = {run_id: stack.steps for stack in stacks for run_id in stack.run_ids}
+    jobs = submit(request.settings, request.launcher, stacks)
+    waited: set[str] = set()
+
+    def on_progress(run_ids: Sequence[str], states: str) -> None:
+        for run_id in run_ids:
+            progress.finished("jobs", steps[run_id])
+        if states not in waited:
+            waited.add(states)
+            progress.note(f"{plural(len(jobs), 'job')}: {states}.")
+
+    missing = watch(Store(request.settings.results), jobs, on_progress)
+    return [Failure(run_id, error) for run_id, error in missing.items()]
+
+
+# ---------------------------------------------------------------------------------------------- what is said of it
+
+
+def described(plan: Plan, stacks: Sequence[Stack], device: str, executor: str, workers: int) -> list[str]:
+    """The plan in a line or two."""
+    finished = len(plan.runs) - len(plan.todo)
+    counts = f"{plural(len(plan.runs), 'run')}: {finished} finished, {len(plan.todo)} to do"
+    if not stacks:
+        return [f"{counts}."]
+    how = how_trained(stacks)
+    where = {"inprocess": f"on {device}", "processes": f"on {device}, in {min(workers, len(stacks))} processes"}
+    lines = [f"{counts}, {how}, {where.get(executor, f'by {executor}')}."]
+    seconds = expected_seconds(plan, min(workers, len(stacks)))
+    return lines if math.isnan(seconds) else [*lines, f"Expected to take about {duration(seconds)}."]
+
+
+def how_trained(stacks: Sequence[Stack]) -> str:
+    stacked = [len(stack.runs) for stack in stacks if stack.shape.engine == "stacked"]
+    alone = sum(len(stack.runs) for stack in stacks if stack.shape.engine == "serial")
+    parts = [f"{plural(len(stacked), 'stack')} of {sizes(stacked)}"] if stacked else []
+    parts += [f"{alone} one by one" if stacked else "one by one"] if alone else []
+    return " and ".join(parts)
+
+
+def sizes(of_stacks: Sequence[int]) -> str:
+    least, most = min(of_stacks), max(of_stacks)
+    return str(most) if least == most else f"{least} to {most}"
+
+
+def listed(stack: Stack) -> str:
+    spec, shape = stack.runs[0].spec, stack.shape
+    how = shape.engine + (", compiled" if shape.compiled else "")
+    what = ", ".join(f"{key}={getattr(spec, key).label}" for key in ("model", "norm", "data", "optim"))
+    named = f": {stack.runs[0].name}" + (" ..." if len(stack.runs) > 1 else "") if stack.runs[0].name else ""
+    return f"  {plural(len(stack.runs), 'run')} of {stack.steps} steps, {how}, {what}{named}"
+
+
+def expected_seconds(plan: Plan, workers: int) -> float:
+    """From what finished runs of the same kinds took; NaN where a kind has none."""
+    store, todo = plan.store, {run.spec.run_id for run in plan.todo}
+    open_runs = Counter(run.spec.stack_key for run in plan.todo)
+    total = 0.0
+    for key, count in open_runs.items():
+        there = [run for run in plan.runs if run.spec.stack_key == key and run.spec.run_id not in todo][:SAMPLE]
+        taken = [store.summary(run.spec.run_id)["seconds"]["total"] for run in there]
+        total += count * sum(taken) / len(taken) if taken else math.nan
+    return total / workers
+
+
+def all_results(plan: Plan, failures: Sequence[Failure]) -> list[RunResult]:
     """The results of all the plan's runs, those that were there before included, in the order of the command line."""
-    new = {result.run_id: result for result in trained}
-    return [new.get(run.spec.run_id) or stored_result(run, plan.store) for run in plan.runs]
+    errors = {failure.run_id: failure.error for failure in failures}
+    return [
+        stored_result(run, plan.store)
+        if plan.store.is_finished(run.spec.run_id)
+        else failed_result(run, plan.store, errors.get(run.spec.run_id, "it was not trained"))
+        for run in plan.runs
+    ]
+
+
+def stored_result(run: PlannedRun, store: Store) -> RunResult:
+    """What the store says of a finished run; a diverged one counts as guessing."""
+    summary = store.summary(run.spec.run_id)
+    diverged = summary["status"] == "diverged"
+    accuracy = 1 / summary["dataset"]["classes"] if diverged else summary["final"]["test_accuracy"]
+    folder = store.run(run.spec.run_id).folder
+    seconds = summary["seconds"]["total"]
+    return RunResult(run.spec.run_id, run.name, run.arm, summary["status"], accuracy, seconds, folder)
+
+
+def failed_result(run: PlannedRun, store: Store, error: str) -> RunResult:
+    folder = store.run(run.spec.run_id).folder
+    return RunResult(run.spec.run_id, run.name, run.arm, "failed", math.nan, math.nan, folder, error)
 
 
 def check_writable(key: str, folder: Path) -> None:
@@ -82,10 +248,22 @@ def remember_study(request: Request, plan: Plan) -> None:
     plan.store.add_to_plan(about, request.scale, command, [run.spec.run_id for run in plan.runs])
 
 
-def conclude(settings: Settings, results: Sequence[RunResult]) -> None:
-    if results and settings.progress:
+def conclude(request: Request, results: Sequence[RunResult]) -> None:
+    """Print the table, unless more is to follow.
+
+    Raises:
+        RunsFailed: a run failed; the others were done.
+    """
+    if results and request.settings.progress and not request.part:
         print(table(results))
     failed = [r for r in results if r.status == "failed"]
     if failed:
-        names = "\n".join(f"  {r.name or r.run_id}: {r.error} (traceback in {r.folder / 'error.txt'})" for r in failed)
-        raise RunsFailed(f"{len(failed)} of {plural(len(results), 'run')} failed; the others are stored:\n{names}")
+        names = "\n".join(f"  {r.name or r.run_id}: {r.error}{traceback_of(r)}" for r in failed[:MOST_FAILURES])
+        more = f"\n  and {len(failed) - MOST_FAILURES} more" if len(failed) > MOST_FAILURES else ""
+        counts = f"{len(failed)} of {plural(len(results), 'run')} failed; the others are stored:"
+        raise RunsFailed(f"{counts}\n{names}{more}")
+
+
+def traceback_of(result: RunResult) -> str:
+    path = result.folder / "error.txt"
+    return f" (traceback in {path})" if path.exists() else ""

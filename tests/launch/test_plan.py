@@ -1,16 +1,25 @@
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+
 import pytest
 from hydra import compose, initialize_config_dir
 from PIL import Image
+from torch import Tensor, nn
 
 from bnstudy.config import conf_dir, request
-from bnstudy.launch.plan import Datasets, Plan, check_data, make_plan
+from bnstudy.files import write_json
+from bnstudy.launch.plan import Datasets, Plan, Stack, check_data, make_plan, make_stacks, try_out
 from bnstudy.launch.points import Point, plain_config
-from bnstudy.launch.request import varying_names
-from bnstudy.spec import ConfigError
+from bnstudy.launch.request import PlannedRun, varying_names
+from bnstudy.launch.sweep import expected_seconds
+from bnstudy.spec import ConfigError, ModelSpec, NormSpec
 from bnstudy.store import Store
-from tests.conftest import CPU
+from tests.conftest import CPU, spec_of
 
 
 def point(*overrides: str) -> Point:
@@ -81,3 +90,123 @@ def test_finished_runs_on_other_pictures_of_the_same_name_are_not_mixed_up(tmp_p
 def test_a_sweep_has_one_set_of_settings():
     with pytest.raises(ConfigError, match="do not sweep them"):
         planned([point("threads=1"), point("threads=2")])
+
+
+# ----------------------------------------------------------------------------------------------------- stacks
+
+
+def swept(results: Path, *sweeps: str) -> list[Point]:
+    """The points of the product of `key=value,value` sweeps."""
+    lists = [[f"{s.split('=')[0]}={value}" for value in s.split("=")[1].split(",")] for s in sweeps]
+    return [point(*own, f"results_dir={results}") for own in product(*lists)]
+
+
+def stacks_of(points: list[Point], workers: int = 1) -> list[Stack]:
+    plan = planned(points)
+    return make_stacks(plan, check_data(plan, Datasets(plan.settings.cache, CPU)), "cpu", workers)
+
+
+def mark_finished(results: Path, runs: Sequence[PlannedRun]) -> None:
+    for run in runs:
+        summary = {"status": "finished", "seconds": {"total": 2.0}, "dataset": {"checksum": ""}}
+        write_json(Store(results).run(run.spec.run_id).summary, summary)
+
+
+def test_runs_of_a_kind_are_stacked_in_equal_parts_and_each_run_once(tmp_path):
+    points = swept(tmp_path, "norm=none,batch", "lr=0.01,0.1", "init=kaiming,orthogonal", "seed=0,1")
+    stacks = stacks_of(points, workers=2)
+    keys = [{run.spec.stack_key for run in stack.runs} for stack in stacks]
+    asked = {run.spec.run_id for run in planned(points).runs}
+    trained = [run_id for stack in stacks for run_id in stack.run_ids]
+    assert [len(stack.runs) for stack in stacks] == [4, 4, 4, 4]
+    assert all(len(own) == 1 for own in keys)
+    assert sorted(trained) == sorted(asked)
+
+
+def test_the_longest_stacks_come_first_and_those_on_the_same_data_together(tmp_path):
+    points = swept(tmp_path, "data.train_size=500,800", "model.width=16,64,32", "seed=0,1")
+    stacks = stacks_of(points)
+    seen = [(s.runs[0].spec.data.train_size, s.runs[0].spec.model.width) for s in stacks]
+    assert seen == [(size, width) for size in (500, 800) for width in (64, 32, 16)]
+
+
+def test_a_run_is_trained_in_the_same_way_whichever_others_are_finished(tmp_path):
+    points = swept(tmp_path, "seed=" + ",".join(map(str, range(9))))
+    (before,) = stacks_of(points)
+    mark_finished(tmp_path, before.runs[:5])
+    (after,) = stacks_of(points)
+    assert after.runs == before.runs[5:]
+    assert after.shape == before.shape
+
+
+@pytest.mark.parametrize(
+    ("overrides", "engine", "sizes"),
+    [
+        (("engine=auto", "model=mlp"), "stacked", [4]),
+        (("engine=serial", "model=mlp"), "serial", [1, 1, 1, 1]),
+        (("engine=auto", "model=vgg"), "serial", [1, 1, 1, 1]),  # convolutions fill a core by themselves
+        (("engine=stacked", "model=vgg"), "stacked", [4]),
+    ],
+)
+def test_the_engine_is_chosen_by_the_network_or_by_hand(tmp_path, overrides, engine, sizes):
+    stacks = stacks_of(swept(tmp_path, "seed=0,1,2,3", *overrides))
+    assert {stack.shape.engine for stack in stacks} == {engine}
+    assert [len(stack.runs) for stack in stacks] == sizes
+
+
+def test_a_lone_run_is_trained_by_the_plain_engine(tmp_path):
+    (stack,) = stacks_of(swept(tmp_path, "seed=0"))
+    assert stack.shape.engine == "serial"
+
+
+@dataclass(frozen=True)
+class Branching(ModelSpec):
+    """A network with a branch that depends on values, too big to be tried out in earnest at once."""
+
+    def build(self, norm: NormSpec, shape: tuple[int, int, int], classes: int) -> nn.Module:  # noqa: ARG002
+        class Net(nn.Sequential):
+            def forward(self, x: Tensor) -> Tensor:
+                assert x.abs().max().item() < math.inf
+                return super().forward(x)
+
+        return Net(nn.Conv2d(shape[0], 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes))
+
+
+def test_a_network_whose_course_depends_on_values_is_tried_out_in_earnest():
+    run = replace(spec_of(), model=Branching())
+    network = try_out(run, (1, 8, 8), 10)
+    assert network.products == 36 * 8 * 9 + 8 * 10
+    with pytest.raises(ConfigError, match="cannot take pictures of 2x2"):
+        try_out(run, (1, 2, 2), 10)
+
+
+# ------------------------------------------------------------------------------------------------ what is said
+
+
+def test_a_dry_run_says_what_would_be_trained_and_trains_nothing(command):
+    status, out, err = command("-m", "norm=none,batch", "seed=range(0,4)", "model=mlp,vgg", "steps=5", "dry_run=true")
+    lines = out.splitlines()
+    assert (status, err) == (0, "")
+    assert lines[0] == "16 runs: 0 finished, 16 to do, 2 stacks of 4 and 8 one by one, on cpu."
+    assert sum(line.startswith("  4 runs of 5 steps, stacked, model=MLP") for line in lines) == 2
+    assert sum(line.startswith("  1 run of 5 steps, serial, model=VGG") for line in lines) == 8
+    assert not list(Path("results").glob("runs/*"))
+    assert not list(Path("results").glob("workers/*"))
+
+
+def test_the_time_is_expected_from_what_finished_runs_of_the_same_kinds_took(tmp_path):
+    points = swept(tmp_path, "norm=none,batch", "seed=0,1,2,3")
+    plan = planned(points)
+    assert math.isnan(expected_seconds(plan, 1))
+    none, batch = ([r for r in plan.runs if type(r.spec.norm).__name__ == name] for name in ("NoNorm", "BatchNorm"))
+    mark_finished(tmp_path, none[:2])
+    assert math.isnan(expected_seconds(planned(points), 1))
+    mark_finished(tmp_path, batch[:1])
+    assert expected_seconds(planned(points), 1) == (2 + 3) * 2.0
+    assert expected_seconds(planned(points), 2) == 5.0
+
+
+def test_the_command_says_how_long_it_will_take_once_it_can(command):
+    few, more = ("-m", "seed=0,1", "steps=5"), ("-m", "seed=0,1,2,3", "steps=5")
+    assert "Expected to take" not in command(*few)[2]
+    assert "Expected to take about 0 s." in command(*more)[2]

@@ -74,9 +74,25 @@ def test_a_study_is_its_sweep_under_its_scale_under_the_command_line(points):
     } == {"MNIST"}
 
 
+def test_a_glob_stands_for_the_options_it_matches(points):
+    made = points("norm=glob(*,exclude=[i*,g*])", "steps=5")
+    assert [p.overrides[0] for p in made] == ["norm=batch", "norm=layer", "norm=none"]
+
+
+def test_ranges_and_choices_are_hydras(points):
+    made = points("seed=range(4,0,step=-2)", "lr=sort(1,0.1)", "model.width=shuffle(range(16,18))", "steps=5")
+    assert [(p.config["seed"], p.config["lr"]) for p in made[::2]] == [(4, 0.1), (4, 1), (2, 0.1), (2, 1)]
+    assert {p.config["model"]["width"] for p in made} == {16, 17}
+
+
 def test_sweeper_params_lie_under_the_command_line(points):
     made = points("hydra.sweeper.params={lr: '1,2', seed: '3,4'}", "seed=9", "steps=5")
     assert [(p.config["lr"], p.config["seed"]) for p in made] == [(1, 9), (2, 9)]
+
+
+def test_sweeper_params_can_be_set_one_by_one(points):
+    made = points("hydra.sweeper.params.lr='1,2'", "hydra.sweeper.params.norm='glob(n*)'", "steps=5")
+    assert [p.overrides[:2] for p in made] == [("lr=1", "norm=none"), ("lr=2", "norm=none")]
 
 
 @pytest.mark.parametrize(
@@ -84,6 +100,8 @@ def test_sweeper_params_lie_under_the_command_line(points):
     [
         (("lr=interval(0,1)", "steps=1"), "an interval has no list of values"),
         (("study=lr_tolerance,dead_relu",), "choose one study at a time"),
+        (("seed=range(0,0)", "steps=1"), r"seed=range\(0,0\) is not allowed: it lists no values"),
+        (("norm=glob(x*)", "steps=1"), "it lists no values"),
     ],
 )
 def test_sweeps_without_points_are_refused(points, arguments, sentence):

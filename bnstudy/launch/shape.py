@@ -1,0 +1,135 @@
+"""How runs are trained: by which engine, how many at once, compiled or not.
+
+The rules are fixed numbers of what a run is and of the machine, never timings: the same command makes the same
+choices, so that a sweep that was killed ends with the numbers of one that was not. `scripts/benchmark.py sweep`
+measures what they bring; the figures behind them are in docs/speed.md.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bnstudy.launch.request import Settings
+from bnstudy.spec import RunSpec
+
+CACHE_BYTES = 48 * 2**20
+"""Working set of a stack on a CPU core. Beyond it the pieces of a stack push one another out of the cache."""
+
+SHARE_OF_MEMORY = 0.4
+"""Of the free memory, for all stacks that are trained side by side."""
+
+MOST_ROWS = {"cpu": 32, "cuda": 1024}
+
+UNKNOWN_GPU_BYTES = 8 * 2**30
+"""Free memory of a GPU that is in another machine."""
+
+COMPILE_SECONDS = 120.0
+"""Compiling takes some ten seconds in each worker and about halves the rest."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a network costs.
+
+    params: number of parameters.
+    units: values that its layers put out for one picture.
+    products: multiplications of its weight layers for one picture.
+    convolves: whether it has convolutions.
+    """
+
+    params: int
+    units: int
+    products: int
+    convolves: bool
+
+
+def measured(model: nn.Module, pictures: Tensor) -> Network:
+    """What a network costs, from a forward pass, which may be on the meta device."""
+    units, products = [0], [0]
+
+    def note(module: nn.Module, _: Any, out: Any) -> None:
+        if isinstance(out, Tensor):
+            units.append(out[0].numel())
+            weight = getattr(module, "weight", None)
+            per_unit = weight[0].numel() if isinstance(weight, Tensor) and weight.ndim > 1 else 0
+            products.append(out[0].numel() * per_unit)
+
+    handles = [m.register_forward_hook(note) for m in model.modules() if not any(m.children())]
+    model(pictures)
+    for handle in handles:
+        handle.remove()
+    return sized(model, sum(units), sum(products))
+
+
+def sized(model: nn.Module, units: int = 0, products: int = 0) -> Network:
+    convolves = any(isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d) for m in model.modules())
+    return Network(sum(p.numel() for p in model.parameters()), units, products, convolves)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How the runs of a kind are trained.
+
+    rows: at most so many at once.
+    compiled: whether the step is compiled, for exactly this number of rows.
+    free: whether eps and momentum of the norms differ among the runs.
+    """
+
+    engine: str
+    rows: int
+    compiled: bool
+    free: bool
+
+
+def choose(specs: list[RunSpec], steps: int, network: Network, settings: Settings, device: str, workers: int) -> Shape:
+    """The shape for runs with equal `stack_key` of this many steps, shared out among workers."""
+    engine = settings.engine if settings.engine != "auto" else best_engine(len(specs), network, device)
+    free = len({spec.norm for spec in specs}) > 1
+    if engine == "serial":
+        return Shape("serial", 1, settings.compile is True, free)
+    most = most_rows(specs[0], network, device, workers)
+    share = -(-len(specs) // workers)  # each worker has something to do
+    rows = max(1, min(len(specs), most, share))
+    rows = -(-len(specs) // -(-len(specs) // rows))  # stacks of nearly equal size
+    compiled = settings.compile
+    if compiled == "auto":
+        seconds = len(specs) * steps * eager_seconds(specs[0], network)
+        compiled = device == "cpu" and not network.convolves and seconds > COMPILE_SECONDS
+    return Shape("stacked", rows, compiled, free)
+
+
+def best_engine(runs: int, network: Network, device: str) -> str:
+    """Convolutions fill a CPU core by themselves; a batch of them runs slower than one after another."""
+    return "serial" if runs == 1 or (network.convolves and device == "cpu") else "stacked"
+
+
+def most_rows(spec: RunSpec, network: Network, device: str, workers: int) -> int:
+    """How many runs fit into the cache on a CPU, into the memory on a GPU."""
+    slots = len(spec.optim.slots())
+    training = 4 * (network.params * (2 + slots) + 3 * spec.batch_size * network.units)
+    whole = 4 * (network.params * (4 + slots) + 8 * max(256, spec.batch_size) * network.units)
+    in_memory = int(SHARE_OF_MEMORY * free_memory(device) / workers / whole)
+    in_cache = CACHE_BYTES // training if device == "cpu" else in_memory
+    return max(2, min(in_memory, in_cache, MOST_ROWS[device]))
+
+
+def free_memory(device: str) -> int:
+    """Bytes: what is free on a GPU; on a CPU what the machine, or the container, has."""
+    if device == "cuda":
+        return torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else UNKNOWN_GPU_BYTES
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text().strip() if limit.exists() else ""
+    return min(there, int(text)) if text.isdigit() else there
+
+
+def eager_seconds(spec: RunSpec, network: Network) -> float:
+    """About what an uncompiled update of one run in a stack takes on one CPU core."""
+    operations = 6 * spec.batch_size * network.products
+    return 1e-4 + operations * 2.5e-11

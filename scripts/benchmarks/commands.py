@@ -1,0 +1,82 @@
+"""The commands as a user types them: timed from outside, with the memory of all their processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+
+REPOSITORY = Path(__file__).parents[2]
+LOOK_SECONDS = 1.0
+"""Between two looks at the memory, each of which takes some 20 ms."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a command took.
+
+    resident: most bytes that its processes had in memory together, seen once a second, pages that they share counted
+        once (PSS).
+    resident_each: the same with these pages counted in each, from the peaks of each (VmHWM): an upper bound.
+    """
+
+    seconds: float
+    resident: int
+    resident_each: int
+
+
+def run(*arguments: str, folder: Path, entry: str = "main") -> Taken:
+    """Have the entry point of `bnstudy.cli` do its work, with `folder` as working directory.
+
+    Raises:
+        SystemExit: it failed; with what it said.
+    """
+    environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    command = [sys.executable, "-c", f"from bnstudy.cli import {entry}; {entry}()", *arguments]
+    resident, peaks = 0, dict[int, int]()
+    with TemporaryFile("w+") as output:
+        begin = time.perf_counter()
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output)
+        while not ended(process, LOOK_SECONDS):
+            tree = descendants(process.pid)
+            resident = max(resident, sum(kilobytes(pid, "smaps_rollup", "Pss:") for pid in tree))
+            peaks |= {pid: max(peaks.get(pid, 0), kilobytes(pid, "status", "VmHWM:")) for pid in tree}
+        seconds = time.perf_counter() - begin
+        if process.returncode:
+            output.seek(0)
+            raise SystemExit(f"bnstudy {' '.join(arguments)} failed:\n{output.read()}")
+    return Taken(seconds, 1024 * resident, 1024 * sum(peaks.values()))
+
+
+def ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    """Whether the process ends within so many seconds."""
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def descendants(pid: int) -> list[int]:
+    """The process and all below it that are there now."""
+    found = [pid]
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        found += [each for child in read(path).split() for each in descendants(int(child))]
+    return found
+
+
+def kilobytes(pid: int, file: str, field: str) -> int:
+    """A field of a file in /proc; 0 where the process has ended."""
+    lines = [line for line in read(Path(f"/proc/{pid}/{file}")).splitlines() if line.startswith(field)]
+    return int(lines[0].split()[1]) if lines else 0
+
+
+def read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

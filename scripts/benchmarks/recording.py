@@ -1,0 +1,67 @@
+"""What measuring and storing adds to a stack of runs, in this process and on one thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from benchmarks.runs import CPU, spec_of
+from bnstudy.data import Dataset
+from bnstudy.spec import AtEnd, Evaluation, RunSpec, to_dict
+from bnstudy.store import Store
+from bnstudy.train.stacked import StackedRun
+from bnstudy.train.state import Outcome
+
+
+@dataclass
+class Recording:
+    """Seconds of a whole stack, one a repeat: with nothing measured, with probes, losses and rows, for storing."""
+
+    plain: list[float] = field(default_factory=list)
+    measured: list[float] = field(default_factory=list)
+    storing: list[float] = field(default_factory=list)
+
+
+def recorded(overrides: tuple[str, ...], runs: int, repeats: int) -> Recording:
+    """Train the stack with default measurements and with none, in alternation. Evaluations are not counted."""
+    torch.set_num_threads(1)
+    first = spec_of(*overrides, "norm=batch", "lr=0.05")
+    nothing = replace(first, probe={}, evaluation=Evaluation(when=AtEnd()))
+    taken = Recording()
+    with TemporaryDirectory() as folder:
+        data = first.data.load(Path(folder), CPU)
+        trained(replace(first, steps=10, epochs=None), runs, data, lambda *_: None)
+        for repeat in range(repeats):
+            store, storing = Store(Path(folder) / str(repeat)), 0.0
+
+            def keep(spec: RunSpec, outcome: Outcome, store: Store = store) -> None:
+                nonlocal storing
+                begin = time.perf_counter()
+                store.begin(spec.run_id, to_dict(spec))
+                store.finish(spec.run_id, outcome.metrics, outcome.timing, {"status": outcome.status})
+                storing += time.perf_counter() - begin
+
+            taken.plain.append(trained(nothing, runs, data, lambda *_: None))
+            taken.measured.append(trained(first, runs, data, keep) - storing)
+            taken.storing.append(storing)
+    return taken
+
+
+def trained(first: RunSpec, runs: int, data: Dataset, done: Callable[[RunSpec, Outcome], None]) -> float:
+    """Seconds of training a stack that differs in the seed, without those of its evaluations."""
+    evaluation = 0.0
+
+    def ended(spec: RunSpec, outcome: Outcome) -> None:
+        nonlocal evaluation
+        evaluation += outcome.seconds["evaluation"]
+        done(spec, outcome)
+
+    stack = StackedRun([replace(first, seed=seed) for seed in range(runs)], data, CPU)
+    begin = time.perf_counter()
+    stack.train(ended)
+    return time.perf_counter() - begin - evaluation

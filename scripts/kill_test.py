@@ -1,0 +1,171 @@
+"""Kill a sweep by SIGKILL at random moments, finish it by the same command, and compare it with one left in peace.
+
+    python scripts/kill_test.py [--runs 500] [--kills 5] [--steps 300] [--draw 0] [--dir DIR] [override ...]
+
+Whom it hits is drawn, too: the command with its workers, the command alone, or one of its workers. It prints what it
+saw, and ends with status 1 where the metrics differ in a byte, a run is missing or something is left over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+ENTRY = [sys.executable, "-c", "from bnstudy.cli import main; main()"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+@dataclass
+class Kills:
+    """What came of a sweep that was killed again and again.
+
+    seconds, at_work: of the undisturbed sweep, the latter without what comes before training.
+    hit: at each kill the seconds since the start, whom it hit and how many runs were stored by then.
+    different: the runs whose metrics are not those of the undisturbed sweep, missing ones included.
+    left_over: leases, heartbeats and checkpoints after the end.
+    """
+
+    seconds: float = 0.0
+    at_work: float = 0.0
+    hit: list[tuple[float, str, int]] = field(default_factory=list)
+    status: int = -1
+    different: list[str] = field(default_factory=list)
+    left_over: list[str] = field(default_factory=list)
+
+    @property
+    def good(self) -> bool:
+        return self.status == 0 and not self.different and not self.left_over
+
+
+def kill_and_compare(overrides: list[str], folder: Path, kills: int, draw: random.Random) -> Kills:
+    """Train the sweep undisturbed and disturbed, in two stores under `folder`."""
+    found = Kills()
+    begin = time.monotonic()
+    with start(overrides, folder / "undisturbed") as process:
+        await_work(process, folder / "undisturbed")
+        working = time.monotonic()
+        process.wait()
+    found.seconds, found.at_work = time.monotonic() - begin, time.monotonic() - working
+    disturbed = folder / "disturbed"
+    for _ in range(kills):
+        with start(overrides, disturbed) as process:
+            found.hit.append(strike(process, disturbed, draw, found.at_work / max(3, kills / 2)))
+    with start(overrides, disturbed) as process:
+        found.status = process.wait()
+    wanted, got = metrics(folder / "undisturbed"), metrics(disturbed)
+    found.different = sorted(run for run in wanted | got if wanted.get(run) != got.get(run))
+    found.left_over = left_over(disturbed)
+    return found
+
+
+def start(overrides: list[str], results_dir: Path) -> subprocess.Popen[bytes]:
+    results_dir.mkdir(parents=True, exist_ok=True)
+    with (results_dir.parent / f"{results_dir.name}.log").open("ab") as log:
+        command = [*ENTRY, *overrides, f"results_dir={results_dir}"]
+        return subprocess.Popen(command, env=ENVIRONMENT, stdout=log, stderr=log, start_new_session=True)
+
+
+def strike(
+    process: subprocess.Popen[bytes], results_dir: Path, draw: random.Random, longest: float
+) -> tuple[float, str, int]:
+    """Kill the command, or a part of it: most often at work for up to `longest` seconds, or while it starts."""
+    begin = time.monotonic()
+    if draw.random() < 0.8:
+        await_work(process, results_dir)
+        time.sleep(draw.uniform(0, longest))
+    else:
+        time.sleep(draw.uniform(0, 4))
+    whom = draw.choice(["all", "the command", "a worker"])
+    workers = children(process.pid)
+    if process.poll() is not None:
+        whom = "nobody: it had ended"
+    elif whom == "a worker" and workers:
+        os.kill(draw.choice(workers), signal.SIGKILL)
+        time.sleep(draw.uniform(0, 3))
+        os.killpg(process.pid, signal.SIGKILL)
+        whom += ", then all"
+    elif whom == "the command":
+        process.kill()
+    else:
+        whom = "all"
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return time.monotonic() - begin, whom, len(metrics(results_dir))
+
+
+def await_work(process: subprocess.Popen[bytes], results_dir: Path) -> None:
+    """Until a worker says that it is there."""
+    begin = time.time()
+    while process.poll() is None:
+        if any(path.stat().st_ctime > begin for path in results_dir.glob("workers/*.json")):
+            return
+        time.sleep(0.02)
+
+
+def children(pid: int) -> list[int]:
+    """The worker processes of a command."""
+    found = []
+    for listed in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((listed / "stat").read_text().rpartition(")")[2].split()[1])
+            is_worker = b"spawn_main" in (listed / "cmdline").read_bytes()
+        except (OSError, IndexError):  # it ended meanwhile
+            continue
+        if parent == pid and is_worker:
+            found.append(int(listed.name))
+    return found
+
+
+def metrics(results_dir: Path) -> dict[str, bytes]:
+    """The finished runs' tables."""
+    stored = results_dir.glob("runs/*/summary.json")
+    return {path.parent.name: (path.parent / "metrics.parquet").read_bytes() for path in stored}
+
+
+def left_over(results_dir: Path) -> list[str]:
+    """Leases, heartbeats and checkpoints: what belongs to work that goes on.
+
+    The lease of a worker that was killed right after it had stored the run does not count: nobody looks at it again.
+    """
+    patterns = ("runs/*/lease.*", "workers/*", "runs/*/checkpoint*", "runs/*/error.txt")
+    found = [path for pattern in patterns for path in results_dir.glob(pattern)]
+    harmless = [path for path in found if path.name.startswith("lease.") and (path.parent / "summary.json").exists()]
+    return sorted(str(path.relative_to(results_dir)) for path in {*found} - {*harmless})
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=500)
+    parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=300, help="updates of each run")
+    parser.add_argument("--draw", type=int, default=0, help="seed of the moments and of whom to hit")
+    parser.add_argument("--dir", type=Path, help="where the stores are; a temporary folder if not given")
+    parser.add_argument("overrides", nargs="*", help="further overrides of the command")
+    options = parser.parse_args()
+    sweep = ["-m", f"seed=range(0,{-(-options.runs // 2)})", "norm=none,batch", f"steps={options.steps}"]
+    sweep += ["model.width=32", "threads=1", "checkpoint_seconds=1", *options.overrides]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.dir or Path(temporary)
+        found = kill_and_compare(sweep, folder, options.kills, random.Random(options.draw))
+        runs = len(metrics(folder / "undisturbed"))
+    print(f"bnstudy {' '.join(sweep)}")
+    print(f"{runs} runs, undisturbed in {found.seconds:.0f} s")
+    for seconds, whom, stored in found.hit:
+        print(f"killed after {seconds:.1f} s: {whom}; {stored} runs stored")
+    print(f"the last command ended with status {found.status}")
+    print(f"{len(found.different)} runs with other metrics.parquet than undisturbed: {found.different[:5]}")
+    print(f"{len(found.left_over)} files left over: {found.left_over[:5]}")
+    return 0 if found.good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
