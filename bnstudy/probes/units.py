@@ -28,6 +28,7 @@ class DeadUnits(ProbeSpec):
     def measure(self, snapshot: Snapshot) -> Mapping[str, Mapping[str, Tensor]]:
         if not snapshot.observed:
             return {}
-        dead = {layer: ~active.any(0) for layer, active in snapshot.observed.items()}
+        # On a CPU `any` over booleans takes three times as long.
+        dead = {layer: active.view(torch.uint8).amax(0) == 0 for layer, active in snapshot.observed.items()}
         shares = {layer: units.float().mean() for layer, units in dead.items()}
         return {"dead_share": {"": torch.cat(list(dead.values())).float().mean(), **shares}}
