@@ -17,7 +17,17 @@ from typing import Any
 from bnstudy.launch.plan import Datasets, Stack, split
 from bnstudy.launch.progress import Beat, Progress, plural
 from bnstudy.launch.request import Settings
-from bnstudy.launch.worker import Failure, Interrupted, Left, StopFlag, Worker, prepare, resolve_device, see_to_the_rest
+from bnstudy.launch.worker import (
+    STOPPING,
+    Failure,
+    Interrupted,
+    Left,
+    StopFlag,
+    Worker,
+    prepare,
+    resolve_device,
+    see_to_the_rest,
+)
 from bnstudy.leases import Leases
 from bnstudy.store import Store
 
@@ -207,9 +217,6 @@ class Pool:
             member.process.join()
 
 
-SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR2}
-
-
 @contextmanager
 def held_back() -> Iterator[None]:
     """Signals to stop that come while a process starts wait until it listens to them.
@@ -217,7 +224,7 @@ def held_back() -> Iterator[None]:
     Without this, Ctrl-C while a worker imports torch would end it with a traceback. The mask is inherited.
     """
     resource_tracker.ensure_running()  # multiprocessing starts it with the first process, and unblocks signals then
-    old = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
         yield
     finally:
@@ -259,7 +266,7 @@ def member_main(settings: Settings, name: str, pipe: Connection) -> None:
             stop.signum = signal.SIGHUP
 
     with stop.listening(), Leases(store) as leases, suppress(Interrupted, EOFError):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
         worker = Worker(settings, store, Datasets(settings.cache, device), leases, stop, tell, name)
         while True:
             tell(Ready(worker.failures, worker.elsewhere))

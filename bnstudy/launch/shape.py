@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from bnstudy.launch.request import Settings
 from bnstudy.spec import RunSpec
+from bnstudy.train.stacked import SMALLEST
 
 CACHE_BYTES = 48 * 2**20
 """Working set of a stack on a CPU core. Beyond it the pieces of a stack push one another out of the cache."""
@@ -95,8 +96,8 @@ def choose(specs: list[RunSpec], steps: int, network: Network, settings: Setting
         return Shape("serial", 1, settings.compile is True, free)
     most = most_rows(specs[0], network, device, workers)
     share = -(-len(specs) // workers)  # each worker has something to do
-    rows = max(1, min(len(specs), most, share))
-    rows = -(-len(specs) // -(-len(specs) // rows))  # stacks of nearly equal size
+    rows = max(SMALLEST, min(most, share))
+    rows = max(SMALLEST, -(-len(specs) // -(-len(specs) // rows)))  # stacks of nearly equal size
     compiled = settings.compile
     if compiled == "auto":
         seconds = len(specs) * steps * eager_seconds(specs[0], network)

@@ -49,8 +49,11 @@ class Interrupted(Exception):  # noqa: N818
         self.exit_status = 128 + signum
 
 
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
+
+
 class StopFlag:
-    """Set by SIGINT, SIGTERM or SIGUSR2. A second signal stops at once, without saving."""
+    """Set by SIGINT, SIGTERM, SIGHUP (a closed terminal) or SIGUSR2. A second signal stops at once, without saving."""
 
     signum: int | None = None
 
@@ -62,7 +65,9 @@ class StopFlag:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        old = {s: signal.signal(s, self._set) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)}
+        # What is ignored stays so: under nohup a closed terminal is no reason to stop.
+        heard = [s for s in STOPPING if signal.getsignal(s) is not signal.SIG_IGN]
+        old = {s: signal.signal(s, self._set) for s in heard}
         try:
             yield
         finally:
