@@ -167,12 +167,25 @@ class Pool:
     def _give(self, member: Member) -> None:
         """The next stack, or word that there is none."""
         going_on = self.waiting and self.stop.signum is None
-        member.stack, member.may_retry = self.waiting.popleft() if going_on else (None, True)
+        member.stack, member.may_retry = self._next_for(member) if going_on else (None, True)
         member.dismissed = member.stack is None
         try:
             member.pipe.send(member.stack)
         except OSError:  # it died: its pipe tells
             return
+
+    def _next_for(self, member: Member) -> tuple[Stack, bool]:
+        """The first stack that waits; but each worker keeps to what it has compiled, as long as there is some of it."""
+        others = {kind_of(m.stack) for m in self.members.values() if m.stack is not None and m is not member}
+        chosen = 0
+        if self.waiting[0][0].shape.compiled:
+            kinds = [kind_of(stack) for stack, _ in self.waiting]
+            own = kind_of(member.stack) if member.stack is not None else None
+            chosen = next((i for i, kind in enumerate(kinds) if kind == own), -1)
+            chosen = next((i for i, kind in enumerate(kinds) if kind not in others), 0) if chosen < 0 else chosen
+        found = self.waiting[chosen]
+        del self.waiting[chosen]
+        return found
 
     def _ended(self, name: str, member: Member) -> None:
         """A worker is gone: by itself when nothing was left, or dead, perhaps with a stack at hand."""
@@ -229,6 +242,11 @@ def held_back() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, old)
+
+
+def kind_of(stack: Stack) -> tuple[str, int]:
+    """What one compiled program is good for."""
+    return stack.runs[0].spec.stack_key, stack.shape.rows
 
 
 def death(exitcode: int | None) -> str:

@@ -8,6 +8,8 @@ measures what they bring; the figures behind them are in docs/speed.md.
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,11 @@ from bnstudy.launch.request import Settings
 from bnstudy.spec import RunSpec
 from bnstudy.train.stacked import SMALLEST
 
-CACHE_BYTES = 48 * 2**20
+CACHE_BYTES = 16 * 2**20
 """Working set of a stack on a CPU core. Beyond it the pieces of a stack push one another out of the cache."""
+
+STACK_OPERATIONS = {False: 3e7, True: 5e8}
+"""Floating-point operations of one run's update on a CPU beyond which a stack, compiled or not, brings nothing."""
 
 SHARE_OF_MEMORY = 0.4
 """Of the free memory, for all stacks that are trained side by side."""
@@ -30,8 +35,8 @@ MOST_ROWS = {"cpu": 32, "cuda": 1024}
 UNKNOWN_GPU_BYTES = 8 * 2**30
 """Free memory of a GPU that is in another machine."""
 
-COMPILE_SECONDS = 120.0
-"""Compiling takes some ten seconds in each worker and about halves the rest."""
+COMPILE_SECONDS = 30.0
+"""Of training of one kind of runs. Compiling takes up to 15 of them the first time, and about halves the rest."""
 
 
 @dataclass(frozen=True)
@@ -90,24 +95,35 @@ class Shape:
 
 def choose(specs: list[RunSpec], steps: int, network: Network, settings: Settings, device: str, workers: int) -> Shape:
     """The shape for runs with equal `stack_key` of this many steps, shared out among workers."""
-    engine = settings.engine if settings.engine != "auto" else best_engine(len(specs), network, device)
-    free = len({spec.norm for spec in specs}) > 1
-    if engine == "serial":
-        return Shape("serial", 1, settings.compile is True, free)
-    most = most_rows(specs[0], network, device, workers)
-    share = -(-len(specs) // workers)  # each worker has something to do
-    rows = max(SMALLEST, min(most, share))
-    rows = max(SMALLEST, -(-len(specs) // -(-len(specs) // rows)))  # stacks of nearly equal size
     compiled = settings.compile
     if compiled == "auto":
         seconds = len(specs) * steps * eager_seconds(specs[0], network)
-        compiled = device == "cpu" and not network.convolves and seconds > COMPILE_SECONDS
+        compiled = device == "cpu" and not network.convolves and seconds > COMPILE_SECONDS and has_compiler()
+    by_rule = best_engine(specs, network, device, bool(compiled))
+    engine = by_rule if settings.engine == "auto" else settings.engine
+    free = len({spec.norm for spec in specs}) > 1
+    if engine == "serial":
+        return Shape("serial", 1, settings.compile is True, free)
+    rows = rows_of_stacks(len(specs), most_rows(specs[0], network, device, workers), workers)
     return Shape("stacked", rows, compiled, free)
 
 
-def best_engine(runs: int, network: Network, device: str) -> str:
-    """Convolutions fill a CPU core by themselves; a batch of them runs slower than one after another."""
-    return "serial" if runs == 1 or (network.convolves and device == "cpu") else "stacked"
+def best_engine(specs: list[RunSpec], network: Network, device: str, compiled: bool) -> str:
+    """Convolutions and large matrices fill a CPU core by themselves; a batch of them is no faster than one after
+    another."""
+    fills_a_core = network.convolves or operations(specs[0], network) > STACK_OPERATIONS[compiled]
+    return "serial" if len(specs) == 1 or (device == "cpu" and fills_a_core) else "stacked"
+
+
+def rows_of_stacks(runs: int, most: int, workers: int) -> int:
+    """How many runs to a stack: at most `most`, nearly as many in each, as many stacks for each worker, no lone run."""
+    stacks = -(-runs // most)
+    return max(SMALLEST, -(-runs // (-(-stacks // workers) * workers)))
+
+
+def has_compiler() -> bool:
+    """Whether there is the C++ compiler that torch would call."""
+    return shutil.which(os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")) is not None
 
 
 def most_rows(spec: RunSpec, network: Network, device: str, workers: int) -> int:
@@ -130,7 +146,11 @@ def free_memory(device: str) -> int:
     return min(there, int(text)) if text.isdigit() else there
 
 
+def operations(spec: RunSpec, network: Network) -> float:
+    """Floating-point operations of one run's update: forward, and twice that backward."""
+    return 6.0 * spec.batch_size * network.products
+
+
 def eager_seconds(spec: RunSpec, network: Network) -> float:
     """About what an uncompiled update of one run in a stack takes on one CPU core."""
-    operations = 6 * spec.batch_size * network.products
-    return 1e-4 + operations * 2.5e-11
+    return 1e-4 + operations(spec, network) * 2.5e-11

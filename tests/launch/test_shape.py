@@ -35,7 +35,7 @@ def test_a_convolution_counts_at_each_place():
     assert 2 < wide.products / narrow.products < 4  # the first layer doubles, the others quadruple
 
 
-@pytest.mark.parametrize(("runs", "workers", "rows"), [(40, 1, 20), (33, 1, 17), (40, 4, 10), (3, 8, 1), (7, 2, 4)])
+@pytest.mark.parametrize(("runs", "workers", "rows"), [(40, 1, 20), (33, 1, 17), (40, 4, 10), (3, 8, 2), (7, 2, 4)])
 def test_stacks_are_of_nearly_equal_size_and_there_is_one_for_each_worker(runs, workers, rows):
     specs = [spec_of(f"seed={seed}") for seed in range(runs)]
     chosen = choose(specs, 100, SMALL, Settings(), "cpu", workers)
