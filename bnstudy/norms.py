@@ -145,10 +145,20 @@ class FreeNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        if self.groups is None and not self.training and self.running_mean is not None and self.running_var is not None:
+            return self._over_updates(wide, self.running_mean, self.running_var).to(x.dtype)
         out = self._over_batch(wide) if self.groups is None else self._over_groups(wide, self.groups)
         if self.weight is not None and self.bias is not None:
             out = out * _per_channel(self.weight, x) + _per_channel(self.bias, x)
         return out.to(x.dtype)
+
+    def _over_updates(self, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+        """By running statistics: as one product and sum, as torch does it."""
+        scale = torch.rsqrt(var + self.eps)
+        if self.weight is not None:
+            scale = scale * self.weight
+        shift = -mean * scale if self.bias is None else self.bias - mean * scale
+        return torch.addcmul(_per_channel(shift, x), x, _per_channel(scale, x))
 
     def _over_groups(self, x: Tensor, groups: int) -> Tensor:
         parts = x.reshape(len(x), groups, -1)
@@ -156,12 +166,9 @@ class FreeNorm(nn.Module):
         return ((parts - mean) * torch.rsqrt(var + self.eps)).view(x.shape)
 
     def _over_batch(self, x: Tensor) -> Tensor:
-        if not self.training and self.running_mean is not None and self.running_var is not None:
-            mean, var = self.running_mean, self.running_var
-        else:
-            var, mean = torch.var_mean(x, [0, *range(2, x.ndim)], correction=0)
-            if self.training:
-                self._track_(mean.detach(), var.detach(), x.numel() // x.shape[1])
+        var, mean = torch.var_mean(x, [0, *range(2, x.ndim)], correction=0)
+        if self.training:
+            self._track_(mean.detach(), var.detach(), x.numel() // x.shape[1])
         return (x - _per_channel(mean, x)) * _per_channel(torch.rsqrt(var + self.eps), x)
 
     def _track_(self, mean: Tensor, var: Tensor, n: int) -> None:
