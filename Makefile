@@ -34,8 +34,9 @@ format: setup ## format the code and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-benchmark: setup ## what recording costs, against a bare loop and others
+benchmark: setup ## what recording and sweeps cost, against plain loops and others
 	$(BIN)/python scripts/benchmark.py runner
+	$(BIN)/python scripts/benchmark.py sweep
 
 clean: ## remove the environment and caches, never results
 	rm -rf .venv build dist .pytest_cache .ruff_cache .mypy_cache

@@ -306,8 +306,9 @@ class ProbeSpec(Spec):
     def observe(self, activation: nn.Module, z: Tensor, a: Tensor) -> Tensor | None:
         """What to keep of one layer: `activation` maps z to a, both [N, units] or [N, channels, H, W].
 
-        Called in evaluation mode, without gradients, on parts of the probe batch. Returns [N, ...], small, since
-        the parts are put together; None where the layer does not concern the probe.
+        Called in evaluation mode, without gradients, on parts of the probe batch. Returns [N, ...], or [1, ...] where
+        one value can stand for the part, since the parts are put together; None where the layer does not concern
+        the probe.
         """
         raise NotImplementedError
 

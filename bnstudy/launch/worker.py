@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import platform
@@ -382,9 +383,11 @@ def prepare(settings: Settings, device: torch.device) -> None:
     """Set torch up so that the same command gives the same numbers."""
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    # What inductor compiles is kept for the next command, and nowhere but with the results.
+    # What inductor compiles is kept for the next command, with the results; but for a compiler's header in /tmp.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(settings.cache.absolute() / "compiled"))
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    # Where CUDA's compiler is installed and no GPU is, it says so in each worker.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)

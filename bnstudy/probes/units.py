@@ -23,12 +23,11 @@ class DeadUnits(ProbeSpec):
     def observe(self, activation: nn.Module, z: Tensor, a: Tensor) -> Tensor | None:  # noqa: ARG002
         if not isinstance(activation, nn.ReLU):
             return None
-        return (a != 0).flatten(2).any(2) if a.ndim > 2 else a != 0
+        return a.amax([0, *range(2, a.ndim)]).unsqueeze(0)  # as ReLU's output is 0 or more, its largest value tells
 
     def measure(self, snapshot: Snapshot) -> Mapping[str, Mapping[str, Tensor]]:
         if not snapshot.observed:
             return {}
-        # On a CPU `any` over booleans takes three times as long.
-        dead = {layer: active.view(torch.uint8).amax(0) == 0 for layer, active in snapshot.observed.items()}
+        dead = {layer: largest.amax(0) == 0 for layer, largest in snapshot.observed.items()}
         shares = {layer: units.float().mean() for layer, units in dead.items()}
         return {"dead_share": {"": torch.cat(list(dead.values())).float().mean(), **shares}}
