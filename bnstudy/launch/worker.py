@@ -66,8 +66,8 @@ class StopFlag:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        # What is ignored stays so: under nohup a closed terminal is no reason to stop.
-        heard = [s for s in STOPPING if signal.getsignal(s) is not signal.SIG_IGN]
+        # Under nohup a closed terminal is no reason to stop.
+        heard = [s for s in STOPPING if s != signal.SIGHUP or signal.getsignal(s) is not signal.SIG_IGN]
         old = {s: signal.signal(s, self._set) for s in heard}
         try:
             yield

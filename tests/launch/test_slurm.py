@@ -131,13 +131,13 @@ def test_long_runs_weigh_more_than_short_ones():
 def test_a_job_finds_the_users_own_classes_where_the_command_stood(settings, worker, tmp_path, monkeypatch):
     mine = tmp_path / "mine"
     mine.mkdir()
-    (mine / "my_norms.py").write_text("class MyNorm:\n    pass\n")
+    (mine / "norms_of_a_job.py").write_text("class MyNorm:\n    pass\n")
     monkeypatch.chdir(mine)
     with monkeypatch.context() as here:
         here.syspath_prepend(mine)
-        own = importlib.import_module("my_norms").MyNorm()
+        own = importlib.import_module("norms_of_a_job").MyNorm()
         task = pickle.dumps(ArrayTask.of(settings, [own]))
-        del sys.modules["my_norms"]
+        del sys.modules["norms_of_a_job"]
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p != str(mine)])
     monkeypatch.chdir("/")
     pickle.loads(task)()
