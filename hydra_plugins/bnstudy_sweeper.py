@@ -21,6 +21,9 @@ class BnstudySweeper(Sweeper):
         self.config = config
 
     def sweep(self, arguments: list[str]) -> Any:
+        from bnstudy.launch.starting import get_ready
+
+        get_ready(self.config.hydra.launcher)
         from bnstudy.config import request
         from bnstudy.launch.points import sweep_points
         from bnstudy.launch.sweep import run

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -112,17 +113,17 @@ def await_work(process: subprocess.Popen[bytes], results_dir: Path) -> None:
 
 
 def children(pid: int) -> list[int]:
-    """The worker processes of a command."""
-    found = []
+    """The worker processes of a command: its children, or those of the server that forks them for it."""
+    below: dict[int, list[int]] = {}
+    commands = {}
     for listed in Path("/proc").glob("[0-9]*"):
-        try:
+        with suppress(OSError, IndexError):  # it ended meanwhile
             parent = int((listed / "stat").read_text().rpartition(")")[2].split()[1])
-            is_worker = b"spawn_main" in (listed / "cmdline").read_bytes()
-        except (OSError, IndexError):  # it ended meanwhile
-            continue
-        if parent == pid and is_worker:
-            found.append(int(listed.name))
-    return found
+            commands[int(listed.name)] = (listed / "cmdline").read_bytes()
+            below.setdefault(parent, []).append(int(listed.name))
+    spawned = [child for child in below.get(pid, []) if b"spawn_main" in commands[child]]
+    servers = [child for child in below.get(pid, []) if b"forkserver" in commands[child]]
+    return spawned + [child for server in servers for child in below.get(server, [])]
 
 
 def metrics(results_dir: Path) -> dict[str, bytes]:

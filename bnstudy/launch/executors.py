@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -17,8 +15,8 @@ from typing import Any
 from bnstudy.launch.plan import Datasets, Stack, split
 from bnstudy.launch.progress import Beat, Progress, plural
 from bnstudy.launch.request import Settings
+from bnstudy.launch.starting import STOPPING, context, held_back
 from bnstudy.launch.worker import (
-    STOPPING,
     Failure,
     Interrupted,
     Left,
@@ -142,9 +140,8 @@ class Pool:
     def _start(self) -> None:
         self._started += 1
         name = f"worker {self._started}"
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(target=member_main, args=(self.settings, name, theirs), daemon=True)
+        ours, theirs = context().Pipe()
+        process = context().Process(target=member_main, args=(self.settings, name, theirs), daemon=True)
         with held_back():
             process.start()
         theirs.close()
@@ -228,20 +225,6 @@ class Pool:
             member.process.join(10)
             member.process.kill()
             member.process.join()
-
-
-@contextmanager
-def held_back() -> Iterator[None]:
-    """Signals to stop that come while a process starts wait until it listens to them.
-
-    Without this, Ctrl-C while a worker imports torch would end it with a traceback. The mask is inherited.
-    """
-    resource_tracker.ensure_running()  # multiprocessing starts it with the first process, and unblocks signals then
-    old = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, old)
 
 
 def kind_of(stack: Stack) -> tuple[str, int]:

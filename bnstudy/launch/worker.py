@@ -27,6 +27,7 @@ from bnstudy.files import write_text
 from bnstudy.launch.plan import Datasets, Stack
 from bnstudy.launch.progress import Beat, plural, say
 from bnstudy.launch.request import PlannedRun, Settings
+from bnstudy.launch.starting import STOPPING, set_up
 from bnstudy.leases import Leases
 from bnstudy.spec import ConfigError, RunSpec, to_dict
 from bnstudy.store import Store
@@ -48,9 +49,6 @@ class Interrupted(Exception):  # noqa: N818
         super().__init__(f"Stopped by {signal.Signals(signum).name}; the same command goes on where this one stopped.")
         self.signum = signum
         self.exit_status = 128 + signum
-
-
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 
 
 class StopFlag:
@@ -385,7 +383,7 @@ def prepare(settings: Settings, device: torch.device) -> None:
         torch.set_num_threads(settings.threads)
     # What inductor compiles is kept for the next command, with the results; but for a compiler's header in /tmp.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(settings.cache.absolute() / "compiled"))
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    set_up()
     # Where CUDA's compiler is installed and no GPU is, it says so in each worker.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     if device.type == "cuda":

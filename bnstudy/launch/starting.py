@@ -1,0 +1,58 @@
+"""How worker processes are started: forked from a server that has torch imported already.
+
+Importing torch takes a process two seconds. The server does that once, beside the planning of the sweep, and its
+workers share those pages. It has no threads and never computes, so that forking is safe.
+Nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.context import BaseContext
+from typing import Any
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
+"""Signals that ask a worker to save what it trains and end."""
+
+IMPORTED = ["bnstudy.launch.executors"]
+
+
+def context() -> BaseContext:
+    """The kind of processes that workers are: elsewhere than on Linux forking is not safe."""
+    return multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+
+
+def get_ready(launcher: Mapping[str, Any]) -> None:
+    """Have the server import what workers need, in the background, where a sweep may come to want some."""
+    wanted = launcher.get("executor", "auto") in ("auto", "processes")
+    if sys.platform == "linux" and wanted and len(os.sched_getaffinity(0)) > 1:
+        set_up()
+        multiprocessing.set_forkserver_preload(IMPORTED)
+        with held_back():
+            forkserver.ensure_running()
+
+
+def set_up() -> None:
+    """The environment that torch's compiler reads when it is imported."""
+    # The cores are the workers'.
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Signals to stop that come while a process starts wait until it listens to them.
+
+    Without this, Ctrl-C while it imports torch would end it with a traceback. The mask is inherited.
+    """
+    resource_tracker.ensure_running()  # multiprocessing starts it with the first process, and unblocks signals then
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
