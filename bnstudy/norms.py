@@ -123,7 +123,11 @@ class FreeNorm(nn.Module):
     The names of its parameters and the other buffers are torch's. `eps` and `momentum` are not persistent: they are
     no part of the `state_dict`. A momentum of None is the cumulative average. Statistics are computed in float32 at
     least.
+
+    tracks: whether running statistics move in training.
     """
+
+    tracks = True
 
     eps: Tensor
     running_mean: Tensor | None
@@ -167,7 +171,7 @@ class FreeNorm(nn.Module):
 
     def _over_batch(self, x: Tensor) -> Tensor:
         var, mean = torch.var_mean(x, [0, *range(2, x.ndim)], correction=0)
-        if self.training:
+        if self.training and self.tracks:
             self._track_(mean.detach(), var.detach(), x.numel() // x.shape[1])
         return (x - _per_channel(mean, x)) * _per_channel(torch.rsqrt(var + self.eps), x)
 

@@ -44,6 +44,7 @@ __all__ = [
     "InitSpec",
     "LogSpaced",
     "LogThenRegular",
+    "LossSpec",
     "ModelSpec",
     "NormSpec",
     "OptimSpec",
@@ -246,6 +247,21 @@ class DataSpec(Spec):
 
 
 @dataclass(frozen=True)
+class LossSpec(Spec):
+    """What training minimizes: the mean over the samples of a batch."""
+
+    group: ClassVar[str] = "loss"
+
+    def each(self, out: Tensor, y: Tensor) -> Tensor:
+        """The loss of each sample [N] for the outputs [N, K] and targets: labels [N], or values [N, K]."""
+        raise NotImplementedError
+
+    def mean(self, out: Tensor, y: Tensor) -> Tensor:
+        """The mean over the samples: a scalar."""
+        return self.each(out, y).mean()
+
+
+@dataclass(frozen=True)
 class OptimSpec(Spec):
     """An optimizer, written as elementwise maths on flat tensors so that every engine shares it."""
 
@@ -290,26 +306,48 @@ class ScheduleSpec(Spec):
 class ProbeSpec(Spec):
     """A measurement of one run's state, made at the updates of `when`.
 
-    What it needs it declares: `needs_update = True` for the gradient of the training batch in use and the change of
-    the parameters that follows from it. By having an `observe` it asks to be shown what each activation makes of the
-    probe batch. The engine provides no more than that, and knows no probe by name.
+    What it needs it declares, and finds in the snapshot:
+
+    needs_update: the gradient of the training batch in use and the change of the parameters that follows from it.
+    needs_start: the parameters at update 0.
+    needs_network: the network as functions of its parameters, with the run's batches.
+
+    By having an `observe` it asks to be shown what each activation makes of the probe batch, by having a `remember` to
+    be told at each measurement what it noted at the one before. The engine provides no more than that, and knows no
+    probe by name.
     """
 
     group: ClassVar[str] = "probe"
     needs_update: ClassVar[bool] = False
+    needs_start: ClassVar[bool] = False
+    needs_network: ClassVar[bool] = False
+    statistics: ClassVar[str] = "running"
+    """What norms use while it observes: running statistics, or those of the `batch` they are shown. Before the first
+    update there are no running statistics, and it is those of the batch."""
+
     when: When = field(default_factory=LogThenRegular, kw_only=True)
 
     @property
     def needs_activations(self) -> bool:
         return type(self).observe is not ProbeSpec.observe
 
+    @property
+    def remembers(self) -> bool:
+        return type(self).remember is not ProbeSpec.remember
+
     def observe(self, activation: nn.Module, z: Tensor, a: Tensor) -> Tensor | None:
         """What to keep of one layer: `activation` maps z to a, both [N, units] or [N, channels, H, W].
 
-        Called in evaluation mode, without gradients, on parts of the probe batch. Returns [N, ...], or [1, ...] where
-        one value can stand for the part, since the parts are put together; None where the layer does not concern
-        the probe.
+        Called in evaluation mode, without gradients, on parts of the probe batch of at most 256 samples. Returns
+        [N, ...], or [1, ...] where one value can stand for the part, since the parts are put together; None where the
+        layer does not concern the probe. The outputs of the network come last, under the name of the last weight
+        layer, with an `nn.Identity`.
         """
+        raise NotImplementedError
+
+    def remember(self, snapshot: Snapshot) -> Mapping[str, Tensor]:
+        """What to be given as `snapshot.memory` at the next measurement; called after `measure`, always with the same
+        names and shapes. It is part of the run's checkpoints."""
         raise NotImplementedError
 
     def measure(self, snapshot: Snapshot) -> Mapping[str, Mapping[str, Tensor]]:
@@ -330,6 +368,7 @@ class RunSpec(Spec):
     data: DataSpec
     optim: OptimSpec
     schedule: ScheduleSpec
+    loss: LossSpec
     probe: Mapping[str, ProbeSpec]
     evaluation: Evaluation
     lr: float

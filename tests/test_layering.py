@@ -17,6 +17,7 @@ ORDER = [
     "norms",
     "inits",
     "models",
+    "losses",
     "optim",
     "probes",
     "train",

@@ -102,4 +102,4 @@ class BatchStack:
         x, y = self._train.x.index_select(0, flat), self._train.y.index_select(0, flat)
         if draws_RB is not None:
             x = crop_flip(x, Draws(*(t.flatten() for t in draws_RB)), self._black_C)
-        return x.view(*index_RB.shape, *x.shape[1:]), y.view(index_RB.shape)
+        return x.view(*index_RB.shape, *x.shape[1:]), y.view(*index_RB.shape, *y.shape[1:])

@@ -13,7 +13,7 @@ from bnstudy.data.splits import stratified_order
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Pictures `x` float32 [N, C, H, W], normalized, and their labels `y` int64 [N]."""
+    """Pictures `x` float32 [N, C, H, W], normalized, and their labels `y` int64 [N], or targets float32 [N, K]."""
 
     x: Tensor
     y: Tensor
@@ -29,6 +29,7 @@ class Dataset:
     train, val, test: in a stratified order, so that the first m pictures of each are a stratified sample of it.
     mean, std: per channel, of the training split, where black is 0 and white 1; std 1 for a constant channel.
     checksum: SHA-256 of the decoded pictures and labels before they were split.
+    classes: how many, or how many values a target has.
     """
 
     name: str
@@ -39,6 +40,11 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     checksum: str
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether each picture belongs to a class, so that there is an accuracy."""
+        return not self.train.y.is_floating_point()
 
     @property
     def shape(self) -> tuple[int, int, int]:

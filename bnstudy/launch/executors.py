@@ -12,20 +12,13 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from bnstudy.launch.machine import prepare, resolve_device
 from bnstudy.launch.plan import Datasets, Stack, split
 from bnstudy.launch.progress import Beat, Progress, plural
 from bnstudy.launch.request import Settings
 from bnstudy.launch.starting import STOPPING, context, held_back
-from bnstudy.launch.worker import (
-    Failure,
-    Interrupted,
-    Left,
-    StopFlag,
-    Worker,
-    prepare,
-    resolve_device,
-    see_to_the_rest,
-)
+from bnstudy.launch.stopping import Interrupted, StopFlag
+from bnstudy.launch.worker import Failure, Left, Worker, see_to_the_rest
 from bnstudy.leases import Leases
 from bnstudy.store import Store
 

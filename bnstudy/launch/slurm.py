@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
 
     from bnstudy.launch.plan import Stack
-    from bnstudy.launch.worker import Interrupted
+    from bnstudy.launch.stopping import Interrupted
 
 REQUEUES = 1000
 """How often a job may run out of time. Each time it goes on from its checkpoint, so that nothing is done in vain."""
@@ -57,7 +57,8 @@ class ArrayTask:
         sys.path.extend(path for path in self.paths if path not in sys.path)
         if os.environ.get("SUBMITIT_EXECUTOR") == "local":
             os.setpgid(0, 0)  # away from the terminal's Ctrl-C: the command hears it, and stops its jobs in good order
-        from bnstudy.launch.worker import Interrupted, work
+        from bnstudy.launch.stopping import Interrupted
+        from bnstudy.launch.worker import work
 
         settings, stacks = pickle.loads(self.pickled)
         while True:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
-from multiprocessing.context import BaseContext
+from multiprocessing.context import ForkServerContext, SpawnContext
 from typing import Any
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
@@ -23,9 +23,9 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 IMPORTED = ["bnstudy.launch.executors"]
 
 
-def context() -> BaseContext:
+def context() -> SpawnContext | ForkServerContext:
     """The kind of processes that workers are: elsewhere than on Linux forking is not safe."""
-    return multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+    return ForkServerContext() if sys.platform == "linux" else SpawnContext()
 
 
 def get_ready(launcher: Mapping[str, Any]) -> None:

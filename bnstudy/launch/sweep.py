@@ -15,16 +15,17 @@ from pathlib import Path
 import torch
 
 from bnstudy.launch.executors import in_process, processes
+from bnstudy.launch.machine import resolve_device
 from bnstudy.launch.plan import Datasets, Plan, Stack, check_data, make_plan, make_stacks
 from bnstudy.launch.progress import AboveTheBars, Progress, RunResult, duration, plural, table
 from bnstudy.launch.request import PlannedRun, Request
 from bnstudy.launch.shape import Network, eager_seconds
-from bnstudy.launch.worker import Failure, resolve_device
+from bnstudy.launch.worker import Failure
 from bnstudy.spec import ConfigError, to_dict
 from bnstudy.store import Store
 
-WORTH_PROCESSES = 20.0
-"""Seconds of training from which on starting processes, some three seconds, pays."""
+WORTH_PROCESSES = 6.0
+"""Seconds of training from which on starting processes, a second, pays."""
 
 SAMPLE = 5
 """So many finished runs of a kind tell how long the others take."""

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import os
 import platform
-import signal
-import subprocess
-import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,12 +17,13 @@ import torch
 import bnstudy
 from bnstudy.data import Dataset
 from bnstudy.files import write_text
+from bnstudy.launch.machine import device_name, git_commit, prepare, resolve_device
 from bnstudy.launch.plan import Datasets, Stack
 from bnstudy.launch.progress import Beat, plural, say
 from bnstudy.launch.request import PlannedRun, Settings
-from bnstudy.launch.starting import STOPPING, set_up
+from bnstudy.launch.stopping import Interrupted, StopFlag
 from bnstudy.leases import Leases
-from bnstudy.spec import ConfigError, RunSpec, to_dict
+from bnstudy.spec import RunSpec, to_dict
 from bnstudy.store import Store
 from bnstudy.train import checkpoint
 from bnstudy.train.compiled import Program
@@ -40,50 +34,6 @@ from bnstudy.train.state import Outcome
 
 WAIT_SECONDS = 1.0
 """Between two looks at what other commands are training."""
-
-
-class Interrupted(Exception):  # noqa: N818
-    """A signal asked to stop; what was in training is saved. The exit status is the shells' for that signal."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(f"Stopped by {signal.Signals(signum).name}; the same command goes on where this one stopped.")
-        self.signum = signum
-        self.exit_status = 128 + signum
-
-
-class StopFlag:
-    """Set by SIGINT, SIGTERM, SIGHUP (a closed terminal) or SIGUSR2. A second signal stops at once, without saving."""
-
-    signum: int | None = None
-
-    def __init__(self, sentence: str = "Stopping: saving what is in training (once more to stop at once).") -> None:
-        self.sentence = sentence
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        # Under nohup a closed terminal is no reason to stop.
-        heard = [s for s in STOPPING if s != signal.SIGHUP or signal.getsignal(s) is not signal.SIG_IGN]
-        old = {s: signal.signal(s, self._set) for s in heard}
-        try:
-            yield
-        finally:
-            for s, handler in old.items():
-                signal.signal(s, handler)
-
-    def _set(self, signum: int, frame: Any) -> None:  # noqa: ARG002
-        if self.signum is not None:
-            raise SystemExit(128 + signum)
-        self.signum = signum
-        if self.sentence:
-            say(self.sentence)
-
-    def check(self) -> None:
-        """Raises Interrupted where a signal has come."""
-        if self.signum is not None:
-            raise Interrupted(self.signum)
 
 
 @dataclass(frozen=True)
@@ -307,6 +257,7 @@ class Worker:
             "device": device_name(engine.device),
             "threads": torch.get_num_threads(),
             "seconds": outcome.seconds,
+            "probe_seconds": outcome.probe_seconds,
             "versions": {
                 "bnstudy": bnstudy.__version__,
                 "python": platform.python_version(),
@@ -365,33 +316,6 @@ def say_text(told: Any) -> None:
         say(told)
 
 
-def resolve_device(settings: Settings) -> torch.device:
-    """Raises ConfigError for CUDA where there is none."""
-    count = torch.cuda.device_count()
-    if settings.device == "auto":
-        return torch.device("cuda" if count else "cpu")
-    device = torch.device(settings.device)
-    if device.type == "cuda" and (device.index or 0) >= count:
-        there = "no CUDA device is found" if count == 0 else f"only {count} CUDA device(s) are found"
-        raise ConfigError(f"device={settings.device} is not allowed: {there}; use device=auto or device=cpu.")
-    return device
-
-
-def prepare(settings: Settings, device: torch.device) -> None:
-    """Set torch up so that the same command gives the same numbers."""
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
-    # What inductor compiles is kept for the next command, with the results; but for a compiler's header in /tmp.
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(settings.cache.absolute() / "compiled"))
-    set_up()
-    # Where CUDA's compiler is installed and no GPU is, it says so in each worker.
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    if device.type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.backends.cudnn.benchmark = False
-
-
 def is_out_of_memory(failure: Exception) -> bool:
     # A CPU allocation that fails is a RuntimeError of torch's.
     kinds = isinstance(failure, MemoryError | torch.OutOfMemoryError)
@@ -412,22 +336,3 @@ def in_a_line(failure: Exception) -> str:
 def finite(values: dict[str, float]) -> dict[str, float | None]:
     """JSON has no NaN: what is not a finite number is null."""
     return {key: value if math.isfinite(value) else None for key, value in values.items()}
-
-
-def device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-
-
-@cache
-def git_commit() -> str | None:
-    """The commit of the checkout that the package runs from, with "+" if it has changes; None when installed."""
-    root = Path(__file__).parents[2]
-    if not (root / ".git").exists():
-        return None
-    git = ["git", "-C", str(root)]
-    try:
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changes = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return head + ("+" if changes.stdout.strip() else "")

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from bnstudy.probes.network import Network
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -19,6 +21,9 @@ class Snapshot:
     update: the change of the parameters by the update with that gradient, by parameter name.
     layers: name of each weight layer, in order of depth, and of its weight parameter.
     observed: what the probe's own `observe` kept of the probe batch, [N, ...] by layer, in order of depth.
+    start: the parameters at update 0, by name.
+    memory: what the probe's own `remember` gave at its last measurement; empty at the first.
+    network: the network as functions of its parameters, with the run's batches.
     """
 
     params: Mapping[str, Tensor]
@@ -26,3 +31,6 @@ class Snapshot:
     grads: Mapping[str, Tensor] = field(default_factory=dict)
     update: Mapping[str, Tensor] = field(default_factory=dict)
     observed: Mapping[str, Tensor] = field(default_factory=dict)
+    start: Mapping[str, Tensor] = field(default_factory=dict)
+    memory: Mapping[str, Tensor] = field(default_factory=dict)
+    network: Network | None = None

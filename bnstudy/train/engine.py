@@ -6,18 +6,24 @@ import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bnstudy.data import Dataset
+from bnstudy.probes import Snapshot
+from bnstudy.probes.network import Mode, Network, still
 from bnstudy.spec import ProbeSpec, RunSpec
 from bnstudy.train.record import Record
-from bnstudy.train.state import CHANCE_MARGIN, Outcome, Stopwatch
+from bnstudy.train.state import CHANCE_MARGIN, Outcome, Stopwatch, layer_weights
 
 Done = Callable[[RunSpec, Outcome], None]
 Tensors = list[Tensor]
+
+Probed = tuple[Mapping[str, Mapping[str, Tensor]], dict[str, Tensor]]
+"""What was measured of each run, by metric and layer, and what the probe notes."""
 
 
 class Engine:
@@ -28,12 +34,18 @@ class Engine:
 
     An engine says how an update is made (`_update`), how the networks are evaluated and probed, and how runs leave;
     its parameters are `params`, pieces that the optimizer treats alike, with `slots` to go with each.
+
+    start: the parameters at update 0, if a probe needs them.
+    memory: what probes have noted of the runs, by probe.
+    probe_seconds: what each probe has taken of a run's time.
     """
 
     beat_seconds = 0.5
     name = ""
 
+    model: nn.Module
     params: Tensors
+    start: Tensors
     slots: list[dict[str, Tensor]]
 
     def __init__(self, specs: Sequence[RunSpec], dataset: Dataset, device: torch.device) -> None:
@@ -45,6 +57,9 @@ class Engine:
         self.record = Record(self.total, len(specs), device)
         self.watch = Stopwatch(device, len(specs))
         self.step = 0
+        self.start = []
+        self.memory: dict[str, dict[str, Tensor]] = {}
+        self.probe_seconds = dict.fromkeys(first.probe, 0.0)
         self._evaluations = frozenset(first.evaluation.when.updates(self.total))
         self._probes = {name: frozenset(probe.when.updates(self.total)) for name, probe in first.probe.items()}
         self._due = sorted(self._evaluations.union(*self._probes.values()))
@@ -60,16 +75,21 @@ class Engine:
         self.record.losses[self.step] = self._update()[0]
         self.step += 1
 
-    def _evaluated(self, split: str, pictures: int | None) -> tuple[Tensor, Tensor]:
-        """Mean loss (nats) and accuracy (share) of each run on the first `pictures` of a split: [R] each."""
+    def _evaluated(self, split: str, pictures: int | None) -> Mapping[str, Tensor]:
+        """Mean loss and, where there are labels, accuracy (share) of each run on the first `pictures` of a split:
+        [R] each."""
         raise NotImplementedError
 
-    def _observed(self, probes: Mapping[str, ProbeSpec]) -> Mapping[str, Mapping[str, Tensor]]:
+    def _observed(self, probes: Mapping[str, ProbeSpec], mode: Mode) -> Mapping[str, Mapping[str, Tensor]]:
         """What each probe keeps of each layer when the networks see their probe batch: by probe, by layer."""
         raise NotImplementedError
 
-    def _probed(self, probe: ProbeSpec, seen: Mapping[str, Any]) -> Mapping[str, Mapping[str, Tensor]]:
-        """What a probe makes of `seen`, the tensors of its snapshot, for each run: [R] by metric and layer."""
+    def _inputs_of_network(self) -> dict[str, Any]:
+        """What a `Network` needs of each run: its present buffers, next batch, probe batch and learning rate."""
+        raise NotImplementedError
+
+    def _probed(self, probe: ProbeSpec, seen: Mapping[str, Any]) -> Probed:
+        """What a probe makes of `seen`, the tensors of its snapshot, for each run."""
         raise NotImplementedError
 
     def _named(self, pieces: Tensors) -> dict[str, Tensor]:
@@ -163,41 +183,83 @@ class Engine:
     def _evaluate(self) -> None:
         pictures = None if self.step == self.total else self.specs[0].evaluation.pictures
         for split in ("val", "test"):
-            loss, accuracy = self._evaluated(split, pictures)
-            self.record.add(self.step, split, "loss", {"": loss})
-            self.record.add(self.step, split, "accuracy", {"": accuracy})
+            for metric, values in self._evaluated(split, pictures).items():
+                self.record.add(self.step, split, metric, {"": values})
         self.record.add(self.step, "", "lr", {"": self._lr()})
 
     def _probe(self, probes: Mapping[str, ProbeSpec]) -> None:
         step = self.step
-        with self.watch("probes"):
-            tapping = {name: probe for name, probe in probes.items() if probe.needs_activations}
-            observed = self._observed(tapping) if tapping else {}
+        self._still.train()  # it has to be made outside of vmap
+        observed = self._all_observed(probes)
         with self.watch("training"):
-            seen = self._watched_update(any(probe.needs_update for probe in probes.values()))
-        with self.watch("probes"):
-            for name, probe in probes.items():
-                measured = self._probed(probe, {**seen, "observed": observed.get(name, {})})
+            seen = self._watched_update(probes)
+        for name, probe in probes.items():
+            with self._costs(name):
+                own = {"observed": observed.get(name, {}), "memory": self.memory.get(name, {})}
+                measured, self.memory[name] = self._probed(probe, {**seen, **own})
                 for metric, by_layer in measured.items():
                     self.record.add(step, "", metric, by_layer)
 
-    def _watched_update(self, wanted: bool) -> dict[str, dict[str, Tensor]]:
+    def _all_observed(self, probes: Mapping[str, ProbeSpec]) -> dict[str, Mapping[str, Tensor]]:
+        """What each probe keeps of each layer; those that want the same mode are shown the same pass."""
+        by_mode: dict[Mode, dict[str, ProbeSpec]] = {}
+        for name, probe in probes.items():
+            if probe.needs_activations:
+                mode: Mode = "batch" if self.step == 0 or probe.statistics == "batch" else "running"
+                by_mode.setdefault(mode, {})[name] = probe
+        seen: dict[str, Mapping[str, Tensor]] = {}
+        for mode, together in by_mode.items():
+            with self._costs(*together):
+                seen |= self._observed(together, mode)
+        return seen
+
+    @contextmanager
+    def _costs(self, *names: str) -> Iterator[None]:
+        """What is done inside is done for these probes."""
+        before = self.watch.seconds["probes"]
+        with self.watch("probes"):
+            yield
+        for name in names:
+            self.probe_seconds[name] += (self.watch.seconds["probes"] - before) / len(names)
+
+    def _watched_update(self, probes: Mapping[str, ProbeSpec]) -> dict[str, Any]:
         """Make the next update, keeping what it was made from. After the last step it is made only for the probes
         that want it, and undone."""
         before = [piece.clone() for piece in self.params]
-        seen = {"params": self._named(before)}
+        seen: dict[str, Any] = {"params": self._named(before)}
+        if any(probe.needs_start for probe in probes.values()):
+            seen["start"] = self._named(self.start)
+        if any(probe.needs_network for probe in probes.values()):
+            seen["inputs"] = self._inputs_of_network()
         if self.step < self.total:
             losses, grads = self._update()
             change = [after - was for after, was in zip(self.params, before, strict=True)]
             self.record.losses[self.step] = losses
             self.step += 1
-        elif wanted:
+        elif any(probe.needs_update for probe in probes.values()):
             with self._undone():
                 _, grads = self._update()
                 change = [after - was for after, was in zip(self.params, before, strict=True)]
         else:
             return seen
         return {**seen, "grads": self._named(grads), "update": self._named(change)}
+
+    def _use(self, probe: ProbeSpec, seen: Mapping[str, Any]) -> Probed:
+        """Have a probe measure one run, and note what it will want to know."""
+        of_run = {key: value for key, value in seen.items() if key != "inputs"}
+        if probe.needs_network:
+            of_run["network"] = Network(self._still, self.specs[0].loss, self.dataset, **seen["inputs"])
+        snapshot = Snapshot(**of_run, layers=self._layers)
+        measured = {metric: dict(by_layer) for metric, by_layer in probe.measure(snapshot).items()}
+        return measured, dict(probe.remember(snapshot)) if probe.remembers else {}
+
+    @cached_property
+    def _still(self) -> nn.Module:
+        return still(self.model)
+
+    @cached_property
+    def _layers(self) -> dict[str, str]:
+        return layer_weights(self.model)
 
     @contextmanager
     def _undone(self) -> Iterator[None]:
@@ -213,9 +275,9 @@ class Engine:
         until = self.total if bad is None else bad[0]
         record = self.record
         accuracies = record.series(run, "val", "accuracy", until)
-        if bad is None and accuracies[-1][1] < 1 / self.dataset.classes + CHANCE_MARGIN:
+        if bad is None and accuracies and accuracies[-1][1] < 1 / self.dataset.classes + CHANCE_MARGIN:
             bad = self.total, "final validation accuracy below chance + 5 points"
-        best_step, best = max(accuracies, key=lambda row: row[1]) if accuracies else (0, math.nan)
+        best_step, best = max(accuracies, key=lambda row: row[1]) if accuracies else (until, math.nan)
         tests = dict(record.series(run, "test", "accuracy", until))
         # Contiguous, since the mean of a column is summed in another order.
         last_epoch = record.losses[max(0, until - self.steps_per_epoch) : until + 1, run].contiguous()
@@ -231,19 +293,29 @@ class Engine:
             },
             best={"val_accuracy": best, "step": best_step, "test_accuracy": tests.get(best_step, math.nan)},
             seconds={**self.watch.seconds, "total": sum(self.watch.seconds.values())},
+            probe_seconds=dict(self.probe_seconds),
         )
 
     # ------------------------------------------------------------------------------------------------ resume
 
-    def _state(self, run: int, params: Tensor, slots: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> Any:
+    def _state(
+        self,
+        run: int,
+        params: Tensor,
+        slots: Mapping[str, Tensor],
+        buffers: Mapping[str, Tensor],
+        memory: Mapping[str, Mapping[str, Tensor]],
+    ) -> dict[str, Any]:
         """A run's state in the form that all engines share: `params` and `slots` flat [P], the buffers by name."""
         return {
             "step": self.step,
             "params": params,
             "slots": dict(slots),
             "buffers": dict(buffers),
+            "memory": {probe: dict(noted) for probe, noted in memory.items()},
             "record": self.record.state(run),
             "seconds": dict(self.watch.seconds),
+            "probe_seconds": dict(self.probe_seconds),
         }
 
     def _load(self, states: Sequence[Mapping[str, Any]]) -> None:
@@ -251,3 +323,4 @@ class Engine:
         self.step = states[0]["step"]
         self.record.load([state["record"] for state in states])
         self.watch.seconds.update(states[0]["seconds"])
+        self.probe_seconds.update(states[0]["probe_seconds"])

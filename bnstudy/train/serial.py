@@ -6,14 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from bnstudy.data import BatchStream, Dataset
-from bnstudy.probes import Snapshot
+from bnstudy.probes.network import Mode
 from bnstudy.spec import ProbeSpec, RunSpec
-from bnstudy.train.engine import Engine, Tensors
-from bnstudy.train.state import build_model, evaluate, flatten_, layer_weights, observe, probe_choice, views
+from bnstudy.train.engine import Engine, Probed, Tensors
+from bnstudy.train.state import build_model, evaluate, flatten_, in_parts, joined, observe, probe_choice, views
 
 
 class SerialRun(Engine):
@@ -30,12 +29,14 @@ class SerialRun(Engine):
         self.params = [flatten_(self.model)]
         self.slots = [{name: torch.zeros_like(self.params[0]) for name in spec.optim.slots()}]
         self._parameters = list(self.model.parameters())
-        self._layers = layer_weights(self.model)
-        self._probe_x = dataset.train.x[probe_choice(spec.seed, dataset)]
+        if any(probe.needs_start for probe in spec.probe.values()):
+            self.start = [self.params[0].clone()]
+        self._probe_index = probe_choice(spec.seed, dataset)
+        self._probe_x = dataset.train.x[self._probe_index]
         self._loss = self._compiled_loss() if compiled else self._plain_loss
 
     def _plain_loss(self, x: Tensor, y: Tensor) -> Tensor:
-        return F.cross_entropy(self.model(x), y)
+        return self.spec.loss.mean(self.model(x), y)
 
     def _compiled_loss(self) -> Callable[[Tensor, Tensor], Tensor]:
         # Dynamo keeps a few compilations of one function and then falls back to eager without a word.
@@ -59,14 +60,23 @@ class SerialRun(Engine):
     def _lr(self) -> Tensor:
         return torch.tensor([self._rate()], device=self.device)
 
-    def _evaluated(self, split: str, pictures: int | None) -> tuple[Tensor, Tensor]:
-        return evaluate(self.model, getattr(self.dataset, split), pictures)
+    def _evaluated(self, split: str, pictures: int | None) -> Mapping[str, Tensor]:
+        return evaluate(self.model, getattr(self.dataset, split), self.spec.loss, pictures)
 
-    def _observed(self, probes: Mapping[str, ProbeSpec]) -> Mapping[str, Mapping[str, Tensor]]:
-        return observe(self.model, probes, self._probe_x)
+    def _observed(self, probes: Mapping[str, ProbeSpec], mode: Mode) -> Mapping[str, Mapping[str, Tensor]]:
+        params, buffers = self._named(self.params), self._buffers()
+        return joined([observe(self._still, params, buffers, probes, x, mode) for x in in_parts(self._probe_x)])
 
-    def _probed(self, probe: ProbeSpec, seen: Mapping[str, Any]) -> Mapping[str, Mapping[str, Tensor]]:
-        return probe.measure(Snapshot(**seen, layers=self._layers))
+    def _inputs_of_network(self) -> dict[str, Any]:
+        return {
+            "buffers": {name: b.clone() for name, b in self._buffers().items()},
+            "batch": self.batches(self.step),
+            "probe_index": self._probe_index,
+            "lr": self._lr()[0],
+        }
+
+    def _probed(self, probe: ProbeSpec, seen: Mapping[str, Any]) -> Probed:
+        return self._use(probe, seen)
 
     def _named(self, pieces: Tensors) -> dict[str, Tensor]:
         names = [name for name, _ in self.model.named_parameters()]
@@ -79,7 +89,7 @@ class SerialRun(Engine):
         """There is one run, and it stays."""
 
     def state(self, run: int = 0) -> dict[str, Any]:
-        return self._state(run, self.params[0], self.slots[0], self._buffers())
+        return self._state(run, self.params[0], self.slots[0], self._buffers(), self.memory)
 
     def load(self, states: Sequence[dict[str, Any]]) -> None:
         [state] = states
@@ -88,4 +98,5 @@ class SerialRun(Engine):
             slot.copy_(state["slots"][name])
         for name, buffer in self._buffers().items():
             buffer.copy_(state["buffers"][name])
+        self.memory = state["memory"]
         self._load(states)

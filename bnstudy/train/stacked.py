@@ -8,21 +8,20 @@ matrix in another way: so a run's numbers do not depend on which others it is tr
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from bnstudy.data import BatchStack, Dataset
 from bnstudy.norms import free_numbers, write_out
-from bnstudy.probes import Snapshot
+from bnstudy.probes.network import Mode
 from bnstudy.spec import OptimSpec, ProbeSpec, RunSpec, numbers_per_run
 from bnstudy.train.compiled import Program
-from bnstudy.train.engine import Engine, Tensors
-from bnstudy.train.state import build_model, in_parts, joined, layer_weights, probe_choice, tapped
+from bnstudy.train.engine import Engine, Probed, Tensors
+from bnstudy.train.state import build_model, in_parts, joined, mean_scores, observe, probe_choice, score
 
 SMALLEST = 2
 """Rows of a stack."""
@@ -68,6 +67,8 @@ class StackedRun(Engine):
         self._shapes = {name: p.shape for name, p in self.model.named_parameters()}
         params = [[p.detach().flatten() for p in model.parameters()] for model in models]
         self.params = [self._stacked(piece) for piece in zip(*params, strict=True)]
+        if any(probe.needs_start for probe in self._first.probe.values()):
+            self.start = [piece.clone() for piece in self.params]
         self.slots = [{name: torch.zeros_like(p) for name in self._first.optim.slots()} for p in self.params]
         buffers = [dict(model.named_buffers()) for model in models]
         self._buffer = {name: self._stacked([own[name] for own in buffers]) for name in buffers[0]}
@@ -81,7 +82,6 @@ class StackedRun(Engine):
         self._batches = BatchStack(
             dataset, self._first.data.augment, self._first.batch_size, [seeds[r] for r in self._rows]
         )
-        self._layers = layer_weights(self.model)
         self._probe_index = self._stacked([probe_choice(seed, dataset) for seed in seeds])
 
     def _filled(self, runs: Sequence[int]) -> list[int]:
@@ -146,8 +146,8 @@ class StackedRun(Engine):
         """One run's loss."""
         if self._first.precision == "bf16":
             with torch.autocast(self.device.type, torch.bfloat16):
-                return F.cross_entropy(functional_call(self.model, (params, buffers), (x,)), y)
-        return F.cross_entropy(functional_call(self.model, (params, buffers), (x,)), y)
+                return self._first.loss.mean(functional_call(self.model, (params, buffers), (x,)), y)
+        return self._first.loss.mean(functional_call(self.model, (params, buffers), (x,)), y)
 
     def _shaped(self, pieces: Tensors) -> dict[str, Tensor]:
         """Pieces [rows, p] by name, shaped as the parameters."""
@@ -164,52 +164,44 @@ class StackedRun(Engine):
         return max(SMALLEST, len(self.specs))
 
     @torch.no_grad()
-    def _evaluated(self, split: str, pictures: int | None) -> tuple[Tensor, Tensor]:
+    def _evaluated(self, split: str, pictures: int | None) -> Mapping[str, Tensor]:
+        def one(params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor) -> dict[str, Tensor]:
+            return score(functional_call(self.model, (params, buffers), (x,)), y, self._first.loss)
+
         chosen = getattr(self.dataset, split)
         xs, ys = in_parts(chosen.x[:pictures]), in_parts(chosen.y[:pictures])
-        loss, correct = torch.zeros(2, self._looked_at(), device=self.device)
-        forward = self._in_evaluation(lambda params, buffers, x: functional_call(self.model, (params, buffers), (x,)))
-        for x, y in zip(xs, ys, strict=True):
-            logits = forward(x, None)
-            # With the classes in rows of their own: torch takes seven times as long over many short rows.
-            log_p = logits.mT.contiguous().log_softmax(1)
-            loss += F.nll_loss(log_p, y.expand(len(logits), -1), reduction="none").sum(1)
-            correct += (logits.argmax(2) == y).sum(1)
-        n, runs = sum(map(len, ys)), len(self.specs)
-        return loss[:runs] / n, correct[:runs] / n
+        state = self._state_looked_at()
+        self.model.eval()
+        scores = [vmap(one, in_dims=(0, 0, None, None))(*state, x, y) for x, y in zip(xs, ys, strict=True)]
+        self.model.train()
+        return first_rows(mean_scores(scores, sum(map(len, ys))), len(self.specs))
 
     @torch.no_grad()
-    def _observed(self, probes: Mapping[str, ProbeSpec]) -> Mapping[str, Mapping[str, Tensor]]:
+    def _observed(self, probes: Mapping[str, ProbeSpec], mode: Mode) -> Mapping[str, Mapping[str, Tensor]]:
         def one(params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> dict[str, dict[str, Tensor]]:
-            with tapped(self.model, probes) as seen:
-                functional_call(self.model, (params, buffers), (x,))
-            return seen
+            return observe(self._still, params, buffers, probes, x, mode)
 
-        forward = self._in_evaluation(one)
-        chosen = self._probe_index[: self._looked_at()]
+        chosen, state = self._probe_index[: self._looked_at()], self._state_looked_at()
         parts = chosen.tensor_split(len(in_parts(chosen[0])), 1)
-        return joined([forward(self.dataset.train.x[part], 0) for part in parts], 1)
+        return joined([vmap(one)(*state, self.dataset.train.x[part]) for part in parts], 1)
 
-    def _in_evaluation(self, one: Callable[..., Any]) -> Callable[[Tensor, int | None], Any]:
-        """`one(params, buffers, x)` of the rows looked at in evaluation mode, as a function of x [N, ...], or
-        [rows, N, ...] with 0 as its dimension of the rows."""
-        params, buffers = (first_rows(t, self._looked_at()) for t in (self._shaped(self.params), self._buffer))
+    def _state_looked_at(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Parameters and buffers of the rows looked at, by name."""
+        return first_rows(self._shaped(self.params), self._looked_at()), first_rows(self._buffer, self._looked_at())
 
-        def forward(x: Tensor, dim: int | None) -> Any:
-            self.model.eval()
-            out = vmap(one, in_dims=(0, 0, dim))(params, buffers, x)
-            self.model.train()
-            return out
+    def _inputs_of_network(self) -> dict[str, Any]:
+        *_, x, y = self._inputs()
+        return {
+            "buffers": {name: b.clone() for name, b in self._buffer.items()},
+            "batch": (x, y),
+            "probe_index": self._probe_index,
+            "lr": self._rates[self.step, :, 0],
+        }
 
-        return forward
-
-    def _probed(self, probe: ProbeSpec, seen: Mapping[str, Any]) -> Mapping[str, Mapping[str, Tensor]]:
-        def one(seen: Mapping[str, Any]) -> Any:
-            measured = probe.measure(Snapshot(**seen, layers=self._layers))
-            return {metric: dict(by_layer) for metric, by_layer in measured.items()}
-
+    def _probed(self, probe: ProbeSpec, seen: Mapping[str, Any]) -> Probed:
         rows = first_rows(seen, self._looked_at())
-        return first_rows(vmap(one)({key: value for key, value in rows.items() if value}), len(self.specs))
+        measured, memory = vmap(lambda of_run: self._use(probe, of_run))({k: v for k, v in rows.items() if v})
+        return first_rows(measured, len(self.specs)), memory
 
     def _named(self, pieces: Tensors) -> dict[str, Tensor]:
         return self._shaped(pieces)
@@ -222,6 +214,9 @@ class StackedRun(Engine):
     def _keep(self, runs: Sequence[int]) -> None:
         rows = self._filled(runs)
         self.params = [piece[rows] for piece in self.params]
+        self.start = [piece[rows] for piece in self.start]
+        noted = rows[: max(SMALLEST, len(runs))]
+        self.memory = {probe: {k: t[noted] for k, t in own.items()} for probe, own in self.memory.items()}
         self.slots = [{name: slot[rows] for name, slot in own.items()} for own in self.slots]
         self._buffer = {name: buffer[rows] for name, buffer in self._buffer.items()}
         self._numbers = {name: number[rows] for name, number in self._numbers.items()}
@@ -232,7 +227,8 @@ class StackedRun(Engine):
     def state(self, run: int = 0) -> dict[str, Any]:
         slots = {name: torch.cat([own[name][run] for own in self.slots]) for name in self.slots[0]}
         buffers = {name: buffer[run].clone() for name, buffer in self._buffer.items()}
-        return self._state(run, torch.cat([piece[run] for piece in self.params]), slots, buffers)
+        memory = {probe: {k: t[run].clone() for k, t in own.items()} for probe, own in self.memory.items()}
+        return self._state(run, torch.cat([piece[run] for piece in self.params]), slots, buffers, memory)
 
     def load(self, states: Sequence[dict[str, Any]]) -> None:
         sizes = [piece.shape[1] for piece in self.params]
@@ -246,6 +242,9 @@ class StackedRun(Engine):
         for name, buffer in self._buffer.items():
             if all(name in s["buffers"] for s in in_rows):  # eps and the like are only there where they are free
                 buffer.copy_(torch.stack([s["buffers"][name] for s in in_rows]))
+        looked_at = in_rows[: self._looked_at()]
+        for probe, own in looked_at[0]["memory"].items():
+            self.memory[probe] = {k: torch.stack([s["memory"][probe][k] for s in looked_at]) for k in own}
         self._load(states)
 
 
@@ -256,7 +255,9 @@ def mixes_runs(model: nn.Module) -> bool:
 
 
 def first_rows(tensors: Any, rows: int) -> Any:
-    """A tensor, or nested mappings of tensors, cut to the first rows."""
+    """A tensor, or nested mappings and tuples of tensors, cut to the first rows."""
+    if isinstance(tensors, tuple):
+        return tuple(first_rows(inner, rows) for inner in tensors)
     if isinstance(tensors, Mapping):
         return {key: first_rows(value, rows) for key, value in tensors.items()}
     return tensors[:rows]

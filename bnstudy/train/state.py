@@ -5,17 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from bnstudy.data import Dataset, Split
 from bnstudy.models.layers import activations, initialize, weight_layers
+from bnstudy.probes.network import Mode, Params, mode_of
 from bnstudy.rng import stream
-from bnstudy.spec import ProbeSpec, RunSpec
+from bnstudy.spec import LossSpec, ProbeSpec, RunSpec
 
 EVALUATION_BATCH = 256
 """Larger ones fall out of the cache: a ResNet on a CPU then takes twice as long."""
@@ -26,7 +27,10 @@ CHANCE_MARGIN = 0.05
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to; `until` is the last step that counts."""
+    """What a run came to.
+
+    seconds, probe_seconds: by purpose, and by probe.
+    """
 
     status: str
     diverged_step: int | None
@@ -36,6 +40,7 @@ class Outcome:
     final: dict[str, float]
     best: dict[str, float]
     seconds: dict[str, float]
+    probe_seconds: dict[str, float] = field(default_factory=dict)
 
 
 def build_model(spec: RunSpec, dataset: Dataset) -> nn.Module:
@@ -67,18 +72,25 @@ def layer_weights(model: nn.Module) -> dict[str, str]:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, split: Split, pictures: int | None = None) -> tuple[Tensor, Tensor]:
-    """Mean cross-entropy (nats) and accuracy (share) of the first `pictures` in evaluation mode: scalar tensors."""
+def evaluate(model: nn.Module, split: Split, loss: LossSpec, pictures: int | None = None) -> dict[str, Tensor]:
+    """Mean `loss` and, where there are labels, `accuracy` (share) of the first `pictures` in evaluation mode: scalar
+    tensors."""
     model.eval()
-    loss = torch.zeros((), device=split.y.device)
-    correct = torch.zeros((), device=split.y.device)
     chosen_x, chosen_y = split.x[:pictures], split.y[:pictures]
-    for x, y in zip(in_parts(chosen_x), in_parts(chosen_y), strict=True):
-        logits = model(x)
-        loss += F.cross_entropy(logits, y, reduction="sum")
-        correct += (logits.argmax(1) == y).sum()
+    outs = zip(in_parts(chosen_x), in_parts(chosen_y), strict=True)
+    scores = [score(model(x), y, loss) for x, y in outs]
     model.train()
-    return loss / len(chosen_y), correct / len(chosen_y)
+    return mean_scores(scores, len(chosen_y))
+
+
+def score(out: Tensor, y: Tensor, loss: LossSpec) -> dict[str, Tensor]:
+    """Sums over the samples of the loss and, where there are labels, of the right answers."""
+    total = {"loss": loss.each(out, y).sum()}
+    return total if y.is_floating_point() else {**total, "accuracy": (out.argmax(1) == y).sum()}
+
+
+def mean_scores(parts: Sequence[Mapping[str, Tensor]], samples: int) -> dict[str, Tensor]:
+    return {name: torch.stack([part[name] for part in parts]).sum(0) / samples for name in parts[0]}
 
 
 def in_parts(x: Tensor) -> tuple[Tensor, ...]:
@@ -95,16 +107,18 @@ def probe_choice(seed: int, dataset: Dataset) -> Tensor:
 
 
 @torch.no_grad()
-def observe(model: nn.Module, probes: Mapping[str, ProbeSpec], x: Tensor) -> dict[str, dict[str, Tensor]]:
-    """What each probe keeps of each layer when the network sees x in evaluation mode: by probe, by layer."""
-    model.eval()
-    parts = []
-    for part in in_parts(x):
-        with tapped(model, probes) as seen:
-            model(part)
-        parts.append(seen)
-    model.train()
-    return joined(parts)
+def observe(
+    model: nn.Module, params: Params, buffers: Params, probes: Mapping[str, ProbeSpec], x: Tensor, mode: Mode
+) -> dict[str, dict[str, Tensor]]:
+    """What each probe keeps of each layer when the network, a `still` one, sees x: by probe, by layer."""
+    with mode_of(model, mode), tapped(model, probes) as seen:
+        out = functional_call(model, (dict(params), dict(buffers)), (x,))
+    last = list(weight_layers(model))[-1]
+    for name, probe in probes.items():
+        kept = probe.observe(nn.Identity(), out, out)
+        if kept is not None:
+            seen[name][last] = kept
+    return seen
 
 
 @contextmanager

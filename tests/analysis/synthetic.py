@@ -76,7 +76,7 @@ class Run:
             "data": DATA.get(self.data, {**DATA["Digits"], "name": self.data}),
             "optim": {"_target_": "bnstudy.optim.SGD", "momentum": 0.9, "nesterov": False, "weight_decay": 0.0},
             "schedule": {"_target_": "bnstudy.optim.Constant", "warmup": 0},
-            "probe": {self.probed: {"_target_": "bnstudy.probes.sizes.Gradients"}},
+            "probe": {self.probed: {"_target_": "bnstudy.probes.gradients.Gradients"}},
             "evaluation": {"_target_": "bnstudy.spec.LogThenRegular", "early": 10, "regular": 20},
             "lr": self.lr, "batch_size": self.batch_size, "seed": self.seed, "epochs": None, "steps": self.total,
             "precision": "fp32",

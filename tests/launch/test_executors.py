@@ -20,7 +20,7 @@ from bnstudy.launch.plan import Stack
 from bnstudy.launch.progress import Progress
 from bnstudy.launch.request import PlannedRun, Settings
 from bnstudy.launch.shape import Shape
-from bnstudy.launch.worker import StopFlag
+from bnstudy.launch.stopping import StopFlag
 from scripts.kill_test import children, left_over, metrics, start
 from tests.conftest import spec_of
 

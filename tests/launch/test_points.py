@@ -53,7 +53,7 @@ def test_interpolations_are_resolved_after_plain_values(points):
 
 
 def test_added_and_deleted_keys_are_composed_by_hydra(points):
-    (point,) = points("+probe.mine={_target_: bnstudy.probes.sizes.GradientNorm}", "~probe.dead_units", "steps=5")
+    (point,) = points("+probe.mine={_target_: bnstudy.probes.gradients.GradientNorm}", "~probe.dead_units", "steps=5")
     assert "mine" in point.config["probe"]
     assert "dead_units" not in point.config["probe"]
 

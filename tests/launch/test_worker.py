@@ -19,7 +19,8 @@ from bnstudy.launch.plan import Datasets, Stack
 from bnstudy.launch.progress import Beat
 from bnstudy.launch.request import PlannedRun, Settings
 from bnstudy.launch.shape import Shape
-from bnstudy.launch.worker import Interrupted, Left, StopFlag, Worker, see_to_the_rest
+from bnstudy.launch.stopping import Interrupted, StopFlag
+from bnstudy.launch.worker import Left, Worker, see_to_the_rest
 from bnstudy.leases import Leases
 from bnstudy.spec import DataSpec, InitSpec, ModelSpec, NormSpec, ProbeSpec, RunSpec
 from bnstudy.store import Store

@@ -5,13 +5,17 @@ import torch
 from torch import nn
 
 from bnstudy.probes import Snapshot
+from bnstudy.probes.network import still
 from bnstudy.probes.units import DeadUnits
 from bnstudy.train.state import observe, probe_choice
 from tests.conftest import spec_of
 
 
 def measured(model: nn.Module, x: torch.Tensor) -> dict[str, float]:
-    observed = observe(model, {"dead": DeadUnits()}, x)["dead"]
+    quiet = still(model)
+    observed = observe(
+        quiet, dict(model.named_parameters()), dict(model.named_buffers()), {"dead": DeadUnits()}, x, "running"
+    )["dead"]
     shares = DeadUnits().measure(Snapshot(params={}, layers={}, observed=observed))
     return {layer: share.item() for layer, share in shares.get("dead_share", {}).items()}
 
@@ -59,7 +63,7 @@ def test_other_activations_have_no_dead_units():
 def test_observing_changes_nothing(digits):
     model = network("model=mlp").train()
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    observe(model, {"dead": DeadUnits()}, digits.train.x[:10])
+    measured(model, digits.train.x[:10])
     assert model.training
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert not any(m._forward_hooks for m in model.modules())

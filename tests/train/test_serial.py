@@ -99,14 +99,13 @@ def test_before_the_end_a_sample_of_the_pictures_is_evaluated_and_all_of_them_at
     spec = replace(spec_of("steps=20"), evaluation=Evaluation(At((20,)), pictures=50))
     run = trained(spec, digits)
     for split in ("val", "test"):
-        loss, accuracy = evaluate(run.model, getattr(digits, split))
-        assert run.record.latest(0, split, "accuracy", 20) == accuracy
-        assert run.record.latest(0, split, "loss", 20) == loss
+        for metric, value in evaluate(run.model, getattr(digits, split), spec.loss).items():
+            assert run.record.latest(0, split, metric, 20) == value
     counts = torch.bincount(digits.test.y[:50], minlength=10)
     assert counts.tolist() == [5] * 10
     early = trained(replace(spec, evaluation=Evaluation(At((0,)), pictures=50)), digits)
     model = build_model(spec, digits)
-    assert early.record.latest(0, "test", "accuracy", 0) == evaluate(model, digits.test, 50)[1]
+    assert early.record.latest(0, "test", "accuracy", 0) == evaluate(model, digits.test, spec.loss, 50)["accuracy"]
 
 
 def test_gradient_norms_are_those_of_the_batch_in_use(digits):
@@ -180,7 +179,9 @@ def test_the_best_is_chosen_on_validation(digits):
 def test_chance_ends_five_points_above_guessing_on_validation(digits, monkeypatch, accuracy, status):
     given = {id(digits.val): accuracy, id(digits.test): 0.9 - accuracy}
     monkeypatch.setattr(
-        serial_engine, "evaluate", lambda _model, split, _pictures: (torch.tensor(1.0), torch.tensor(given[id(split)]))
+        serial_engine,
+        "evaluate",
+        lambda _model, split, *_: {"loss": torch.tensor(1.0), "accuracy": torch.tensor(given[id(split)])},
     )
     assert serial(spec_of("steps=5"), digits).status == status
 

@@ -25,7 +25,7 @@ from bnstudy.models.resnet import ResNet
 from bnstudy.models.vgg import VGG
 from bnstudy.norms import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, NoNorm
 from bnstudy.optim import SGD, Adam, AdamW, Constant, Cosine
-from bnstudy.probes.sizes import GradientNorm
+from bnstudy.probes.gradients import GradientNorm
 from bnstudy.probes.units import DeadUnits
 from bnstudy.spec import At, AtEnd, Evaluation, Every, ProbeSpec, RunSpec
 from bnstudy.train.serial import SerialRun

@@ -1,0 +1,80 @@
+"""How large gradients are, and what becomes of them on their way back through the network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.func import grad
+
+from bnstudy.probes import Snapshot
+from bnstudy.spec import ProbeSpec
+
+
+@dataclass(frozen=True)
+class GradientNorm(ProbeSpec):
+    """`grad_norm`: ||g||_2 of each weight, and of all parameters together; `grad_weight_product`: ||g|| ||W||.
+
+    With batch normalization the gradient of a weight scales as 1/||W||, so that only the product can be compared
+    between arms.
+    """
+
+    needs_update: ClassVar[bool] = True
+
+    def measure(self, snapshot: Snapshot) -> Mapping[str, Mapping[str, Tensor]]:
+        grads, weights = norms(snapshot.grads, snapshot.layers), norms(snapshot.params, snapshot.layers)
+        return {
+            "grad_norm": grads,
+            "grad_weight_product": {layer: size * weights[layer] for layer, size in grads.items()},
+        }
+
+
+@dataclass(frozen=True)
+class Backprop(ProbeSpec):
+    """What reaches the pre-activations of each hidden layer, from the training batch in use, in training mode.
+
+    `backprop_rms`: root mean square of dL/dz over samples, units and positions, by layer.
+    `backprop_ratio`: that of the first hidden layer over that of the last; above 1 gradients explode on their way
+    back, below they vanish.
+    `backprop_slope`: slope of the least-squares line of log(rms) over depth; 0 is ideal, below 0 they explode.
+    """
+
+    needs_network: ClassVar[bool] = True
+
+    def measure(self, snapshot: Snapshot) -> Mapping[str, Mapping[str, Tensor]]:
+        network = snapshot.network
+        assert network is not None
+        x, y = network.batch
+        _, z = network.inside(snapshot.params, x)
+
+        def loss(shifts: Mapping[str, Tensor]) -> Tensor:
+            out, _ = network.inside(snapshot.params, x, shifts=shifts)
+            return network.loss_spec.mean(out, y)
+
+        arriving = grad(loss)({layer: torch.zeros_like(value) for layer, value in z.items()})
+        rms = {layer: g.square().mean().sqrt() for layer, g in arriving.items()}
+        if not rms:
+            return {}
+        sizes = torch.stack(list(rms.values()))
+        return {
+            "backprop_rms": rms,
+            "backprop_ratio": {"": sizes[0] / sizes[-1]},
+            "backprop_slope": {"": slope(sizes.log())} if len(rms) > 1 else {},
+        }
+
+
+def norms(tensors: Mapping[str, Tensor], layers: Mapping[str, str]) -> dict[str, Tensor]:
+    """Euclidean norm of all tensors together, under "", and of each layer's weight."""
+    each = {name: torch.linalg.vector_norm(t) for name, t in tensors.items()}
+    total = torch.linalg.vector_norm(torch.stack(list(each.values())))
+    return {"": total, **{layer: each[weight] for layer, weight in layers.items()}}
+
+
+def slope(y: Tensor) -> Tensor:
+    """Of the least-squares line through (1, y_1), (2, y_2), ...: y [n] -> a scalar."""
+    x = torch.arange(len(y), dtype=y.dtype, device=y.device)
+    x = x - x.mean()
+    return (x * y).sum() / x.square().sum()

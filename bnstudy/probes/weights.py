@@ -1,0 +1,32 @@
+"""Where the weights are, and how they move."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from bnstudy.probes import Snapshot
+from bnstudy.probes.gradients import norms
+from bnstudy.spec import ProbeSpec
+
+
+@dataclass(frozen=True)
+class WeightSize(ProbeSpec):
+    """`weight_norm`: ||W||_2, `update_ratio`: ||change of W by one update|| / ||W||, and `init_distance`: ||W - W_0||,
+    W_0 being the initial weights; of each weight and of all parameters together."""
+
+    needs_update: ClassVar[bool] = True
+    needs_start: ClassVar[bool] = True
+
+    def measure(self, snapshot: Snapshot) -> Mapping[str, Mapping[str, Tensor]]:
+        layers = snapshot.layers
+        sizes, changes = norms(snapshot.params, layers), norms(snapshot.update, layers)
+        moved = {name: now - snapshot.start[name] for name, now in snapshot.params.items()}
+        return {
+            "weight_norm": sizes,
+            "update_ratio": {layer: change / sizes[layer] for layer, change in changes.items()},
+            "init_distance": norms(moved, layers),
+        }
