@@ -9,7 +9,17 @@ import torch
 
 from bnstudy.launch import shape
 from bnstudy.launch.request import Settings
-from bnstudy.launch.shape import CACHE_BYTES, Network, choose, measured, most_rows
+from bnstudy.launch.shape import (
+    CACHE_BYTES,
+    STACK_OPERATIONS,
+    Network,
+    best_engine,
+    choose,
+    has_compiler,
+    measured,
+    most_rows,
+    rows_of_stacks,
+)
 from tests.conftest import spec_of
 
 SMALL = Network(params=10_000, units=300, products=10_000, convolves=False)
@@ -70,3 +80,31 @@ def test_numbers_of_the_norm_are_free_only_where_they_differ():
     same = [spec_of(f"seed={seed}", "norm=batch") for seed in (0, 1)]
     different = [spec_of("norm=batch", f"norm.eps={eps}") for eps in (1e-5, 1e-3)]
     assert [choose(specs, 10, SMALL, Settings(), "cpu", 1).free for specs in (same, different)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("runs", "most", "workers", "rows"),
+    [(128, 32, 2, 32), (96, 32, 2, 24), (16, 11, 1, 8), (1, 32, 2, 2), (5, 32, 1, 5)],
+)
+def test_each_worker_gets_as_many_stacks_as_the_others(runs, most, workers, rows):
+    assert rows_of_stacks(runs, most, workers) == rows
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_large_matrices_are_trained_one_after_another_on_a_cpu(compiled):
+    spec = spec_of()
+    fit = int(STACK_OPERATIONS[compiled] / (6 * spec.batch_size))
+    engines = [
+        best_engine([spec, spec], replace(SMALL, products=products), device, compiled)
+        for products, device in ((fit, "cpu"), (fit + 1, "cpu"), (fit + 1, "cuda"))
+    ]
+    assert engines == ["stacked", "serial", "stacked"]
+
+
+def test_the_compiler_is_the_one_that_torch_would_call(monkeypatch):
+    monkeypatch.setenv("CXX", "sh")
+    assert has_compiler()
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert not has_compiler()
+    specs = [spec_of(f"seed={seed}") for seed in range(32)]
+    assert not choose(specs, 10**6, SMALL, Settings(), "cpu", 1).compiled

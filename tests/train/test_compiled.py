@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from bnstudy.models.mlp import MLP
 from bnstudy.models.vgg import VGG
@@ -11,7 +13,7 @@ from bnstudy.norms import BatchNorm, GroupNorm
 from bnstudy.optim import SGD, AdamW
 from bnstudy.spec import At, Evaluation, RunSpec
 from bnstudy.train import compiled
-from bnstudy.train.compiled import Program
+from bnstudy.train.compiled import Program, no_collections, write_transposed_products_directly
 from bnstudy.train.stacked import StackedRun
 from tests.conftest import CPU, spec_of
 from tests.train.courses import assert_same_course, assert_same_state, outcomes, train_until
@@ -89,3 +91,24 @@ def test_a_program_changes_its_inputs_in_place_and_takes_what_is_passed(compilat
         assert w.item() == pytest.approx(1 + (start - 1) * (1 - lr) ** 3)
         assert total.item() == pytest.approx(w.item())
     assert len(compilations) == 1
+
+
+def test_a_transposed_product_is_written_as_the_product_of_the_transposed():
+    """(AB)' = B'A'; one that is also used as it stands is left alone."""
+    a, b = torch.randn(2, 3, 4), torch.randn(2, 4, 5)
+
+    def products(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        kept = torch.bmm(a, b)
+        return torch.bmm(a, b + 1).transpose(1, 2).sum(0) + kept.transpose(2, 1).sum(0) * kept.sum()
+
+    traced = make_fx(products)(a, b)
+    write_transposed_products_directly(traced)
+    torch.testing.assert_close(traced(a, b), products(a, b))
+    transposed = [n.args[0].target for n in traced.graph.nodes if n.target is torch.ops.aten.transpose.int]
+    assert transposed.count(torch.ops.aten.bmm.default) == 1
+
+
+def test_collections_are_back_on_after_compiling():
+    with no_collections():
+        assert not gc.isenabled()
+    assert gc.isenabled()
