@@ -251,11 +251,12 @@ def test_the_recipes_for_ones_own_work_as_they_stand(command, tmp_path):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
-    own = ("+probe.mine={_target_: my_probes.PositiveShare}", "+probe.sparsity={_target_: my_probes.GradientSparsity}")
+    probes = {"mine": "PositiveShare", "sparsity": "GradientSparsity", "turn": "GradientTurn"}
+    own = [f"+probe.{name}={{_target_: my_probes.{probe}}}" for name, probe in probes.items()]
     status, _, err = command("--config-dir", "my_conf", "-m", "norm=none,rms", *own, *SHORT)
     assert status == 0, err
     assert set(bnstudy.load_runs("results").norm) == {"NoNorm", "RMSNorm"}
-    assert {"positive_share", "gradient_sparsity"} <= set(bnstudy.load_metrics("results").metric)
+    assert {"positive_share", "gradient_sparsity", "gradient_turn"} <= set(bnstudy.load_metrics("results").metric)
     status, _, err = command("--config-dir", "my_conf", "norm=rms", "model=vgg", "steps=5")
     assert (status, "norm=rms is not allowed with convolutions" in err) == (2, True)
     status, _, err = command("--config-dir", "my_conf", "study=activation", "lr=0.1", "seed=0", *SHORT)
