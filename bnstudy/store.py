@@ -19,6 +19,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,11 @@ class RunPaths:
 
 def abandoned(folder: Path) -> list[Path]:
     """Temporary files of writers that were killed; those under an hour old may belong to one at work."""
-    return [p for p in folder.glob(".*.*") if p.stat().st_mtime < time.time() - 3600]
+    found = []
+    for path in folder.glob(".*.*"):
+        with suppress(FileNotFoundError):  # its writer has just put it in place
+            found += [path] if path.stat().st_mtime < time.time() - 3600 else []
+    return found
 
 
 @dataclass(frozen=True)
@@ -138,7 +143,8 @@ class Store:
     def plans(self, study: str) -> list[dict[str, Any]]:
         """The study's plans, one a scale, the one planned last first: all commands, and all runs they ask for."""
         folders = sorted((self.results_dir / "studies" / study).glob("*/"))
-        plans = [_merged(sorted(f.glob("*.json"), key=lambda p: (p.stat().st_mtime_ns, p.name))) for f in folders]
+        files = [sorted(f.glob("*.json"), key=lambda p: (p.stat().st_mtime_ns, p.name)) for f in folders]
+        plans = [_merged(of_scale) for of_scale in files if of_scale]
         return [plan for _, plan in sorted(plans, key=lambda dated: -dated[0])]
 
     def studies(self) -> list[str]:

@@ -26,6 +26,9 @@ class BnstudyLauncher(Launcher):
         """The keys are checked where they are used, with those of the whole command."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:  # noqa: ARG002
+        from bnstudy.launch.starting import get_ready
+
+        get_ready(config.hydra.launcher)
         from bnstudy.config import launcher, settings
         from bnstudy.launch.batches import prepare
         from bnstudy.launch.points import Composer

@@ -16,8 +16,8 @@ from bnstudy.launch.machine import prepare, resolve_device
 from bnstudy.launch.plan import Datasets, Stack, split
 from bnstudy.launch.progress import Beat, Progress, plural
 from bnstudy.launch.request import Settings
-from bnstudy.launch.starting import STOPPING, context, held_back
-from bnstudy.launch.stopping import Interrupted, StopFlag
+from bnstudy.launch.starting import STOPPING, context, held_back, working_directory_left_out
+from bnstudy.launch.stopping import Interrupted, LastSignal, StopFlag
 from bnstudy.launch.worker import Failure, Left, Worker, see_to_the_rest
 from bnstudy.leases import Leases
 from bnstudy.store import Store
@@ -135,7 +135,7 @@ class Pool:
         name = f"worker {self._started}"
         ours, theirs = context().Pipe()
         process = context().Process(target=member_main, args=(self.settings, name, theirs), daemon=True)
-        with held_back():
+        with held_back(), working_directory_left_out():
             process.start()
         theirs.close()
         self.members[name] = Member(process, ours)
@@ -240,18 +240,11 @@ class Ready:
     elsewhere: list[Stack] = field(default_factory=list)
 
 
-class MemberFlag(StopFlag):
-    """Set by a signal, or when the command is gone. A Ctrl-C comes twice, from the terminal and from the command."""
-
-    def _set(self, signum: int, frame: Any) -> None:  # noqa: ARG002
-        self.signum = signum
-
-
 def member_main(settings: Settings, name: str, pipe: Connection) -> None:
     """What a worker process does: ask for a stack, train it, until there is none."""
     device = resolve_device(settings)
     prepare(settings, device)
-    store, stop = Store(settings.results), MemberFlag()
+    store, stop = Store(settings.results), LastSignal()
 
     def tell(told: Any) -> None:
         try:

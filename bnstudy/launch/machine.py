@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
+import platform
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -32,7 +34,7 @@ def prepare(settings: Settings, device: torch.device) -> None:
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     # What inductor compiles is kept for the next command, with the results; but for a compiler's header in /tmp.
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(settings.cache.absolute() / "compiled"))
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(settings.cache.absolute() / "compiled" / processor()))
     set_up()
     # Where CUDA's compiler is installed and no GPU is, it says so in each worker.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
@@ -40,6 +42,14 @@ def prepare(settings: Settings, device: torch.device) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = False
+
+
+def processor() -> str:
+    """A name for what this machine's processor can do: what was compiled for another may be an illegal instruction."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else [platform.processor()]
+    able = sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))}) or lines[:1]
+    return hashlib.sha256("\n".join(able).encode()).hexdigest()[:8]
 
 
 def device_name(device: torch.device) -> str:

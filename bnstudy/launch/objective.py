@@ -15,13 +15,20 @@ def objective(summary: Mapping[str, Any], key: str) -> float:
     """The number of a run's summary with the dotted name `key`; never NaN, which optimizers refuse.
 
     A diverged run counts as guessing: its accuracies as one in the number of classes, all else as infinity, however
-    good or short it was until then. So does a number that was never measured, or was not finite.
+    good or short it was until then. So does a number that was never measured, or was not finite. Where there are no
+    classes every accuracy is 0.
     """
     part, name = key.split(".")
     value = summary[part][name]
     if summary["status"] != "diverged" and value is not None:
         return float(value)
-    return 1 / summary["dataset"]["classes"] if is_accuracy(key) else math.inf
+    return chance(summary) if is_accuracy(key) else math.inf
+
+
+def chance(summary: Mapping[str, Any]) -> float:
+    """The accuracy of guessing; 0 for a regression."""
+    classes = summary["dataset"]["classes"]
+    return 1 / classes if classes else 0.0
 
 
 def is_accuracy(key: str) -> bool:

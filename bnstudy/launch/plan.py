@@ -83,10 +83,11 @@ class Checker:
     def check(self, run: RunSpec) -> tuple[int, Network]:
         """The size of the training set, and what the network costs. Raises ConfigError where the run could not be
         trained."""
-        combination = json.dumps([to_dict(s) for s in (run.data, run.model, run.norm)] + [run.batch_size])
+        combination = json.dumps([to_dict(s) for s in (run.data, run.model, run.norm, run.loss)] + [run.batch_size])
         if combination not in self._seen:
             data = self.datasets.get(run.data)
             run.total_steps(len(data.train))
+            run.loss.each(torch.zeros(1, data.classes, device=data.train.y.device), data.train.y[:1])
             self._seen[combination] = len(data.train), try_out(run, data.shape, data.classes)
         return self._seen[combination]
 
@@ -158,7 +159,9 @@ def same_pictures(run: RunSpec, store: Store, checksum: str) -> None:
 # ----------------------------------------------------------------------------------------------------- stacks
 
 
-def make_stacks(plan: Plan, kinds: Mapping[str, tuple[int, Network]], device: str, workers: int) -> list[Stack]:
+def make_stacks(
+    plan: Plan, kinds: Mapping[str, tuple[int, Network]], device: str, workers: int, beside: int
+) -> list[Stack]:
     """Group what is to do, stacks on the same data together and the longest of them first.
 
     The shape of a kind follows from all runs that were asked for, finished ones included, so that the same command
@@ -168,7 +171,7 @@ def make_stacks(plan: Plan, kinds: Mapping[str, tuple[int, Network]], device: st
     stacks = []
     for key, (steps, network) in kinds.items():
         alike = [run for run in plan.runs if run.spec.stack_key == key]
-        shape = choose([run.spec for run in alike], steps, network, plan.settings, device, workers)
+        shape = choose([run.spec for run in alike], steps, network, plan.settings, device, workers, beside)
         rest = [run for run in alike if run.spec.run_id in todo]
         stacks += [(network, Stack(tuple(part), shape, steps)) for part in split(rest, shape.rows)]
     order = {data: i for i, data in enumerate(dict.fromkeys(run.spec.data for run in plan.todo))}

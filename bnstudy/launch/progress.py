@@ -7,6 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,7 +27,8 @@ class RunResult:
     """A run at the end of a sweep.
 
     status: finished, diverged or failed.
-    accuracy: on the test split at the end; a diverged run counts as guessing, a failed one has none (NaN).
+    accuracy: on the test split at the end; a diverged run counts as guessing; a failed one has none (NaN), nor has a
+        regression.
     seconds: of the run, with evaluation and probes, in all commands that worked on it.
     """
 
@@ -89,9 +91,10 @@ class Progress:
         """A run has left, whose updates were `updates` or would have been, had it not diverged."""
         self.done += 1
         self._ended += updates
-        if beat := self._live.get(source):
-            self._live[source] = replace(beat, runs=max(0, beat.runs - 1))
-            self._show(self._live[source])
+        # Of jobs one hears no more than that.
+        beat = self._live.get(source, Beat(source, "", 0, 0, 0, math.nan, math.nan))
+        self._live[source] = replace(beat, runs=max(0, beat.runs - 1))
+        self._show(self._live[source])
 
     def gone(self, source: str) -> None:
         """Nobody trains under this name any more."""
@@ -137,8 +140,9 @@ class AboveTheBars(logging.Handler):
 
 
 def say(text: str) -> None:
-    """A line for the person at the terminal, above the bars."""
-    tqdm.write(text, file=sys.stderr)
+    """A line for the person at the terminal, above the bars; lost where the terminal is."""
+    with suppress(OSError):
+        tqdm.write(text, file=sys.stderr)
 
 
 def percent(share: float) -> str:

@@ -28,7 +28,7 @@ STACK_OPERATIONS = {False: 3e7, True: 5e8}
 """Floating-point operations of one run's update on a CPU beyond which a stack, compiled or not, brings nothing."""
 
 SHARE_OF_MEMORY = 0.4
-"""Of the free memory, for all stacks that are trained side by side."""
+"""Of the memory, for all stacks that are trained side by side."""
 
 MOST_ROWS = {"cpu": 32, "cuda": 1024}
 
@@ -36,7 +36,8 @@ UNKNOWN_GPU_BYTES = 8 * 2**30
 """Free memory of a GPU that is in another machine."""
 
 COMPILE_SECONDS = 30.0
-"""Of training of one kind of runs. Compiling takes up to 15 of them the first time, and about halves the rest."""
+"""Of training of one kind of runs, for up to two workers. Compiling takes up to 15 of them the first time, and
+divides the rest by 1.2 to 9."""
 
 
 @dataclass(frozen=True)
@@ -93,18 +94,24 @@ class Shape:
     free: bool
 
 
-def choose(specs: list[RunSpec], steps: int, network: Network, settings: Settings, device: str, workers: int) -> Shape:
-    """The shape for runs with equal `stack_key` of this many steps, shared out among workers."""
+def choose(
+    specs: list[RunSpec], steps: int, network: Network, settings: Settings, device: str, workers: int, beside: int
+) -> Shape:
+    """The shape for runs with equal `stack_key` of this many steps, shared out among workers.
+
+    beside: how many of the workers share a machine's memory.
+    """
     compiled = settings.compile
     if compiled == "auto":
         seconds = len(specs) * steps * eager_seconds(specs[0], network)
-        compiled = device == "cpu" and not network.convolves and seconds > COMPILE_SECONDS and has_compiler()
+        worth = seconds > COMPILE_SECONDS * max(1.0, workers / 2)  # a kind is compiled by several of many workers
+        compiled = device == "cpu" and not network.convolves and worth and has_compiler()
     by_rule = best_engine(specs, network, device, bool(compiled))
     engine = by_rule if settings.engine == "auto" else settings.engine
     free = len({spec.norm for spec in specs}) > 1
     if engine == "serial":
         return Shape("serial", 1, settings.compile is True, free)
-    rows = rows_of_stacks(len(specs), most_rows(specs[0], network, device, workers), workers)
+    rows = rows_of_stacks(len(specs), most_rows(specs[0], network, device, beside), workers)
     return Shape("stacked", rows, compiled, free)
 
 
@@ -126,20 +133,20 @@ def has_compiler() -> bool:
     return shutil.which(os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")) is not None
 
 
-def most_rows(spec: RunSpec, network: Network, device: str, workers: int) -> int:
+def most_rows(spec: RunSpec, network: Network, device: str, beside: int) -> int:
     """How many runs fit into the cache on a CPU, into the memory on a GPU."""
     slots = len(spec.optim.slots())
     training = 4 * (network.params * (2 + slots) + 3 * spec.batch_size * network.units)
     whole = 4 * (network.params * (4 + slots) + 8 * max(256, spec.batch_size) * network.units)
-    in_memory = int(SHARE_OF_MEMORY * free_memory(device) / workers / whole)
+    in_memory = int(SHARE_OF_MEMORY * memory_of(device) / beside / whole)
     in_cache = CACHE_BYTES // training if device == "cpu" else in_memory
     return max(2, min(in_memory, in_cache, MOST_ROWS[device]))
 
 
-def free_memory(device: str) -> int:
-    """Bytes: what is free on a GPU; on a CPU what the machine, or the container, has."""
+def memory_of(device: str) -> int:
+    """Bytes that a GPU has; on a CPU what the machine, or the container, has."""
     if device == "cuda":
-        return torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else UNKNOWN_GPU_BYTES
+        return torch.cuda.mem_get_info()[1] if torch.cuda.is_available() else UNKNOWN_GPU_BYTES
     there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit = Path("/sys/fs/cgroup/memory.max")
     text = limit.read_text().strip() if limit.exists() else ""

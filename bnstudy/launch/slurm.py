@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from bnstudy.launch.jobs import Job, remember, still_queued
 from bnstudy.launch.request import Launcher, Settings
+from bnstudy.launch.starting import cores
 from bnstudy.spec import ConfigError
 
 if TYPE_CHECKING:
@@ -175,8 +176,7 @@ def most_jobs(launcher: Launcher) -> int:
     """How many jobs there may be; where there is no queue, all of them run at once."""
     if launcher.executor != "local":
         return launcher.jobs
-    cores = len(os.sched_getaffinity(0))
-    return min(launcher.jobs, launcher.workers or max(1, cores // launcher.cpus))
+    return min(launcher.jobs, launcher.workers or max(1, cores() // launcher.cpus))
 
 
 def for_jobs(settings: Settings, launcher: Launcher) -> Settings:

@@ -1,8 +1,7 @@
 """How worker processes are started: forked from a server that has torch imported already.
 
 Importing torch takes a process two seconds. The server does that once, beside the planning of the sweep, and its
-workers share those pages. It has no threads and never computes, so that forking is safe.
-Nothing heavy is imported here.
+workers share those pages. It never computes, so that forking it is safe. Nothing heavy is imported here.
 """
 
 from __future__ import annotations
@@ -28,14 +27,37 @@ def context() -> SpawnContext | ForkServerContext:
     return ForkServerContext() if sys.platform == "linux" else SpawnContext()
 
 
-def get_ready(launcher: Mapping[str, Any]) -> None:
-    """Have the server import what workers need, in the background, where a sweep may come to want some."""
-    wanted = launcher.get("executor", "auto") in ("auto", "processes")
-    if sys.platform == "linux" and wanted and len(os.sched_getaffinity(0)) > 1:
+def get_ready(launcher: Any) -> None:
+    """Have the server import what workers need, in the background, where a sweep may come to want some.
+
+    launcher: the composed `hydra.launcher`, not checked yet.
+    """
+    wanted = isinstance(launcher, Mapping) and launcher.get("executor", "auto") in ("auto", "processes")
+    if sys.platform == "linux" and wanted and cores() > 1:
         set_up()
         multiprocessing.set_forkserver_preload(IMPORTED)
-        with held_back():
+        with held_back(), working_directory_left_out():
             forkserver.ensure_running()
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def working_directory_left_out() -> Iterator[None]:
+    """A Python started inside does not look for modules in the working directory first, as `python -c` would: there
+    may be another checkout, or somebody's numbers.py."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def set_up() -> None:

@@ -54,3 +54,11 @@ class StopFlag:
         """Raises Interrupted where a signal has come."""
         if self.signum is not None:
             raise Interrupted(self.signum)
+
+
+class LastSignal(StopFlag):
+    """Set by the latest signal, of which none stops at once: a Ctrl-C comes twice, from the terminal and from the
+    command, and Slurm announces the end of a job's time after it has asked it to stop."""
+
+    def _set(self, signum: int, frame: Any) -> None:  # noqa: ARG002
+        self.signum = signum

@@ -16,10 +16,12 @@ import torch
 
 from bnstudy.launch.executors import in_process, processes
 from bnstudy.launch.machine import resolve_device
+from bnstudy.launch.objective import chance
 from bnstudy.launch.plan import Datasets, Plan, Stack, check_data, make_plan, make_stacks
 from bnstudy.launch.progress import AboveTheBars, Progress, RunResult, duration, plural, table
 from bnstudy.launch.request import PlannedRun, Request
 from bnstudy.launch.shape import Network, eager_seconds
+from bnstudy.launch.starting import cores
 from bnstudy.launch.worker import Failure
 from bnstudy.spec import ConfigError, to_dict
 from bnstudy.store import Store
@@ -57,7 +59,8 @@ def run(request: Request) -> list[RunResult]:
     kind, datasets = where_trained(request)
     kinds = check_data(plan, datasets)
     executor, workers = share_out(request, plan, kinds, kind)
-    stacks = make_stacks(plan, kinds, kind, workers)
+    beside = 1 if executor == "slurm" else workers  # its jobs have memory of their own
+    stacks = make_stacks(plan, kinds, kind, workers, beside)
     lines = described(plan, stacks, kind, executor, workers)
     if plan.settings.dry_run:
         print("\n".join([*lines, *map(listed, stacks)]))
@@ -100,8 +103,7 @@ def share_out(request: Request, plan: Plan, kinds: Kinds, device: str) -> tuple[
     launcher = request.launcher
     if launcher.executor in JOBS:
         return launcher.executor, launcher.jobs if launcher.executor == "slurm" else launcher.workers or 1
-    cores = len(os.sched_getaffinity(0))
-    workers = launcher.workers or max(1, cores // (plan.settings.threads or 1))
+    workers = launcher.workers or max(1, cores() // (plan.settings.threads or 1))
     if launcher.executor == "auto":
         many = len(plan.runs) > 1 and workers > 1 and device == "cpu"
         several = many and sum(seconds_of(run, kinds) for run in plan.runs) > WORTH_PROCESSES
@@ -126,7 +128,7 @@ def execute(
     if executor == "inprocess":
         return in_process(settings, stacks, datasets, progress)
     if executor == "processes":
-        threads = settings.threads or max(1, len(os.sched_getaffinity(0)) // workers)
+        threads = settings.threads or max(1, cores() // workers)
         return processes(replace(settings, threads=threads), stacks, workers, datasets, progress)
     return as_jobs(request, stacks, progress)
 
@@ -212,10 +214,11 @@ def all_results(plan: Plan, failures: Sequence[Failure]) -> list[RunResult]:
 
 
 def stored_result(run: PlannedRun, store: Store) -> RunResult:
-    """What the store says of a finished run; a diverged one counts as guessing."""
+    """What the store says of a finished run; a diverged one counts as guessing, a regression has no accuracy."""
     summary = store.summary(run.spec.run_id)
-    diverged = summary["status"] == "diverged"
-    accuracy = 1 / summary["dataset"]["classes"] if diverged else summary["final"]["test_accuracy"]
+    diverged, classes = summary["status"] == "diverged", summary["dataset"]["classes"]
+    accuracy = chance(summary) if diverged else summary["final"]["test_accuracy"]
+    accuracy = accuracy if classes and accuracy is not None else math.nan
     folder = store.run(run.spec.run_id).folder
     seconds = summary["seconds"]["total"]
     return RunResult(run.spec.run_id, run.name, run.arm, summary["status"], accuracy, seconds, folder)

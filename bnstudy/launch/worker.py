@@ -21,7 +21,7 @@ from bnstudy.launch.machine import device_name, git_commit, prepare, resolve_dev
 from bnstudy.launch.plan import Datasets, Stack
 from bnstudy.launch.progress import Beat, plural, say
 from bnstudy.launch.request import PlannedRun, Settings
-from bnstudy.launch.stopping import Interrupted, StopFlag
+from bnstudy.launch.stopping import Interrupted, LastSignal, StopFlag
 from bnstudy.leases import Leases
 from bnstudy.spec import RunSpec, to_dict
 from bnstudy.store import Store
@@ -144,7 +144,9 @@ class Worker:
         except Interrupted:
             raise
         except Exception as failure:  # one failing run must not take the sweep with it: it is kept and named
-            rest = replace(stack, runs=tuple(r for r in stack.runs if not self.store.is_finished(r.spec.run_id)))
+            others = {run_id for elsewhere in self.elsewhere for run_id in elsewhere.run_ids}
+            mine = [r for r in stack.runs if r.spec.run_id not in others]
+            rest = replace(stack, runs=tuple(r for r in mine if not self.store.is_finished(r.spec.run_id)))
             parts = self._smaller(rest, failure) if rest.runs else []
             if rest.runs and not parts:
                 self._failed(rest, failure)
@@ -152,8 +154,8 @@ class Worker:
             self._train(part)
 
     def _smaller(self, stack: Stack, failure: Exception) -> list[Stack]:
-        """What to try instead; nothing where there is nothing else to try."""
-        if stack.shape.engine == "serial":
+        """What to try instead; nothing where there is nothing else to try, or a disk is to blame and not the stack."""
+        if stack.shape.engine == "serial" or isinstance(failure, OSError):
             return []
         shape = stack.shape
         if is_out_of_memory(failure) and len(stack.runs) > 1:
@@ -242,6 +244,7 @@ class Worker:
 
     def _summary(self, engine: Engine, spec: RunSpec, outcome: Outcome, stack: Stack) -> dict[str, Any]:
         data = engine.dataset
+        classes = data.classes if data.is_labelled else None
         sizes = {split: len(getattr(data, split).y) for split in ("train", "val", "test")}
         return {
             "run_id": spec.run_id,
@@ -264,7 +267,7 @@ class Worker:
                 "torch": torch.__version__,
             },
             "git_commit": git_commit(),
-            "dataset": {"name": data.name, "checksum": data.checksum, "classes": data.classes, **sizes},
+            "dataset": {"name": data.name, "checksum": data.checksum, "classes": classes, **sizes},
         }
 
 
@@ -301,7 +304,7 @@ def work(settings: Settings, stacks: Sequence[Stack]) -> None:
     """
     device = resolve_device(settings)
     prepare(settings, device)
-    store, stop = Store(settings.results), StopFlag("")
+    store, stop = Store(settings.results), LastSignal("")
     with stop.listening(), Leases(store) as leases:
         worker = Worker(settings, store, Datasets(settings.cache, device), leases, stop, say_text)
         for stack in stacks:

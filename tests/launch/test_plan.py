@@ -103,7 +103,7 @@ def swept(results: Path, *sweeps: str) -> list[Point]:
 
 def stacks_of(points: list[Point], workers: int = 1) -> list[Stack]:
     plan = planned(points)
-    return make_stacks(plan, check_data(plan, Datasets(plan.settings.cache, CPU)), "cpu", workers)
+    return make_stacks(plan, check_data(plan, Datasets(plan.settings.cache, CPU)), "cpu", workers, workers)
 
 
 def mark_finished(results: Path, runs: Sequence[PlannedRun]) -> None:

@@ -48,7 +48,7 @@ def test_a_convolution_counts_at_each_place():
 @pytest.mark.parametrize(("runs", "workers", "rows"), [(40, 1, 20), (33, 1, 17), (40, 4, 10), (3, 8, 2), (7, 2, 4)])
 def test_stacks_are_of_nearly_equal_size_and_there_is_one_for_each_worker(runs, workers, rows):
     specs = [spec_of(f"seed={seed}") for seed in range(runs)]
-    chosen = choose(specs, 100, SMALL, Settings(), "cpu", workers)
+    chosen = choose(specs, 100, SMALL, Settings(), "cpu", workers, workers)
     assert (chosen.engine, chosen.rows, chosen.compiled) == ("stacked", rows, False)
 
 
@@ -61,7 +61,7 @@ def test_a_stack_stays_within_the_cache():
 
 def test_workers_share_the_memory(monkeypatch):
     spec, big = spec_of(), replace(SMALL, params=1_000_000)
-    monkeypatch.setattr(shape, "free_memory", lambda device: 20 * 2**30)
+    monkeypatch.setattr(shape, "memory_of", lambda device: 20 * 2**30)
     alone, shared = (most_rows(spec, big, "cuda", workers) for workers in (1, 4))
     assert alone > 100
     assert math.isclose(shared, alone / 4, abs_tol=1)
@@ -71,15 +71,15 @@ def test_a_long_sweep_is_compiled_unless_it_is_decided_by_hand():
     specs = [spec_of(f"seed={seed}") for seed in range(32)]
     cases = [(100, "auto", False), (10**6, "auto", True), (100, True, True), (10**6, False, False)]
     for steps, by_hand, compiled in cases:
-        assert choose(specs, steps, SMALL, Settings(compile=by_hand), "cpu", 1).compiled is compiled
+        assert choose(specs, steps, SMALL, Settings(compile=by_hand), "cpu", 1, 1).compiled is compiled
     convolving = replace(SMALL, convolves=True)
-    assert not choose(specs, 10**6, convolving, Settings(engine="stacked"), "cpu", 1).compiled
+    assert not choose(specs, 10**6, convolving, Settings(engine="stacked"), "cpu", 1, 1).compiled
 
 
 def test_numbers_of_the_norm_are_free_only_where_they_differ():
     same = [spec_of(f"seed={seed}", "norm=batch") for seed in (0, 1)]
     different = [spec_of("norm=batch", f"norm.eps={eps}") for eps in (1e-5, 1e-3)]
-    assert [choose(specs, 10, SMALL, Settings(), "cpu", 1).free for specs in (same, different)] == [False, True]
+    assert [choose(specs, 10, SMALL, Settings(), "cpu", 1, 1).free for specs in (same, different)] == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -107,4 +107,4 @@ def test_the_compiler_is_the_one_that_torch_would_call(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert not has_compiler()
     specs = [spec_of(f"seed={seed}") for seed in range(32)]
-    assert not choose(specs, 10**6, SMALL, Settings(), "cpu", 1).compiled
+    assert not choose(specs, 10**6, SMALL, Settings(), "cpu", 1, 1).compiled

@@ -24,6 +24,7 @@ from bnstudy.launch.plan import Stack
 from bnstudy.launch.request import Launcher, PlannedRun, Settings
 from bnstudy.launch.shape import Shape
 from bnstudy.launch.slurm import ArrayTask, shares, submit
+from bnstudy.launch.stopping import Interrupted
 from bnstudy.spec import ConfigError
 from bnstudy.store import Store
 from tests.conftest import spec_of
@@ -58,17 +59,11 @@ def settings(tmp_path, monkeypatch) -> Settings:
     return Settings(results_dir="results")
 
 
-class Interrupted(Exception):
-    def __init__(self, signum: int) -> None:
-        super().__init__("stopped")
-        self.signum = signum
-
-
 @pytest.fixture
 def worker(monkeypatch):
     """In place of the worker: `worker.does(settings, stacks)` is called for each call of `work`."""
     module = ModuleType("bnstudy.launch.worker")
-    module.Interrupted, module.calls = Interrupted, []
+    module.calls = []
     module.does = lambda *_: None
 
     def work(settings, stacks):
