@@ -37,6 +37,7 @@ PER_RUN = {"per_run": True}
 __all__ = [
     "At",
     "AtEnd",
+    "AtShares",
     "ConfigError",
     "DataSpec",
     "Evaluation",
@@ -92,6 +93,19 @@ class At(When):
 
     def _inner(self, total: int) -> Iterable[int]:  # noqa: ARG002
         return self.listed
+
+
+@dataclass(frozen=True)
+class AtShares(When):
+    """At these shares of the training, rounded to updates: 0 is before it, 1 after it."""
+
+    shares: tuple[float, ...] = (0.0, 0.1, 1.0)
+
+    def check(self) -> None:
+        self.require(all(0 <= share <= 1 for share in self.shares), "shares", "shares of the training, each in [0, 1]")
+
+    def _inner(self, total: int) -> Iterable[int]:
+        return (round(share * total) for share in self.shares)
 
 
 @dataclass(frozen=True)

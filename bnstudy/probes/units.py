@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,23 +12,86 @@ from torch import Tensor, nn
 from bnstudy.probes import Snapshot
 from bnstudy.spec import ProbeSpec
 
+Units = Mapping[str, Tensor]
+"""True or false for each unit of a layer, [units] by layer."""
+
 
 @dataclass(frozen=True)
 class DeadUnits(ProbeSpec):
-    """`dead_share`: share of ReLU units whose output is 0 for every sample of the probe batch, in evaluation mode.
+    """A ReLU unit is dead if its output is 0 for every sample of the probe batch, in evaluation mode; a unit of a
+    convolution is a channel, dead if it is 0 at all positions too. Shares are of the units of a layer, and under ""
+    of all units of the network.
 
-    For convolutions a unit is a channel, dead if it is 0 at all positions too. Layers with another activation have
-    no such units and are left out. Layer "" is the share among all units of the network.
+    `dead_share`: dead now.
+    `born_dead_share`: dead at the probe's first measurement, which is before training unless its `when` says else; the
+        same at every measurement.
+    `died_share`: alive at the first measurement, dead now. `dead_share - died_share` are those dead then and now.
+    `revived_share`: dead at some earlier measurement, alive now.
+    `network_dead`: 1 if the network's outputs are the same for all samples up to rounding, else 0.
+
+    At the first measurement nobody has died or revived, and both shares are 0. Of what happens between two
+    measurements nothing is known.
+
+    Only ReLU has dead units in this sense, through which neither signal nor gradient passes; a network without any has
+    none of these metrics. Leaky ReLU lets a share of both pass everywhere, GELU, tanh and sigmoid are 0 nowhere on
+    an interval: with them the definition would ask for an output that happens to be 0 for all samples. What comes
+    closest is the saturated share of the `Activations` probe.
+
+    statistics: whether norms use running statistics, or those of the batch as in training: of each part of at most 256.
     """
 
+    statistics: Literal["running", "batch"] = "running"  # type: ignore[misc]  # a field where the contract has a constant
+
     def observe(self, activation: nn.Module, z: Tensor, a: Tensor) -> Tensor | None:  # noqa: ARG002
+        """[1, units], the largest output of each unit; of the network's outputs [1, 2, classes], least and largest."""
+        if type(activation) is nn.Identity:
+            return torch.stack([a.amin(0), a.amax(0)]).unsqueeze(0)
         if not isinstance(activation, nn.ReLU):
             return None
         return a.amax([0, *range(2, a.ndim)]).unsqueeze(0)  # as ReLU's output is 0 or more, its largest value tells
 
     def measure(self, snapshot: Snapshot) -> Mapping[str, Mapping[str, Tensor]]:
-        if not snapshot.observed:
+        dead, born, ever = self._units(snapshot)
+        if not dead:
             return {}
-        dead = {layer: largest.amax(0) == 0 for layer, largest in snapshot.observed.items()}
-        shares = {layer: units.float().mean() for layer, units in dead.items()}
-        return {"dead_share": {"": torch.cat(list(dead.values())).float().mean(), **shares}}
+        return {
+            "dead_share": shares(dead),
+            "born_dead_share": shares(born),
+            "died_share": shares({layer: units & ~born[layer] for layer, units in dead.items()}),
+            "revived_share": shares({layer: ever[layer] & ~units for layer, units in dead.items()}),
+            "network_dead": {"": same_for_all(snapshot.observed[outputs(snapshot)])},
+        }
+
+    def remember(self, snapshot: Snapshot) -> Mapping[str, Tensor]:
+        """Which units were dead at the first measurement, and which at any: LAYER.born and LAYER.ever, [units]."""
+        _, born, ever = self._units(snapshot)
+        return {f"{layer}.{when}": units[layer] for when, units in (("born", born), ("ever", ever)) for layer in units}
+
+    def _units(self, snapshot: Snapshot) -> tuple[Units, Units, Units]:
+        """Those dead now, at the first measurement, and at any up to now."""
+        memory, last = snapshot.memory, outputs(snapshot)
+        dead = {layer: largest.amax(0) == 0 for layer, largest in snapshot.observed.items() if layer != last}
+        born = {layer: memory.get(f"{layer}.born", units) for layer, units in dead.items()}
+        ever = {layer: memory.get(f"{layer}.ever", units) | units for layer, units in dead.items()}
+        return dead, born, ever
+
+
+def outputs(snapshot: Snapshot) -> str:
+    """The name under which the outputs of the network are observed."""
+    return list(snapshot.layers)[-1]
+
+
+def shares(units: Units) -> dict[str, Tensor]:
+    """How many there are among all units of the network, under "", and of each layer."""
+    return {"": torch.cat(list(units.values())).float().mean(), **{name: u.float().mean() for name, u in units.items()}}
+
+
+def same_for_all(extremes: Tensor) -> Tensor:
+    """1 if least and largest outputs, [parts, 2, classes], are the same up to rounding, else 0."""
+    least, largest = extremes[:, 0].amin(0), extremes[:, 1].amax(0)
+    return ((largest - least).amax() <= rounding(extremes).amax()).float()
+
+
+def rounding(values: Tensor) -> Tensor:
+    """How far apart values of this size may be by rounding alone: about 8 units in the last place."""
+    return 8 * torch.finfo(values.dtype).eps * values.abs()

@@ -1,28 +1,63 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bnstudy.probes import Snapshot
 from bnstudy.probes.network import still
 from bnstudy.probes.units import DeadUnits
-from bnstudy.train.state import observe, probe_choice
-from tests.conftest import spec_of
+from bnstudy.spec import At, ConfigError
+from bnstudy.train.serial import SerialRun
+from bnstudy.train.stacked import StackedRun
+from bnstudy.train.state import layer_weights, observe, probe_choice
+from tests.conftest import CPU, spec_of
+from tests.probes.conftest import TINY, engines_agree
+from tests.train.courses import outcome, rows
+
+Measured = dict[str, dict[str, float]]
 
 
-def measured(model: nn.Module, x: torch.Tensor) -> dict[str, float]:
-    quiet = still(model)
-    observed = observe(
-        quiet, dict(model.named_parameters()), dict(model.named_buffers()), {"dead": DeadUnits()}, x, "running"
-    )["dead"]
-    shares = DeadUnits().measure(Snapshot(params={}, layers={}, observed=observed))
-    return {layer: share.item() for layer, share in shares.get("dead_share", {}).items()}
+def snapshot(model: nn.Module, x: Tensor, memory: Mapping[str, Tensor]) -> Snapshot:
+    quiet, params, buffers = still(model), dict(model.named_parameters()), dict(model.named_buffers())
+    seen = observe(quiet, params, buffers, {"dead": DeadUnits()}, x, "running")["dead"]
+    return Snapshot(params={}, layers=layer_weights(model), observed=seen, memory=memory)
+
+
+def course(model: nn.Module, x: Tensor, *changes: Callable[[nn.Module], None]) -> list[Measured]:
+    """What is measured after each of the changes to the model."""
+    memory: Mapping[str, Tensor] = {}
+    found = []
+    for change in changes:
+        with torch.no_grad():
+            change(model)
+        state = snapshot(model, x, memory)
+        measured, memory = DeadUnits().measure(state), DeadUnits().remember(state)
+        found.append({metric: {k: v.item() for k, v in of.items()} for metric, of in measured.items()})
+    return found
+
+
+def dead_shares(model: nn.Module, x: Tensor) -> dict[str, float]:
+    return course(model, x, lambda _: None)[0].get("dead_share", {})
 
 
 def network(*overrides: str, shape=(1, 8, 8)) -> nn.Module:
     spec = spec_of("norm=none", *overrides)
     return spec.model.build(spec.norm, shape, 10)
+
+
+def dead_are(*units: int, layer: str = "hidden1") -> Callable[[nn.Module], None]:
+    """A change that leaves exactly these units of a layer dead."""
+
+    def change(model: nn.Module) -> None:
+        bias = model.get_submodule(layer).weight.bias
+        bias.fill_(100)
+        bias[list(units)] = -1e4
+
+    return change
 
 
 def test_units_built_dead_are_counted():
@@ -32,7 +67,7 @@ def test_units_built_dead_are_counted():
         model.hidden1.weight.bias[:3] = -100  # ... but these
         model.hidden2.weight.bias.fill_(1000)
         model.hidden2.weight.bias[:5] = -1000
-    assert measured(model, torch.rand(50, 1, 8, 8)) == pytest.approx({"": 0.4, "hidden1": 0.3, "hidden2": 0.5})
+    assert dead_shares(model, torch.rand(50, 1, 8, 8)) == pytest.approx({"": 0.4, "hidden1": 0.3, "hidden2": 0.5})
 
 
 @pytest.mark.parametrize("model", ["mlp", "vgg", "resnet"])
@@ -47,7 +82,7 @@ def test_a_loop_over_units_samples_and_positions_agrees(model, digits):
     for name, module in net.named_modules():
         if isinstance(module, nn.ReLU):
             module.register_forward_hook(lambda _m, _i, out, name=name: outputs.__setitem__(name, out))
-    shares = measured(net, x)
+    shares = dead_shares(net, x)
     slow = [
         sum(all(v == 0 for v in out[:, unit].flatten().tolist()) for unit in range(out.shape[1])) / out.shape[1]
         for out in outputs.values()
@@ -56,14 +91,97 @@ def test_a_loop_over_units_samples_and_positions_agrees(model, digits):
     assert 0 < shares[""] < 1
 
 
-def test_other_activations_have_no_dead_units():
-    assert measured(network("model=mlp", "model.activation=leaky_relu"), torch.rand(5, 1, 8, 8)) == {}
+@pytest.mark.parametrize("activation", ["leaky_relu", "gelu", "tanh", "sigmoid"])
+def test_other_activations_have_no_dead_units(activation):
+    assert course(network("model=mlp", f"model.activation={activation}"), torch.rand(5, 1, 8, 8), lambda _: None) == [
+        {}
+    ]
+
+
+# ------------------------------------------------------------------------------------------- over several measurements
+
+
+def test_at_the_first_measurement_the_dead_are_born_dead_and_nobody_has_died():
+    model = network("model=mlp", "model.depth=1", "model.width=10")
+    [first] = course(model, torch.rand(20, 1, 8, 8), dead_are(0, 1, 2))
+    assert first["dead_share"] == first["born_dead_share"] == pytest.approx({"": 0.3, "hidden1": 0.3})
+    assert first["died_share"] == first["revived_share"] == {"": 0, "hidden1": 0}
+
+
+def test_units_die_and_revive():
+    model = network("model=mlp", "model.depth=1", "model.width=10")
+    dead = [(0, 1), (1, 2, 3, 4), (4,), (0, 4), ()]
+    found = course(model, torch.rand(20, 1, 8, 8), *(dead_are(*units) for units in dead))
+
+    def over_time(metric: str) -> list[float]:
+        return [measured[metric]["hidden1"] for measured in found]
+
+    assert over_time("dead_share") == pytest.approx([0.2, 0.4, 0.1, 0.2, 0])
+    assert over_time("born_dead_share") == pytest.approx([0.2] * 5)
+    assert over_time("died_share") == pytest.approx([0, 0.3, 0.1, 0.1, 0])  # {}, {2, 3, 4}, {4}, {4}, {}
+    assert over_time("revived_share") == pytest.approx([0, 0.1, 0.4, 0.3, 0.5])  # {}, {0}, {0-3}, {1-3}, {0-4}
+
+
+def test_the_network_has_the_share_of_all_its_units(digits):
+    model = network("model=vgg", "model.width=0.03125")  # layers of 2, 2, 4, 4, 8 and 8 channels
+    _, second = course(model, digits.train.x[:20], dead_are(layer="conv6"), dead_are(0, 1, 2, layer="conv6"))
+    assert second["died_share"]["conv6"] == pytest.approx(3 / 8)
+    assert second["died_share"][""] == pytest.approx(3 / 28)
+
+
+@pytest.mark.parametrize("gain", [1, 1e-3, 1e3])
+def test_a_network_is_dead_once_a_layer_is(gain, digits):
+    model = network("model=mlp", "model.depth=3", "model.width=6")
+    with torch.no_grad():
+        model.out.weight.weight.mul_(gain)
+        model.out.weight.bias.uniform_(-gain, gain)
+    alive, almost, dead = course(
+        model, digits.train.x[:300], *(dead_are(*units, layer="hidden2") for units in ((), range(5), range(6)))
+    )
+    assert [found["network_dead"] for found in (alive, almost, dead)] == [{"": 0}, {"": 0}, {"": 1}]
+
+
+def test_a_shortcut_leads_around_a_dead_layer(digits):
+    model = network("model=resnet", "model.width=4")
+    [found] = course(model, digits.train.x[:20], dead_are(*range(8), layer="stage2.block1.conv1"))
+    assert found["dead_share"]["stage2.block1.conv1"] == 1
+    assert found["network_dead"] == {"": 0}
+
+
+# ------------------------------------------------------------------------------------------------- in the engines
+
+
+@pytest.mark.parametrize("norm", ["none", "batch", "layer"])
+@pytest.mark.parametrize("statistics", ["running", "batch"])
+def test_stacked_equals_serial(norm, statistics, digits):
+    engines_agree(DeadUnits(statistics=statistics), digits, f"norm={norm}", "init.gain=0.5")
+
+
+@pytest.mark.parametrize(("model", "width"), [("vgg", 1 / 32), ("resnet", 2)])
+def test_stacked_equals_serial_for_convolutions(model, width, digits):
+    engines_agree(DeadUnits(when=At((0, 3))), digits, f"model={model}", "model.depth=8", f"model.width={width}")
+
+
+@pytest.mark.parametrize(
+    "engine", [lambda spec, data: SerialRun(spec, data, CPU), lambda s, d: StackedRun([s], d, CPU)]
+)
+def test_those_born_dead_are_those_dead_at_the_first_measurement_of_a_run(engine, digits):
+    spec = replace(spec_of(*TINY, "norm=none", "lr=0.5"), probe={"dead": DeadUnits(when=At((2, 5, 20)))})
+    metrics = outcome(engine(spec, digits)).metrics
+    dead, born = (rows(metrics, "", metric) for metric in ("dead_share", "born_dead_share"))
+    assert list(dead) == [2, 5, 20]
+    assert set(born.values()) == {dead[2]}
+
+
+def test_statistics_are_of_the_kinds_there_are():
+    with pytest.raises(ConfigError, match="statistics=precise is not allowed: it must be one of running, batch"):
+        DeadUnits(statistics="precise")
 
 
 def test_observing_changes_nothing(digits):
     model = network("model=mlp").train()
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    measured(model, digits.train.x[:10])
+    dead_shares(model, digits.train.x[:10])
     assert model.training
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert not any(m._forward_hooks for m in model.modules())

@@ -1,0 +1,107 @@
+"""How sharply the loss curves: extreme eigenvalues of its Hessian."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.func import grad, vjp
+
+from bnstudy.models.dropout import uniform
+from bnstudy.probes import Snapshot
+from bnstudy.probes.landscape import unit
+from bnstudy.probes.network import Network, Params
+from bnstudy.spec import ProbeSpec
+
+
+@dataclass(frozen=True)
+class Sharpness(ProbeSpec):
+    """Extreme eigenvalues of the Hessian, with regard to all parameters, of the training-mode loss on the first
+    `samples` of the probe batch.
+
+    `sharpness`: the largest, lambda_max.
+    `sharpness_residual`: ||H v - lambda v|| / |lambda| of the eigenpair found. Some eigenvalue lies that near, relative
+    to lambda; the largest may lie higher, but not lower. Above about 0.1 take more `iterations`.
+    `lr_sharpness`: learning rate times lambda_max. Plain gradient descent is stable below 2; Cohen et al. 2021.
+    `sharpness_magnitude`: the largest |lambda|, the spectral norm of the Hessian.
+
+    By the Lanczos iteration with full reorthogonalization (Golub & Van Loan 2013, section 10.3) from the gradient
+    plus fixed noise, both of length 1. Not a number where the parameters are not.
+    """
+
+    needs_network: ClassVar[bool] = True
+
+    samples: int = 128
+    iterations: int = 12
+
+    def check(self) -> None:
+        self.require(self.samples >= 2, "samples", "at least 2")
+        self.require(self.iterations >= 2, "iterations", "at least 2")
+
+    def measure(self, snapshot: Snapshot) -> Mapping[str, Mapping[str, Tensor]]:
+        network = snapshot.network
+        assert network is not None
+        w = torch.cat([p.flatten() for p in snapshot.params.values()])
+        gradient = grad(loss_of_flat(network, snapshot.params, self.samples))
+        # Once for all iterations: each product is then one pass back.
+        g, product = vjp(gradient, w)[:2]
+        # The gradient lies largely along the first eigenvectors; the noise is for those that it knows nothing of.
+        start = unit(g) + unit(noise(w))
+        values, residuals = lanczos(lambda v: product(v)[0], start, min(self.iterations, len(w)))
+        largest = values[-1]
+        return {
+            "sharpness": {"": largest},
+            "sharpness_residual": {"": residuals[-1] / largest.abs()},
+            "lr_sharpness": {"": network.lr * largest},
+            "sharpness_magnitude": {"": values.abs().amax()},
+        }
+
+
+def loss_of_flat(network: Network, params: Params, samples: int) -> Callable[[Tensor], Tensor]:
+    """The loss on the first `samples` of the probe batch, in training mode, of all parameters in one vector [P]."""
+    batch, shapes = network.probe_batch(samples), {name: p.shape for name, p in params.items()}
+    sizes = [math.prod(shape) for shape in shapes.values()]
+
+    def loss(w: Tensor) -> Tensor:
+        parts = zip(shapes.items(), w.split(sizes), strict=True)
+        return network.loss({name: part.view(shape) for (name, shape), part in parts}, batch)
+
+    return loss
+
+
+def lanczos(product: Callable[[Tensor], Tensor], start: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
+    """Ritz values, ascending, of the symmetric matrix that `product` multiplies vectors [P] by, and the norm of the
+    residual of each pair, beta_k |last entry of the eigenvector of T|: both [iterations]."""
+    q = unit(start)
+    basis = torch.empty(0, len(q), dtype=q.dtype, device=q.device)
+    alphas, betas = [], []
+    for _ in range(iterations):
+        basis = torch.cat([basis, q[None]])
+        w = product(q)
+        alphas.append(q @ w)
+        for _ in range(2):  # once leaves what rounding has put back
+            w = w - basis.T @ (basis @ w)
+        betas.append(torch.linalg.vector_norm(w))
+        q = unit(w)
+    alpha, beta = torch.stack(alphas), torch.stack(betas)
+    t = alpha.diag() + beta[:-1].diag(1) + beta[:-1].diag(-1)
+    values, vectors = eigh(t)
+    return values, betas[-1] * vectors[-1].abs()
+
+
+def eigh(t: Tensor) -> tuple[Tensor, Tensor]:
+    """`torch.linalg.eigh`, but NaN throughout where an entry is not finite: torch raises, and a stack would stop for
+    one run that has diverged."""
+    sound = t.isfinite().all()
+    values, vectors = torch.linalg.eigh(t.where(sound, 0.0))
+    return values.where(sound, math.nan), vectors.where(sound, math.nan)
+
+
+def noise(like: Tensor) -> Tensor:
+    """Always the same vector of uniform noise in [-1/2, 1/2)."""
+    zero = torch.zeros((), dtype=torch.int64, device=like.device)
+    return uniform(zero, zero, like.shape).to(like.dtype) - 0.5

@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from bnstudy.data import Dataset
+from bnstudy.probes import Snapshot
+from bnstudy.probes.activations import Activations, drift, effective_rank, on_grid, percentiles
+from bnstudy.probes.units import DeadUnits
+from bnstudy.spec import At, RunSpec
+from bnstudy.train import checkpoint
+from bnstudy.train.engine import Engine
+from bnstudy.train.serial import SerialRun
+from bnstudy.train.stacked import StackedRun
+from bnstudy.train.state import in_parts, joined, observe
+from tests.conftest import CPU, spec_of
+from tests.probes.conftest import TINY, engines_agree, snapshot_of
+from tests.train.courses import outcome, outcomes, rows, train_until
+
+SMALL = {
+    "mlp": TINY,
+    "vgg": ("model=vgg", "model.width=0.03125"),
+    "resnet": ("model=resnet", "model.width=2"),
+}
+
+
+def seen_by(probe: Activations, spec: RunSpec, digits: Dataset, x: Tensor) -> Snapshot:
+    """The snapshot at update 0, the probe batch being x."""
+    bare = snapshot_of(spec, digits, double=False)
+    network = bare.network
+    parts = [observe(network.model, bare.params, network.buffers, {"it": probe}, p, "running") for p in in_parts(x)]
+    return replace(bare, observed=joined(parts)["it"])
+
+
+def inside(spec: RunSpec, digits: Dataset, x: Tensor) -> dict[str, np.ndarray]:
+    """Pre-activations by layer, and the outputs."""
+    bare = snapshot_of(spec, digits, double=False)
+    out, z = bare.network.inside(bare.params, x, mode="running")
+    return {layer: v.double().numpy() for layer, v in {**z, "out": out}.items()}
+
+
+def slow_percentile(values: np.ndarray, q: int) -> float:
+    return float(np.percentile(values, q, method="inverted_cdf"))
+
+
+def slow_rank(features: np.ndarray) -> float:
+    s = np.linalg.svd(features - features.mean(0), compute_uv=False)
+    share = s / s.sum()
+    return math.exp(-sum(p * math.log(p) for p in share if p > 0))
+
+
+# ------------------------------------------------------------------------------------------------ one measurement
+
+
+@pytest.mark.parametrize("model", SMALL)
+@pytest.mark.parametrize("norm", ["none", "batch", "layer"])
+def test_the_distributions_are_those_of_the_pre_activations(model, norm, digits):
+    spec, x = spec_of(*SMALL[model], f"norm={norm}"), digits.train.x[:300]
+    probe = Activations(samples=200)
+    measured = probe.measure(seen_by(probe, spec, digits, x))
+    for layer, z in inside(spec, digits, x[:200]).items():
+        places = [0, 4] if z.shape[-1] == 1 else [z.shape[-1] // 4, 3 * z.shape[-1] // 4]
+        values = z if z.ndim == 2 else np.stack([z[:, :, i, j] for i in places for j in places], -1)
+        ours = {metric: of[layer].item() for metric, of in measured.items() if layer in of}
+        assert ours["z_mean"] == pytest.approx(values.mean(), abs=1e-5)
+        assert ours["z_std"] == pytest.approx(values.std(), rel=1e-4)
+        for q in (15, 50, 85):
+            assert ours[f"z_q{q}"] == pytest.approx(slow_percentile(values, q), abs=1e-5)
+            assert ours[f"unit_q{q}"] == pytest.approx(slow_percentile(values[:, 0], q), abs=1e-5)
+        a = z if layer == "out" else z.clip(min=0)
+        assert ours["effective_rank"] == pytest.approx(slow_rank(a if a.ndim == 2 else a.mean((2, 3))), rel=1e-3)
+    assert list(measured["z_mean"]) == list(inside(spec, digits, x[:2]))
+
+
+@pytest.mark.parametrize(("shape", "positions"), [((2, 3, 8, 8), 4), ((2, 3, 1, 5), 2), ((2, 3, 1, 1), 1), ((2, 3), 1)])
+def test_of_a_feature_map_at_most_four_positions_are_kept(shape, positions):
+    assert on_grid(torch.rand(shape)).shape == (2, 3, positions)
+
+
+@pytest.mark.parametrize("n", [2, 3, 20, 101])
+def test_percentiles_are_those_of_the_empirical_distribution(n):
+    values = torch.randn(n, 4, generator=torch.Generator().manual_seed(n))
+    for q, found in zip((15, 50, 85), percentiles(values), strict=True):
+        assert found.tolist() == [slow_percentile(values[:, unit].numpy(), q) for unit in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("activation", "low", "high"),
+    [("sigmoid", math.log(0.05 / 0.95), math.log(0.95 / 0.05)), ("tanh", -1.4722, 1.4722)],
+)
+def test_units_beyond_the_last_twentieth_of_the_range_are_saturated(activation, low, high, digits):
+    spec = spec_of(*TINY, "norm=none", "init.gain=4", f"model.activation={activation}")
+    x, probe = digits.train.x[:100], Activations()
+    shares = probe.measure(seen_by(probe, spec, digits, x))["saturated_share"]
+    z = inside(spec, digits, x)
+    slow = {
+        layer: sum(v < low or v > high for v in z[layer].flatten()) / z[layer].size for layer in ("hidden1", "hidden2")
+    }
+    assert {layer: share.item() for layer, share in shares.items()} == pytest.approx(slow)
+    assert 0 < slow["hidden1"] < 1
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "gelu"])
+def test_other_activations_do_not_saturate(activation, digits):
+    spec, probe = spec_of(*TINY, f"model.activation={activation}"), Activations()
+    assert probe.measure(seen_by(probe, spec, digits, digits.train.x[:20]))["saturated_share"] == {}
+
+
+# -------------------------------------------------------------------------------------------------- effective rank
+
+
+def orthonormal(n: int, columns: int) -> Tensor:
+    """Columns that are orthogonal to each other and to the vector of ones."""
+    draw = torch.randn(n, columns, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return torch.linalg.qr(draw - draw.mean(0))[0]
+
+
+@pytest.mark.parametrize(("n", "units"), [(50, 8), (9, 20)])
+def test_the_effective_rank_of_equal_directions_is_their_number(n, units):
+    basis = orthonormal(n, 6)
+    mixed = basis @ torch.linalg.qr(torch.randn(units, 6, dtype=torch.float64))[0].T + 3
+    assert effective_rank(mixed.float()).item() == pytest.approx(6, rel=1e-5)
+
+
+def test_the_effective_rank_is_the_exponential_of_an_entropy():
+    features = orthonormal(40, 2) * torch.tensor([3.0, 1.0])
+    entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    assert effective_rank(features.float()).item() == pytest.approx(math.exp(entropy), rel=1e-5)
+
+
+def test_rounding_is_no_direction():
+    one = torch.outer(torch.linspace(0.1, 0.7, 60), torch.linspace(-1, 1, 30)) + 1.3
+    assert effective_rank(one).item() == pytest.approx(1, abs=1e-3)
+
+
+def test_what_does_not_differ_or_is_not_finite_has_no_effective_rank():
+    assert effective_rank(torch.full((20, 5), 0.1)).isnan()
+    assert effective_rank(torch.tensor([[1.0, 2.0], [math.nan, 3.0], [math.inf, 0.0]])).isnan()
+
+
+# ----------------------------------------------------------------------------------------------------------- drift
+
+
+def test_the_drift_is_how_far_the_percentiles_of_units_move(digits):
+    spec, x, probe = spec_of(*TINY, "norm=none"), digits.train.x[:150], Activations()
+    first = seen_by(probe, spec, digits, x)
+    moved = {layer: seen * 1.5 + torch.arange(seen.shape[1])[:, None] for layer, seen in first.observed.items()}
+    second = replace(first, observed=moved, memory=probe.remember(first))
+    assert probe.measure(first)["z_drift"] == probe.measure(first)["z_drift_relative"] == {}
+    measured = probe.measure(second)
+    for layer, seen in first.observed.items():
+        was, now = seen[:, :, 0].numpy(), moved[layer][:, :, 0].numpy()
+        far, relative = [], []
+        for unit in range(was.shape[1]):
+            spread = slow_percentile(was[:, unit], 85) - slow_percentile(was[:, unit], 15)
+            for q in (15, 50, 85):
+                far.append(abs(slow_percentile(now[:, unit], q) - slow_percentile(was[:, unit], q)))
+                relative.append(far[-1] / spread)
+        assert measured["z_drift"][layer].item() == pytest.approx(np.mean(far), rel=1e-4)
+        assert measured["z_drift_relative"][layer].item() == pytest.approx(np.mean(relative), rel=1e-4)
+
+
+def test_units_without_spread_have_no_relative_drift():
+    before = torch.tensor([[0.0, 5.0, 0.1], [1.0, 5.0, 0.1], [2.0, 5.0, 0.1 + 1e-8]])
+    absolute, relative = drift(before + torch.tensor([1.0, 3.0, 2.0]), before)
+    assert absolute.item() == pytest.approx(2)
+    assert relative.item() == pytest.approx(0.5)
+    assert drift(before[:, 1:] + 1, before[:, 1:])[1].isnan()
+
+
+# ------------------------------------------------------------------------------------------------- in the engines
+
+
+@pytest.mark.parametrize("norm", ["none", "batch", "layer"])
+@pytest.mark.parametrize("statistics", ["running", "batch"])
+def test_stacked_equals_serial(norm, statistics, digits):
+    probe = Activations(samples=100, statistics=statistics, when=At((0, 1, 3)))
+    engines_agree(probe, digits, f"norm={norm}", rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("model", ["vgg", "resnet"])
+def test_stacked_equals_serial_for_convolutions(model, digits):
+    probe = Activations(samples=100, when=At((0, 3)))
+    width = next(o for o in SMALL[model] if "width" in o)
+    engines_agree(probe, digits, f"model={model}", "model.depth=8", width, rtol=2e-3, atol=1e-4)
+
+
+def test_stacked_equals_serial_for_sigmoids(digits):
+    engines_agree(Activations(samples=100), digits, "model.activation=sigmoid", "init.gain=4", rtol=1e-3, atol=1e-4)
+
+
+def probed(*overrides: str, **changes) -> RunSpec:
+    """20 updates, at some of which is measured."""
+    when = At((0, 4, 8, 14, 20))
+    probes = {"activations": Activations(when=when), "dead": DeadUnits(when=when)}
+    return replace(spec_of(*TINY, "model.width=16", "norm=batch", "lr=0.5", *overrides), probe=probes, **changes)
+
+
+def test_drift_is_measured_from_the_second_measurement_on(digits):
+    metrics = outcome(SerialRun(probed(), digits, CPU)).metrics
+    assert list(rows(metrics, "", "z_q50", "hidden2")) == [0, 4, 8, 14, 20]
+    assert list(rows(metrics, "", "z_drift", "hidden2")) == [4, 8, 14, 20]
+
+
+def test_a_run_that_diverges_does_not_stop_the_others(digits):
+    good, bad = probed("norm=none", "lr=0.1"), probed("norm=none", "lr=1e30", seed=1)
+    left = outcomes(StackedRun([good, bad], digits, CPU))
+    assert (left[good.run_id].status, left[bad.run_id].status) == ("finished", "diverged")
+
+
+ENGINES = {
+    "serial": lambda specs, data: SerialRun(specs[0], data, CPU),
+    "stacked": lambda specs, data: StackedRun(specs, data, CPU),
+}
+
+
+@pytest.mark.parametrize("begun", ENGINES)
+@pytest.mark.parametrize("resumed", ENGINES)
+def test_what_was_noted_is_still_known_after_a_stop(begun, resumed, digits, tmp_path):
+    specs = [probed(seed=seed) for seed in range(3 if begun == resumed == "stacked" else 1)]
+    whole = outcomes(ENGINES[resumed](specs, digits))
+    engine: Engine = ENGINES[begun](specs, digits)
+    train_until(engine, 11)
+    for run, spec in enumerate(specs):
+        checkpoint.save(tmp_path / spec.run_id, spec.run_id, engine.state(run))
+    engine = ENGINES[resumed](specs, digits)
+    engine.load([checkpoint.load(tmp_path / spec.run_id, spec.run_id, CPU) for spec in specs])
+    for run_id, end in outcomes(engine).items():
+        if begun == resumed:
+            assert end.metrics.equals(whole[run_id].metrics)
+        assert_close(end, whole[run_id])
+
+
+def assert_close(ours, theirs) -> None:
+    assert ours.metrics.drop(["value"]).equals(theirs.metrics.drop(["value"]))
+    np.testing.assert_allclose(ours.metrics["value"], theirs.metrics["value"], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("leaving", [[0], [1], [0, 2], [1, 2], [0, 1, 2]])
+def test_what_was_noted_stays_with_its_run_when_others_leave(leaving, digits):
+    specs = [probed(seed=seed) for seed in range(4)]
+    whole = {spec.run_id: outcome(StackedRun([spec], digits, CPU)) for spec in specs}
+    stack = StackedRun(specs, digits, CPU)
+    train_until(stack, 6)
+    stack.leave([specs[run].run_id for run in leaving])
+    left = outcomes(stack)
+    assert left.keys() == {spec.run_id for run, spec in enumerate(specs) if run not in leaving}
+    for run_id, end in left.items():
+        assert end.metrics.equals(whole[run_id].metrics)

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from bnstudy.probes.landscape import Landscape
+from bnstudy.spec import At, ConfigError
+from bnstudy.train.state import build_model
+from tests.conftest import spec_of
+from tests.probes.conftest import TINY, engines_agree, snapshot_of
+
+
+def loss_and_gradient(model, batch):
+    """By plain autograd, at a copy of the model: a loss, and gradients by parameter name."""
+    model, (x, y) = copy.deepcopy(model), batch
+    loss = torch.nn.functional.cross_entropy(model(x), y)
+    loss.backward()
+    return loss.item(), {name: p.grad for name, p in model.named_parameters()}
+
+
+def moved(model, changes):
+    model = copy.deepcopy(model)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            p += changes.get(name, 0.0)
+    return model
+
+
+def expected(losses, changes, betas, suffix=""):
+    return {
+        f"loss_min{suffix}": min(losses),
+        f"loss_max{suffix}": max(losses),
+        f"grad_change_min{suffix}": min(changes),
+        f"grad_change_max{suffix}": max(changes),
+        f"beta_eff{suffix}": max(betas),
+    }
+
+
+def along_the_gradient(model, batch, etas):
+    _, g = loss_and_gradient(model, batch)
+    size = math.sqrt(sum(v.square().sum().item() for v in g.values()))
+    losses, changes, betas = [], [], []
+    for eta in etas:
+        loss, there = loss_and_gradient(moved(model, {name: -eta * v for name, v in g.items()}), batch)
+        change = math.sqrt(sum((there[name] - v).square().sum().item() for name, v in g.items()))
+        losses, changes, betas = [*losses, loss], [*changes, change], [*betas, change / (eta * size)]
+    return expected(losses, changes, betas)
+
+
+def relative_to_each_weight(model, batch, steps):
+    _, g = loss_and_gradient(model, batch)
+    weights = {name: p.detach() for name, p in model.named_parameters() if p.ndim > 1}
+    losses, changes, betas = [], [], []
+    for t in steps:
+        way = {name: -t * w.norm() * g[name] / g[name].norm() for name, w in weights.items()}
+        loss, there = loss_and_gradient(moved(model, way), batch)
+        # With regard to W / ||W|| the gradient is ||W|| times that with regard to W.
+        change = math.sqrt(sum((w.norm() * (there[n] - g[n]).norm()).item() ** 2 for n, w in weights.items()))
+        losses, changes, betas = [*losses, loss], [*changes, change], [*betas, change / (t * math.sqrt(len(way)))]
+    return expected(losses, changes, betas, "_scaled")
+
+
+@pytest.mark.parametrize("norm", ["none", "batch", "group"])
+def test_agrees_with_a_loop_over_moved_networks(norm, digits):
+    groups = ["norm.groups=1"] if norm == "group" else []
+    spec = spec_of(*TINY, f"norm={norm}", *groups, "lr=0.3")
+    snapshot = snapshot_of(spec, digits)
+    model, batch = build_model(spec, digits).double(), snapshot.network.batch
+    measured = Landscape(steps=(0.5, 4.0), relative_steps=(0.01, 0.05, 0.1)).measure(snapshot)
+    slow = {
+        **along_the_gradient(model, batch, (0.15, 1.2)),
+        **relative_to_each_weight(model, batch, (0.01, 0.05, 0.1)),
+    }
+    assert {metric: by_layer[""].item() for metric, by_layer in measured.items()} == pytest.approx(slow, rel=1e-6)
+
+
+def test_scaled_ones_do_not_see_the_size_of_weights_that_a_norm_takes_out(digits):
+    snapshot = snapshot_of(spec_of(*TINY, "norm=batch", "norm.eps=1e-12"), digits)
+    normalized = ("hidden1.weight.weight", "hidden2.weight.weight")
+    larger = {name: 7 * p if name in normalized else p for name, p in snapshot.params.items()}
+    measured, again = Landscape().measure(snapshot), Landscape().measure(replace(snapshot, params=larger))
+    for metric, by_layer in measured.items():
+        if metric.endswith("_scaled"):
+            assert again[metric][""].item() == pytest.approx(by_layer[""].item(), rel=1e-5)
+    assert again["beta_eff"][""] != pytest.approx(measured["beta_eff"][""].item(), rel=0.1)
+
+
+def test_a_layer_without_weights_and_gradient_stays_where_it_is(digits):
+    snapshot = snapshot_of(spec_of(*TINY, "norm=none"), digits)
+    params = dict(snapshot.params)
+    for name, value in (("hidden1.weight.weight", 0.0), ("hidden1.weight.bias", -1.0), ("hidden2.weight.bias", 1.0)):
+        params[name] = torch.full_like(params[name], value)
+    measured = Landscape().measure(replace(snapshot, params=params))
+    assert all(math.isfinite(by_layer[""].item()) for by_layer in measured.values())
+    assert measured["loss_max_scaled"][""] > measured["loss_min_scaled"][""]
+
+
+@pytest.mark.parametrize("steps", [(), (0.5, 0.0)])
+def test_steps_that_go_nowhere_are_refused(steps):
+    with pytest.raises(ConfigError, match="steps"):
+        Landscape(steps=steps)
+
+
+@pytest.mark.parametrize(
+    "overrides", [("norm=none",), ("norm=batch",), ("model=vgg", "model.depth=8", "model.width=0.03", "norm=batch")]
+)
+def test_stacked_equals_serial(overrides, digits):
+    engines_agree(Landscape(when=At((0, 6))), digits, *overrides, rtol=1e-3, atol=1e-5)

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from bnstudy.data import Dataset
+from bnstudy.data.dataset import Split
+from bnstudy.probes.normalization import NormInternals
+from bnstudy.spec import At
+from bnstudy.train.state import build_model
+from tests.conftest import spec_of
+from tests.probes.conftest import TINY, engines_agree, snapshot_of
+
+
+@pytest.fixture
+def double(digits: Dataset) -> Dataset:
+    """The digits in float64."""
+    train, val = (Split(split.x.double(), split.y) for split in (digits.train, digits.val))
+    return replace(digits, train=train, val=val)
+
+
+def trained(spec, dataset):
+    """A plain model whose running statistics and parameters have moved, and a snapshot of it."""
+    snapshot, model = snapshot_of(spec, dataset), build_model(spec, dataset).double()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
+    for x, y in zip(dataset.train.x[:120].split(24), dataset.train.y[:120].split(24), strict=True):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    params = {name: p.detach() for name, p in model.named_parameters()}
+    network = replace(snapshot.network, buffers=dict(model.named_buffers()))
+    return model, replace(snapshot, params=params, network=network)
+
+
+def norms_of(model):
+    found = {name.removesuffix(".norm_act.norm"): module for name, module in model.named_modules()}
+    return {layer: module for layer, module in found.items() if isinstance(module, nn.BatchNorm1d)}
+
+
+@torch.no_grad()
+def precise(model, batches):
+    """A copy of the model with the population's statistics for running ones, from a loop over batches."""
+    model = copy.deepcopy(model)
+    inputs = {layer: [] for layer in norms_of(model)}
+    for layer, norm in norms_of(model).items():
+        norm.register_forward_pre_hook(lambda _, given, layer=layer: inputs[layer].append(given[0]))
+    for batch in batches:
+        model(batch)
+    for layer, norm in norms_of(model).items():
+        means = [z.mean(0) for z in inputs[layer]]
+        squares = [z.var(0, correction=0) + z.mean(0) ** 2 for z in inputs[layer]]
+        norm.running_mean.copy_(sum(means) / len(means))
+        norm.running_var.copy_(sum(squares) / len(squares) - norm.running_mean**2)
+    return model
+
+
+@torch.no_grad()
+def scores(out, y):
+    return nn.functional.cross_entropy(out, y).item(), (out.argmax(1) == y).double().mean().item()
+
+
+@pytest.fixture
+def measured_and_model(double):
+    spec = spec_of(*TINY, "norm=batch", "batch_size=12")
+    model, snapshot = trained(spec, double)
+    return NormInternals(samples=50, precise_samples=100).measure(snapshot), model, snapshot
+
+
+def test_scores_by_the_statistics_used(measured_and_model, double):
+    measured, model, snapshot = measured_and_model
+    x, y = double.val.x[:48], double.val.y[:48]  # 4 whole batches of 12
+    exact = precise(model, snapshot.network.probe_batch(96)[0].split(12))
+    expected = {
+        "running": scores(copy.deepcopy(model).eval()(x), y),
+        "batch": scores(torch.cat([copy.deepcopy(model).train()(part) for part in x.split(12)]), y),
+        "precise": scores(exact.eval()(x), y),
+    }
+    assert len(set(expected.values())) == 3
+    for kind, (loss, accuracy) in expected.items():
+        assert measured[f"loss_{kind}"][""].item() == pytest.approx(loss, rel=1e-6)
+        assert measured[f"accuracy_{kind}"][""].item() == pytest.approx(accuracy)
+
+
+def test_distance_of_the_running_statistics(measured_and_model):
+    measured, model, snapshot = measured_and_model
+    exact = precise(model, snapshot.network.probe_batch(96)[0].split(12))
+    assert list(measured["running_mean_distance"]) == ["hidden1", "hidden2"]
+    for layer, norm in norms_of(model).items():
+        true = norms_of(exact)[layer]
+        far = (norm.running_mean - true.running_mean).norm() / true.running_var.sqrt().norm()
+        ratios = (norm.running_var + norm.eps) / (true.running_var + norm.eps)
+        assert measured["running_mean_distance"][layer].item() == pytest.approx(far.item(), rel=1e-6)
+        assert measured["running_var_distance"][layer].item() == pytest.approx(
+            ratios.log().abs().mean().item(), rel=1e-6
+        )
+
+
+def test_precise_means_are_those_that_a_cumulative_average_tends_to(double):
+    """With momentum=None torch keeps the mean over all batches; there is then no distance left."""
+    spec = spec_of(*TINY, "norm=batch")
+    snapshot, model = snapshot_of(spec, double), build_model(spec, double).double()
+    for norm in norms_of(model).values():
+        norm.momentum = None
+    for batch in snapshot.network.probe_batch(96)[0].split(8):
+        model(batch)
+    network = replace(snapshot.network, buffers=dict(model.named_buffers()))
+    measured = NormInternals(precise_samples=96).measure(replace(snapshot, network=network))
+    assert max(v.item() for v in measured["running_mean_distance"].values()) < 1e-12
+    assert max(v.item() for v in measured["running_var_distance"].values()) < 0.5
+
+
+def test_scales_shifts_and_step_sizes(measured_and_model):
+    measured, model, snapshot = measured_and_model
+    for layer, norm in norms_of(model).items():
+        gamma, beta = norm.weight.detach().tolist(), norm.bias.detach().tolist()
+        assert measured["gamma_mean"][layer].item() == pytest.approx(sum(gamma) / 5)
+        assert measured["gamma_std"][layer].item() == pytest.approx(
+            math.sqrt(sum((g - sum(gamma) / 5) ** 2 for g in gamma) / 5)
+        )
+        assert measured["gamma_min"][layer].item() == min(gamma)
+        assert measured["beta_mean"][layer].item() == pytest.approx(sum(beta) / 5)
+        assert measured["beta_std"][layer].item() == pytest.approx(norm.bias.std(correction=0).item())
+        size = sum(float(w) ** 2 for w in snapshot.params[f"{layer}.weight.weight"].flatten())
+        assert measured["effective_lr"][layer].item() == pytest.approx(0.1 / size)
+    assert "out" not in measured["effective_lr"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "metrics"),
+    [
+        (("norm=none",), set()),
+        (("norm=layer",), {"gamma_mean", "gamma_std", "gamma_min", "beta_mean", "beta_std", "effective_lr"}),
+        (("norm=layer", "norm.affine=false"), {"effective_lr"}),
+        (("norm=batch", "norm.affine=false", "norm.track_running_stats=false"), {"effective_lr"}),
+        (("norm=layer", "norm.position=after", "norm.affine=false"), set()),
+    ],
+)
+def test_what_has_no_meaning_is_left_out(overrides, metrics, double):
+    measured = NormInternals().measure(snapshot_of(spec_of(*TINY, *overrides), double))
+    assert {metric for metric, by_layer in measured.items() if by_layer} == metrics
+
+
+def test_fewer_pictures_than_a_batch_are_one_batch(double):
+    snapshot = snapshot_of(spec_of(*TINY, "norm=batch", "batch_size=64"), double)
+    measured = NormInternals(samples=20, precise_samples=30).measure(snapshot)
+    assert math.isfinite(measured["loss_batch"][""].item())
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("norm=batch",),
+        ("norm=group", "norm.groups=1"),
+        ("model=vgg", "model.depth=8", "model.width=0.03", "norm=batch"),
+    ],
+)
+def test_stacked_equals_serial(overrides, digits):
+    engines_agree(
+        NormInternals(samples=100, precise_samples=300, when=At((0, 6))), digits, *overrides, rtol=1e-3, atol=1e-5
+    )
