@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from bnstudy import __version__
-from bnstudy.config import STUMBLES, conf_dir, explain, flags_first, is_foreign, report_conf_dir, request
+from bnstudy.config import STUMBLES, conf_dir, explain, flags_first, is_foreign, report_conf_dir, request, runs_listed
 from bnstudy.spec import ConfigError
 
 MISTAKES = (ConfigError, HydraException, OmegaConfBaseException, yaml.YAMLError)
@@ -55,7 +55,8 @@ def _report(config: DictConfig) -> None:
 
     if config.results_dir is None:
         raise ConfigError("results_dir=null is not allowed: it must be the name of a folder.")
-    result = write_report(Path(str(config.results_dir)).expanduser(), config.study, config.scale)
+    picked = [str(run_id) for run_id in config.runs or ()]
+    result = write_report(Path(str(config.results_dir)).expanduser(), config.study, config.scale, picked)
     print("\n".join([*result.cautions, *result.findings, f"Report: {result.index}"]))
 
 
@@ -98,6 +99,8 @@ def _run(program: str, config_dir: Path, config_name: str, task: Callable[[DictC
         elif config_name == "report" and {"-m", "--multirun"} & {*sys.argv}:
             raise ConfigError("-m is not allowed: one report is drawn at a time.")
         else:
+            if config_name == "report":
+                sys.argv[1:] = runs_listed(sys.argv[1:])
             hydra.main(version_base="1.3", config_path=str(config_dir), config_name=config_name)(guarded_task)()
 
     def guarded_task(config: DictConfig) -> float | None:

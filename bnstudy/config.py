@@ -247,7 +247,20 @@ def known_keys(config_dir: Path, config_name: str, arguments: Sequence[str], hyd
             composed = compose(config_name, return_hydra_config=hydras)
     config: Any = OmegaConf.to_container(composed, resolve=False)
     kept = {"hydra": config["hydra"]} if hydras else config
-    return {key for key in flat_keys(kept) if not key.endswith("_target_")}
+    groups = set() if hydras else {folder.name for folder in config_dir.iterdir() if folder.is_dir()}
+    return groups | {key for key in flat_keys(kept) if not key.endswith("_target_")}
+
+
+def runs_listed(arguments: Sequence[str]) -> list[str]:
+    """The report's arguments with `runs=ID1,ID2` as a list of texts: Hydra would take the comma for a sweep, and some
+    ids for numbers."""
+    listed = []
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        ids = [text for part in value.strip("[]").split(",") if (text := part.strip(" '\""))]
+        is_list = key == "runs" and value != "null" and all(re.fullmatch(r"[\w.-]+", text) for text in ids)
+        listed.append(f"runs=[{','.join(repr(text) for text in ids)}]" if is_list and ids else argument)
+    return listed
 
 
 FLAGS_WITH_VALUE = {"--cfg", "--package", "--config-path", "--config-name", "--config-dir", "--info"}

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bnstudy.spec import LossSpec
+from bnstudy.spec import ConfigError, LossSpec
 
 
 @dataclass(frozen=True)
@@ -16,12 +16,20 @@ class CrossEntropy(LossSpec):
     """-log softmax(out)_y, in nats."""
 
     def mean(self, out: Tensor, y: Tensor) -> Tensor:
+        check_labels(y)
         return F.cross_entropy(out, y)
 
     def each(self, out: Tensor, y: Tensor) -> Tensor:
+        check_labels(y)
         # With the classes in rows of their own: torch takes seven times as long over many short rows.
         log_p = out.mT.contiguous().log_softmax(0)
         return -log_p.gather(0, y[None]).squeeze(0)
+
+
+def check_labels(y: Tensor) -> None:
+    """torch would take values for the probabilities of the classes."""
+    if y.is_floating_point():
+        raise ConfigError("loss=cross_entropy is not allowed with targets that are not labels: it must be mse.")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
     python scripts/benchmark.py sweep [data.root=DIR] [--steps 2000] [--repeats 1] [--only digits ...] [--json FILE]
     python scripts/benchmark.py runner [data.root=DIR] [--steps 1000] [--repeats 3] [--tasks mlp resnet] [--json FILE]
+    python scripts/benchmark.py probes [data.root=DIR] [--steps 1000] [--repeats 3] [--presets standard] [--json FILE]
 
 `sweep` measures whole commands, from the start of the interpreter to the table at the end, on two cores:
 
@@ -24,6 +25,9 @@ does not matter to the time. Start-up, and reading the data, is counted for bnst
   dataloader  a plain loop over a DataLoader with torchvision transforms
   lightning   the same under Lightning, where it is installed: pip install bnstudy[lightning]
 
+`probes` measures what each probe, and each preset of them (none, light, standard, full), adds to the training of that
+MLP, one run and a stack of 8: by the runs' own clocks, and by wall time against no probes, in alternation.
+
 The MLP takes MNIST from `data.root` (random pictures where it is missing), the ResNet random pictures.
 """
 
@@ -37,6 +41,7 @@ from pathlib import Path
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line sets it, for all contenders
 
 import torch
+from benchmarks.probes import known_presets, measure_probes
 from benchmarks.runner import TASKS, measure_runner
 from benchmarks.sweep import CORES, MEASURES, measure_sweep
 
@@ -53,7 +58,11 @@ def parser() -> argparse.ArgumentParser:
     runner.set_defaults(measure=measure_runner)
     runner.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     runner.add_argument("--threads", type=int, help="CPU threads; torch's choice if not given")
-    for command, steps, repeats in ((sweep, 2000, 1), (runner, 1000, 3)):
+    probes = commands.add_parser("probes", help="what probes add to training")
+    probes.set_defaults(measure=measure_probes, threads=1)
+    presets = known_presets()
+    probes.add_argument("--presets", nargs="+", choices=presets[1:], default=presets[1:])
+    for command, steps, repeats in ((sweep, 2000, 1), (runner, 1000, 3), (probes, 1000, 3)):
         command.add_argument("root", nargs="?", default="data.root=data", help="data.root=DIR with MNIST in it")
         command.add_argument("--steps", type=int, default=steps, help="updates of each run")
         command.add_argument("--repeats", type=int, default=repeats)

@@ -56,6 +56,19 @@ def test_sweeps_are_measured_as_whole_commands(benchmark):
     assert rows["quickstart"][0]["ok"] is False  # too few runs to be a quickstart
 
 
+@pytest.mark.slow
+def test_presets_of_probes_are_measured_with_either_engine(benchmark):
+    printed, figures = benchmark("probes", "--steps", "3", "--repeats", "1", "--presets", "standard")
+    assert [(cost["engine"], cost["preset"]) for cost in figures["tasks"]] == [
+        ("serial", "standard"),
+        ("stacked", "standard"),
+    ]
+    for cost in figures["tasks"]:
+        assert {"gradients", "dead_units"} <= set(cost["by_probe"])
+        assert cost["by_clock"] == pytest.approx(sum(cost["by_probe"].values()))
+    assert "to be at most 5%" in printed
+
+
 def test_a_ratio_is_of_the_medians(monkeypatch):
     monkeypatch.syspath_prepend(SCRIPT.parent)
     from benchmarks.commands import Taken

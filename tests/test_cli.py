@@ -357,6 +357,16 @@ def test_the_report_is_drawn_and_says_where(command):
     assert "results/reports/all/index.html" in out
 
 
+def test_a_report_of_runs_picked_by_hand(command):
+    command("-m", "norm=none,batch,layer", *SHORT)
+    first, _, third = Store(Path("results")).finished()
+    status, out, err = command(f"runs={third},{first}", entry=cli.report)
+    assert (status, err) == (0, "")
+    assert f"results/reports/runs-{first}-{third}/index.html" in out
+    status, _, err = command(f"runs=[{first[:-1]}]", entry=cli.report)
+    assert (status, f"runs={first[:-1]}: there is no such run in results; did you mean {first}?" in err) == (2, True)
+
+
 def test_a_report_of_nothing_is_refused(command):
     status, _, err = command("study=quickstart", entry=cli.report)
     assert status == 2

@@ -42,7 +42,8 @@ def findings(study: Study) -> list[str]:
     for panel, runs in study.runs.groupby("panel", observed=True):
         best = stats.best_arms(runs)
         best["gap"] = [lacking.get((str(panel), str(family))) for family in best["family"]]
-        told = [*_accuracies(runs, best), *_confounded(best), *_tolerance(runs), *_on_the_edge(best)]
+        reached = _losses(runs, best) if runs["chance"].isna().all() else _accuracies(runs, best)
+        told = [*reached, *_confounded(best), *_tolerance(runs), *_on_the_edge(best)]
         told += _inside(study.metrics, runs, best)
         sentences += [f"{panel}: {sentence}" for sentence in told]
     return sentences
@@ -78,6 +79,21 @@ def _accuracies(runs: pd.DataFrame, best: pd.DataFrame) -> list[str]:
     return told
 
 
+def _losses(runs: pd.DataFrame, best: pd.DataFrame) -> list[str]:
+    """One sentence a family of a regression, on the runs that did not diverge."""
+    told = []
+    for row in best.itertuples():
+        own = runs[runs["arm"] == row.arm]
+        estimate, lost = stats.mean_interval(own.loc[~own["diverged"], "final.test_loss"]), int(own["diverged"].sum())
+        n = f", n = {estimate.n}" + (f", {lost} diverged and left out" if lost else "")
+        bounds = f"95% interval {estimate.low:.4g} to {estimate.high:.4g}{n}" if estimate.n > 1 else f"one seed{n}"
+        ends = (
+            f"ends at a test loss of {estimate.mean:.4g} ({bounds})" if estimate.n else f"diverged in all {lost} seeds"
+        )
+        told.append(f"{row.family}{_at_rate(row._asdict())} {ends}.")
+    return told
+
+
 def _confounded(best: pd.DataFrame) -> list[str]:
     """Families of a panel that nothing can be said to be due to the norm of."""
     references = stats.references(best)
@@ -110,7 +126,7 @@ def _reaches(row: Mapping[str, Any], runs: pd.DataFrame) -> str:
     if diverged == len(runs) and row["rates"] > 1 and not row["gap"]:
         return f"{row['family']} counts as guessing, {percent(estimate.mean)}, at every learning rate tried"
     if diverged == len(runs):
-        return f"{row['family']}{rate} counts as guessing, {percent(estimate.mean)} (all {diverged} seeds diverged)"
+        return f"{row['family']}{rate} counts as guessing, {percent(estimate.mean)} ({'all ' if diverged > 1 else ''}{diverged} seed{'s' * (diverged > 1)} diverged)"
     lost = f", {diverged} diverged" if diverged else ""
     return f"{row['family']}{rate} reaches {percent(estimate.mean)} test accuracy ({bounds}{lost})"
 
@@ -240,11 +256,14 @@ def _counted(study: Study) -> str:
 
 
 def percent(share: float) -> str:
-    return f"{100 * share:.1f}%"
+    """A dash where there is no accuracy."""
+    return "-" if math.isnan(share) else f"{100 * share:.1f}%"
 
 
 def interval(estimate: Estimate) -> str:
     """Of an accuracy, in per cent: its part within 0 to 100, which covers as often. A dash where there is none."""
+    if math.isnan(estimate.mean):
+        return "-"
     low, high = max(0.0, estimate.low), min(1.0, estimate.high)
     return f"{100 * low:.1f} to {100 * high:.1f}" if estimate.n > 1 else "-"
 

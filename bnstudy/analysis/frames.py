@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from bnstudy.analysis import arms
@@ -15,6 +17,9 @@ from bnstudy.store import Store, load_metrics, load_runs, load_specs, load_timin
 
 EVERYTHING = "all"
 """Name of the report on every run of a store."""
+
+NAMED = 4
+"""Up to so many runs picked by hand are named in the name of their report."""
 
 WARM_UP = 0.05
 """Share of a run's updates that do not count for its time per step."""
@@ -49,18 +54,21 @@ class Study:
         return len(self.planned) - len(self.runs)
 
 
-def load_study(results_dir: Path, study: str | None = None, scale: str | None = None) -> Study:
-    """The study's runs at one scale, by default the one planned last; without a name every run in the store.
+def load_study(
+    results_dir: Path, study: str | None = None, scale: str | None = None, picked: Collection[str] = ()
+) -> Study:
+    """The study's runs at one scale, by default the one planned last; without a name the runs with the `picked` ids,
+    or every run in the store where there are none.
 
     Raises:
         ConfigError: nothing of the sort was planned here, no run of it is finished, a run is damaged, or runs differ
             in what no label tells.
     """
     store = Store(results_dir)
-    plan = _plan(store, study, scale)
+    plan = _plan_of_picked(store, study, scale, picked) if picked else _plan(store, study, scale)
     runs = load_runs(results_dir, plan["run_ids"])
     if runs.empty:
-        raise ConfigError(_nothing_finished(store, study, plan))
+        raise ConfigError(_nothing_finished(store, study, plan, picked))
     metrics = load_metrics(results_dir, runs["run_id"])
     begun = arms.label(load_specs(results_dir, plan["run_ids"]))
     specs = one_a_training(begun, metrics["run_id"].value_counts())
@@ -69,7 +77,7 @@ def load_study(results_dir: Path, study: str | None = None, scale: str | None = 
     timing = load_timing(results_dir, runs["run_id"])
     planned = tuple(r for r in plan["run_ids"] if r not in repeats)
     return Study(
-        name=EVERYTHING if study is None else str(study),
+        name=plan.get("name", EVERYTHING),
         title=str(plan["title"]),
         scale=plan.get("scale"),
         commands=tuple(plan["commands"]),
@@ -127,6 +135,29 @@ def _plan(store: Store, study: object, scale: object) -> dict[str, Any]:
     return {"title": "All runs in the store", "commands": [], "run_ids": ids}
 
 
+def _plan_of_picked(store: Store, study: object, scale: object, picked: Collection[str]) -> dict[str, Any]:
+    if study is not None or scale is not None:
+        raise ConfigError(
+            "runs=... is not allowed together with a study or a scale: the report is of one or the other."
+        )
+    known = sorted(p.parent.name for p in (store.results_dir / "runs").glob("*/config.yaml"))
+    for run_id in picked:
+        if run_id not in known:
+            raise ConfigError(
+                f"runs={run_id}: there is no such run in {store.results_dir}{nearest(run_id, known) or '.'}"
+            )
+    ids = sorted({*picked})
+    return {"name": name_of_picked(ids), "title": "Runs picked by hand", "commands": [], "run_ids": ids}
+
+
+def name_of_picked(run_ids: Sequence[str]) -> str:
+    """Of their report: the ids where they are few, else the first one and a digest of all."""
+    if len(run_ids) <= NAMED:
+        return "-".join(["runs", *run_ids])
+    digest = hashlib.sha256(" ".join(run_ids).encode()).hexdigest()[:8]
+    return f"runs-{run_ids[0]}-and-{len(run_ids) - 1}-more-{digest}"
+
+
 def _plan_of_study(store: Store, study: str, scale: str | None) -> dict[str, Any]:
     plans = store.plans(study) if study in store.studies() else []
     if not plans:
@@ -143,8 +174,10 @@ def _plan_of_study(store: Store, study: str, scale: str | None) -> dict[str, Any
     return by_scale[scale] if scale is not None else plans[0]
 
 
-def _nothing_finished(store: Store, study: str | None, plan: dict[str, Any]) -> str:
+def _nothing_finished(store: Store, study: str | None, plan: dict[str, Any], picked: Collection[str]) -> str:
     where, count = store.results_dir, len(plan["run_ids"])
+    if picked:
+        return f"None of the {count} runs picked is finished yet in {where}."
     if study is None:
         example = "bnstudy -m norm=none,batch steps=300 'seed=range(0,5)'"
         return f"There is no finished run in {where}. To make some: {example}"
@@ -161,14 +194,20 @@ def with_outcomes(runs: pd.DataFrame, timing: pd.DataFrame) -> pd.DataFrame:
     """Add what the analysis judges runs by. A diverged run counts as guessing: it is never left out.
 
     `diverged`; `chance`, the accuracy of guessing; `test_accuracy`, `val_accuracy` at the end and `best_accuracy`, the
-    highest on validation, shares in 0..1; `step_ms`, the median time per update in ms.
+    highest on validation, shares in 0..1, and missing where there are no classes; `score`, what learning rates are
+    chosen by: the accuracy on validation or, without classes, minus the loss; `step_ms`, the median time per update in
+    ms.
     """
     diverged = runs["status"] == "diverged"
     chance = 1 / runs["dataset.classes"].astype(float)
     measured = {"test_accuracy": "final.test_accuracy", "val_accuracy": "final.val_accuracy"}
     measured["best_accuracy"] = "best.val_accuracy"
     outcomes = {k: runs[c].astype(float).mask(diverged | runs[c].isna(), chance) for k, c in measured.items()}
-    return runs.assign(diverged=diverged, chance=chance, **outcomes, step_ms=runs["run_id"].map(step_ms(timing)))
+    loss = runs["final.val_loss"].astype(float).fillna(np.inf).mask(diverged, np.inf)
+    score = outcomes["val_accuracy"].where(chance.notna(), -loss)
+    return runs.assign(
+        diverged=diverged, chance=chance, **outcomes, score=score, step_ms=runs["run_id"].map(step_ms(timing))
+    )
 
 
 def step_ms(timing: pd.DataFrame) -> pd.Series:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,12 +15,14 @@ import pandas as pd
 from markupsafe import Markup
 
 from bnstudy.analysis import findings
+from bnstudy.analysis.costs import probe_costs
 from bnstudy.analysis.figures import Drawn, Palette, draw_panel, render
 from bnstudy.analysis.figures.style import styled
 from bnstudy.analysis.findings import ArmRow
 from bnstudy.analysis.frames import Study, load_study
 from bnstudy.analysis.gaps import missing_by_arm
 from bnstudy.analysis.panels import Panel, panels
+from bnstudy.analysis.reproductions import Reproduction, reproduce
 from bnstudy.files import write_atomic, write_text
 from bnstudy.spec import ConfigError
 
@@ -64,22 +66,26 @@ class Section:
     images: list[Image]
 
 
-def write_report(results_dir: Path, study: str | None = None, scale: str | None = None) -> ReportResult:
+def write_report(
+    results_dir: Path, study: str | None = None, scale: str | None = None, picked: Collection[str] = ()
+) -> ReportResult:
     """Write `<results_dir>/reports/<study>/`; without a study, on every run of the store, `reports/all/`.
 
-    scale: of the study, by default the one planned last. The same store gives the same bytes.
+    scale: of the study, by default the one planned last. picked: ids of runs, for a report on these alone, in
+    `reports/runs-<ids>/`. The same store gives the same bytes.
 
     Raises:
         ConfigError: as `load_study`; or the report cannot be written.
     """
-    about = load_study(results_dir, study, scale)
+    about = load_study(results_dir, study, scale, picked)
     folder = results_dir / "reports" / about.name
     with _refused_writing(folder):
         (folder / "figures").mkdir(parents=True, exist_ok=True)
-    sections = draw(about)
-    content = _content(about, sections)
+    sections, reproduction = draw(about), reproduced(about)
+    content = {**_content(about, sections), "reproduction": reproduction, "reproduction_images": _images(reproduction)}
     with _refused_writing(folder):
-        _write_figures(folder / "figures", [image for section in sections for image in section.images])
+        of_sections = [image for section in sections for image in section.images]
+        _write_figures(folder / "figures", [*content["reproduction_images"], *of_sections])
         write_text(folder / "runs.csv", _table(about.runs))
         write_text(folder / "report.md", _markdown().get_template("report.md.j2").render(content))
         write_text(folder / "index.html", _html().get_template("index.html.j2").render(content))
@@ -113,6 +119,18 @@ def draw(study: Study) -> list[Section]:
     palette, taken = Palette.of(study.runs), set[str]()
     with styled():
         return [_section(panel, palette, taken) for panel in panels(study)]
+
+
+def reproduced(study: Study) -> Reproduction | None:
+    with styled():
+        return reproduce(study)
+
+
+def _images(reproduction: Reproduction | None) -> list[Image]:
+    if reproduction is None or reproduction.drawn is None:
+        return []
+    with styled():
+        return [_image(reproduction.drawn, f"published-{reproduction.drawn.kind}")]
 
 
 def _section(panel: Panel, palette: Palette, taken: set[str]) -> Section:
@@ -158,6 +176,7 @@ def _content(study: Study, sections: list[Section]) -> dict[str, Any]:
         "failures": study.failures,
         "diverged": findings.diverged_lines(study),
         "sections": sections,
+        "costs": probe_costs(study.runs),
     }
 
 

@@ -23,6 +23,9 @@ from bnstudy.spec import ConfigError, nearest
 Overrides = tuple[str, ...]
 
 
+LENGTHS = {"epochs", "steps"}
+
+
 @dataclass(frozen=True)
 class Point:
     """One job of a sweep: the overrides that make it, as typed, and the resolved config."""
@@ -56,8 +59,8 @@ def study_layers(master: DictConfig) -> list[Mapping[str, Any]]:
         return []
     study, scale = master.study, master.scale.name
     if scale not in study.scales:
-        known = ", ".join(study.scales) + nearest(scale, study.scales)
-        raise ConfigError(f"scale={scale} is not allowed with study={study.name}: it must be one of {known}.")
+        known = ", ".join(study.scales) + (nearest(scale, study.scales) or ".")
+        raise ConfigError(f"scale={scale} is not allowed with study={study.name}: it must be one of {known}")
     return [study.sweep, study.scales[scale]]
 
 
@@ -67,7 +70,8 @@ def stacked_choices(below: Mapping[str, list[str]], overrides: Iterable[Override
     The length of a run is one choice with two spellings: `steps` above replaces `epochs` below and vice versa.
     """
     above = {override.key_or_group: values(override) for override in overrides}
-    kept = {key: chosen for key, chosen in below.items() if not ({key, *above} >= {"epochs", "steps"})}
+    gone = LENGTHS if LENGTHS & above.keys() else set()
+    kept = {key: chosen for key, chosen in below.items() if key not in gone}
     return {**kept, **above}
 
 

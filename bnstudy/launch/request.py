@@ -20,6 +20,7 @@ Objective = Literal[
     "best.val_accuracy",
     "best.step",
     "best.test_accuracy",
+    "seconds.starting",
     "seconds.training",
     "seconds.evaluation",
     "seconds.probes",

@@ -15,7 +15,12 @@ from bnstudy.models.dropout import Dropout
 from bnstudy.rng import stream
 from bnstudy.spec import InitSpec, NormSpec
 
-ActivationName = Literal["relu", "leaky_relu", "gelu", "tanh", "sigmoid"]
+ActivationName = Literal["relu", "leaky_relu", "gelu", "tanh", "sigmoid", "linear"]
+
+
+class LinearActivation(nn.Identity):
+    """a = z. A class of its own, as nn.Identity also stands for no normalization, which is not where probes tap."""
+
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -23,6 +28,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "gelu": nn.GELU,
     "tanh": nn.Tanh,
     "sigmoid": nn.Sigmoid,
+    "linear": LinearActivation,
 }
 
 

@@ -129,6 +129,8 @@ class Engine:
         """
         due = iter([update for update in self._due if update >= self.step])
         tick = next(due)
+        with self.watch("starting"):
+            self._warm_up()
         next_beat = time.perf_counter() + self.beat_seconds
         begin = self.watch.now()
         while self.specs:
@@ -146,6 +148,14 @@ class Engine:
                 beat(self)
                 begin = self.watch.now()
                 next_beat = time.perf_counter() + self.beat_seconds
+
+    def _warm_up(self) -> None:
+        """Make the next update and undo it: what torch loads, and compiles, with the first one is no part of training,
+        where it would be charged to the arm that happens to be the first."""
+        if self.step < self.total:
+            with self._undone():
+                self._advance()
+                self.step -= 1
 
     def _measure(self, done: Done) -> None:
         """Evaluate and probe as scheduled for this step and, unless it is the last, make the next update. Runs that

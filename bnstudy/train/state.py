@@ -156,7 +156,7 @@ class Stopwatch:
     only when its work is done."""
 
     def __init__(self, device: torch.device, shared_by: int = 1) -> None:
-        self.seconds = {"training": 0.0, "evaluation": 0.0, "probes": 0.0}
+        self.seconds = {"starting": 0.0, "training": 0.0, "evaluation": 0.0, "probes": 0.0}
         self.shared_by = shared_by
         self._cuda = device if device.type == "cuda" else None
 

@@ -52,7 +52,7 @@ def test_a_sweep_has_all_figures(sweep: Study) -> None:
     (panel,) = panels(sweep)
     with style.styled():
         drawn = list(draw_panel(panel, Palette.of(sweep.runs)))
-    assert [d.kind for d in drawn] == ["learning-rates", "curves", "gradients", "dead-units"]
+    assert [d.kind for d in drawn] == ["learning-rates", "curves", "gradients", "dead-units", "dead-map"]
     best = sweep.runs.query("arm == 'NoNorm, lr=0.1'")["test_accuracy"].mean()
     assert f"NoNorm {100 * best:.1f}% at its chosen rate 0.1" in drawn[0].alt
     assert all("MLP on Digits" in d.alt for d in drawn)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -10,8 +11,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from bnstudy.analysis.frames import load_study
 from bnstudy.analysis.report import ReportResult, file_name, inline_svg, markdown_text, write_report
 from bnstudy.spec import ConfigError
+from bnstudy.store import Store
 from tests.analysis import synthetic
 from tests.analysis.synthetic import Run
 
@@ -23,6 +26,7 @@ write_report(Path(sys.argv[1]), "lr_tolerance")
 assert "torch" not in sys.modules, "torch was imported"
 assert "matplotlib.pyplot" not in sys.modules, "pyplot was imported"
 """
+KINDS = ("curves", "dead-map", "dead-units", "gradients", "learning-rates")
 HOSTILE = "<script>alert(1)</script>|`x`[y](javascript:z)"
 
 
@@ -52,7 +56,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def test_what_is_written(result: ReportResult, sweep_dir: Path) -> None:
     assert result.folder == sweep_dir / "reports" / "lr_tolerance"
-    figures = [f"figures/{kind}-mlp-on-digits" for kind in ("curves", "dead-units", "gradients", "learning-rates")]
+    figures = [f"figures/{kind}-mlp-on-digits" for kind in KINDS]
     expected = {"index.html", "report.md", "runs.csv", *(f + end for f in figures for end in (".svg", ".png"))}
     assert set(files(result.folder)) == expected
     assert (result.diverged, result.missing) == (12, 1)
@@ -78,7 +82,7 @@ def test_the_page_stands_alone(result: ReportResult) -> None:
 def test_the_page_is_accessible(result: ReportResult) -> None:
     page = Page(result.index.read_text())
     drawings = page.all("svg")
-    assert len(drawings) == 4
+    assert len(drawings) == len(KINDS)
     assert all(d["role"] == "img" and "MLP on Digits" in str(d["aria-label"]) for d in drawings)
     assert all("width" not in d and "viewbox" in d for d in drawings)
     ids = [a["id"] for _, a in page.tags if "id" in a]
@@ -100,7 +104,7 @@ def test_missing_runs_are_said_with_the_command_that_completes_them(result: Repo
 def test_markdown_shows_the_figures(result: ReportResult) -> None:
     text = (result.folder / "report.md").read_text()
     shown = re.findall(r"!\[[^]]+\]\((figures/[^)]+\.png)\)", text)
-    assert len(shown) == 4
+    assert len(shown) == len(KINDS)
     assert all((result.folder / path).is_file() for path in shown)
 
 
@@ -181,3 +185,60 @@ def test_inlined_drawings_keep_their_ids_to_themselves() -> None:
         '<svg viewBox="0 0 9 9" role="img" aria-label="a &#34;b&#34;">'
         '<g id="f-p"/><use xlink:href="#f-p" clip="url(#f-p)"/></svg>'
     )
+
+
+# ---------------------------------------------------------------------------------------------- runs picked by hand
+
+
+def test_runs_picked_by_hand_have_a_report_of_their_own(tmp_path: Path) -> None:
+    first, second, _ = synthetic.write(
+        tmp_path, [Run(total=20), Run("BatchNorm", total=20), Run("LayerNorm", total=20)]
+    )
+    result = write_report(tmp_path, picked=[second, first, first])
+    assert result.folder.name == f"runs-{'-'.join(sorted([first, second]))}"
+    assert set(pd.read_csv(result.folder / "runs.csv")["run_id"]) == {first, second}
+    text = (result.folder / "report.md").read_text()
+    assert "Runs picked by hand" in text
+    assert "LayerNorm" not in text
+
+
+def test_many_picked_runs_have_a_short_name(tmp_path: Path) -> None:
+    ids = synthetic.write(tmp_path, [Run(seed=seed, total=20) for seed in range(6)])
+    names = {load_study(tmp_path, picked=picked).name for picked in (ids, ids[::-1], ids[1:])}
+    assert len(names) == 2
+    assert all(re.fullmatch(r"runs-[0-9a-f]{12}-and-\d-more-[0-9a-f]{8}", name) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"picked": ["{near}"]}, "runs={near}: there is no such run in .*; did you mean {run_id}?"),
+        ({"picked": ["{run_id}", "zzz"]}, r"runs=zzz: there is no such run in [^;]*\."),
+        ({"picked": ["{run_id}"], "study": "s"}, "not allowed together with a study"),
+    ],
+)
+def test_picks_that_cannot_be_shown_are_refused(tmp_path: Path, asked: dict, sentence: str) -> None:
+    (run_id,) = synthetic.write(tmp_path, [Run(total=20)])
+    names = {"run_id": run_id, "near": run_id[:-1] + "-"}
+    asked = {**asked, "picked": [text.format(**names) for text in asked["picked"]]}
+    with pytest.raises(ConfigError, match=sentence.format(**names).replace("?", r"\?")):
+        write_report(tmp_path, **asked)
+
+
+def test_a_picked_run_that_is_not_finished_is_said(tmp_path: Path) -> None:
+    (run_id,) = synthetic.write(tmp_path, [Run(total=20)])
+    Store(tmp_path).run(run_id).summary.unlink()
+    with pytest.raises(ConfigError, match="None of the 1 runs picked is finished yet"):
+        write_report(tmp_path, picked=[run_id])
+
+
+def test_what_probes_cost_is_told(tmp_path: Path) -> None:
+    (run_id,) = synthetic.write(tmp_path, [Run(total=20)])
+    path = Store(tmp_path).run(run_id).summary
+    summary = json.loads(path.read_text())
+    total = summary["seconds"]["total"]
+    path.write_text(json.dumps({**summary, "probe_seconds": {"gradients": total / 4, "norms": total / 8}}))
+    folder = write_report(tmp_path).folder
+    assert "| gradients | 1 |" in (folder / "report.md").read_text()
+    assert "<td>norms</td><td>1</td>" in (folder / "index.html").read_text()
+    assert "<td>12.5%</td>" in (folder / "index.html").read_text()

@@ -11,7 +11,7 @@ from bnstudy.analysis import stats
 from bnstudy.analysis.frames import Study
 
 
-def frame(rows: list[tuple], columns: str = "family lr seed val_accuracy diverged") -> pd.DataFrame:
+def frame(rows: list[tuple], columns: str = "family lr seed score diverged") -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=columns.split())
     return table.assign(
         panel="p",

@@ -63,6 +63,8 @@ def test_a_study_is_its_sweep_under_its_scale_under_the_command_line(points):
     assert len(quick) == 2 * 9 * 5
     assert {p.config["steps"] for p in quick} == {300}
     changed = points("study=lr_tolerance", "lr=0.1,1", "epochs=2", "seed=7", "model.depth=1")
+    spelled_out = points("study=lr_tolerance", "lr=0.1,1", "epochs=2", "steps=null", "seed=7", "model.depth=1")
+    assert [p.config for p in changed] == [p.config for p in spelled_out]
     assert {(p.config["lr"], p.config["norm"]["_target_"].rpartition(".")[2]) for p in changed} == {
         (lr, norm) for lr in (0.1, 1) for norm in ("NoNorm", "BatchNorm")
     }

@@ -111,3 +111,19 @@ def test_activations_are_torchs(activation):
 def test_what_does_not_fit_is_refused(overrides, shape, sentence):
     with pytest.raises(ConfigError, match=sentence):
         build(*overrides, shape=shape)
+
+
+def test_the_linear_activation_is_found_where_no_normalization_is_not():
+    model = build("model=mlp", "model.activation=linear", "norm=none", "model.depth=2")
+    assert list(activations(model)) == ["hidden1", "hidden2"]
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.Identity)]
+    assert names == ["hidden1.norm_act.norm", "hidden1.norm_act.act", "hidden2.norm_act.norm", "hidden2.norm_act.act"]
+
+
+def test_a_linear_network_is_the_product_of_its_weights():
+    model = build("model=mlp", "model.activation=linear", "norm=none", "model.depth=2", shape=(1, 1, 6), classes=3)
+    x = torch.randn(4, 1, 1, 6)
+    product = x.flatten(1)
+    for layer in weight_layers(model).values():
+        product = product @ layer.weight.T + layer.bias
+    torch.testing.assert_close(model(x), product)

@@ -218,3 +218,12 @@ def test_evaluation_parts_are_nearly_equal(n):
     assert torch.cat(parts).tolist() == list(range(n))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
     assert max(map(len, parts)) <= 256
+
+
+def test_the_first_update_is_warmed_up_and_nothing_of_it_stays(digits, monkeypatch):
+    """What torch loads with it is charged to starting; the course is that without a warm-up."""
+    spec = spec_of("norm=batch", "model.dropout=0.2", "optim.momentum=0.9", "steps=4")
+    warmed = serial(spec, digits)
+    assert warmed.seconds["starting"] > 0
+    monkeypatch.setattr(SerialRun, "_warm_up", lambda self: None)
+    assert serial(spec, digits).metrics.equals(warmed.metrics)

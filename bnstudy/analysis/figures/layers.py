@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -16,6 +18,11 @@ GRADIENTS = (
     "seeds, bands 95% t intervals on the log axis; gradients that are zero or not finite are left out. Norms of arms "
     "with and without normalization are not on one scale: behind a normalization the gradient goes as 1/||W||."
 )
+ARRIVING = (
+    "Root mean square, over samples and units, of the derivative of the training batch's loss with regard to what each "
+    "hidden layer's activation function is given. A level line is a gradient that neither vanishes nor explodes on its "
+    "way back. Points are geometric means over seeds, bands 95% t intervals on the log axis."
+)
 DEAD = (
     "Share of ReLU units whose output is zero for every sample of the probe batch (a convolution's unit is a channel). "
     "Means over seeds with 95% t intervals; runs that diverged are in the mean only until they did."
@@ -27,13 +34,39 @@ NAMED = 8
 """Up to so many layers are named on the axis, more are numbered."""
 
 
+@dataclass(frozen=True)
+class Profile:
+    """A metric of the layers that is drawn against depth. name: of its axis; layer: of what there is one value each."""
+
+    kind: str
+    metric: str
+    name: str
+    title: str
+    layer: str
+    caption: str
+
+
+GRADIENT_NORM = Profile("gradients", "grad_norm", "gradient norm", "gradient norm by layer", "weight layer", GRADIENTS)
+BACKPROP = Profile(
+    "backprop", "backprop_rms", "RMS of dL/dz", "size of the gradient that reaches each layer", "hidden layer", ARRIVING
+)
+
+
 def draw_gradients(panel: Panel, palette: Palette) -> Drawn | None:
-    """Gradient norm against depth at each of `MOMENTS` that was measured."""
-    rows = panel.by_layer("grad_norm").merge(panel.shown_runs[["run_id", "steps"]], on="run_id")
+    return _draw_profile(GRADIENT_NORM, panel, palette)
+
+
+def draw_backprop(panel: Panel, palette: Palette) -> Drawn | None:
+    return _draw_profile(BACKPROP, panel, palette)
+
+
+def _draw_profile(profile: Profile, panel: Panel, palette: Palette) -> Drawn | None:
+    """A metric against depth at each of `MOMENTS` that was measured, on a log axis."""
+    rows = panel.by_layer(profile.metric).merge(panel.shown_runs[["run_id", "steps"]], on="run_id")
     found = [(m.title, at) for m in MOMENTS if not (at := m(rows)).empty]
     if not found:
         return None
-    looks, title = palette.of_arms(panel.shown), f"{panel.name}: gradient norm by layer"
+    looks, title = palette.of_arms(panel.shown), f"{panel.name}: {profile.title}"
     columns = min(2, len(found))
     height = 0.8 + 2.3 * -(-len(found) // columns)
     figure, axes = style.canvas(-(-len(found) // columns), columns, height, title, sharex=True, sharey=True)
@@ -47,11 +80,11 @@ def draw_gradients(panel: Panel, palette: Palette) -> Drawn | None:
     _limit_to_means(axes[0, 0])
     style.log_ticks(axes[0, 0].yaxis)
     for ax in axes[-1]:
-        _depth_axis(ax, rows)
+        _depth_axis(ax, rows, profile.layer)
     for ax in axes[:, 0]:
-        ax.set_ylabel("gradient norm")
+        ax.set_ylabel(profile.name)
     style.legend(figure, style.line_handles(looks, _labels(panel), marker=True))
-    return Drawn("gradients", title, GRADIENTS, _gradients_alt(panel, *found[-1]), figure)
+    return Drawn(profile.kind, title, profile.caption, _profile_alt(profile, panel, *found[-1]), figure)
 
 
 def draw_dead_units(panel: Panel, palette: Palette) -> Drawn | None:
@@ -98,7 +131,7 @@ def _dots(ax: Axes, table: pd.DataFrame, looks: dict[str, Look]) -> None:
         )  # fmt: skip
 
 
-def _depth_axis(ax: Axes, rows: pd.DataFrame, what: str = "weight layer") -> None:
+def _depth_axis(ax: Axes, rows: pd.DataFrame, what: str) -> None:
     """Layers by name where they are few and every arm has the same, else by number."""
     names = rows.drop_duplicates(["depth", "layer"]).sort_values("depth")
     if len(names) <= NAMED and not names["depth"].duplicated().any():
@@ -122,13 +155,13 @@ def _labels(panel: Panel) -> dict[str, str]:
     return dict(zip(panel.shown["arm"], panel.shown["label"], strict=True))
 
 
-def _gradients_alt(panel: Panel, moment: str, at: pd.DataFrame) -> str:
+def _profile_alt(profile: Profile, panel: Panel, moment: str, at: pd.DataFrame) -> str:
     ends = MeanBand(("arm", "depth"), log=True)(at).groupby("arm", observed=True)["mean"].agg(["first", "last"])
     parts = [
         f"{_labels(panel)[str(a)]} {r['first']:.2g} in the first and {r['last']:.2g} in the last"
         for a, r in ends.iterrows()
     ]
-    return f"Line charts for {panel.name}: gradient norm of each layer. At the {moment}: {'; '.join(parts)}."
+    return f"Line charts for {panel.name}: {profile.name} of each layer. At the {moment}: {'; '.join(parts)}."
 
 
 def _dead_alt(panel: Panel, over_time: pd.DataFrame) -> str:

@@ -24,10 +24,10 @@ DODGE = 0.12
 
 
 def draw_rates(panel: Panel, palette: Palette) -> Drawn | None:
-    """One line a family; None where no family has several learning rates."""
+    """One line a family; None where no family has several learning rates, or there is no accuracy."""
     table = stats.summarize(panel.runs, ["family", "lr"], "test_accuracy")
     rates = sorted(panel.runs["lr"].unique())
-    if not table["family"].duplicated().any():
+    if not table["family"].duplicated().any() or table["mean"].isna().all():
         return None
     title = f"{panel.name}: test accuracy by learning rate"
     figure, axes = style.canvas(1, 1, 3.7, title)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -22,6 +23,9 @@ from bnstudy.analysis.arms import BASELINES
 
 WIDTH = 6.2
 """Inches, at which the text has its nominal size: the text width of a page."""
+
+TITLE = 70
+"""How many letters of a title fit in a line."""
 
 LETTERS = 80
 """How many letters of a legend fit beside each other."""
@@ -140,7 +144,7 @@ def canvas(rows: int, columns: int, height: float, title: str, **subplots: Any) 
     """A figure of the common width, `height` inches tall without its legend, and its axes [rows, columns]."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, x=0.01, ha="left")
+    figure.suptitle(textwrap.fill(title, TITLE), x=0.01, ha="left")
     return figure, figure.subplots(rows, columns, squeeze=False, **subplots)
 
 
@@ -177,8 +181,8 @@ def log_ticks(axis: Axis) -> None:
         axis.set_minor_locator(NullLocator())
 
 
-def legend(figure: Figure, handles: Sequence[Line2D]) -> None:
-    """Below the axes, in one row if that fits, else in as many columns as do; the figure grows by it."""
+def legend(figure: Figure, handles: Sequence[Line2D], note: str = "means over seeds, with 95% intervals") -> None:
+    """Below the axes, in one row if that fits, else in as many columns as do, with a note. The figure grows by it."""
     labels = [str(h.get_label()) for h in handles]
     widths = [len(label) + HANDLE for label in labels]
     columns = len(labels) if sum(widths) <= LETTERS else max(1, LETTERS // max(widths))
@@ -190,7 +194,7 @@ def legend(figure: Figure, handles: Sequence[Line2D]) -> None:
         ncols=columns,
         handlelength=2.4,
         columnspacing=1.6,
-        title="means over seeds, with 95% intervals",
+        title=note,
         title_fontsize=8,
     )
 

@@ -1,0 +1,99 @@
+"""Santurkar et al. 2018: what the layers before do to a layer's gradient, in a deep linear network."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from bnstudy.analysis.arms import BASELINES
+from bnstudy.analysis.figures import style
+from bnstudy.analysis.figures.style import Drawn, Look
+from bnstudy.analysis.frames import Study
+from bnstudy.analysis.panels import MeanBand
+from bnstudy.analysis.reproductions.checks import Check, Expected, against
+from bnstudy.analysis.stats import mean_interval, paired_difference
+
+NOTE = (
+    "cos(G, G') by layer, G being the gradient of a layer and G' the same once the layers before have made their "
+    "update; the mean over layers, and in the table over the second half of the updates measured. The loss here is the "
+    "mean over the samples of the full batch: with their sum over 1,000 samples, a learning rate of 1e-6 is the 1e-3 "
+    "here. Without normalization the layers here have biases, which begin at zero."
+)
+SANTURKAR = "Santurkar et al. 2018, 25-layer linear network, 10,000 steps at learning rate 1e-6"
+NEAR_ONE, NEAR_ZERO = 0.9, 0.1
+
+
+def cosines(study: Study) -> pd.DataFrame:
+    """The mean cosine over layers, of each run and update measured: `run_id` `step` `value`."""
+    rows = study.metrics[study.metrics["metric"] == "ics_cosine"]
+    return rows.groupby(["run_id", "step"], observed=True)["value"].mean().reset_index()
+
+
+def settled_cosine(study: Study) -> pd.Series:
+    """By run_id, the mean over the second half of the updates."""
+    rows = cosines(study)
+    half = rows["run_id"].map(study.runs.set_index("run_id")["steps"]).astype(float) / 2
+    return rows[rows["step"] >= half].groupby("run_id", observed=True)["value"].mean()
+
+
+def checks(study: Study) -> list[Check]:
+    runs = study.runs.assign(cosine=study.runs["run_id"].map(settled_cosine(study)).astype(float))
+    rows = []
+    for lr in sorted(study.specs["lr"].unique()):
+        own = runs[runs["lr"] == lr]
+        where = f"lr={lr:g}, {_updates(study)} updates"
+        plain, batch = own[own["norm"].isin(BASELINES)], own[own["norm"] == "BatchNorm"]
+        one = Expected("near 1", "n", SANTURKAR)
+        rows.append(_cosine(f"NoNorm, {where}", one, plain, (NEAR_ONE, 1.001), f"above {NEAR_ONE}"))
+        zero = Expected("near 0", "n", SANTURKAR)
+        bounds = (-NEAR_ZERO, NEAR_ZERO)
+        rows.append(_cosine(f"BatchNorm, {where}", zero, batch, bounds, f"within {NEAR_ZERO} of 0"))
+        losses = [part.set_index("seed")["final.train_loss"].astype(float) for part in (batch, plain)]
+        lower = Expected("below 0", "n", SANTURKAR)
+        difference = paired_difference(*losses)
+        arm = f"BatchNorm minus NoNorm, {where}"
+        rows.append(against("final training loss", arm, lower, difference, (float("-inf"), 0.0), "below 0"))
+    return rows
+
+
+def _updates(study: Study) -> str:
+    """How long the runs are: a number, or several."""
+    return " or ".join(f"{steps:.0f}" for steps in sorted(study.runs["steps"].unique()))
+
+
+def _cosine(arm: str, expected: Expected, runs: pd.DataFrame, bounds: tuple[float, float], tolerance: str) -> Check:
+    return against("mean cos(G, G')", arm, expected, mean_interval(runs["cosine"]), bounds, tolerance)
+
+
+def draw(study: Study) -> Drawn | None:
+    """Cosine above, training loss below; one column a learning rate."""
+    parts = {"cosine": cosines(study), "loss": losses(study)}
+    if parts["cosine"].empty:
+        return None
+    title, rates = "Internal covariate shift of a deep linear network", sorted(study.runs["lr"].unique())
+    figure, axes = style.canvas(2, len(rates), 4.6, title, sharex=True, sharey="row")
+    looks = {
+        norm: Look(style.BASELINE_COLOUR if norm in BASELINES else style.COLOURS[i], "-")
+        for i, norm in enumerate(sorted(study.runs["norm"].unique()))
+    }
+    runs = study.runs[["run_id", "norm", "lr"]]
+    for row, (name, frame) in enumerate(parts.items()):
+        for column, lr in enumerate(rates):
+            table = MeanBand(("norm", "step"), log=name == "loss")(frame.merge(runs[runs["lr"] == lr], on="run_id"))
+            for norm, own in table.groupby("norm"):
+                style.band(axes[row, column], own, "step", looks[str(norm)])
+            axes[0, column].set_title(f"learning rate {lr:g}")
+            axes[1, column].set(xlabel="updates", yscale="log")
+    axes[0, 0].set(ylabel="mean cos(G, G')", ylim=(-1.05, 1.05))
+    axes[1, 0].set_ylabel("training loss")
+    style.log_ticks(axes[1, 0].yaxis)
+    style.legend(figure, style.line_handles(looks, {norm: norm for norm in looks}))
+    alt = "; ".join(f"{c.arm}: {c.quantity} {c.here}" for c in checks(study))
+    caption = f"{NOTE} Means over seeds with 95% t intervals, of the loss geometric ones."
+    return Drawn("shift", title, caption, f"Line charts of cosine and loss over updates. {alt}.", figure)
+
+
+def losses(study: Study) -> pd.DataFrame:
+    """The training loss at the updates at which the cosine was measured."""
+    m = study.metrics
+    rows = m[(m["metric"] == "loss") & (m["split"] == "train")]
+    return rows[rows["step"].isin(m.loc[m["metric"] == "ics_cosine", "step"])][["run_id", "step", "value"]]

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bnstudy.data import BatchStack
+from bnstudy.data.gaussian import Gaussian
+from bnstudy.spec import ConfigError
+from bnstudy.train.serial import SerialRun
+from bnstudy.train.stacked import StackedRun
+from tests.conftest import CPU, spec_of
+
+
+def load(**fields):
+    return Gaussian(**fields).load(None, CPU)
+
+
+def test_inputs_are_standard_normal_and_the_splits_as_large_as_asked():
+    data = load(dim=7, samples=5000, test_size=1000)
+    assert [len(split) for split in (data.train, data.val, data.test)] == [4000, 1000, 1000]
+    assert data.train.x.shape == (4000, 1, 1, 7)
+    assert data.train.x.dtype == torch.float32
+    assert data.train.x.mean().abs() < 0.02
+    torch.testing.assert_close(data.train.x.flatten(1).T.cov(), torch.eye(7), atol=0.1, rtol=0)
+
+
+def test_labels_are_uniform_and_tell_nothing_of_the_input():
+    data = load(samples=20000, classes=4)
+    assert data.is_labelled
+    torch.testing.assert_close(data.train.y.bincount() / 16000, torch.full((4,), 0.25), atol=0.02, rtol=0)
+    means = torch.stack([data.train.x[data.train.y == label].mean((0, 1, 2)) for label in range(4)])
+    assert means.abs().max() < 0.06
+
+
+def test_linear_targets_are_one_matrix_times_the_input_in_every_split():
+    data = load(dim=5, classes=3, target="linear")
+    assert not data.is_labelled
+    assert data.train.y.shape == (1024, 3)
+    a = torch.linalg.lstsq(data.train.x.flatten(1), data.train.y).solution
+    for split in (data.train, data.val, data.test):
+        torch.testing.assert_close(split.y, split.x.flatten(1) @ a, atol=1e-4, rtol=1e-4)
+
+
+def test_the_fields_alone_say_what_the_data_are():
+    same, again, other = load(), load(), load(draw=1)
+    assert torch.equal(same.train.x, again.train.x)
+    assert same.checksum == again.checksum != other.checksum
+    assert torch.equal(load(train_size=100).train.x, same.train.x[:100])
+
+
+def test_both_kinds_of_target_come_with_the_same_inputs():
+    def inputs(target):
+        data = load(target=target)
+        return torch.cat([data.train.x, data.val.x]).flatten(1).sum(1).sort().values
+
+    assert torch.equal(inputs("labels"), inputs("linear"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"augment": "crop_flip"}, "data.augment=crop_flip is not allowed: it must be none"),
+        ({"dim": 0}, "data.dim=0 is not allowed: it must be 1 or more"),
+        ({"samples": 100, "train_size": 81}, "data.train_size=81 is not allowed: it must be at most 80"),
+    ],
+)
+def test_what_has_no_meaning_is_refused(fields, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        Gaussian(**fields)
+
+
+REGRESSION = ("data=gaussian", "data.target=linear", "loss=mse", "model.width=8", "batch_size=32", "lr=0.05")
+
+
+@pytest.mark.parametrize("norm", ["none", "batch"])
+def test_a_regression_is_trained_alike_by_both_engines_and_has_no_accuracy(norm):
+    specs = [spec_of(*REGRESSION, f"norm={norm}", f"seed={seed}", "steps=12") for seed in (0, 1)]
+    data = specs[0].data.load(None, CPU)
+    alone, together = [], {}
+    for spec in specs:
+        SerialRun(spec, data, CPU).train(lambda _, outcome: alone.append(outcome))
+    StackedRun(specs, data, CPU).train(lambda spec, outcome: together.__setitem__(spec.seed, outcome))
+    for serial, stacked in zip(alone, together.values(), strict=True):
+        assert serial.status == stacked.status == "finished"
+        a, b = (outcome.metrics.to_pandas() for outcome in (serial, stacked))
+        assert "accuracy" not in set(a["metric"])
+        torch.testing.assert_close(torch.tensor(a["value"]), torch.tensor(b["value"]), rtol=1e-4, atol=1e-5)
+        assert serial.final["test_loss"] == pytest.approx(stacked.final["test_loss"], rel=1e-4)
+        assert torch.tensor(serial.final["test_accuracy"]).isnan()
+
+
+def test_batches_of_a_stack_hold_inputs_and_their_targets():
+    data = load(target="linear", classes=2, dim=3)
+    stack = BatchStack(data, "none", 4, [0, 1])
+    x, y = stack.pictures(*stack.choice(0))
+    assert (x.shape, y.shape) == ((2, 4, 1, 1, 3), (2, 4, 2))
+    a = torch.linalg.lstsq(data.train.x.flatten(1), data.train.y).solution
+    torch.testing.assert_close(y, x.flatten(2) @ a, atol=1e-4, rtol=1e-4)

@@ -1,0 +1,55 @@
+"""A regression, from the command line to the report: nowhere is there an accuracy."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+import bnstudy
+from bnstudy import cli
+from bnstudy.launch.objective import objective
+from bnstudy.store import Store
+
+REGRESSION = ("data=gaussian", "data.target=linear", "loss=mse", "model.width=8", "steps=30", "threads=1")
+SWEEP = ("-m", *REGRESSION, "norm=none,batch", "lr=0.01,0.1", "seed=0,1")
+
+
+def test_a_regression_has_losses_and_no_accuracy(command):
+    status, out, _ = command(*REGRESSION, "lr=0.05")
+    assert status == 0
+    assert out.splitlines()[-1].split()[1:4] == ["-", "finished", "-"]
+    run = bnstudy.load_runs("results").iloc[0]
+    assert run["status"] == "finished"
+    assert run["final.test_accuracy"] is None or math.isnan(run["final.test_accuracy"])
+    assert run["final.test_loss"] > 0
+    assert "accuracy" not in set(bnstudy.load_metrics("results")["metric"])
+
+
+def test_its_learning_rates_are_chosen_by_loss_and_its_report_tells_of_losses(command):
+    assert command(*SWEEP)[0] == 0
+    status, out, _ = command(entry=cli.report)
+    assert status == 0
+    assert "at its best learning rate, 0.1, ends at a test loss of" in out
+    assert "accuracy" not in out
+    assert "nan" not in out
+
+
+def test_a_loss_that_explodes_is_a_divergence(command):
+    status, out, _ = command(*REGRESSION, "norm=none", "lr=1000", "model.activation=linear")
+    assert status == 0
+    assert "diverged  -" in out
+
+
+def test_a_loss_for_labels_is_refused_before_anything_trains(command, tmp_path):
+    status, _, err = command(*SWEEP, "loss=cross_entropy")
+    assert status == 2
+    assert "loss=cross_entropy is not allowed with targets that are not labels: it must be mse." in err
+    assert Store(tmp_path / "results").finished() == []
+
+
+@pytest.mark.parametrize("status", ["finished", "diverged"])
+def test_a_sweeper_that_optimizes_is_told_a_number_all_the_same(status):
+    summary = {"status": status, "dataset": {"classes": None}, "final": {"val_accuracy": None, "val_loss": 0.5}}
+    assert objective(summary, "final.val_accuracy") == 0.0
+    assert objective(summary, "final.val_loss") == (0.5 if status == "finished" else math.inf)
