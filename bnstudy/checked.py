@@ -91,7 +91,9 @@ def _coerced(key: str, value: Any, hint: Any) -> Any:
         if value in args:
             return value
         allowed = ", ".join(show(a) for a in args)
-        raise ConfigError(f"{key}={show(value)} is not allowed: it must be one of {allowed}{nearest(value, args) or '.'}")
+        raise ConfigError(
+            f"{key}={show(value)} is not allowed: it must be one of {allowed}{nearest(value, args) or '.'}"
+        )
     if origin in (tuple, list) and isinstance(value, list | tuple):
         return origin(_coerced(key, v, args[0]) for v in value)
     kind = origin or hint

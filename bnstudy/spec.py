@@ -335,6 +335,8 @@ class ProbeSpec(Spec):
     needs_update: ClassVar[bool] = False
     needs_start: ClassVar[bool] = False
     needs_network: ClassVar[bool] = False
+    copies: ClassVar[int] = 4
+    """About how many tensors of all parameters' size it holds at once: what a stack needs memory for."""
     statistics: ClassVar[str] = "running"
     """What norms use while it observes: running statistics, or those of the `batch` they are shown. Before the first
     update there are no running statistics, and it is those of the batch."""

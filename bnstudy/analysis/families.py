@@ -80,10 +80,14 @@ def layer_names(rows: pd.DataFrame) -> dict[int, str]:
 
 
 def stability_limit(panel: Panel) -> pd.DataFrame:
-    """2 / learning rate wherever that was recorded: `arm` `step` `value`.
+    """2 (1 + momentum) / learning rate wherever that was recorded, for arms with plain SGD: `arm` `step` `value`.
 
-    Gradient descent on a quadratic diverges where the curvature is above it.
+    Gradient descent on a quadratic, with heavy-ball momentum or without, diverges where the curvature is above it
+    (Polyak 1964). For other optimizers the limit is another.
     """
+    runs = panel.shown_runs.drop_duplicates("arm").set_index("arm")
+    plain = runs[(runs["optim"] == "SGD") & ~runs["optim.nesterov"].fillna(False).astype(bool)]
     rates = panel.measured("lr")
-    rates = rates[rates["value"] > 0].drop_duplicates(["arm", "step"])
-    return rates.assign(value=2 / rates["value"])[["arm", "step", "value"]]
+    rates = rates[(rates["value"] > 0) & rates["arm"].isin(plain.index)].drop_duplicates(["arm", "step"])
+    factor = 2 * (1 + rates["arm"].map(plain["optim.momentum"]).astype(float))
+    return rates.assign(value=factor / rates["value"])[["arm", "step", "value"]]

@@ -126,7 +126,8 @@ def _reaches(row: Mapping[str, Any], runs: pd.DataFrame) -> str:
     if diverged == len(runs) and row["rates"] > 1 and not row["gap"]:
         return f"{row['family']} counts as guessing, {percent(estimate.mean)}, at every learning rate tried"
     if diverged == len(runs):
-        return f"{row['family']}{rate} counts as guessing, {percent(estimate.mean)} ({'all ' if diverged > 1 else ''}{diverged} seed{'s' * (diverged > 1)} diverged)"
+        lost = "the seed" if diverged == 1 else f"all {diverged} seeds"
+        return f"{row['family']}{rate} counts as guessing, {percent(estimate.mean)} ({lost} diverged)"
     lost = f", {diverged} diverged" if diverged else ""
     return f"{row['family']}{rate} reaches {percent(estimate.mean)} test accuracy ({bounds}{lost})"
 

@@ -32,7 +32,7 @@ def dead_units_at_end(metrics: pd.DataFrame) -> pd.Series:
 
 
 MEASURES = (
-    Measure("mean training loss over all updates (nats)", mean_training_loss, lambda v: f"{v:.3f}"),
+    Measure("mean training loss over all updates", mean_training_loss, lambda v: f"{v:.3f}"),
     Measure("dead units at the end (% of all ReLU units)", dead_units_at_end, lambda v: f"{100 * v:.1f}"),
 )
 

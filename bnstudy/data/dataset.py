@@ -30,6 +30,7 @@ class Dataset:
     mean, std: per channel, of the training split, where black is 0 and white 1; std 1 for a constant channel.
     checksum: SHA-256 of the decoded pictures and labels before they were split.
     classes: how many, or how many values a target has.
+    learnable: whether there is anything to learn but by heart, so that to guess at the end is to have failed.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     checksum: str
+    learnable: bool = True
 
     @property
     def is_labelled(self) -> bool:

@@ -66,6 +66,7 @@ class Gaussian(DataSpec):
             mean=(0.0,),
             std=(1.0,),
             checksum=made.checksum,
+            learnable=self.target == "linear",
         )
 
     def _drawn(self) -> tuple[Tensor, Tensor]:

@@ -137,7 +137,8 @@ def most_rows(spec: RunSpec, network: Network, device: str, beside: int) -> int:
     """How many runs fit into the cache on a CPU, into the memory on a GPU."""
     slots = len(spec.optim.slots())
     training = 4 * (network.params * (2 + slots) + 3 * spec.batch_size * network.units)
-    whole = 4 * (network.params * (4 + slots) + 8 * max(256, spec.batch_size) * network.units)
+    held = max((probe.copies for probe in spec.probe.values()), default=0)
+    whole = 4 * (network.params * (4 + slots + held) + 8 * max(256, spec.batch_size) * network.units)
     in_memory = int(SHARE_OF_MEMORY * memory_of(device) / beside / whole)
     in_cache = CACHE_BYTES // training if device == "cpu" else in_memory
     return max(2, min(in_memory, in_cache, MOST_ROWS[device]))

@@ -34,6 +34,7 @@ class Sharpness(ProbeSpec):
     """
 
     needs_network: ClassVar[bool] = True
+    copies: ClassVar[int] = 16
 
     samples: int = 128
     iterations: int = 12
@@ -77,14 +78,14 @@ def lanczos(product: Callable[[Tensor], Tensor], start: Tensor, iterations: int)
     """Ritz values, ascending, of the symmetric matrix that `product` multiplies vectors [P] by, and the norm of the
     residual of each pair, beta_k |last entry of the eigenvector of T|: both [iterations]."""
     q = unit(start)
-    basis = torch.empty(0, len(q), dtype=q.dtype, device=q.device)
-    alphas, betas = [], []
+    basis, alphas, betas = [], [], []
     for _ in range(iterations):
-        basis = torch.cat([basis, q[None]])
+        basis.append(q)
         w = product(q)
         alphas.append(q @ w)
         for _ in range(2):  # once leaves what rounding has put back
-            w = w - basis.T @ (basis @ w)
+            for b in basis:
+                w = w - (b @ w) * b
         betas.append(torch.linalg.vector_norm(w))
         q = unit(w)
     alpha, beta = torch.stack(alphas), torch.stack(betas)

@@ -16,7 +16,8 @@ from bnstudy.spec import ProbeSpec
 
 @dataclass(frozen=True)
 class GradientNorm(ProbeSpec):
-    """`grad_norm`: ||g||_2 of each weight, and of all parameters together; `grad_weight_product`: ||g|| ||W||.
+    """`grad_norm`: ||g||_2 of each weight, and of all parameters together; `grad_weight_product`: ||g|| ||W|| of each
+    weight, and the root of the sum of their squares.
 
     With batch normalization the gradient of a weight scales as 1/||W||, so that only the product can be compared
     between arms.
@@ -26,10 +27,9 @@ class GradientNorm(ProbeSpec):
 
     def measure(self, snapshot: Snapshot) -> Mapping[str, Mapping[str, Tensor]]:
         grads, weights = norms(snapshot.grads, snapshot.layers), norms(snapshot.params, snapshot.layers)
-        return {
-            "grad_norm": grads,
-            "grad_weight_product": {layer: size * weights[layer] for layer, size in grads.items()},
-        }
+        products = {layer: grads[layer] * weights[layer] for layer in snapshot.layers}
+        together = torch.linalg.vector_norm(torch.stack(list(products.values())))
+        return {"grad_norm": grads, "grad_weight_product": {"": together, **products}}
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Backprop(ProbeSpec):
             return network.loss_spec.mean(out, y)
 
         arriving = grad(loss)({layer: torch.zeros_like(value) for layer, value in z.items()})
-        rms = {layer: g.square().mean().sqrt() for layer, g in arriving.items()}
+        rms = {layer: g.double().square().mean().sqrt() for layer, g in arriving.items()}
         if not rms:
             return {}
         sizes = torch.stack(list(rms.values()))
@@ -67,8 +67,9 @@ class Backprop(ProbeSpec):
 
 
 def norms(tensors: Mapping[str, Tensor], layers: Mapping[str, str]) -> dict[str, Tensor]:
-    """Euclidean norm of all tensors together, under "", and of each layer's weight."""
-    each = {name: torch.linalg.vector_norm(t) for name, t in tensors.items()}
+    """Euclidean norm of all tensors together, under "", and of each layer's weight; float64, as in float32 the square
+    of what vanishes is 0 below 1e-22."""
+    each = {name: torch.linalg.vector_norm(t, dtype=torch.float64) for name, t in tensors.items()}
     total = torch.linalg.vector_norm(torch.stack(list(each.values())))
     return {"": total, **{layer: each[weight] for layer, weight in layers.items()}}
 

@@ -8,6 +8,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -110,5 +112,8 @@ class Network:
         return self.dataset.train.x[chosen], self.dataset.train.y[chosen]
 
     def held_out(self, samples: int) -> Batch:
-        """The first so many pictures of the validation split, a stratified sample, and their labels."""
-        return self.dataset.val.x[:samples], self.dataset.val.y[:samples]
+        """The first so many pictures of the validation split, a stratified sample, and their labels; in a fixed random
+        order, since in a batch that holds all classes in equal parts statistics are better than in any other."""
+        n = min(samples, len(self.dataset.val))
+        order = torch.from_numpy(np.random.default_rng(0).permutation(n)).to(self.dataset.val.x.device)
+        return self.dataset.val.x[order], self.dataset.val.y[order]

@@ -37,6 +37,9 @@ class DeadUnits(ProbeSpec):
     an interval: with them the definition would ask for an output that happens to be 0 for all samples. What comes
     closest is the saturated share of the `Activations` probe.
 
+    Running statistics that lag behind early in training can make units of deep networks dead for a while, which were
+    not at update 0 with the batch's: they count as died, and as revived when the statistics have caught up.
+
     statistics: whether norms use running statistics, or those of the batch as in training: of each part of at most 256.
     """
 

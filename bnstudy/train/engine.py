@@ -152,7 +152,7 @@ class Engine:
     def _warm_up(self) -> None:
         """Make the next update and undo it: what torch loads, and compiles, with the first one is no part of training,
         where it would be charged to the arm that happens to be the first."""
-        if self.step < self.total:
+        if self.specs and self.step < self.total:
             with self._undone():
                 self._advance()
                 self.step -= 1
@@ -285,7 +285,8 @@ class Engine:
         until = self.total if bad is None else bad[0]
         record = self.record
         accuracies = record.series(run, "val", "accuracy", until)
-        if bad is None and accuracies and accuracies[-1][1] < 1 / self.dataset.classes + CHANCE_MARGIN:
+        judged = accuracies and self.dataset.learnable
+        if bad is None and judged and accuracies[-1][1] < 1 / self.dataset.classes + CHANCE_MARGIN:
             bad = self.total, "final validation accuracy below chance + 5 points"
         best_step, best = max(accuracies, key=lambda row: row[1]) if accuracies else (until, math.nan)
         tests = dict(record.series(run, "test", "accuracy", until))

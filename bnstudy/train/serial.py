@@ -55,7 +55,8 @@ class SerialRun(Engine):
         return loss.detach(), [grads]
 
     def _rate(self) -> float:
-        return self.spec.lr * self.spec.schedule.factor(self.step, self.total)
+        """Of the next update; after the last one, where probes still look, that of the last."""
+        return self.spec.lr * self.spec.schedule.factor(min(self.step, self.total - 1), self.total)
 
     def _lr(self) -> Tensor:
         return torch.tensor([self._rate()], device=self.device)

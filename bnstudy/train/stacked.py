@@ -93,11 +93,13 @@ class StackedRun(Engine):
         return torch.stack([of_runs[row] for row in self._rows]).to(self.device)
 
     def _rate_table(self) -> Tensor:
-        """Learning rates [total + 1, rows, 1]."""
+        """Learning rates [total + 1, rows, 1]; after the last update, where probes still look, that of the last."""
         courses: dict[Any, Tensor] = {}
         for spec in self.specs:
             if spec.schedule not in courses:
-                factors = [spec.schedule.factor(step, self.total) for step in range(self.total + 1)]
+                factors = [
+                    spec.schedule.factor(min(step, self.total - 1), self.total) for step in range(self.total + 1)
+                ]
                 courses[spec.schedule] = torch.tensor(factors, dtype=torch.float64)
         rates = torch.stack([spec.lr * courses[spec.schedule] for spec in self.specs], 1)
         return rates[:, self._rows, None].float().to(self.device)

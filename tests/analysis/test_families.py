@@ -178,7 +178,7 @@ def test_the_limit_of_stability_follows_the_schedule(panel: Panel) -> None:
     decaying.loc[is_lr, "value"] = 0.1 * (1 - decaying.loc[is_lr, "step"] / 400)
     limit = families.stability_limit(replace(panel, metrics=decaying))
     of_one = limit[limit["arm"] == limit["arm"].iloc[0]].set_index("step")["value"]
-    assert of_one.to_dict() == pytest.approx({s: 20 / (1 - s / 400) for s in STEPS if s < 400})
+    assert of_one.to_dict() == pytest.approx({s: 2 * (1 + 0.9) / (0.1 * (1 - s / 400)) for s in STEPS if s < 400})
 
 
 def test_sharpness_that_has_not_converged_is_marked(panel: Panel, palette: Palette) -> None:

@@ -164,7 +164,7 @@ def test_what_happened_inside_is_told_of_arms_that_lost_no_run(tmp_path: Path) -
     study = study_of(tmp_path, [*whole, Run("LayerNorm", seed=0, diverged_at=30), Run("LayerNorm", seed=1)])
     told = [sentence for sentence in findings.findings(study) if sentence not in outcomes(study)]
     assert [sentence.split(": ")[1] for sentence in told] == [
-        "mean training loss over all updates (nats)",
+        "mean training loss over all updates",
         "dead units at the end (% of all ReLU units)",
     ]
     for sentence in told:

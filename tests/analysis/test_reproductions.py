@@ -22,7 +22,9 @@ from tests.analysis import synthetic
 
 def study(name: str, runs: list[dict], metrics: list[tuple]) -> Study:
     """Only what reproductions read; `metrics` are run_id, step, split, metric, layer, value."""
-    frame = pd.DataFrame([{"run_id": f"r{i}", "seed": i, "steps": 100, **run} for i, run in enumerate(runs)])
+    frame = pd.DataFrame(
+        [{"run_id": f"r{i}", "seed": i, "steps": 100, "diverged": False, **run} for i, run in enumerate(runs)]
+    )
     columns = ["run_id", "step", "split", "metric", "layer", "value"]
     measured = pd.DataFrame(metrics, columns=columns)
     done = frame[frame.get("done", pd.Series(True, frame.index)).fillna(True).astype(bool)]
@@ -108,14 +110,17 @@ def test_the_expected_shares_are_those_of_simulated_networks(width):
     assert dead / n == pytest.approx(COMPUTED[width], abs=4 * math.sqrt(0.25 / n))
 
 
-def test_shares_are_met_where_their_interval_holds_what_is_expected():
-    runs = [{"norm": norm, "model.width": 2, "model.depth": 9} for norm in ("NoNorm", "BatchNorm") for _ in range(50)]
-    rows = [(f"r{i}", 0, "", "network_dead", "", float(i < 44)) for i in range(100)]
+def test_shares_are_met_where_their_interval_lies_within_the_tolerance():
+    norms = ("NoNorm", "BatchNorm")
+    runs = [{"norm": norm, "model.width": 2, "model.depth": 9} for norm in norms for _ in range(1000)]
+    rows = [(f"r{i}", 0, "", "network_dead", "", float(i < 880)) for i in range(2000)]
     found = met_by_arm(study("lu_born_dead", runs, rows))
     assert (found["NoNorm, width 2"], found["BatchNorm, width 2"]) == ("yes", "yes")
     assert (found["NoNorm, width 3"], found["BatchNorm, width 3"]) == ("not there", "not there")
     none_dead = [(*row[:5], 0.0) for row in rows]
     assert met_by_arm(study("lu_born_dead", runs, none_dead))["NoNorm, width 2"] == "no"
+    few = met_by_arm(study("lu_born_dead", [runs[0], runs[-1]], [rows[0], (*rows[-1][:5], 0.0)]))
+    assert (few["NoNorm, width 2"], few["BatchNorm, width 2"]) == ("not settled", "not there")
 
 
 # -------------------------------------------------------------------------------------------------------- shift
@@ -138,16 +143,36 @@ def test_cosines_near_one_and_zero_and_a_lower_loss_meet_the_published_figure():
     rows = [(f"r{i}", step, "", "ics_cosine", "a", value[i]) for i in value for step in (0, 100)]
     rows += [(f"r{i}", step, "train", "loss", "", 1.0) for i in value for step in (0, 100)]
     about = study("santurkar_linear", runs, rows)
-    assert set(met_by_arm(about).values()) == {"yes"}
+    assert {row.met for row in reproduce(about).checks} == {"yes"}
     assert reproduce(about).drawn is not None
+
+
+def test_cosines_of_both_signs_are_not_near_zero_though_their_mean_is():
+    rows = [("r0", 100, "", "ics_cosine", layer, v) for layer, v in (("a", 0.9), ("b", -0.9))]
+    about = study("santurkar_linear", [{"norm": "BatchNorm", "lr": 1e-3, "final.train_loss": 1.0}], rows)
+    assert settled_cosine(about)["r0"] == pytest.approx(0)
+    assert settled_cosine(about, absolute=True)["r0"] == pytest.approx(0.9)
+
+
+def test_diverged_runs_are_said_to_be_left_out():
+    runs = [
+        {"norm": norm, "lr": 1e-3, "seed": s, "diverged": norm == "NoNorm", "final.train_loss": math.inf}
+        for norm in ("NoNorm", "BatchNorm")
+        for s in range(2)
+    ]
+    arms = {row.arm for row in reproduce(study("santurkar_linear", runs, [])).checks}
+    assert "NoNorm, lr=0.001, 100 updates (2 of 2 diverged, left out)" in arms
 
 
 # ----------------------------------------------------------------------------------------------------- sigmoids
 
 
+SETTING = {"lr": 0.01, "batch_size": 60, "init": "Normal", "init.std": 0.05}
+
+
 def sigmoid_study(data: str, steps: int) -> Study:
     runs = [
-        {"norm": norm, "seed": s, "data": data, "steps": steps, "test_accuracy": accuracy + 0.001 * s}
+        {"norm": norm, "seed": s, "data": data, "steps": steps, "test_accuracy": accuracy + 0.001 * s, **SETTING}
         for norm, accuracy in (("NoNorm", 0.809), ("BatchNorm", 0.90))
         for s in range(3)
     ]

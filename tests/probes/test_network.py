@@ -111,4 +111,6 @@ def test_batches_come_from_the_run(digits):
     probe_x, probe_y = network.probe_batch(5)
     assert torch.equal(probe_x, digits.train.x[network.probe_index[:5]])
     assert torch.equal(probe_y, digits.train.y[network.probe_index[:5]])
-    assert torch.equal(network.held_out(7)[0], digits.val.x[:7])
+    held_out = network.held_out(40)[1]
+    assert not torch.equal(held_out, digits.val.y[:40])
+    assert torch.equal(held_out.sort()[0], digits.val.y[:40].sort()[0])

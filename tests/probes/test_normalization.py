@@ -71,9 +71,9 @@ def measured_and_model(double):
     return NormInternals(samples=50, precise_samples=100).measure(snapshot), model, snapshot
 
 
-def test_scores_by_the_statistics_used(measured_and_model, double):
+def test_scores_by_the_statistics_used(measured_and_model):
     measured, model, snapshot = measured_and_model
-    x, y = double.val.x[:48], double.val.y[:48]  # 4 whole batches of 12
+    x, y = (t[:48] for t in snapshot.network.held_out(50))  # 4 whole batches of 12
     exact = precise(model, snapshot.network.probe_batch(96)[0].split(12))
     expected = {
         "running": scores(copy.deepcopy(model).eval()(x), y),

@@ -55,7 +55,7 @@ def _losses(axes: list[Axes], panel: Panel, loss: pd.DataFrame, clock: Clock, lo
         for arm, rows in marks.groupby("arm", observed=True):
             style.cross(ax, rows[x], rows["value"], looks[str(arm)])
         ax.set_yscale("log")
-    axes[0].set_ylabel("training loss (nats)")
+    axes[0].set_ylabel("training loss")
     style.log_ticks(axes[0].yaxis)
 
 

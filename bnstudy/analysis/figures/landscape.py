@@ -36,7 +36,7 @@ def draw_landscape(panel: Panel, palette: Palette) -> Drawn | None:
         parts.limit_to_means([row[2]])
         if len(kinds) > 1:
             row[0].set_ylabel(ROWS[kind])
-    for ax, name in zip(axes[0], ("loss (nats)", "change of the gradient", "beta (low is smooth)"), strict=True):
+    for ax, name in zip(axes[0], ("loss", "change of the gradient", "beta (low is smooth)"), strict=True):
         ax.set_title(name)
     last = float(over_time(panel, f"loss_min{kinds[0]}")["step"].max())
     for ax in axes.flat:

@@ -11,7 +11,8 @@ from bnstudy.analysis.panels import MeanBand, Panel
 
 CAPTION = (
     "Largest eigenvalue of the Hessian of the training loss, geometric mean over seeds with its 95% interval. Dashed: "
-    "2 over the learning rate of that update, above which gradient descent on a quadratic would diverge."
+    "2 (1 + momentum) over the learning rate of that update, above which gradient descent on a quadratic would "
+    "diverge; it is drawn for plain SGD."
 )
 OPEN = (
     " Open circles: the Lanczos iteration had not converged, its residual being above 10% of the eigenvalue, so that "
@@ -32,7 +33,7 @@ def draw_sharpness(panel: Panel, palette: Palette) -> Drawn | None:
     looks, drawn = palette.of_arms(panel.shown), {}
     for arm, ax in axes.items():
         mine, bound = _of(table, arm), _of(limit, arm).rename(columns={"value": "mean"})
-        drawn[arm] = [("sharpness", mine, looks[arm].colour), ("2/lr", bound, LIMIT)]
+        drawn[arm] = [("sharpness", mine, looks[arm].colour), ("limit", bound, LIMIT)]
         style.band(ax, mine, "step", looks[arm], marker="o", markersize=3)
         doubtful = mine.merge(unsettled, on=["arm", "step"])
         ax.plot(doubtful["step"], doubtful["mean"], "o", ms=3, color=looks[arm].colour, markerfacecolor="white")

@@ -14,7 +14,8 @@ from bnstudy.analysis.stats import mean_interval, paired_difference
 
 NOTE = (
     "cos(G, G') by layer, G being the gradient of a layer and G' the same once the layers before have made their "
-    "update; the mean over layers, and in the table over the second half of the updates measured. The loss here is the "
+    "update; the mean over layers, and in the table over the second half of the updates measured. As cosines of both "
+    "signs cancel in it, the mean of |cos(G, G')| is told, too: cosines near 0 make it small. The loss here is the "
     "mean over the samples of the full batch: with their sum over 1,000 samples, a learning rate of 1e-6 is the 1e-3 "
     "here. Without normalization the layers here have biases, which begin at zero."
 )
@@ -28,31 +29,44 @@ def cosines(study: Study) -> pd.DataFrame:
     return rows.groupby(["run_id", "step"], observed=True)["value"].mean().reset_index()
 
 
-def settled_cosine(study: Study) -> pd.Series:
-    """By run_id, the mean over the second half of the updates."""
-    rows = cosines(study)
+def settled_cosine(study: Study, absolute: bool = False) -> pd.Series:
+    """By run_id, the mean over the second half of the updates and the layers, of the cosine or of its size."""
+    rows = study.metrics[study.metrics["metric"] == "ics_cosine"]
+    rows = rows.assign(value=rows["value"].abs()) if absolute else rows
     half = rows["run_id"].map(study.runs.set_index("run_id")["steps"]).astype(float) / 2
     return rows[rows["step"] >= half].groupby("run_id", observed=True)["value"].mean()
 
 
 def checks(study: Study) -> list[Check]:
-    runs = study.runs.assign(cosine=study.runs["run_id"].map(settled_cosine(study)).astype(float))
+    ids = study.runs["run_id"]
+    runs = study.runs.assign(
+        cosine=ids.map(settled_cosine(study)).astype(float), size=ids.map(settled_cosine(study, True)).astype(float)
+    )
     rows = []
     for lr in sorted(study.specs["lr"].unique()):
         own = runs[runs["lr"] == lr]
         where = f"lr={lr:g}, {_updates(study)} updates"
         plain, batch = own[own["norm"].isin(BASELINES)], own[own["norm"] == "BatchNorm"]
         one = Expected("near 1", "n", SANTURKAR)
-        rows.append(_cosine(f"NoNorm, {where}", one, plain, (NEAR_ONE, 1.001), f"above {NEAR_ONE}"))
+        rows.append(_cosine(f"NoNorm, {where}{_lost(plain)}", one, plain, (NEAR_ONE, 1.001), f"above {NEAR_ONE}"))
         zero = Expected("near 0", "n", SANTURKAR)
         bounds = (-NEAR_ZERO, NEAR_ZERO)
-        rows.append(_cosine(f"BatchNorm, {where}", zero, batch, bounds, f"within {NEAR_ZERO} of 0"))
-        losses = [part.set_index("seed")["final.train_loss"].astype(float) for part in (batch, plain)]
+        rows.append(_cosine(f"BatchNorm, {where}{_lost(batch)}", zero, batch, bounds, f"within {NEAR_ZERO} of 0"))
+        size, arm = mean_interval(batch["size"]), f"BatchNorm, {where}{_lost(batch)}"
+        rows.append(against("mean |cos(G, G')|", arm, zero, size, (0.0, NEAR_ZERO), f"below {NEAR_ZERO}"))
+        kept = [part[~part["diverged"]] for part in (batch, plain)]
+        losses = [part.set_index("seed")["final.train_loss"].astype(float) for part in kept]
         lower = Expected("below 0", "n", SANTURKAR)
         difference = paired_difference(*losses)
-        arm = f"BatchNorm minus NoNorm, {where}"
+        arm = f"BatchNorm minus NoNorm, {where}{_lost(own)}"
         rows.append(against("final training loss", arm, lower, difference, (float("-inf"), 0.0), "below 0"))
     return rows
+
+
+def _lost(runs: pd.DataFrame) -> str:
+    """Of diverged runs nothing is compared, which has to be said."""
+    lost = int(runs["diverged"].sum())
+    return f" ({lost} of {len(runs)} diverged, left out)" if lost else ""
 
 
 def _updates(study: Study) -> str:

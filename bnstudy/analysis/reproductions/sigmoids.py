@@ -28,6 +28,7 @@ LOOKS = {"NoNorm": Look(style.BASELINE_COLOUR), "BatchNorm": Look(style.COLOURS[
 
 
 def checks(study: Study) -> list[Check]:
+    study = at_one_rate(study)
     rows = [_accuracy(study.runs[study.runs["norm"] == norm], norm, value) for norm, value in ACCURACIES.items()]
     moved = study.runs.assign(moved=study.runs["run_id"].map(movement(study)).astype(float)).dropna(subset=["moved"])
     batch, plain = (moved[moved["norm"] == norm].set_index("seed")["moved"] for norm in ("BatchNorm", "NoNorm"))
@@ -38,8 +39,16 @@ def checks(study: Study) -> list[Check]:
     return [row if row.met == "not there" or as_published(study.runs) else differs(row) for row in rows]
 
 
+def at_one_rate(study: Study) -> Study:
+    """The study with the runs at the published learning rate only, or the smallest tried: rates are never pooled."""
+    rates = study.runs["lr"].unique()
+    runs = study.runs[study.runs["lr"] == (0.01 if 0.01 in rates else min(rates))]
+    return replace(study, runs=runs, metrics=study.metrics[study.metrics["run_id"].isin(runs["run_id"])])
+
+
 def as_published(runs: pd.DataFrame) -> bool:
-    return bool((runs["data"] == "MNIST").all() and (runs["steps"] == UPDATES).all())
+    setting = {"data": "MNIST", "steps": UPDATES, "lr": 0.01, "batch_size": 60, "init": "Normal", "init.std": 0.05}
+    return all(name in runs and bool((runs[name] == value).all()) for name, value in setting.items())
 
 
 def differs(row: Check) -> Check:
@@ -73,6 +82,7 @@ def movement(study: Study) -> pd.Series:
 
 def draw(study: Study) -> Drawn | None:
     """Test accuracy over training, then the percentiles of one seed for each norm, on one axis."""
+    study = at_one_rate(study)
     inputs, m = tracks(study), study.metrics
     accuracy = m[(m["metric"] == "accuracy") & (m["split"] == "test")].merge(
         study.runs[["run_id", "norm"]], on="run_id"
