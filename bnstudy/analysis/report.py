@@ -83,6 +83,8 @@ def write_report(
         (folder / "figures").mkdir(parents=True, exist_ok=True)
     sections, reproduction = draw(about), reproduced(about)
     content = {**_content(about, sections), "reproduction": reproduction, "reproduction_images": _images(reproduction)}
+    if reproduction is not None:  # what there is to say is in its table: arms are not to be compared by accuracy
+        content["findings"] = reproduction.findings
     with _refused_writing(folder):
         of_sections = [image for section in sections for image in section.images]
         _write_figures(folder / "figures", [*content["reproduction_images"], *of_sections])

@@ -210,6 +210,12 @@ def test_what_was_not_checked_says_so_wherever_it_is_shown():
     assert set(found.marks) == {"n", "m"}
 
 
+def test_its_findings_are_how_many_figures_are_met_and_which_are_not():
+    counted, *others = reproduce(sigmoid_study("MNIST", 50_000)).findings
+    assert counted == "Of 3 expected figures, met? yes: 2; no: 1."
+    assert others == ["Not met: final test accuracy, BatchNorm: 0.901 (0.899 to 0.903, 3 seeds); expected 0.973 (n)."]
+
+
 def test_a_study_that_reproduces_nothing_has_no_such_table(sweep: Study):
     assert reproduce(sweep) is None
 

@@ -22,6 +22,14 @@ class Reproduction:
     marks: dict[str, str]
     drawn: Drawn | None
 
+    @property
+    def findings(self) -> list[str]:
+        """How many of the figures are met, and which are not."""
+        counted = {row.met: sum(other.met == row.met for other in self.checks) for row in self.checks}
+        told = "; ".join(f"{met}: {n}" for met, n in counted.items())
+        others = [f"{c.quantity}, {c.arm}: {c.here}; expected {c.expected.shown}" for c in self.checks if c.met == "no"]
+        return [f"Of {len(self.checks)} expected figures, met? {told}.", *(f"Not met: {line}." for line in others)]
+
 
 Parts = tuple[str, Callable[[Study], list[Check]], Callable[[Study], Drawn | None]]
 
