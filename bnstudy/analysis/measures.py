@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,11 +13,13 @@ from bnstudy.analysis.stats import Estimate, mean_interval, paired_difference
 
 @dataclass(frozen=True)
 class Measure:
-    """What is measured, how it is read off a frame of metrics (a value by run_id), and how a number is written."""
+    """What is measured, how it is read off a frame of metrics (a value by run_id), how a number is written, and within
+    which bounds it lies: of an interval only the part within is told, which covers as often."""
 
     name: str
     read: Callable[[pd.DataFrame], pd.Series]
     text: Callable[[float], str]
+    bounds: tuple[float, float] = (-math.inf, math.inf)
 
 
 def mean_training_loss(metrics: pd.DataFrame) -> pd.Series:
@@ -33,7 +36,7 @@ def dead_units_at_end(metrics: pd.DataFrame) -> pd.Series:
 
 MEASURES = (
     Measure("mean training loss over all updates", mean_training_loss, lambda v: f"{v:.3f}"),
-    Measure("dead units at the end (% of all ReLU units)", dead_units_at_end, lambda v: f"{100 * v:.1f}"),
+    Measure("dead units at the end (% of all ReLU units)", dead_units_at_end, lambda v: f"{100 * v:.1f}", (0.0, 1.0)),
 )
 
 
@@ -59,4 +62,6 @@ def _with_bounds(measure: Measure, estimate: Estimate, signed: bool = False) -> 
 
     if estimate.n < 2:
         return write(estimate.mean)
-    return f"{write(estimate.mean)} (95% interval {write(estimate.low)} to {write(estimate.high)})"
+    least, most = (-math.inf, math.inf) if signed else measure.bounds
+    low, high = max(least, estimate.low), min(most, estimate.high)
+    return f"{write(estimate.mean)} (95% interval {write(low)} to {write(high)})"

@@ -9,12 +9,12 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.func import grad, vjp
+from torch.func import vjp
 
 from bnstudy.models.dropout import uniform
 from bnstudy.probes import Snapshot
 from bnstudy.probes.landscape import unit
-from bnstudy.probes.network import Network, Params
+from bnstudy.probes.network import Network, Params, grad
 from bnstudy.spec import ProbeSpec
 
 

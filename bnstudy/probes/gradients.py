@@ -8,9 +8,9 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.func import grad
 
 from bnstudy.probes import Snapshot
+from bnstudy.probes.network import grad
 from bnstudy.spec import ProbeSpec
 
 

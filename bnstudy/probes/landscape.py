@@ -8,10 +8,9 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.func import grad, grad_and_value
 
 from bnstudy.probes import Snapshot
-from bnstudy.probes.network import Network
+from bnstudy.probes.network import Network, grad, value_and_grad
 from bnstudy.spec import ProbeSpec
 
 Tensors = Mapping[str, Tensor]
@@ -76,7 +75,7 @@ def along(
     losses, changes = [], []
     for step in steps.unbind():
         there = {name: params[name] - step * units[name] * d for name, d in direction.items()}
-        g_there, loss = grad_and_value(network.loss)({**params, **there})
+        loss, g_there = value_and_grad(network.loss)({**params, **there})
         losses.append(loss)
         changes.append(length({name: units[name] * (g_there[name] - g[name]) for name in direction}))
     loss, change = torch.stack(losses), torch.stack(changes)

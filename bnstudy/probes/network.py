@@ -6,12 +6,12 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.func import functional_call, vjp
 
 from bnstudy.data import Dataset
 from bnstudy.models.layers import activations
@@ -19,6 +19,24 @@ from bnstudy.norms import FreeNorm, write_out
 from bnstudy.spec import LossSpec
 
 Params = Mapping[str, Tensor]
+
+
+def value_and_grad(function: Callable[[Any], Tensor]) -> Callable[[Any], tuple[Tensor, Any]]:
+    """As `torch.func.grad_and_value`, the value first; that imports torch's compiler with its first call, which takes
+    two seconds."""
+
+    def both(at: Any) -> tuple[Tensor, Any]:
+        value, back = vjp(function, at)[:2]
+        return value, back(torch.ones_like(value))[0]
+
+    return both
+
+
+def grad(function: Callable[[Any], Tensor]) -> Callable[[Any], Any]:
+    """As `torch.func.grad`: see `value_and_grad`."""
+    return lambda at: value_and_grad(function)(at)[1]
+
+
 Batch = tuple[Tensor, Tensor]
 
 Mode = Literal["training", "running", "batch"]
