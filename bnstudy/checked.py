@@ -30,6 +30,8 @@ def show(value: object) -> str:
     """A value as one types it on the command line."""
     if value is None or isinstance(value, bool):
         return str(value).lower().replace("none", "null")
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(show, value))}]"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

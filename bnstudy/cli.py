@@ -56,8 +56,9 @@ def _report(config: DictConfig) -> None:
     if config.results_dir is None:
         raise ConfigError("results_dir=null is not allowed: it must be the name of a folder.")
     picked = [str(run_id) for run_id in config.runs or ()]
-    result = write_report(Path(str(config.results_dir)).expanduser(), config.study, config.scale, picked)
-    print("\n".join([*result.cautions, *result.findings, f"Report: {result.index}"]))
+    own = [Path(str(config.claims)).expanduser()] if config.claims is not None else []
+    result = write_report(Path(str(config.results_dir)).expanduser(), config.study, config.scale, picked, own)
+    print("\n".join([*result.cautions, *result.verdicts, *result.findings, f"Report: {result.index}"]))
 
 
 def _run(program: str, config_dir: Path, config_name: str, task: Callable[[DictConfig], float | None]) -> None:

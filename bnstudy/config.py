@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 
+from bnstudy.files import conf_dir as conf_dir
 from bnstudy.launch.request import Launcher, PlannedRun, Request, Settings, naming, varying_names
 from bnstudy.spec import ConfigError, RunSpec, Spec, closest, nearest, show
 
@@ -27,12 +28,6 @@ _PACKAGE = Path(__file__).parent
 
 ALONGSIDE = ("study", "scale")
 """Top-level keys that say why a run is made: no part of it, and no setting."""
-
-
-def conf_dir() -> Path:
-    """Where the configs are: in an installed wheel inside the package, in a checkout beside it."""
-    installed = _PACKAGE / "conf"
-    return installed if installed.is_dir() else _PACKAGE.parent / "conf"
 
 
 def report_conf_dir() -> Path:
@@ -136,7 +131,17 @@ def make(cls: type[S], values: Mapping[str, Any], prefix: str = "") -> S:
     for f in fields(cls):
         if f.name not in values and f.default is MISSING and f.default_factory is MISSING:
             raise ConfigError(f"{prefix}{f.name} is missing: {cls.__name__} has no default for it.")
-    return cls(**values)
+    try:
+        return cls(**values)
+    except ConfigError as error:
+        raise ConfigError(with_full_key(str(error), cls, prefix)) from None
+
+
+def with_full_key(text: str, cls: type[Spec], prefix: str) -> str:
+    """What a spec says of one of its fields, which it names by its group, with the key that the field has here."""
+    own = f"{cls.group}." if cls.group else ""
+    names_one = any(text.startswith((f"{own}{f.name}=", f"{own}{f.name} ")) for f in fields(cls))
+    return prefix + text.removeprefix(own) if prefix and names_one else text
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Files that appear whole, and the schemas of the tables in them."""
+"""Files that appear whole, the schemas of the tables in them, and where the configs are."""
 
 from __future__ import annotations
 
@@ -22,6 +22,13 @@ METRICS = pa.schema(
     ]
 )
 TIMING = pa.schema([("step", pa.int64()), ("seconds", pa.float64()), ("step_seconds", pa.float64())])
+
+
+def conf_dir() -> Path:
+    """Where the configs are: in an installed wheel inside the package, in a checkout beside it."""
+    package = Path(__file__).parent
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parent / "conf"
 
 
 def write_atomic(path: Path, write: Callable[[Path], None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -246,7 +247,8 @@ def test_the_recipes_for_ones_own_work_as_they_stand(command, tmp_path):
     """The files of docs/extending.md, in a folder outside the repository."""
     text = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
     recipes = dict(re.findall(r"`(my_[\w./]+)`\n\n```\w+\n(.*?)```", text, re.DOTALL))
-    assert sorted(recipes) == ["my_conf/norm/rms.yaml", "my_conf/study/activation.yaml", "my_norms.py", "my_probes.py"]
+    configs = [f"my_conf/{name}.yaml" for name in ("claim/higher_accuracy", "norm/rms", "study/activation")]
+    assert sorted(recipes) == [*configs, "my_norms.py", "my_probes.py"]
     for name, content in recipes.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -259,9 +261,22 @@ def test_the_recipes_for_ones_own_work_as_they_stand(command, tmp_path):
     assert {"positive_share", "gradient_sparsity", "gradient_turn"} <= set(bnstudy.load_metrics("results").metric)
     status, _, err = command("--config-dir", "my_conf", "norm=rms", "model=vgg", "steps=5")
     assert (status, "norm=rms is not allowed with convolutions" in err) == (2, True)
+    study = tmp_path / "my_conf" / "study" / "activation.yaml"
+    study.write_text(study.read_text().replace("claims: []", "claims: [higher_accuracy]"))
     status, _, err = command("--config-dir", "my_conf", "study=activation", "lr=0.1", "seed=0", *SHORT)
     assert status == 0, err
     assert len(Store(Path("results")).plans("activation")[0]["run_ids"]) == 4
+    status, _, err = command("study=activation", entry=cli.report)
+    assert status == 2
+    assert "claim higher_accuracy, of which there is no higher_accuracy.yaml" in err
+    status, _, err = command("study=activation", "claims=my_conf/claim", entry=cli.report)
+    assert status == 0, err
+    verdicts = json.loads(Path("results/reports/activation/claims.json").read_text())
+    assert [(v["claim"], v["setting"], v["view"]) for v in verdicts] == [
+        ("higher_accuracy", f"activation={name}", view)
+        for name in ("relu", "tanh")
+        for view in ("same_rate", "best_rate")
+    ]
 
 
 # ------------------------------------------------------------------------------------------ stopped and going on

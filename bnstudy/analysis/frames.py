@@ -35,6 +35,7 @@ class Study:
     planned: ids of all runs asked for, without the repeats.
     repeats: runs left out because they record the training of another one.
     failures: run_id -> the last line of its error.
+    claims: names of those that the study bears on.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Study:
     metrics: pd.DataFrame
     timing: pd.DataFrame
     failures: dict[str, str]
+    claims: tuple[str, ...] = ()
 
     @property
     def n_missing(self) -> int:
@@ -88,6 +90,7 @@ def load_study(
         metrics=metrics[metrics["run_id"].isin(runs["run_id"])],
         timing=timing,
         failures=_failures(store, set(planned) - set(runs["run_id"])),
+        claims=tuple(plan.get("claims", ())),
     )
 
 

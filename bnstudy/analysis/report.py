@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +14,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from bnstudy.analysis import findings
+from bnstudy.analysis import findings, verdicts
 from bnstudy.analysis.costs import probe_costs
 from bnstudy.analysis.figures import Drawn, Palette, draw_panel, render
 from bnstudy.analysis.figures.style import styled
@@ -23,7 +23,7 @@ from bnstudy.analysis.frames import Study, load_study
 from bnstudy.analysis.gaps import missing_by_arm
 from bnstudy.analysis.panels import Panel, panels
 from bnstudy.analysis.reproductions import Reproduction, reproduce
-from bnstudy.files import write_atomic, write_text
+from bnstudy.files import write_atomic, write_json, write_text
 from bnstudy.spec import ConfigError
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -35,6 +35,7 @@ class ReportResult:
 
     folder: Path
     index: Path
+    verdicts: tuple[str, ...]
     findings: tuple[str, ...]
     cautions: tuple[str, ...]
     diverged: int
@@ -67,33 +68,40 @@ class Section:
 
 
 def write_report(
-    results_dir: Path, study: str | None = None, scale: str | None = None, picked: Collection[str] = ()
+    results_dir: Path,
+    study: str | None = None,
+    scale: str | None = None,
+    picked: Collection[str] = (),
+    claim_dirs: Sequence[Path] = (),
 ) -> ReportResult:
     """Write `<results_dir>/reports/<study>/`; without a study, on every run of the store, `reports/all/`.
 
     scale: of the study, by default the one planned last. picked: ids of runs, for a report on these alone, in
-    `reports/runs-<ids>/`. The same store gives the same bytes.
+    `reports/runs-<ids>/`. claim_dirs: folders with claims of one's own. The same store gives the same bytes.
 
     Raises:
-        ConfigError: as `load_study`; or the report cannot be written.
+        ConfigError: as `load_study` and `verdicts.verdicts`; or the report cannot be written.
     """
     about = load_study(results_dir, study, scale, picked)
-    folder = results_dir / "reports" / about.name
+    folder, found = results_dir / "reports" / about.name, verdicts.verdicts(about, claim_dirs)
     with _refused_writing(folder):
         (folder / "figures").mkdir(parents=True, exist_ok=True)
     sections, reproduction = draw(about), reproduced(about)
     content = {**_content(about, sections), "reproduction": reproduction, "reproduction_images": _images(reproduction)}
+    content["verdicts"] = verdicts.rows(found)
     if reproduction is not None:  # what there is to say is in its table: arms are not to be compared by accuracy
         content["findings"] = reproduction.findings
     with _refused_writing(folder):
         of_sections = [image for section in sections for image in section.images]
         _write_figures(folder / "figures", [*content["reproduction_images"], *of_sections])
         write_text(folder / "runs.csv", _table(about.runs))
+        write_json(folder / "claims.json", verdicts.as_json(found))
         write_text(folder / "report.md", _markdown().get_template("report.md.j2").render(content))
         write_text(folder / "index.html", _html().get_template("index.html.j2").render(content))
     return ReportResult(
         folder=folder,
         index=folder / "index.html",
+        verdicts=tuple(row.sentence for row in content["verdicts"]),
         findings=tuple(content["findings"]),
         cautions=tuple(content["cautions"]),
         diverged=int(about.runs["diverged"].sum()),

@@ -17,7 +17,8 @@ def sweep_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = synthetic.lr_sweep(seeds=3, total=100)
     done = [r for r in runs if (r.norm, r.lr, r.seed) != ("BatchNorm", 1.0, 2)]
     synthetic.write(folder, done)
-    synthetic.plan(folder, "lr_tolerance", [r.run_id for r in runs], title="Does it tolerate more?")
+    claims = ["higher_learning_rates"]
+    synthetic.plan(folder, "lr_tolerance", [r.run_id for r in runs], title="Does it tolerate more?", claims=claims)
     return folder
 
 

@@ -97,8 +97,10 @@ def write(results_dir: Path, runs: Iterable[Run]) -> list[str]:
     return ids
 
 
-def plan(results_dir: Path, name: str, run_ids: Iterable[str], scale: str = "quick", title: str = "Does it?") -> None:
-    study = {"name": name, "title": title, "claims": []}
+def plan(
+    results_dir: Path, name: str, run_ids: Iterable[str], scale: str = "quick", title: str = "Does it?", claims=()
+) -> None:
+    study = {"name": name, "title": title, "claims": list(claims)}
     Store(results_dir).add_to_plan(study, scale, f"bnstudy study={name} scale={scale}", run_ids)
 
 

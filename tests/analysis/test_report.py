@@ -57,7 +57,13 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_what_is_written(result: ReportResult, sweep_dir: Path) -> None:
     assert result.folder == sweep_dir / "reports" / "lr_tolerance"
     figures = [f"figures/{kind}-mlp-on-digits" for kind in KINDS]
-    expected = {"index.html", "report.md", "runs.csv", *(f + end for f in figures for end in (".svg", ".png"))}
+    expected = {
+        "index.html",
+        "report.md",
+        "runs.csv",
+        "claims.json",
+        *(f + end for f in figures for end in (".svg", ".png")),
+    }
     assert set(files(result.folder)) == expected
     assert (result.diverged, result.missing) == (12, 1)
 
@@ -89,7 +95,7 @@ def test_the_page_is_accessible(result: ReportResult) -> None:
     assert len(ids) == len(set(ids))
     assert page.all("html")[0]["lang"] == "en"
     assert any(m.get("name") == "viewport" for m in page.all("meta"))
-    assert [len(page.all(h)) for h in ("h1", "h2")] == [1, 4]
+    assert [len(page.all(h)) for h in ("h1", "h2")] == [1, 5]
 
 
 @pytest.mark.parametrize("name", ["index.html", "report.md"])
@@ -99,6 +105,30 @@ def test_missing_runs_are_said_with_the_command_that_completes_them(result: Repo
     assert "BatchNorm, lr=1: 2 of 3 seeds" in text
     assert "bnstudy study=lr_tolerance scale=quick" in text
     assert "NoNorm, lr=1: 3 of 3 diverged, the first at update" in text
+
+
+@pytest.mark.parametrize("name", ["index.html", "report.md"])
+def test_verdicts_come_first(result: ReportResult, name: str) -> None:
+    text = (result.folder / name).read_text()
+    assert text.index("Batch normalization tolerates higher learning rates.") < text.index("Findings")
+    assert "INCONCLUSIVE" in text
+    assert "grid incomplete" in text or "runs incomplete" in text
+
+
+def test_verdicts_as_data(result: ReportResult) -> None:
+    (verdict,) = json.loads((result.folder / "claims.json").read_text())
+    named = {"claim", "statement", "model", "data", "status", "effect", "ci_low", "ci_high", "unit", "threshold"}
+    named |= {"n_seeds", "run_ids", "view", "p", "p_holm", "d_z", "more_seeds", "because"}
+    assert named <= set(verdict)
+    assert (verdict["claim"], verdict["model"], verdict["data"]) == ("higher_learning_rates", "MLP", "Digits")
+    assert len(verdict["run_ids"]) == 47
+
+
+def test_without_claims_there_is_no_table_of_verdicts(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, [Run(total=20)])
+    folder = write_report(tmp_path).folder
+    assert json.loads((folder / "claims.json").read_text()) == []
+    assert "Verdicts" not in (folder / "index.html").read_text()
 
 
 def test_markdown_shows_the_figures(result: ReportResult) -> None:
@@ -160,7 +190,7 @@ def test_all_cautions_are_shown(result: ReportResult, name: str) -> None:
 def test_tables_scroll_by_themselves(result: ReportResult) -> None:
     page = Page(result.index.read_text())
     regions = [a for a in page.all("div") if a.get("class") == "scroll"]
-    assert len(regions) == len(page.all("table")) == 1
+    assert len(regions) == len(page.all("table")) == 2
     assert regions[0]["tabindex"] == "0"
 
 
