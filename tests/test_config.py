@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,17 @@ def test_a_class_of_another_group_is_refused():
     config["norm"] = {"_target_": "bnstudy.optim.SGD"}
     with pytest.raises(ConfigError, match="norm=SGD is not allowed"):
         run_spec(config)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("probe.dead_units.when.shares=[2]", "probe.dead_units.when.shares=[2] is not allowed"),
+        ("probe.gradients.when.regular=0", "probe.gradients.when.regular=0 is not allowed"),
+        ("norm.eps=-1", "norm.eps=-1 is not allowed"),
+        ("lr=-1", "lr=-1 is not allowed"),
+    ],
+)
+def test_a_refused_value_is_named_by_its_whole_key(override, said):
+    with pytest.raises(ConfigError, match=f"^{re.escape(said)}"):
+        spec_of(override)

@@ -228,7 +228,9 @@ def test_the_heart_goes_on_after_a_failure(tmp_path):
         (tmp_path / "workers").touch()  # nothing can be written in it
         time.sleep(3 * BEAT)
         (tmp_path / "workers").unlink()
-        until((tmp_path / "workers" / f"{a.me.worker}.json").exists)
+        heartbeat = tmp_path / "workers" / f"{a.me.worker}.json"
+        until(heartbeat.exists)
+        assert heartbeat.is_file()
 
 
 def test_heartbeats_of_the_dead_go_with_the_next_worker(tmp_path):

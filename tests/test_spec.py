@@ -10,7 +10,7 @@ from bnstudy.inits import Orthogonal
 from bnstudy.models.mlp import MLP
 from bnstudy.norms import BatchNorm, LayerNorm, NoNorm
 from bnstudy.optim import SGD, Adam, Cosine, Step
-from bnstudy.spec import At, AtEnd, ConfigError, Every, LogSpaced, LogThenRegular, numbers_per_run, to_dict
+from bnstudy.spec import At, AtEnd, AtShares, ConfigError, Every, LogSpaced, LogThenRegular, numbers_per_run, to_dict
 from tests.conftest import spec_of
 
 
@@ -47,6 +47,7 @@ def test_a_misspelt_choice_is_answered_with_the_nearest():
         (AtEnd(), (100,)),
         (At((0, 1, 500)), (0, 1, 100)),
         (Every(40), (0, 40, 80, 100)),
+        (AtShares((0.5, 0, 0.101)), (0, 10, 50, 100)),
         (LogSpaced(3), (0, 1, 10, 100)),
         (LogThenRegular(early=2, regular=4), (0, 1, 25, 50, 75, 100)),
     ],

@@ -7,8 +7,8 @@ import platform
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -42,6 +42,18 @@ class Failure:
 
     run_id: str
     error: str
+
+
+class NotStored(OSError):  # noqa: N818
+    """The disk did not take what was trained: to train it in another way would be of no help."""
+
+
+@contextmanager
+def storing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise NotStored(*error.args) from error
 
 
 Tell = Callable[[Any], None]
@@ -128,7 +140,11 @@ class Worker:
         rows = 1 if stack.shape.engine == "serial" else stack.shape.rows
         by_step: dict[int, list[tuple[PlannedRun, Any]]] = {}
         for run in stack.runs:
-            saved = checkpoint.load(self._paths(run).checkpoint, run.spec.run_id, self.datasets.device)
+            try:
+                saved = checkpoint.load(self._paths(run).checkpoint, run.spec.run_id, self.datasets.device)
+            except (OSError, MemoryError) as failure:  # it may be readable another time
+                self._failed(replace(stack, runs=(run,)), failure)
+                continue
             by_step.setdefault(saved["step"] if saved else 0, []).append((run, saved))
         for step in sorted(by_step, reverse=True):
             for i in range(0, len(by_step[step]), rows):
@@ -155,7 +171,7 @@ class Worker:
 
     def _smaller(self, stack: Stack, failure: Exception) -> list[Stack]:
         """What to try instead; nothing where there is nothing else to try, or a disk is to blame and not the stack."""
-        if stack.shape.engine == "serial" or isinstance(failure, OSError):
+        if stack.shape.engine == "serial" or isinstance(failure, NotStored):
             return []
         shape = stack.shape
         if is_out_of_memory(failure) and len(stack.runs) > 1:
@@ -209,7 +225,8 @@ class Worker:
     def _store_run(self, engine: Engine, stack: Stack) -> Callable[[RunSpec, Outcome], None]:
         def done(spec: RunSpec, outcome: Outcome) -> None:
             summary = self._summary(engine, spec, outcome, stack)
-            self.store.finish(spec.run_id, outcome.metrics, outcome.timing, summary)
+            with storing():
+                self.store.finish(spec.run_id, outcome.metrics, outcome.timing, summary)
             self.leases.release([spec.run_id])
             self.tell(Left(self.name, spec.run_id, engine.total))
 
@@ -226,7 +243,8 @@ class Worker:
                 self._leave(stack, lost)
                 engine.leave(lost)
                 for run, spec in enumerate(engine.specs):
-                    checkpoint.save(self.store.run(spec.run_id).checkpoint, spec.run_id, engine.state(run))
+                    with storing():
+                        checkpoint.save(self.store.run(spec.run_id).checkpoint, spec.run_id, engine.state(run))
                 saved_at = time.monotonic()
             self.stop.check()
 

@@ -17,6 +17,17 @@ def beat(step: int, source: str = "worker", name: str = "seed=0", runs: int = 1,
     return Beat(source, name, runs, step, total, loss=0.5, accuracy=0.75)
 
 
+def test_a_terminal_that_is_gone_is_no_reason_to_fail(monkeypatch):
+    def gone(*_: object, **__: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(progress.tqdm, "write", gone)
+    progress.say("nobody reads this")
+    monkeypatch.setattr(progress.tqdm, "write", lambda text, file: (_ for _ in ()).throw(ValueError(text)))
+    with pytest.raises(ValueError, match="but this is wrong"):
+        progress.say("but this is wrong")
+
+
 def test_few_runs_are_a_row_each():
     lines = table([result(0), result(1, status="failed", accuracy=math.nan)]).splitlines()
     assert lines[0].split() == ["run", "arm", "status", "test", "acc", "seconds", "folder"]

@@ -355,6 +355,42 @@ def test_a_damaged_checkpoint_restarts_its_run_only(tmp_path, at_work, undisturb
 
 
 @pytest.mark.usefixtures("beating_often")
+def test_a_checkpoint_that_cannot_be_read_now_is_kept_and_its_run_fails(
+    tmp_path, at_work, monkeypatch, undisturbed
+):
+    load = torch.load
+
+    def short_of_memory(path: Any, **how: Any) -> Any:
+        if SPECS[3].run_id in str(path):
+            raise MemoryError("none left")
+        return load(path, **how)
+
+    with at_work(tmp_path) as (worker, told):
+        interrupt(worker, told, stack_of(SPECS), 12)
+    with monkeypatch.context() as short, at_work(tmp_path) as (worker, _):
+        short.setattr(torch, "load", short_of_memory)
+        worker.do(stack_of(SPECS))
+        assert [failure.run_id for failure in worker.failures] == [SPECS[3].run_id]
+    with at_work(tmp_path) as (worker, told):
+        worker.do(stack_of(SPECS))
+    assert f"going on from step 12 of {STEPS}." in told.texts
+    assert metrics(tmp_path, SPECS) == undisturbed
+
+
+@pytest.mark.usefixtures("beating_often")
+def test_what_a_full_disk_does_not_take_is_not_trained_in_another_way(tmp_path, at_work, monkeypatch):
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with at_work(tmp_path, checkpoint_seconds=1e-9) as (worker, told):
+        monkeypatch.setattr("bnstudy.train.checkpoint.save", full)
+        worker.do(stack_of(SPECS))
+        assert {failure.run_id for failure in worker.failures} == {spec.run_id for spec in SPECS}
+        assert "No space left on device" in worker.failures[0].error
+    assert "one by one" not in told.texts
+
+
+@pytest.mark.usefixtures("beating_often")
 def test_checkpoints_that_do_not_fit_are_set_aside(tmp_path, at_work, undisturbed, caplog):
     """As those of another version may not."""
     with at_work(tmp_path) as (worker, told):
