@@ -355,9 +355,7 @@ def test_a_damaged_checkpoint_restarts_its_run_only(tmp_path, at_work, undisturb
 
 
 @pytest.mark.usefixtures("beating_often")
-def test_a_checkpoint_that_cannot_be_read_now_is_kept_and_its_run_fails(
-    tmp_path, at_work, monkeypatch, undisturbed
-):
+def test_a_checkpoint_that_cannot_be_read_now_is_kept_and_its_run_fails(tmp_path, at_work, monkeypatch, undisturbed):
     load = torch.load
 
     def short_of_memory(path: Any, **how: Any) -> Any:
