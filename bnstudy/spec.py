@@ -173,7 +173,7 @@ class Evaluation(Spec):
 
 @dataclass(frozen=True)
 class NormSpec(Spec):
-    """A normalization layer: `build` makes one for `channels` features.
+    """A normalization: `build` makes the layer for `channels` features.
 
     position: before or after the activation.
     """
@@ -191,11 +191,30 @@ class NormSpec(Spec):
 
     @property
     def is_none(self) -> bool:
-        """Whether nothing is normalized, so that the layer before keeps its bias."""
+        """Whether nothing is normalized: the baseline."""
         return False
+
+    @property
+    def keeps_bias(self) -> bool:
+        """Whether the weight layer before keeps its bias, which a norm that follows, directly or behind the addition of
+        a residual block, makes up for."""
+        return self.is_none or self.position == "after"
+
+    def wrap(self, layer: nn.Linear | nn.Conv2d) -> nn.Linear | nn.Conv2d:
+        """What stands in for a hidden weight layer, whose weights are drawn later: the layer itself, unless the
+        normalization is one of weights. Another one derives from `bnstudy.norms.Reparametrized`, and its biases are
+        kept only if `keeps_bias` says so."""
+        return layer
+
+    def branch(self) -> nn.Module | None:
+        """What the branch of a residual block goes through before it is added; None to leave it as it is."""
+        return None
 
     def check_batch(self, batch_size: int) -> None:
         """Refuse batch sizes for which the layer's statistics are not defined in training."""
+
+    def check_network(self, has_branches: bool) -> None:
+        """Refuse networks with, or without, residual branches."""
 
 
 @dataclass(frozen=True)
@@ -337,9 +356,10 @@ class ProbeSpec(Spec):
     needs_network: ClassVar[bool] = False
     copies: ClassVar[int] = 4
     """About how many tensors of all parameters' size it holds at once: what a stack needs memory for."""
-    statistics: ClassVar[str] = "running"
-    """What norms use while it observes: running statistics, or those of the `batch` they are shown. Before the first
-    update there are no running statistics, and it is those of the batch."""
+    statistics: ClassVar[Literal["running", "batch", "training"]] = "running"
+    """What norms use while it observes: running statistics, or those of the `batch` they are shown, and in `training`
+    with dropout and other noise, as in the next update. Before the first update there are no running statistics, and
+    it is those of the batch."""
 
     when: When = field(default_factory=LogThenRegular, kw_only=True)
 
@@ -376,7 +396,11 @@ class ProbeSpec(Spec):
 
 @dataclass(frozen=True)
 class RunSpec(Spec):
-    """One training of one network, in full. Two runs with equal specs are the same run."""
+    """One training of one network, in full. Two runs with equal specs are the same run.
+
+    trained: all parameters; or norm: those that the norm brings, its scales and shifts, while all others, the
+        classifier's too, stay as they were initialized (Frankle, Schwab & Morcos 2021).
+    """
 
     model: ModelSpec
     norm: NormSpec
@@ -393,6 +417,7 @@ class RunSpec(Spec):
     epochs: float | None = None
     steps: int | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
+    trained: Literal["all", "norm"] = "all"
 
     def check(self) -> None:
         self.require(self.lr > 0, "lr", "a number above 0")

@@ -3,7 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bnstudy.rng import stream
+from bnstudy.rng import Noise, stream, uniform
+
+WIDE = torch.Size((1000, 128))
 
 
 def draw(*key):
@@ -22,3 +24,80 @@ def test_streams_differ_by_seed_name_and_index():
 def test_the_numbers_never_change():
     """A release that moved them would call other trainings by the run_ids of stored ones."""
     assert draw(7, "order", 3).tolist() == pytest.approx([0.654408, 0.576633, 0.304377, 0.516326], abs=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------ noise in layers
+
+
+def noise(seed: int = 0, count: int = 0, shape: torch.Size = WIDE) -> torch.Tensor:
+    drawing = Noise()
+    drawing.seed_(stream(seed, "dropout", "dropout1"))
+    return uniform(drawing.key, torch.tensor(count), shape)
+
+
+def correlation(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]).float())[0, 1])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_noise_is_uniform(seed):
+    u = noise(seed)
+    assert u.min() >= 0
+    assert u.max() < 1
+    counts = torch.histc(u, 64, 0, 1)
+    expected = u.numel() / 64
+    assert ((counts - expected).square() / expected).sum() < 63 + 5 * (2 * 63) ** 0.5  # chi-squared, 5 sigma
+
+
+def test_noise_of_other_steps_seeds_units_and_samples_is_unrelated():
+    u = noise()
+    limit = 5 / u.numel() ** 0.5
+    for other in (*(noise(count=c) for c in (1, 2, 1000)), *(noise(seed=s) for s in (1, 2, 1000))):
+        assert abs(correlation(u, other)) < limit
+        assert abs(correlation(u < 0.5, other < 0.5)) < limit
+    for distance in (1, 2, 64):
+        assert abs(correlation(u[:, distance:], u[:, :-distance])) < limit
+        assert abs(correlation(u[distance:], u[:-distance])) < limit
+
+
+def test_neighbouring_pairs_fill_the_square():
+    u = noise(shape=torch.Size((2**18, 2)))
+    counts = torch.bincount((u[:, 0] * 16).long() * 16 + (u[:, 1] * 16).long(), minlength=256)
+    expected = len(u) / 256
+    assert ((counts - expected).square() / expected).sum() < 255 + 5 * (2 * 255) ** 0.5
+
+
+def test_no_bit_of_the_noise_gives_away_another_seed_or_step():
+    """Keys and counts that differ in one bit flip half the bits of the noise."""
+    words = {(k, c): (uniform(torch.tensor(k), torch.tensor(c), WIDE) * 2**24).long() for k, c in KEYS_AND_COUNTS}
+    for other in KEYS_AND_COUNTS[1:]:
+        flipped = words[KEYS_AND_COUNTS[0]] ^ words[other]
+        shares = torch.stack([(flipped >> bit & 1).float().mean() for bit in range(24)])
+        torch.testing.assert_close(shares, torch.full((24,), 0.5), atol=5 * 0.5 / WIDE.numel() ** 0.5, rtol=0)
+
+
+KEYS_AND_COUNTS = [(0, 0), (1, 0), (1 << 31, 0), (1 << 32, 0), (1 << 62, 0), (0, 1), (0, 1 << 31)]
+
+
+def mix(x: int) -> int:
+    x ^= x >> 16
+    x = x * 0x21F0AAAD % 2**32
+    x ^= x >> 15
+    x = x * 0xD35A2D97 % 2**32
+    return x ^ x >> 15
+
+
+@pytest.mark.parametrize("key", [0, 2**63 - 1, 0x0123456789ABCDEF])
+@pytest.mark.parametrize("count", [0, 7, 10**9])
+def test_the_noise_is_what_unbounded_integers_give(key, count):
+    start = mix(mix(count) ^ key % 2**32)
+    stride = mix(start ^ key >> 32) | 1
+    expected = [(mix((i * stride + start) % 2**32) >> 8) / 2**24 for i in range(1000)]
+    assert uniform(torch.tensor(key), torch.tensor(count), torch.Size((10, 100))).flatten().tolist() == expected
+
+
+def test_each_draw_is_the_next():
+    drawing = Noise()
+    drawing.seed_(stream(0, "dropout", "dropout1"))
+    assert torch.equal(drawing.draw(10, 100), noise(count=0, shape=torch.Size((10, 100))))
+    assert torch.equal(drawing.draw(10, 100), noise(count=1, shape=torch.Size((10, 100))))

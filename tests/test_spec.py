@@ -114,6 +114,7 @@ APART = {
     "batch_size": 16,
     "steps": 21,
     "precision": "bf16",
+    "trained": "norm",
     "probe": {},
     "optim": SGD(momentum=0.9, nesterov=True),
     "norm": BatchNorm(momentum=None),

@@ -16,6 +16,7 @@ from bnstudy.launch.request import PlannedRun, Request, Settings, naming
 from bnstudy.launch.shape import Network, Shape, choose, measured, sized
 from bnstudy.spec import ConfigError, DataSpec, RunSpec, to_dict
 from bnstudy.store import Store
+from bnstudy.train.state import network_of
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ class Checker:
     def check(self, run: RunSpec) -> tuple[int, Network]:
         """The size of the training set, and what the network costs. Raises ConfigError where the run could not be
         trained."""
-        combination = json.dumps([to_dict(s) for s in (run.data, run.model, run.norm, run.loss)] + [run.batch_size])
+        parts = (run.data, run.model, run.norm, run.loss, run.trained, run.batch_size)
+        combination = json.dumps([to_dict(part) for part in parts])
         if combination not in self._seen:
             data = self.datasets.get(run.data)
             run.total_steps(len(data.train))
@@ -106,7 +108,7 @@ def try_out(run: RunSpec, shape: tuple[int, int, int], classes: int) -> Network:
     """
     try:
         with torch.device("meta"):
-            size = sized(run.model.build(run.norm, shape, classes))
+            size = sized(network_of(run, shape, classes))
         if size.convolves or size.params * run.batch_size >= SMALL:
             with suppress(RuntimeError):  # also raised where what is computed depends on values
                 return put_through(run, shape, classes, "meta")
@@ -122,7 +124,7 @@ def try_out(run: RunSpec, shape: tuple[int, int, int], classes: int) -> Network:
 
 def put_through(run: RunSpec, shape: tuple[int, int, int], classes: int, device: str) -> Network:
     with torch.device(device):
-        return measured(run.model.build(run.norm, shape, classes).train(), torch.zeros(run.batch_size, *shape))
+        return measured(network_of(run, shape, classes).train(), torch.zeros(run.batch_size, *shape))
 
 
 def check_data(plan: Plan, datasets: Datasets) -> dict[str, tuple[int, Network]]:
@@ -164,6 +166,9 @@ def make_stacks(
 ) -> list[Stack]:
     """Group what is to do, stacks on the same data together and the longest of them first.
 
+    What a single worker trains one by one comes behind them, in the order of the command line: with the norm as its
+    last key the arms take turns, and a machine that slows down slows all of them.
+
     The shape of a kind follows from all runs that were asked for, finished ones included, so that the same command
     trains a run in the same way whenever it comes to it.
     """
@@ -175,7 +180,14 @@ def make_stacks(
         rest = [run for run in alike if run.spec.run_id in todo]
         stacks += [(network, Stack(tuple(part), shape, steps)) for part in split(rest, shape.rows)]
     order = {data: i for i, data in enumerate(dict.fromkeys(run.spec.data for run in plan.todo))}
-    stacks.sort(key=lambda pair: (order[pair[1].runs[0].spec.data], -work(*pair)))
+    place = {run.spec.run_id: i for i, run in enumerate(plan.todo)}
+
+    def turn(network: Network, stack: Stack) -> tuple[int, bool, int]:
+        first = stack.runs[0].spec
+        in_turn = workers == 1 and stack.shape.engine == "serial"
+        return order[first.data], in_turn, place[first.run_id] if in_turn else -work(network, stack)
+
+    stacks.sort(key=lambda pair: turn(*pair))
     return [stack for _, stack in stacks]
 
 

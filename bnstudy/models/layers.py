@@ -11,8 +11,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from bnstudy.models.dropout import Dropout
-from bnstudy.rng import stream
+from bnstudy.models.dropout import Dropout as Dropout
+from bnstudy.norms import Reparametrized
+from bnstudy.rng import Seeded, stream
 from bnstudy.spec import InitSpec, NormSpec
 
 ActivationName = Literal["relu", "leaky_relu", "gelu", "tanh", "sigmoid", "linear"]
@@ -33,32 +34,55 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 class NormAct(nn.Module):
-    """A normalization and an activation, in the order that the norm's `position` asks for."""
+    """A normalization and an activation, in the order that the norm's `position` asks for.
 
-    def __init__(self, norm: NormSpec, channels: int, spatial: bool, activation: ActivationName) -> None:
+    ends_branch: whether the branch of a residual block ends here, which the norm may want to do something to.
+    """
+
+    def __init__(
+        self, norm: NormSpec, channels: int, spatial: bool, activation: ActivationName, ends_branch: bool = False
+    ) -> None:
         super().__init__()
         self.norm = norm.build(channels, spatial)
+        self.ends_branch = ends_branch
+        self.branch = norm.branch() if ends_branch else None
         self.act = ACTIVATIONS[activation]()
         self.norm_first = norm.position == "before"
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
         """`shortcut` is what a residual block adds: behind a norm that comes first, and before the activation."""
         x = self.norm(x) if self.norm_first else x
-        x = self.act(x if shortcut is None else x + shortcut)
+        x = self.act(x if shortcut is None else self.joined(x, shortcut))
         return x if self.norm_first else self.norm(x)
+
+    def joined(self, x: Tensor, shortcut: Tensor) -> Tensor:
+        """The sum of a residual block's branch, which ends with `x`, and its shortcut."""
+        return (x if self.branch is None else self.branch(x)) + shortcut
 
 
 class Layer(nn.Module):
-    """A weight layer followed by its normalization and activation; with neither, it makes the logits."""
+    """A weight layer followed by its normalization and activation; with neither, it makes the logits.
 
-    def __init__(self, weight: nn.Linear | nn.Conv2d, norm_act: NormAct | None = None) -> None:
+    adds_first: whether a residual block adds its shortcut right behind the weight, before the norm.
+    """
+
+    def __init__(
+        self, weight: nn.Linear | nn.Conv2d, norm_act: NormAct | None = None, adds_first: bool = False
+    ) -> None:
         super().__init__()
         self.weight = weight
         self.norm_act = norm_act
+        self.adds_first = adds_first
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
         z = self.weight(x)
         return z if self.norm_act is None else self.norm_act(z, shortcut)
+
+    def summed(self, x: Tensor, shortcut: Tensor) -> tuple[Tensor, Tensor]:
+        """Where it `adds_first`: what norm and activation make of the sum, and the sum."""
+        assert self.norm_act is not None
+        total = self.norm_act.joined(self.weight(x), shortcut)
+        return self.norm_act(total), total
 
 
 class GlobalAveragePool(nn.Module):
@@ -68,20 +92,27 @@ class GlobalAveragePool(nn.Module):
         return x.mean((2, 3))
 
 
-def needs_bias(norm: NormSpec) -> bool:
-    """A norm that directly follows a weight layer shifts its output itself."""
-    return norm.is_none or norm.position == "after"
-
-
 def dense(n_in: int, n_out: int, norm: NormSpec, activation: ActivationName) -> Layer:
     """A hidden fully connected layer."""
-    return Layer(nn.Linear(n_in, n_out, bias=needs_bias(norm)), NormAct(norm, n_out, False, activation))
+    weight = nn.Linear(n_in, n_out, bias=norm.keeps_bias)
+    return Layer(norm.wrap(weight), NormAct(norm, n_out, False, activation))
 
 
-def conv3x3(n_in: int, n_out: int, norm: NormSpec, activation: ActivationName, stride: int = 1) -> Layer:
-    """A 3x3 convolution that keeps the size, or divides it by `stride`."""
-    weight = nn.Conv2d(n_in, n_out, 3, stride, padding=1, bias=needs_bias(norm))
-    return Layer(weight, NormAct(norm, n_out, True, activation))
+def conv3x3(
+    n_in: int,
+    n_out: int,
+    norm: NormSpec,
+    activation: ActivationName,
+    stride: int = 1,
+    adds: Literal["nowhere", "before_norm", "behind_norm"] = "nowhere",
+) -> Layer:
+    """A 3x3 convolution that keeps the size, or divides it by `stride`.
+
+    adds: where a residual block whose branch ends with this layer adds its shortcut.
+    """
+    weight = nn.Conv2d(n_in, n_out, 3, stride, padding=1, bias=norm.keeps_bias)
+    norm_act = NormAct(norm, n_out, True, activation, ends_branch=adds != "nowhere")
+    return Layer(norm.wrap(weight), norm_act, adds == "before_norm")
 
 
 def classifier(n_in: int, classes: int) -> Layer:
@@ -101,9 +132,25 @@ def activations(model: nn.Module) -> dict[str, nn.Module]:
     return {name.removesuffix(".act").removesuffix(".norm_act"): m for name, m in found.items()}
 
 
+def has_branches(model: nn.Module) -> bool:
+    """Whether there are residual blocks."""
+    return any(isinstance(module, NormAct) and module.ends_branch for module in model.modules())
+
+
+def norm_parameters(model: nn.Module) -> set[str]:
+    """The names of the parameters that the norm has brought: scales, shifts, and what it does to branches."""
+    brought: set[str] = set()
+    for path, module in model.named_modules():
+        if isinstance(module, NormAct):
+            brought |= {f"{path}.{name}" for name, _ in module.named_parameters()}
+        elif isinstance(module, Reparametrized):
+            brought |= {f"{path}.{name}" for name, _ in module.named_parameters() if name not in ("weight", "bias")}
+    return brought
+
+
 @torch.no_grad()
 def initialize(model: nn.Module, init: InitSpec, seed: int) -> None:
-    """Fill all weights and biases of the model's weight layers and the keys of its dropout, in place.
+    """Fill all weights and biases of the model's weight layers and the keys of what draws noise, in place.
 
     Each tensor has a stream of its own, named by its layer: arms that differ in normalization layers only, which
     start at scale 1 and shift 0 and draw nothing, begin with the same weights.
@@ -114,6 +161,8 @@ def initialize(model: nn.Module, init: InitSpec, seed: int) -> None:
         if layer.bias is not None:
             fan_in = layer.weight[0].numel()
             init.bias_(layer.bias, fan_in, stream(seed, "init", f"{name}.bias"))
+        if isinstance(layer, Reparametrized):
+            layer.start_()
     for name, module in model.named_modules():
-        if isinstance(module, Dropout):
+        if isinstance(module, Seeded):
             module.seed_(stream(seed, "dropout", name))

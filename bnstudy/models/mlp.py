@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from bnstudy.models.layers import ActivationName, Dropout, classifier, dense
+from bnstudy.models.dropout import Dropout
+from bnstudy.models.layers import ActivationName, classifier, dense
 from bnstudy.spec import PER_RUN, ModelSpec, NormSpec
 
 

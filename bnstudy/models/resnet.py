@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnstudy.models.layers import ActivationName, GlobalAveragePool, classifier, conv3x3
-from bnstudy.spec import ConfigError, ModelSpec, NormSpec
+from bnstudy.models.layers import ActivationName, Dropout, GlobalAveragePool, classifier, conv3x3
+from bnstudy.spec import PER_RUN, ConfigError, ModelSpec, NormSpec
+
+BlockOrder = Literal["original", "preactivation", "after_addition"]
 
 
 @dataclass(frozen=True)
@@ -20,14 +22,19 @@ class ResNet(ModelSpec):
     new channels with zeros.
 
     width: channels of the first stage; the others have two and four times as many.
+    block: the order of the layers in a block, of those that He et al. 2016b compare: see `Block`.
+    dropout: share of the features that are dropped before the classifier.
     """
 
     depth: Literal[8, 20, 32, 56] = 8
     width: int = 16
     activation: ActivationName = "relu"
+    block: BlockOrder = "original"
+    dropout: float = field(default=0.0, metadata=PER_RUN)
 
     def check(self) -> None:
         self.require(self.width >= 1, "width", "at least 1")
+        self.require(0 <= self.dropout < 1, "dropout", "a share in [0, 1)")
 
     def build(self, norm: NormSpec, shape: tuple[int, int, int], classes: int) -> nn.Module:
         if min(shape[1:]) < 4:
@@ -35,42 +42,75 @@ class ResNet(ModelSpec):
                 f"model=resnet is not allowed with pictures of {shape[1]}x{shape[2]}: it halves them twice and needs "
                 "at least 4x4; choose larger pictures or model=mlp."
             )
+        if norm.position == "after" and self.block != "original":
+            raise ConfigError(
+                f"norm.position=after is not allowed with model.block={self.block}, which says itself where the norms "
+                "stand; it must be before, or choose model.block=original."
+            )
         return ResNetNet(self, norm, shape[0], classes)
 
 
-class ResNetNet(nn.Sequential):
+class ResNetNet(nn.Module):
     """[B, C, H, W] -> [B, classes]; the layers are stem, stage1.block1.conv1, ..., out."""
 
     def __init__(self, spec: ResNet, norm: NormSpec, n_in: int, classes: int) -> None:
         super().__init__()
-        self.add_module("stem", conv3x3(n_in, spec.width, norm, spec.activation))
-        channels = spec.width
-        for stage in (1, 2, 3):
-            blocks = nn.Sequential()
-            for i in range((spec.depth - 2) // 6):
-                stride = 2 if stage > 1 and i == 0 else 1
-                blocks.add_module(f"block{i + 1}", Block(channels, channels * stride, norm, spec.activation))
-                channels *= stride
-            self.add_module(f"stage{stage}", blocks)
-        self.add_module("mean", GlobalAveragePool())
-        self.add_module("out", classifier(channels, classes))
+        self.stem = conv3x3(n_in, spec.width, norm, spec.activation)
+        self.stage1 = stage(spec, norm, spec.width, spec.width)
+        self.stage2 = stage(spec, norm, spec.width, 2 * spec.width)
+        self.stage3 = stage(spec, norm, 2 * spec.width, 4 * spec.width)
+        self.mean = GlobalAveragePool()
+        self.dropout = Dropout(spec.dropout) if spec.dropout else None
+        self.out = classifier(4 * spec.width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = carried = self.stem(x)
+        for block in (*self.stage1, *self.stage2, *self.stage3):
+            x, carried = block(x, carried)
+        x = self.mean(x)
+        return self.out(x if self.dropout is None else self.dropout(x))
+
+
+def stage(spec: ResNet, norm: NormSpec, n_in: int, n_out: int) -> nn.Sequential:
+    """Blocks of `n_out` channels, block1, block2, ..., the first of which gets `n_in`."""
+    blocks = nn.Sequential()
+    for i in range((spec.depth - 2) // 6):
+        blocks.add_module(f"block{i + 1}", Block(spec, norm, n_out if i else n_in, n_out))
+    return blocks
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions and the shortcut: act(norm(conv2(act(norm(conv1(x))))) + shortcut(x)).
+    """Two 3x3 convolutions and the shortcut, in one of the orders of He et al. 2016b, Figure 4.
 
-    With `position=after` each norm stands behind its activation, the second behind the addition too.
+    original (a): act(norm(conv2(act(norm(conv1(x))))) + shortcut(x)).
+    after_addition (b): act(norm(conv2(act(norm(conv1(x)))) + shortcut(x))).
+    preactivation (e): s' = conv2(act(norm(conv1(act(norm(s)))))) + shortcut(s).
+
+    The third is written as in their Figure 5: as the second, but for a shortcut that hands on the sum s itself. So in
+    all of them norm and activation belong to the layer before them. As in their appendix, the first block is given
+    act(norm(stem)) on both paths, and the mean is taken of act(norm(s)) behind the last.
+
+    With `position=after`, in the first order, each norm stands behind its activation, the second behind the addition
+    too.
     """
 
-    def __init__(self, n_in: int, n_out: int, norm: NormSpec, activation: ActivationName) -> None:
+    def __init__(self, spec: ResNet, norm: NormSpec, n_in: int, n_out: int) -> None:
         super().__init__()
+        self.order = spec.block
         self.stride = n_out // n_in
         self.new_channels = n_out - n_in
-        self.conv1 = conv3x3(n_in, n_out, norm, activation, self.stride)
-        self.conv2 = conv3x3(n_out, n_out, norm, activation)
+        self.conv1 = conv3x3(n_in, n_out, norm, spec.activation, self.stride)
+        adds: Literal["before_norm", "behind_norm"] = "behind_norm" if spec.block == "original" else "before_norm"
+        self.conv2 = conv3x3(n_out, n_out, norm, spec.activation, adds=adds)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv2(self.conv1(x), self.shortcut(x))
+    def forward(self, x: Tensor, carried: Tensor) -> tuple[Tensor, Tensor]:
+        """What the branch and what the shortcut of the next block are to be given, from the same for this block."""
+        inside, shortcut = self.conv1(x), self.shortcut(carried)
+        if self.order == "original":
+            out = self.conv2(inside, shortcut)
+            return out, out
+        out, total = self.conv2.summed(inside, shortcut)
+        return out, total if self.order == "preactivation" else out
 
     def shortcut(self, x: Tensor) -> Tensor:
         if self.new_channels == 0:

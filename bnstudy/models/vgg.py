@@ -7,7 +7,8 @@ from typing import Literal
 
 from torch import nn
 
-from bnstudy.models.layers import ActivationName, Dropout, GlobalAveragePool, classifier, conv3x3
+from bnstudy.models.dropout import Dropout
+from bnstudy.models.layers import ActivationName, GlobalAveragePool, classifier, conv3x3
 from bnstudy.spec import PER_RUN, ConfigError, ModelSpec, NormSpec
 
 CONVOLUTIONS = {8: (2, 2, 2), 11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3)}

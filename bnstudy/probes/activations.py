@@ -47,13 +47,14 @@ class Activations(ProbeSpec):
 
     samples: how many samples of the probe batch are used, from its beginning.
     statistics: whether norms use running statistics, or those of the batch as in training: of each part of at most 256.
-        Running ones lag behind early in training, which shows as drift of the pre-activations.
+        Running ones lag behind early in training, which shows as drift of the pre-activations. With `training` it is
+        the batch's, and there is noise as in the next update: dropout, and that of norm=noisy_batch.
     """
 
     needs_network: ClassVar[bool] = True  # only for which activation stands in which layer
 
     samples: int = 256
-    statistics: Literal["running", "batch"] = "batch"  # type: ignore[misc]  # a field where the contract has a constant
+    statistics: Literal["running", "batch", "training"] = "batch"  # type: ignore[misc]  # a field where the contract has a constant
 
     def check(self) -> None:
         self.require(self.samples >= 2, "samples", "at least 2")

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.func import vjp
 
-from bnstudy.models.dropout import uniform
 from bnstudy.probes import Snapshot
 from bnstudy.probes.landscape import unit
 from bnstudy.probes.network import Network, Params, grad
+from bnstudy.rng import uniform
 from bnstudy.spec import ProbeSpec
 
 

@@ -40,10 +40,13 @@ def grad(function: Callable[[Any], Tensor]) -> Callable[[Any], Any]:
 Batch = tuple[Tensor, Tensor]
 
 Mode = Literal["training", "running", "batch"]
-"""How the network is run: as in the next update, with batch statistics and dropout; as in evaluation, with running
-statistics; or as in evaluation but with the statistics of the batch it is given."""
+"""How the network is run: as in the next update, with batch statistics, dropout and what other noise there is; as in
+evaluation, with running statistics; or as in evaluation but with the statistics of the batch it is given."""
 
 OUT = "out"
+
+PART = 256
+"""Pictures that are run through the network at once: for convolutions more would take a stack's memory."""
 
 
 def still(model: nn.Module) -> nn.Module:
@@ -129,9 +132,9 @@ class Network:
         chosen = self.probe_index[:samples]
         return self.dataset.train.x[chosen], self.dataset.train.y[chosen]
 
-    def held_out(self, samples: int) -> Batch:
+    def held_out(self, samples: int | None = None) -> Batch:
         """The first so many pictures of the validation split, a stratified sample, and their labels; in a fixed random
         order, since in a batch that holds all classes in equal parts statistics are better than in any other."""
-        n = min(samples, len(self.dataset.val))
+        n = len(self.dataset.val.y[:samples])
         order = torch.from_numpy(np.random.default_rng(0).permutation(n)).to(self.dataset.val.x.device)
         return self.dataset.val.x[order], self.dataset.val.y[order]

@@ -12,15 +12,12 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from bnstudy.models.layers import Layer
-from bnstudy.norms import FreeNorm
+from bnstudy.norms import FreeNorm, Reparametrized
 from bnstudy.probes import Snapshot
-from bnstudy.probes.network import Network, Params
+from bnstudy.probes.network import PART, Network, Params
 from bnstudy.spec import ProbeSpec
 
 Metrics = dict[str, dict[str, Tensor]]
-
-PART = 256
-"""Pictures that are run through the network at once: for convolutions more would take a stack's memory."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +26,7 @@ class NormInternals(ProbeSpec):
 
     `accuracy_running`, `accuracy_batch`, `accuracy_precise`, and `loss_` likewise: in evaluation, on `samples` held-out
     pictures in batches of the training's size, with running statistics, those of each batch, and precise ones. The
-    accuracies only where there are labels.
+    accuracies only where there are labels. What does not make up a whole batch is left out, for all three.
     `running_mean_distance`: ||mu_running - mu_precise|| / ||sigma_precise||, by layer.
     `running_var_distance`: mean over the channels of |ln((var_running + eps) / (var_precise + eps))|, by layer.
 
@@ -38,16 +35,20 @@ class NormInternals(ProbeSpec):
     with the biased variance of each batch.
 
     For every normalization: `gamma_mean`, `gamma_std`, `gamma_min`, `beta_mean`, `beta_std`, over the channels, by
-    layer; and `effective_lr`: learning rate / ||W||^2 (van Laarhoven 2017) of each weight that a norm directly follows.
+    layer; and `effective_lr`: learning rate / ||W||^2 (van Laarhoven 2017) of each weight whose scale a norm takes out
+    again, as it directly follows or is one of the weight itself, W being what is trained.
+
+    samples: null for all held-out pictures. The time taken grows with them, the memory does not, as at most PART are
+        run through a network at once.
     """
 
     needs_network: ClassVar[bool] = True
 
-    samples: int = 500
+    samples: int | None = 500
     precise_samples: int = 1024
 
     def check(self) -> None:
-        self.require(self.samples >= 2, "samples", "at least 2")
+        self.require(self.samples is None or self.samples >= 2, "samples", "at least 2, or null for all")
         self.require(self.precise_samples >= 2, "precise_samples", "at least 2")
 
     def measure(self, snapshot: Snapshot) -> Mapping[str, Mapping[str, Tensor]]:
@@ -109,9 +110,12 @@ def effective_rates(snapshot: Snapshot) -> dict[str, Tensor]:
 
 def is_normalized(module: nn.Module) -> bool:
     """Whether this is a layer whose weight's scale a norm takes out again."""
-    if not isinstance(module, Layer) or module.norm_act is None or not module.norm_act.norm_first:
+    if not isinstance(module, Layer) or module.norm_act is None:
         return False
-    return any(isinstance(inner, FreeNorm) for inner in module.norm_act.norm.modules())
+    if isinstance(module.weight, Reparametrized):
+        return True
+    directly = module.norm_act.norm_first and not module.adds_first
+    return directly and any(isinstance(inner, FreeNorm) for inner in module.norm_act.norm.modules())
 
 
 # ---------------------------------------------------------------------------------------- statistics of batches

@@ -33,7 +33,8 @@ class Engine:
     measured at every scheduled update before t and not yet at t, so a checkpoint may be taken between any two steps.
 
     An engine says how an update is made (`_update`), how the networks are evaluated and probed, and how runs leave;
-    its parameters are `params`, pieces that the optimizer treats alike, with `slots` to go with each.
+    its parameters are `params`, pieces that the optimizer treats alike, with `slots` to go with each; a piece that is
+    not trained has none.
 
     start: the parameters at update 0, if a probe needs them.
     memory: what probes have noted of the runs, by probe.
@@ -66,13 +67,16 @@ class Engine:
 
     # ------------------------------------------------------------------------------- what an engine has to say
 
-    def _update(self) -> tuple[Tensor, Tensors]:
-        """Change the state by one update; returns the losses [R] and the gradients that it came from, in pieces."""
+    def _update(self, whole: bool = True) -> tuple[Tensor, Tensors]:
+        """Change the state by one update; returns the losses [R] and the gradients that it came from, in pieces.
+
+        whole: whether those of the pieces that are not trained are wanted as well.
+        """
         raise NotImplementedError
 
     def _advance(self) -> None:
         """Make the next update and record its loss."""
-        self.record.losses[self.step] = self._update()[0]
+        self.record.losses[self.step] = self._update(whole=False)[0]
         self.step += 1
 
     def _evaluated(self, split: str, pictures: int | None) -> Mapping[str, Tensor]:
@@ -215,7 +219,7 @@ class Engine:
         by_mode: dict[Mode, dict[str, ProbeSpec]] = {}
         for name, probe in probes.items():
             if probe.needs_activations:
-                mode: Mode = "batch" if self.step == 0 or probe.statistics == "batch" else "running"
+                mode: Mode = "batch" if self.step == 0 and probe.statistics == "running" else probe.statistics
                 by_mode.setdefault(mode, {})[name] = probe
         seen: dict[str, Mapping[str, Tensor]] = {}
         for mode, together in by_mode.items():
@@ -317,7 +321,8 @@ class Engine:
         buffers: Mapping[str, Tensor],
         memory: Mapping[str, Mapping[str, Tensor]],
     ) -> dict[str, Any]:
-        """A run's state in the form that all engines share: `params` and `slots` flat [P], the buffers by name."""
+        """A run's state in the form that all engines share: `params` flat [P], `slots` likewise but only for those that
+        are trained, the buffers by name."""
         return {
             "step": self.step,
             "params": params,

@@ -6,17 +6,27 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bnstudy.data import BatchStream, Dataset
 from bnstudy.probes.network import Mode
 from bnstudy.spec import ProbeSpec, RunSpec
 from bnstudy.train.engine import Engine, Probed, Tensors
-from bnstudy.train.state import build_model, evaluate, flatten_, in_parts, joined, observe, probe_choice, views
+from bnstudy.train.state import (
+    are_trained,
+    build_model,
+    evaluate,
+    flatten_,
+    in_parts,
+    joined,
+    observe,
+    probe_choice,
+    views,
+)
 
 
 class SerialRun(Engine):
-    """One run in training; its parameters are one flat tensor [P]."""
+    """One run in training; its parameters are a flat tensor [P], or two: those that are trained, and the others."""
 
     name = "serial"
 
@@ -26,11 +36,11 @@ class SerialRun(Engine):
         self.spec = spec
         self.batches = BatchStream(dataset, spec.data.augment, spec.batch_size, spec.seed)
         self.model = build_model(spec, dataset).to(device).train()
-        self.params = [flatten_(self.model)]
+        self._parts = parts_of(spec, self.model)
+        self.params = [flatten_(part) for part in self._parts]
         self.slots = [{name: torch.zeros_like(self.params[0]) for name in spec.optim.slots()}]
-        self._parameters = list(self.model.parameters())
         if any(probe.needs_start for probe in spec.probe.values()):
-            self.start = [self.params[0].clone()]
+            self.start = [piece.clone() for piece in self.params]
         self._probe_index = probe_choice(spec.seed, dataset)
         self._probe_x = dataset.train.x[self._probe_index]
         self._loss = self._compiled_loss() if compiled else self._plain_loss
@@ -43,16 +53,21 @@ class SerialRun(Engine):
         torch.compiler.reset()
         return torch.compile(self._plain_loss)
 
-    def _update(self) -> tuple[Tensor, Tensors]:
+    def _update(self, whole: bool = True) -> tuple[Tensor, Tensors]:
         x, y = self.batches(self.step)
         if self.spec.precision == "bf16":
             with torch.autocast(self.device.type, torch.bfloat16):
                 loss = self._loss(x, y)
         else:
             loss = self._loss(x, y)
-        grads = torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, self._parameters)])
-        self.spec.optim.update_(self.params[0], grads, self.slots[0], self._rate(), self.step + 1)
-        return loss.detach(), [grads]
+        grads = self._gradients(loss, self._parts if whole else self._parts[:1])
+        self.spec.optim.update_(self.params[0], grads[0], self.slots[0], self._rate(), self.step + 1)
+        return loss.detach(), grads
+
+    def _gradients(self, loss: Tensor, parts: list[list[nn.Parameter]]) -> Tensors:
+        """Of the loss with regard to each of the parts, flat."""
+        found = iter(torch.autograd.grad(loss, [p for part in parts for p in part]))
+        return [torch.cat([next(found).reshape(-1) for _ in part]) for part in parts]
 
     def _rate(self) -> float:
         """Of the next update; after the last one, where probes still look, that of the last."""
@@ -80,8 +95,12 @@ class SerialRun(Engine):
         return self._use(probe, seen)
 
     def _named(self, pieces: Tensors) -> dict[str, Tensor]:
-        names = [name for name, _ in self.model.named_parameters()]
-        return dict(zip(names, views(pieces[0], self._parameters), strict=True))
+        found = {
+            id(p): view
+            for piece, part in zip(pieces, self._parts, strict=True)
+            for p, view in zip(part, views(piece, part), strict=True)
+        }
+        return {name: found[id(p)] for name, p in self.model.named_parameters()}
 
     def _buffers(self) -> Mapping[str, Tensor]:
         return dict(self.model.named_buffers())
@@ -90,14 +109,24 @@ class SerialRun(Engine):
         """There is one run, and it stays."""
 
     def state(self, run: int = 0) -> dict[str, Any]:
-        return self._state(run, self.params[0], self.slots[0], self._buffers(), self.memory)
+        params = torch.cat([p.detach().reshape(-1) for p in self.model.parameters()])
+        return self._state(run, params, self.slots[0], self._buffers(), self.memory)
 
     def load(self, states: Sequence[dict[str, Any]]) -> None:
         [state] = states
-        self.params[0].copy_(state["params"])
+        parameters = list(self.model.parameters())
+        for p, value in zip(parameters, views(state["params"], parameters), strict=True):
+            p.detach().copy_(value)
         for name, slot in self.slots[0].items():
             slot.copy_(state["slots"][name])
         for name, buffer in self._buffers().items():
             buffer.copy_(state["buffers"][name])
         self.memory = state["memory"]
         self._load(states)
+
+
+def parts_of(spec: RunSpec, model: nn.Module) -> list[list[nn.Parameter]]:
+    """The parameters that are trained and, if there are any, the others."""
+    trained = are_trained(spec, model)
+    both = [[p for p, own in zip(model.parameters(), trained, strict=True) if own is kind] for kind in (True, False)]
+    return [part for part in both if part]

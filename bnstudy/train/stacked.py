@@ -21,7 +21,16 @@ from bnstudy.probes.network import Mode
 from bnstudy.spec import OptimSpec, ProbeSpec, RunSpec, numbers_per_run
 from bnstudy.train.compiled import Program
 from bnstudy.train.engine import Engine, Probed, Tensors
-from bnstudy.train.state import build_model, in_parts, joined, mean_scores, observe, probe_choice, score
+from bnstudy.train.state import (
+    are_trained,
+    build_model,
+    in_parts,
+    joined,
+    mean_scores,
+    observe,
+    probe_choice,
+    score,
+)
 
 SMALLEST = 2
 """Rows of a stack."""
@@ -69,7 +78,12 @@ class StackedRun(Engine):
         self.params = [self._stacked(piece) for piece in zip(*params, strict=True)]
         if any(probe.needs_start for probe in self._first.probe.values()):
             self.start = [piece.clone() for piece in self.params]
-        self.slots = [{name: torch.zeros_like(p) for name in self._first.optim.slots()} for p in self.params]
+        self._trained = [i for i, own in enumerate(are_trained(self._first, self.model)) if own]
+        names = self._first.optim.slots()
+        self.slots = [
+            {name: torch.zeros_like(p) for name in names} if i in self._trained else {}
+            for i, p in enumerate(self.params)
+        ]
         buffers = [dict(model.named_buffers()) for model in models]
         self._buffer = {name: self._stacked([own[name] for own in buffers]) for name in buffers[0]}
         self._numbers = {
@@ -106,8 +120,8 @@ class StackedRun(Engine):
 
     # ------------------------------------------------------------------------------------------------ the step
 
-    def _update(self) -> tuple[Tensor, Tensors]:
-        losses, grads = self._step(*self._inputs())
+    def _update(self, whole: bool = True) -> tuple[Tensor, Tensors]:
+        losses, grads = self._step(*self._inputs(), whole=whole)
         return losses[: len(self.specs)], grads
 
     def _advance(self) -> None:
@@ -134,15 +148,19 @@ class StackedRun(Engine):
         t: Tensor,
         x: Tensor,
         y: Tensor,
+        *,
+        whole: bool = False,
     ) -> tuple[Tensor, Tensors]:
-        """Change `params`, `slots` and `buffers` by one update; returns the losses [rows] and gradients."""
-        leaves = [p.detach().requires_grad_() for p in params]
+        """Change `params`, `slots` and `buffers` by one update; returns the losses [rows] and the gradients of the
+        pieces that are trained, or of the `whole`."""
+        chosen = range(len(params)) if whole else self._trained
+        leaves = [p.detach().requires_grad_(i in chosen) for i, p in enumerate(params)]
         losses = vmap(self._loss)(self._shaped(leaves), buffers, x, y)
-        grads = list(torch.autograd.grad(losses.sum(), leaves))
+        grads = dict(zip(chosen, torch.autograd.grad(losses.sum(), [leaves[i] for i in chosen]), strict=True))
         optim = with_tensors(self._first.optim, numbers)
-        for piece, grad, own in zip(params, grads, slots, strict=True):
-            optim.update_(piece, grad, own, lr, t)
-        return losses.detach(), grads
+        for i in self._trained:
+            optim.update_(params[i], grads[i], slots[i], lr, t)
+        return losses.detach(), list(grads.values())
 
     def _loss(self, params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
         """One run's loss."""
@@ -227,7 +245,8 @@ class StackedRun(Engine):
         self._probe_index = self._probe_index[rows]
 
     def state(self, run: int = 0) -> dict[str, Any]:
-        slots = {name: torch.cat([own[name][run] for own in self.slots]) for name in self.slots[0]}
+        names, trained = self._first.optim.slots(), [self.slots[i] for i in self._trained]
+        slots = {name: torch.cat([own[name][run] for own in trained]) for name in names}
         buffers = {name: buffer[run].clone() for name, buffer in self._buffer.items()}
         memory = {probe: {k: t[run].clone() for k, t in own.items()} for probe, own in self.memory.items()}
         return self._state(run, torch.cat([piece[run] for piece in self.params]), slots, buffers, memory)
@@ -237,9 +256,10 @@ class StackedRun(Engine):
         in_rows = [states[row] for row in self._rows]
         for piece, value in zip(self.params, torch.stack([s["params"] for s in in_rows]).split(sizes, 1), strict=True):
             piece.copy_(value)
-        for name in self.slots[0]:
+        trained, sizes = [self.slots[i] for i in self._trained], [sizes[i] for i in self._trained]
+        for name in self._first.optim.slots():
             values = torch.stack([s["slots"][name] for s in in_rows]).split(sizes, 1)
-            for own, value in zip(self.slots, values, strict=True):
+            for own, value in zip(trained, values, strict=True):
                 own[name].copy_(value)
         for name, buffer in self._buffer.items():
             if all(name in s["buffers"] for s in in_rows):  # eps and the like are only there where they are free

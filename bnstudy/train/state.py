@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from bnstudy.data import Dataset, Split
-from bnstudy.models.layers import activations, initialize, weight_layers
+from bnstudy.models.layers import activations, has_branches, initialize, norm_parameters, weight_layers
 from bnstudy.probes.network import Mode, Params, mode_of
 from bnstudy.rng import stream
-from bnstudy.spec import LossSpec, ProbeSpec, RunSpec
+from bnstudy.spec import ConfigError, LossSpec, ProbeSpec, RunSpec
 
 EVALUATION_BATCH = 256
 """Larger ones fall out of the cache: a ResNet on a CPU then takes twice as long."""
@@ -45,14 +45,36 @@ class Outcome:
 
 def build_model(spec: RunSpec, dataset: Dataset) -> nn.Module:
     """The run's network with its initial weights, on the CPU."""
-    model = spec.model.build(spec.norm, dataset.shape, dataset.classes)
+    model = network_of(spec, dataset.shape, dataset.classes)
     initialize(model, spec.init, spec.seed)
     return model
 
 
-def flatten_(model: nn.Module) -> Tensor:
-    """Move the parameters into one flat tensor [P], in their order, and make them views of it; returns it."""
-    parameters = list(model.parameters())
+def network_of(spec: RunSpec, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The run's network, its weights not drawn yet.
+
+    Raises:
+        ConfigError: the pictures, the network, its norm and what is to be trained do not go together.
+    """
+    model = spec.model.build(spec.norm, shape, classes)
+    spec.norm.check_network(has_branches(model))
+    if spec.trained == "norm" and not norm_parameters(model):
+        raise ConfigError(
+            "trained=norm is not allowed where normalization has no parameters, as with norm=none or "
+            "norm.affine=false; it must be all, or choose a norm with scales and shifts, such as norm=batch."
+        )
+    return model
+
+
+def are_trained(spec: RunSpec, model: nn.Module) -> list[bool]:
+    """Of each parameter in order, whether updates change it."""
+    names = [name for name, _ in model.named_parameters()]
+    chosen = set(names) if spec.trained == "all" else norm_parameters(model)
+    return [name in chosen for name in names]
+
+
+def flatten_(parameters: list[nn.Parameter]) -> Tensor:
+    """Move parameters into one flat tensor [P], in their order, and make them views of it; returns it."""
     flat = torch.cat([p.detach().reshape(-1) for p in parameters])
     for p, view in zip(parameters, views(flat, parameters), strict=True):
         p.data = view
@@ -111,8 +133,9 @@ def observe(
     model: nn.Module, params: Params, buffers: Params, probes: Mapping[str, ProbeSpec], x: Tensor, mode: Mode
 ) -> dict[str, dict[str, Tensor]]:
     """What each probe keeps of each layer when the network, a `still` one, sees x: by probe, by layer."""
+    own = {name: b.clone() for name, b in buffers.items()}  # as a module that counts batches does so in place
     with mode_of(model, mode), tapped(model, probes) as seen:
-        out = functional_call(model, (dict(params), dict(buffers)), (x,))
+        out = functional_call(model, (dict(params), own), (x,))
     last = list(weight_layers(model))[-1]
     for name, probe in probes.items():
         kept = probe.observe(nn.Identity(), out, out)

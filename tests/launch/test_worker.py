@@ -242,12 +242,12 @@ def test_a_network_that_cannot_be_stacked_fails_where_it_must_be(tmp_path, at_wo
 def test_what_does_not_fit_into_memory_goes_on_in_halves(tmp_path, at_work, monkeypatch, undisturbed):
     update, tried = StackedRun._update, []
 
-    def greedy(self):
+    def greedy(self, **how):
         if not tried or tried[-1] != len(self.specs):
             tried.append(len(self.specs))
         if len(self.specs) > 2:
             torch.empty(2**60)
-        return update(self)
+        return update(self, **how)
 
     monkeypatch.setattr(StackedRun, "_update", greedy)
     with at_work(tmp_path) as (worker, told):

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from bnstudy.models.dropout import Dropout, uniform
+from bnstudy.models.dropout import Dropout
 from bnstudy.models.layers import initialize
-from bnstudy.rng import stream
+from bnstudy.rng import Noise, stream
 from bnstudy.spec import ConfigError
 from tests.conftest import spec_of
 
@@ -18,14 +18,6 @@ def dropout(p: float = 0.3, seed: int = 0) -> Dropout:
     layer = Dropout(p)
     layer.seed_(stream(seed, "dropout", "dropout1"))
     return layer
-
-
-def noise(seed: int = 0, count: int = 0, shape: torch.Size = WIDE) -> torch.Tensor:
-    return uniform(dropout(seed=seed).key, torch.tensor(count), shape)
-
-
-def correlation(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]).float())[0, 1])
 
 
 def test_kept_values_are_scaled_so_that_the_mean_stays():
@@ -45,63 +37,6 @@ def test_dropped_values_pass_no_gradient_and_kept_ones_theirs_scaled():
     out = dropout()(x)
     out.sum().backward()
     assert torch.equal(x.grad, out.detach())
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_noise_is_uniform(seed):
-    u = noise(seed)
-    assert u.min() >= 0
-    assert u.max() < 1
-    counts = torch.histc(u, 64, 0, 1)
-    expected = u.numel() / 64
-    assert ((counts - expected).square() / expected).sum() < 63 + 5 * (2 * 63) ** 0.5  # chi-squared, 5 sigma
-
-
-def test_noise_of_other_steps_seeds_units_and_samples_is_unrelated():
-    u = noise()
-    limit = 5 / u.numel() ** 0.5
-    for other in (*(noise(count=c) for c in (1, 2, 1000)), *(noise(seed=s) for s in (1, 2, 1000))):
-        assert abs(correlation(u, other)) < limit
-        assert abs(correlation(u < 0.5, other < 0.5)) < limit
-    for distance in (1, 2, 64):
-        assert abs(correlation(u[:, distance:], u[:, :-distance])) < limit
-        assert abs(correlation(u[distance:], u[:-distance])) < limit
-
-
-def test_neighbouring_pairs_fill_the_square():
-    u = noise(shape=torch.Size((2**18, 2)))
-    counts = torch.bincount((u[:, 0] * 16).long() * 16 + (u[:, 1] * 16).long(), minlength=256)
-    expected = len(u) / 256
-    assert ((counts - expected).square() / expected).sum() < 255 + 5 * (2 * 255) ** 0.5
-
-
-def test_no_bit_of_the_noise_gives_away_another_seed_or_step():
-    """Keys and counts that differ in one bit flip half the bits of the noise."""
-    words = {(k, c): (uniform(torch.tensor(k), torch.tensor(c), WIDE) * 2**24).long() for k, c in KEYS_AND_COUNTS}
-    for other in KEYS_AND_COUNTS[1:]:
-        flipped = words[KEYS_AND_COUNTS[0]] ^ words[other]
-        shares = torch.stack([(flipped >> bit & 1).float().mean() for bit in range(24)])
-        torch.testing.assert_close(shares, torch.full((24,), 0.5), atol=5 * 0.5 / WIDE.numel() ** 0.5, rtol=0)
-
-
-KEYS_AND_COUNTS = [(0, 0), (1, 0), (1 << 31, 0), (1 << 32, 0), (1 << 62, 0), (0, 1), (0, 1 << 31)]
-
-
-def mix(x: int) -> int:
-    x ^= x >> 16
-    x = x * 0x21F0AAAD % 2**32
-    x ^= x >> 15
-    x = x * 0xD35A2D97 % 2**32
-    return x ^ x >> 15
-
-
-@pytest.mark.parametrize("key", [0, 2**63 - 1, 0x0123456789ABCDEF])
-@pytest.mark.parametrize("count", [0, 7, 10**9])
-def test_the_noise_is_what_unbounded_integers_give(key, count):
-    start = mix(mix(count) ^ key % 2**32)
-    stride = mix(start ^ key >> 32) | 1
-    expected = [(mix((i * stride + start) % 2**32) >> 8) / 2**24 for i in range(1000)]
-    assert uniform(torch.tensor(key), torch.tensor(count), torch.Size((10, 100))).flatten().tolist() == expected
 
 
 def test_stacked_runs_draw_the_noise_that_each_draws_alone():
@@ -170,6 +105,24 @@ def test_models_drop_where_they_say_and_only_if_asked(model, places):
     without = initialized(f"model={model}")
     assert not any(is_dropout(m) for m in without.modules())
     assert [n for n, _ in without.named_parameters()] == [n for n, _ in with_it.named_parameters()]
+
+
+@pytest.mark.parametrize(("option", "share"), [("none", 0.0), ("p20", 0.2), ("p50", 0.5)])
+def test_the_group_gives_the_model_its_share_unless_that_is_said_directly(option, share):
+    assert spec_of(f"dropout={option}").model.dropout == share
+    assert spec_of(f"dropout={option}", "model=vgg").model.dropout == share
+    assert spec_of(f"dropout={option}", "model.dropout=0.3").model.dropout == 0.3
+    assert spec_of("model.dropout=0.3", f"dropout={option}").model.dropout == 0.3
+    assert spec_of("dropout=none").run_id == spec_of().run_id
+
+
+def test_norms_that_draw_noise_have_noise_of_their_own_in_each_layer_and_seed():
+    models = [initialized("norm=noisy_batch", "model.dropout=0.2", seed=seed) for seed in (0, 1)]
+    keys = [int(m.key) for model in models for m in model.modules() if isinstance(m, Noise)]
+    assert len(keys) == len(set(keys)) == 12
+    assert [m.key for m in models[0].modules() if is_dropout(m)] == [
+        m.key for m in initialized("model.dropout=0.2").modules() if is_dropout(m)
+    ]
 
 
 @pytest.mark.parametrize("model", ["mlp", "vgg"])

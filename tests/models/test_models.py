@@ -21,7 +21,7 @@ def test_pictures_of_all_sizes_become_logits(model, shape, norm):
     assert build(f"model={model}", f"norm={norm}", shape=shape, classes=7)(torch.randn(4, *shape)).shape == (4, 7)
 
 
-@pytest.mark.parametrize("norm", ["none", "batch", "layer", "instance", "group"])
+@pytest.mark.parametrize("norm", ["none", "batch", "layer", "instance", "group", "ghost", "noisy_batch", "weight"])
 @pytest.mark.parametrize("position", ["before", "after"])
 @pytest.mark.parametrize("model", ["vgg", "resnet"])
 def test_every_norm_fits_every_convolutional_model(norm, position, model):
@@ -57,7 +57,15 @@ def test_names_stand_in_order_of_depth_and_do_not_depend_on_the_norm():
 
 
 @pytest.mark.parametrize(
-    ("norm", "position", "bias"), [("none", "before", True), ("batch", "before", False), ("batch", "after", True)]
+    ("norm", "position", "bias"),
+    [
+        ("none", "before", True),
+        ("batch", "before", False),
+        ("batch", "after", True),
+        ("ghost", "before", False),
+        ("noisy_batch", "before", False),
+        ("weight", "before", True),
+    ],
 )
 def test_a_layer_that_a_norm_follows_has_no_bias(norm, position, bias):
     for model in ("mlp", "vgg", "resnet"):
@@ -80,7 +88,7 @@ def test_a_residual_block_whose_branch_is_zero_passes_its_input_on():
     block, x = model.stage1.block1, torch.rand(2, 16, 8, 8)
     nn.init.zeros_(block.conv2.weight.weight)
     nn.init.zeros_(block.conv2.weight.bias)
-    torch.testing.assert_close(block(x), x)
+    torch.testing.assert_close(block(x, x)[0], x)
 
 
 def test_the_shortcut_halves_and_pads_with_zeros():

@@ -77,6 +77,26 @@ def test_the_distributions_are_those_of_the_pre_activations(model, norm, digits)
     assert list(measured["z_mean"]) == list(inside(spec, digits, x[:2]))
 
 
+@pytest.mark.parametrize("overrides", [("norm=noisy_batch",), ("norm=batch", "dropout=p50")])
+def test_in_training_there_is_the_noise_of_the_next_update_which_goes_on_undisturbed(overrides, digits):
+    spec = replace(spec_of(*TINY, *overrides), steps=2)
+    ends = {}
+    for statistics in ("batch", "training"):
+        run = SerialRun(replace(spec, probe={"mine": Activations(statistics=statistics, when=At((0, 1)))}), digits, CPU)
+        ends[statistics] = rows(outcome(run).metrics, "", "z_std", "out"), run.state()["params"]
+    assert torch.equal(ends["batch"][1], ends["training"][1])
+    still, unsteady = (z_std for z_std, _ in ends.values())
+    assert still.keys() == unsteady.keys() == {0, 1, 2}
+    assert all(abs(still[step] - unsteady[step]) > 1e-3 for step in still)
+
+
+def test_in_training_without_noise_it_is_the_batch(digits):
+    spec = replace(spec_of(*TINY, "norm=batch"), steps=2)
+    probes = [{"mine": Activations(statistics=statistics, when=At((0, 1)))} for statistics in ("batch", "training")]
+    first, second = (outcome(SerialRun(replace(spec, probe=probe), digits, CPU)).metrics for probe in probes)
+    assert first.equals(second)
+
+
 @pytest.mark.parametrize(("shape", "positions"), [((2, 3, 8, 8), 4), ((2, 3, 1, 5), 2), ((2, 3, 1, 1), 1), ((2, 3), 1)])
 def test_of_a_feature_map_at_most_four_positions_are_kept(shape, positions):
     assert on_grid(torch.rand(shape)).shape == (2, 3, positions)
@@ -176,8 +196,8 @@ def test_units_without_spread_have_no_relative_drift():
 # ------------------------------------------------------------------------------------------------- in the engines
 
 
-@pytest.mark.parametrize("norm", ["none", "batch", "layer"])
-@pytest.mark.parametrize("statistics", ["running", "batch"])
+@pytest.mark.parametrize("norm", ["none", "batch", "layer", "noisy_batch"])
+@pytest.mark.parametrize("statistics", ["running", "batch", "training"])
 def test_stacked_equals_serial(norm, statistics, digits):
     probe = Activations(samples=100, statistics=statistics, when=At((0, 1, 3)))
     engines_agree(probe, digits, f"norm={norm}", rtol=1e-3, atol=1e-4)

@@ -22,10 +22,10 @@ def plain(spec, digits):
     return build_model(spec, digits).double()
 
 
-@pytest.mark.parametrize("norm", ["none", "batch", "layer"])
+@pytest.mark.parametrize("norm", ["none", "batch", "layer", "ghost", "weight"])
 @pytest.mark.parametrize("model", MODELS)
 def test_the_modes_are_those_of_the_plain_network(model, norm, digits):
-    spec = spec_of(model, f"norm={norm}", "batch_size=8")
+    spec = spec_of(model, f"norm={norm}", "batch_size=8", *(["norm.size=4"] if norm == "ghost" else []))
     net, snapshot = plain(spec, digits), snapshot_of(spec, digits)
     x, y = snapshot.network.batch
     out = {mode: snapshot.network(snapshot.params, x, mode) for mode in ("training", "running", "batch")}
@@ -44,9 +44,20 @@ def test_dropout_drops_in_training_only_and_does_not_count(digits):
     assert not torch.allclose(seen[0][0], seen[0][2])
 
 
-def test_nothing_that_is_done_with_it_changes_the_run(digits):
+def test_noise_behind_norms_is_that_of_the_next_update_in_training_and_there_is_none_else(digits):
+    noisy, quiet = (snapshot_of(spec_of(*TINY, f"norm={norm}"), digits) for norm in ("noisy_batch", "batch"))
+    x, _ = noisy.network.batch
+    out = {mode: noisy.network(noisy.params, x, mode) for mode in ("training", "running", "batch")}
+    for mode in ("running", "batch"):
+        torch.testing.assert_close(out[mode], quiet.network(quiet.params, x, mode))
+    torch.testing.assert_close(out["training"], plain(spec_of(*TINY, "norm=noisy_batch"), digits)(x))
+    assert not torch.allclose(out["training"], out["batch"])
+
+
+@pytest.mark.parametrize("norm", ["batch", "noisy_batch"])
+def test_nothing_that_is_done_with_it_changes_the_run(norm, digits):
     """Buffers, the model and the snapshot itself."""
-    spec = spec_of(*TINY, "norm=batch", "model.dropout=0.5")
+    spec = spec_of(*TINY, f"norm={norm}", "model.dropout=0.5")
     snapshot = snapshot_of(spec, digits)
     network = snapshot.network
     kept = {name: b.clone() for name, b in network.buffers.items()}
@@ -57,10 +68,13 @@ def test_nothing_that_is_done_with_it_changes_the_run(digits):
     assert not any(m._forward_pre_hooks for m in network.model.modules())
 
 
-def test_the_gradient_is_that_of_the_next_update(digits):
-    """What a probe differentiates is what the engine does: the same batch, dropout noise and statistics."""
+@pytest.mark.parametrize("norm", [("batch",), ("ghost", "norm.size=4"), ("noisy_batch",), ("weight",)])
+def test_the_gradient_is_that_of_the_next_update(norm, digits):
+    """What a probe differentiates is what the engine does: the same batch, noise and statistics."""
+    name, *others = norm
     spec = replace(
-        spec_of(*TINY, "norm=batch", "model.dropout=0.3", "steps=3"), probe={"mine": Compare(when=At((0, 2)))}
+        spec_of(*TINY, f"norm={name}", *others, "model.dropout=0.3", "steps=3"),
+        probe={"mine": Compare(when=At((0, 2)))},
     )
     outcomes = []
     SerialRun(spec, digits, CPU).train(lambda _, outcome: outcomes.append(outcome))

@@ -138,6 +138,7 @@ def test_scales_shifts_and_step_sizes(measured_and_model):
         (("norm=layer", "norm.affine=false"), {"effective_lr"}),
         (("norm=batch", "norm.affine=false", "norm.track_running_stats=false"), {"effective_lr"}),
         (("norm=layer", "norm.position=after", "norm.affine=false"), set()),
+        (("norm=weight",), {"effective_lr"}),
     ],
 )
 def test_what_has_no_meaning_is_left_out(overrides, metrics, double):
@@ -151,10 +152,54 @@ def test_fewer_pictures_than_a_batch_are_one_batch(double):
     assert math.isfinite(measured["loss_batch"][""].item())
 
 
+def test_null_samples_are_all_held_out_pictures_in_whole_batches(double):
+    """As batches of 9 leave nothing over, running statistics score what evaluation does."""
+    spec = spec_of(*TINY, "norm=batch", "batch_size=9")
+    model, snapshot = trained(spec, double)
+    assert len(double.val) % 9 == 0
+    measured = NormInternals(samples=None).measure(snapshot)
+    loss, accuracy = scores(model.eval()(double.val.x), double.val.y)
+    assert measured["loss_running"][""].item() == pytest.approx(loss, rel=1e-6)
+    assert measured["accuracy_running"][""].item() == pytest.approx(accuracy)
+
+
+def test_the_effective_rate_under_weight_norm_is_by_the_length_of_v(double):
+    snapshot = snapshot_of(spec_of(*TINY, "norm=weight"), double)
+    measured = NormInternals().measure(snapshot)["effective_lr"]
+    assert list(measured) == ["hidden1", "hidden2"]
+    for layer, rate in measured.items():
+        v = snapshot.params[f"{layer}.weight.weight"]
+        assert rate.item() == pytest.approx(0.1 / float(v.square().sum()))
+
+
+def test_ghost_batches_are_those_of_training_where_batch_statistics_are_asked_for(double):
+    spec = spec_of(*TINY, "norm=ghost", "norm.size=4", "batch_size=12")
+    snapshot, ghost = snapshot_of(spec, double), build_model(spec, double).double()
+    x, y = snapshot.network.held_out(36)
+    with torch.no_grad():
+        out = torch.cat([ghost(part) for part in x.split(12)])
+    measured = NormInternals(samples=36).measure(snapshot)
+    assert measured["loss_batch"][""].item() == pytest.approx(scores(out, y)[0], rel=1e-6)
+    assert measured["running_mean_distance"].keys() == {"hidden1", "hidden2"}
+
+
+def test_batch_statistics_of_noisy_batch_norm_are_without_noise(double):
+    quiet, loud = (
+        NormInternals().measure(snapshot_of(spec_of(*TINY, f"norm={norm}"), double))
+        for norm in ("batch", "noisy_batch")
+    )
+    assert quiet.keys() == loud.keys()
+    for metric, by_layer in quiet.items():
+        torch.testing.assert_close(loud[metric], by_layer)
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
         ("norm=batch",),
+        ("norm=ghost", "norm.size=4"),
+        ("norm=noisy_batch",),
+        ("norm=weight",),
         ("norm=group", "norm.groups=1"),
         ("model=vgg", "model.depth=8", "model.width=0.03", "norm=batch"),
     ],

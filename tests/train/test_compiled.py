@@ -9,7 +9,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from bnstudy.models.mlp import MLP
 from bnstudy.models.vgg import VGG
-from bnstudy.norms import BatchNorm, GroupNorm
+from bnstudy.norms import BatchNorm, GhostBatchNorm, GroupNorm, NoisyBatchNorm, WeightNorm
 from bnstudy.optim import SGD, AdamW
 from bnstudy.spec import At, Evaluation, RunSpec
 from bnstudy.train import compiled
@@ -74,6 +74,14 @@ def test_compiled_stacks_lose_runs_stop_and_go_on_like_others(few, compilations)
 def test_convolutions_compile_too(few):
     specs = runs(2, norm=GroupNorm(groups=2), model=VGG(width=1 / 16, activation="gelu"))
     assert_agrees(specs, few, Program(2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "norm", [GhostBatchNorm(size=4, eps=0.1), NoisyBatchNorm(), WeightNorm()], ids=lambda norm: norm.label
+)
+def test_norms_that_are_not_torchs_compile_too(norm, few):
+    assert_agrees(runs(2, norm=norm), few, Program(2))
 
 
 def test_a_program_changes_its_inputs_in_place_and_takes_what_is_passed(compilations):

@@ -6,9 +6,9 @@ about as much as float32 and float64 do within the serial engine, as long as no 
 lies within rounding of one, as happens to about one of ten ReLU networks in 50 updates, its gradient comes out
 otherwise, and the parameters then differ by 1e-2 or so. So float32 is compared with smooth activations.
 
-Two more choices keep rounding from being blown up, by more than 1e8: Adam's eps, for gradients that are 0 but for
-rounding (the weights of a pixel that is always black, before a batch norm), and eps of instance norm, for maps
-that are constant.
+Three more choices keep rounding from being blown up, by more than 1e8 but for the last: Adam's eps, for gradients that
+are 0 but for rounding (the weights of a pixel that is always black, before a batch norm), eps of instance norm, for
+maps that are constant, and eps of ghost batches, as four values can lie close to one another.
 """
 
 from __future__ import annotations
@@ -23,7 +23,17 @@ from bnstudy.inits import KaimingNormal, Orthogonal
 from bnstudy.models.mlp import MLP
 from bnstudy.models.resnet import ResNet
 from bnstudy.models.vgg import VGG
-from bnstudy.norms import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, NoNorm
+from bnstudy.norms import (
+    BatchNorm,
+    GhostBatchNorm,
+    GroupNorm,
+    InstanceNorm,
+    LayerNorm,
+    NoisyBatchNorm,
+    NoNorm,
+    SkipInit,
+    WeightNorm,
+)
 from bnstudy.optim import SGD, Adam, AdamW, Constant, Cosine
 from bnstudy.probes.gradients import GradientNorm
 from bnstudy.probes.units import DeadUnits
@@ -53,6 +63,10 @@ OPTIMS = {
     "adamw": (AdamW(eps=1e-3), 2**-8),
 }
 COMBINATIONS = [(m, n, o) for m, n, o in product(MODELS, NORMS, OPTIMS) if (m, n) != ("mlp", "instance")]
+
+VARIANTS = {"ghost": GhostBatchNorm(size=4, eps=0.1), "noisy_batch": NoisyBatchNorm(), "weight": WeightNorm()}
+NORMS |= VARIANTS
+COMBINATIONS += list(product(MODELS, VARIANTS, ["momentum"]))
 
 
 def spec(**changes) -> RunSpec:
@@ -99,7 +113,7 @@ NUMBERS = {
 }
 
 
-@pytest.mark.parametrize("norm", ["batch", "layer", "group"])
+@pytest.mark.parametrize("norm", ["batch", "layer", "group", "ghost", "noisy_batch"])
 def test_runs_of_a_stack_may_differ_in_every_number_that_is_their_own(norm, wide):
     same = spec(
         model=replace(MODELS["mlp"], dropout=0.1),
@@ -109,9 +123,11 @@ def test_runs_of_a_stack_may_differ_in_every_number_that_is_their_own(norm, wide
         init=KaimingNormal(),
     )
     specs = [same, *(replace(same, **change) for change in NUMBERS.values())]
-    specs.append(replace(same, norm=replace(same.norm, eps=0.1)))
-    if norm == "batch":
+    specs.append(replace(same, norm=replace(same.norm, eps=0.5)))
+    if isinstance(same.norm, BatchNorm):
         specs.append(replace(same, norm=replace(same.norm, momentum=0.5)))
+    if norm == "noisy_batch":
+        specs += [replace(same, norm=replace(same.norm, **{name: 1.5})) for name in ("shift", "scale", "jitter")]
     assert len({s.stack_key for s in specs}) == 1
     # Courses of the learning rate are kept in float32.
     assert_agreement(specs, wide, ROUNDED, free=True)
@@ -119,6 +135,29 @@ def test_runs_of_a_stack_may_differ_in_every_number_that_is_their_own(norm, wide
         round(outcome.final["val_loss"], 4) for outcome in outcomes(StackedRun(specs, wide, CPU, free=True)).values()
     }
     assert len(ends) == len(specs)
+
+
+RESIDUAL = {
+    "preactivation": {"model": replace(MODELS["resnet"], block="preactivation"), "norm": BatchNorm()},
+    "after_addition": {"model": replace(MODELS["resnet"], block="after_addition", dropout=0.1), "norm": LayerNorm()},
+    "skipinit": {"model": MODELS["resnet"], "norm": SkipInit()},
+    "skipinit, preactivation": {"model": replace(MODELS["resnet"], block="preactivation"), "norm": SkipInit(initial=1)},
+}
+
+
+@pytest.mark.parametrize("change", RESIDUAL.values(), ids=RESIDUAL)
+def test_residual_networks_of_all_kinds_agree(change, wide):
+    optimizer, lr = OPTIMS["momentum"]
+    kind = spec(optim=optimizer, **change)
+    assert_agreement([replace(kind, lr=lr), replace(kind, lr=2 * lr, seed=1)], wide, EXACT)
+
+
+@pytest.mark.parametrize("optim", OPTIMS)
+@pytest.mark.parametrize("model", ["mlp", "resnet"])
+def test_runs_of_which_only_the_norm_is_trained_agree(model, optim, wide):
+    optimizer, lr = OPTIMS[optim]
+    kind = spec(model=MODELS[model], norm=BatchNorm(), optim=optimizer, trained="norm")
+    assert_agreement([replace(kind, lr=lr), replace(kind, lr=2 * lr, seed=1)], wide, EXACT)
 
 
 def test_cumulative_running_statistics_agree(wide):
@@ -145,7 +184,7 @@ def test_runs_begin_with_the_weights_and_see_the_batches_that_they_have_alone_bi
             assert torch.equal(y[run], one.batches(step)[1])
 
 
-@pytest.mark.parametrize("norm", ["none", "batch", "layer", "group"])
+@pytest.mark.parametrize("norm", ["none", "batch", "layer", "group", *VARIANTS])
 def test_bf16_agrees_within_its_own_rounding(norm, few):
     """bf16 keeps 8 bits. Losses of 20 updates are at most 0.02 apart; those in float32 are as far from either."""
     kind = spec(precision="bf16", norm=NORMS[norm], steps=20, lr=2**-6, model=replace(MODELS["mlp"], activation="gelu"))

@@ -1,118 +1,13 @@
-"""Normalization layers. Each is torch's own module behind a spec; a new one is one class here or anywhere else."""
+"""Torch's normalizations written out, which runs of a stack may differ in and probes can differentiate again."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
-from bnstudy.spec import PER_RUN, ConfigError, NormSpec
-
-
-@dataclass(frozen=True)
-class NoNorm(NormSpec):
-    """No normalization: the baseline. The layers before keep their biases."""
-
-    def check(self) -> None:
-        # Where nothing stands has no meaning: a sweep over positions trains the baseline once.
-        object.__setattr__(self, "position", "before")
-
-    @property
-    def is_none(self) -> bool:
-        return True
-
-    def build(self, channels: int, spatial: bool) -> nn.Module:  # noqa: ARG002
-        return nn.Identity()
-
-
-@dataclass(frozen=True)
-class _Affine(NormSpec):
-    """What all normalizations have: eps added to the variance, and a learned scale and shift per channel."""
-
-    affine: bool = True
-    eps: float = field(default=1e-5, metadata=PER_RUN)
-
-    def check(self) -> None:
-        self.require(self.eps > 0, "eps", "a number above 0")
-
-
-@dataclass(frozen=True)
-class BatchNorm(_Affine):
-    """Ioffe & Szegedy 2015: each channel normalized over the batch (and positions).
-
-    In training with the biased variance of the batch; in evaluation with running statistics
-    x <- (1 - momentum) x + momentum x_batch, the variance unbiased, as torch keeps them.
-
-    momentum: null for the cumulative average over all updates.
-    track_running_stats: false to normalize with the batch's statistics in evaluation too.
-    """
-
-    momentum: float | None = field(default=0.1, metadata=PER_RUN)
-    track_running_stats: bool = True
-
-    def check(self) -> None:
-        super().check()
-        self.require(self.momentum is None or 0 < self.momentum <= 1, "momentum", "in (0, 1], or null")
-
-    def check_batch(self, batch_size: int) -> None:
-        if batch_size < 2:
-            raise ConfigError(
-                f"batch_size={batch_size} is not allowed with norm=batch: statistics over a batch of one are not "
-                "defined; it must be at least 2, or choose norm=group or norm=layer."
-            )
-
-    def build(self, channels: int, spatial: bool) -> nn.Module:
-        kind = nn.BatchNorm2d if spatial else nn.BatchNorm1d
-        layer = kind(channels, self.eps, self.momentum, self.affine, self.track_running_stats)
-        # For the cumulative average torch takes its counter to the host, which neither vmap nor a GPU likes.
-        return FreeNorm(layer) if self.momentum is None else layer
-
-
-@dataclass(frozen=True)
-class LayerNorm(_Affine):
-    """Ba et al. 2016: each sample normalized over all its features, (C) or (C, H, W).
-
-    The scale and shift are per channel, as in Wu & He 2018, so that it is GroupNorm with one group.
-    """
-
-    def build(self, channels: int, spatial: bool) -> nn.Module:  # noqa: ARG002
-        return nn.GroupNorm(1, channels, self.eps, self.affine)
-
-
-@dataclass(frozen=True)
-class InstanceNorm(_Affine):
-    """Ulyanov et al. 2016: each channel of each sample normalized over its positions. Convolutions only."""
-
-    def build(self, channels: int, spatial: bool) -> nn.Module:
-        if not spatial:
-            raise ConfigError(
-                "norm=instance is not allowed with fully connected layers: a unit has a single value per sample, "
-                "which would be normalized to 0; choose norm=layer, norm=group, or model=vgg or resnet."
-            )
-        return nn.InstanceNorm2d(channels, self.eps, affine=self.affine)
-
-
-@dataclass(frozen=True)
-class GroupNorm(_Affine):
-    """Wu & He 2018: each sample normalized over groups of channels (and positions)."""
-
-    groups: int = 8
-
-    def check(self) -> None:
-        super().check()
-        self.require(self.groups >= 1, "groups", "at least 1")
-
-    def build(self, channels: int, spatial: bool) -> nn.Module:
-        divisors = [d for d in range(1, channels + 1) if channels % d == 0]
-        if self.groups not in divisors:
-            allowed = ", ".join(map(str, divisors))
-            raise self.refuse("groups", f"a divisor of the layer's {channels} channels ({allowed})")
-        if not spatial and self.groups == channels:
-            raise self.refuse("groups", f"less than the layer's {channels} units, or each is normalized to 0")
-        return nn.GroupNorm(self.groups, channels, self.eps, self.affine)
-
+from bnstudy.spec import ConfigError
 
 TorchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.GroupNorm | nn.InstanceNorm2d
 
@@ -172,17 +67,53 @@ class FreeNorm(nn.Module):
     def _over_batch(self, x: Tensor) -> Tensor:
         var, mean = torch.var_mean(x, [0, *range(2, x.ndim)], correction=0)
         if self.training and self.tracks:
-            self._track_(mean.detach(), var.detach(), x.numel() // x.shape[1])
+            self._track_(mean.detach(), unbiased(var.detach(), x.numel() // x.shape[1]))
         return (x - _per_channel(mean, x)) * _per_channel(torch.rsqrt(var + self.eps), x)
 
-    def _track_(self, mean: Tensor, var: Tensor, n: int) -> None:
-        """Move the running statistics to those of a batch of `n` values per channel."""
+    def _track_(self, mean: Tensor, var: Tensor) -> None:
+        """Move the running statistics to the mean and unbiased variance of a batch."""
         if self.num_batches_tracked is None or self.running_mean is None or self.running_var is None:
             return
         self.num_batches_tracked.add_(1)
         share = self.num_batches_tracked.reciprocal() if self.momentum is None else self.momentum
         self.running_mean.add_((mean - self.running_mean) * share)
-        self.running_var.add_((var * (n / (n - 1)) - self.running_var) * share)
+        self.running_var.add_((var - self.running_var) * share)
+
+
+class GhostNorm(FreeNorm):
+    """Batch normalization over parts of the batch, of `size` samples each.
+
+    A batch of another size is cut into as many parts as hold `size` samples each, as even as possible: of 40 samples
+    and a size of 16 these are two of 20. A batch of fewer samples is one part.
+    """
+
+    def __init__(self, like: nn.BatchNorm1d | nn.BatchNorm2d, size: int) -> None:
+        super().__init__(like)
+        self.size = size
+
+    def _over_batch(self, x: Tensor) -> Tensor:
+        parts = max(1, len(x) // self.size)
+        samples, longer = divmod(len(x), parts)
+        cut = longer * (samples + 1)
+        pieces = [self._over_parts(x[cut:], samples)]
+        if longer:
+            pieces.insert(0, self._over_parts(x[:cut], samples + 1))
+        normalized, means, variances = zip(*pieces, strict=True)
+        if self.training and self.tracks:
+            self._track_(torch.cat(means).mean(0).detach(), torch.cat(variances).mean(0).detach())
+        return torch.cat(normalized)
+
+    def _over_parts(self, x: Tensor, samples: int) -> tuple[Tensor, Tensor, Tensor]:
+        """x [parts * samples, C, ...] normalized, and the parts' means and unbiased variances, [parts, C] each."""
+        parts = x.unflatten(0, (-1, samples))
+        var, mean = torch.var_mean(parts, [1, *range(3, parts.ndim)], correction=0, keepdim=True)
+        out = (parts - mean) * torch.rsqrt(var + self.eps)
+        return out.flatten(0, 1), mean.flatten(1), unbiased(var.flatten(1), samples * x[0, 0].numel())
+
+
+def unbiased(var: Tensor, n: int) -> Tensor:
+    """The unbiased variance of `n` values with this biased one; of a single value it is 0 like the other."""
+    return var * (n / max(1, n - 1))
 
 
 def _groups(norm: nn.Module) -> int | None:
