@@ -4,7 +4,7 @@ BIN := .venv/bin
 SCALE ?= quick
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lint format benchmark clean
+.PHONY: help setup quickstart report test lint format benchmark clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -21,6 +21,10 @@ setup: .venv/ready ## make .venv and install the project with its test tools
 quickstart: setup ## train the quickstart study on real digits and draw its report
 	$(BIN)/bnstudy study=quickstart scale=$(SCALE)
 	$(BIN)/bnstudy-report study=quickstart scale=$(SCALE)
+
+report: setup ## every study at SCALE (quick, standard, full), and one report over all claims; ARGS="data.root=..." goes to the runs
+	$(BIN)/bnstudy study=all scale=$(SCALE) $(ARGS) || [ $$? -eq 1 ]
+	$(BIN)/bnstudy-report study=all scale=$(SCALE)
 
 test: setup ## the whole test suite
 	$(BIN)/python -m pytest

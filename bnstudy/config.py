@@ -62,7 +62,14 @@ def request(points: Sequence[Point], launcher_node: Any = _DEFAULTS, fixed: Coll
             runs.append(PlannedRun(run_spec(point.config), name, arm))
     about = points[0].config
     study = build(about.get("study"), "study")
-    return Request(shared.pop(), tuple(runs), study, about["scale"]["name"], work, part=fixed is not None)
+    made = shared.pop()
+    if made.until is not None and not (study and study.claims):
+        without = f"study={study.name}, which bears on no claim" if study else "no study"
+        raise ConfigError(
+            f"until={made.until} is not allowed with {without}: it adds seeds until a study's claims are decided, such "
+            "as those of study=quickstart."
+        )
+    return Request(made, tuple(runs), study, about["scale"]["name"], work, part=fixed is not None)
 
 
 def run_spec(config: Mapping[str, Any]) -> RunSpec:
@@ -266,6 +273,19 @@ def runs_listed(arguments: Sequence[str]) -> list[str]:
         is_list = key == "runs" and value != "null" and all(re.fullmatch(r"[\w.-]+", text) for text in ids)
         listed.append(f"runs=[{','.join(repr(text) for text in ids)}]" if is_list and ids else argument)
     return listed
+
+
+def compare_quoted(arguments: Sequence[str]) -> list[str]:
+    """The report's arguments with compare='A vs B' as one text: names of arms have commas and equals signs, which are
+    Hydra's."""
+    quoted = []
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        is_text = key == "compare" and value not in ("", "null")
+        text = value[1:-1] if value[:1] == value[-1:] and value[:1] in ("'", '"') else value
+        escaped = text.replace("'", "\\'")
+        quoted.append(f"compare='{escaped}'" if is_text else argument)
+    return quoted
 
 
 FLAGS_WITH_VALUE = {"--cfg", "--package", "--config-path", "--config-name", "--config-dir", "--info"}

@@ -158,9 +158,10 @@ def _with_key(node: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def _merged(files: Sequence[Path]) -> tuple[int, dict[str, Any]]:
-    """When the last of the files was written, and what they say together."""
+    """When the last of the files was written, and what they say together; `looks` that once were repeated stay so."""
     entries = [json.loads(path.read_text(encoding="utf-8")) for path in files]
-    about = {key: value for key, value in entries[-1].items() if key not in ("command", "run_ids")}
+    looks = next(({"looks": entry["looks"]} for entry in entries if "looks" in entry), {})
+    about = {key: value for key, value in entries[-1].items() if key not in ("command", "run_ids")} | looks
     commands = [entry["command"] for entry in entries]
     run_ids = sorted({run_id for entry in entries for run_id in entry["run_ids"]})
     return files[-1].stat().st_mtime_ns, {**about, "commands": commands, "run_ids": run_ids}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -26,10 +27,26 @@ class BnstudySweeper(Sweeper):
         get_ready(self.config.hydra.launcher)
         from bnstudy.config import request
         from bnstudy.launch.points import sweep_points
-        from bnstudy.launch.sweep import run
+        from bnstudy.launch.request import Request
+        from bnstudy.launch.sweep import run, run_all
+        from bnstudy.several import of_several, requests
 
-        points = sweep_points(self.hydra_context.config_loader, self.config, arguments)
-        return run(request(points, self.config.hydra.launcher))
+        studies = of_several(self.config)
+        if studies is not None:
+            return run_all(requests(self.hydra_context.config_loader, self.config, arguments, studies))
+
+        def asked(arguments: list[str]) -> Request:
+            points = sweep_points(self.hydra_context.config_loader, self.config, arguments)
+            return request(points, self.config.hydra.launcher)
+
+        first = asked(arguments)
+        if first.settings.until is None:
+            return run(first)
+        from bnstudy.deciding import decide
+
+        sources = self.config.hydra.runtime.config_sources
+        folders = [Path(source.path) / "claim" for source in sources if source.schema == "file"]
+        return decide(first, lambda seeds: asked([*arguments, f"seed=range({seeds.start},{seeds.stop})"]), folders)
 
 
 node = OmegaConf.create({"_target_": "hydra_plugins.bnstudy_sweeper.BnstudySweeper", "params": {}})

@@ -6,6 +6,11 @@ n: the share of samples of n differences whose 95% interval holds the mean they 
 A/A: the share of studies of an arm against itself with other seeds that come out SUPPORTED or CONTRADICTED, where 0 is
 the smallest effect of interest, the worst case.
 mean 0: the same for differences that are drawn themselves and need not be symmetric.
+
+The second table is on seeds that are added until it is decided: the share of studies of no effect of which 0 is
+rejected at any of the looks, with 10, 15, ... 40 differences, by the anytime-valid method, or by the interval that is
+meant for a single look; and, by the former, at any of the looks at each n from 10 to 200. The third says what that
+costs: half the width of either interval for n normal differences, in standard errors.
 """
 
 from __future__ import annotations
@@ -15,11 +20,16 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bnstudy.analysis.inference import bca_interval, judge
+from bnstudy.analysis.inference import ALPHA, bca_interval, judge
+from bnstudy.analysis.sequential import anytime_interval, anytime_p, log_e
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
+Interval = Callable[[np.ndarray], tuple[float, float]]
+Rejects = Callable[[np.ndarray], bool]
 
 SEEDS = (5, 10, 20)
+LOOKS = range(10, 41, 5)
+MOST = 200
 DRAWS: dict[str, Draw] = {
     "normal": lambda rng, n: rng.normal(size=n),
     "skewed (exponential)": lambda rng, n: rng.exponential(size=n) - 1,
@@ -46,6 +56,64 @@ def verdicts_on_nothing(draw: Draw, n: int, studies: int, seed: int, paired: boo
     return sum(status in ("SUPPORTED", "CONTRADICTED") for status in found) / studies
 
 
+def anytime(d: np.ndarray) -> bool:
+    """Where 0 is outside of the interval, too: one is made of the other."""
+    return anytime_p(d, LOOKS[0]) < ALPHA
+
+
+def one_look(d: np.ndarray) -> bool:
+    low, high = bca_interval(d)
+    return not low <= 0 <= high
+
+
+METHODS: dict[str, tuple[Rejects, Interval]] = {
+    "anytime": (anytime, lambda d: anytime_interval(d, LOOKS[0])),
+    "one look": (one_look, bca_interval),
+}
+
+
+def errors_over_looks(draw: Draw, studies: int, seed: int, paired: bool, rejects: Rejects = anytime) -> float:
+    """Share of studies of no effect of which 0 is rejected at any of the looks. paired: as above."""
+    rng = np.random.default_rng(seed)
+    most = LOOKS[-1]
+    samples = (draw(rng, most) - draw(rng, most) if paired else draw(rng, most) for _ in range(studies))
+    return sum(any(rejects(d[:n]) for n in LOOKS) for d in samples) / studies
+
+
+def errors_at_every_n(draw: Draw, studies: int, seed: int, paired: bool) -> float:
+    """The same for looks at each n from 10 to 200."""
+    rng = np.random.default_rng(seed)
+    size = studies * MOST
+    d = (draw(rng, size) - draw(rng, size) if paired else draw(rng, size)).reshape(studies, MOST)
+    return float((log_e(d, LOOKS[0])[:, LOOKS[0] - 1 :] > -np.log(ALPHA)).any(1).mean())
+
+
+def half_width(interval: Interval, n: int, studies: int, seed: int) -> float:
+    """Mean of half the interval of n normal differences, in their standard errors."""
+    rng = np.random.default_rng(seed)
+    samples = [rng.normal(size=n) for _ in range(studies)]
+    widths = [np.subtract(*interval(d)[::-1]) / 2 / (d.std(ddof=1) / np.sqrt(n)) for d in samples]
+    return float(np.mean(widths))
+
+
+def tables_of_looks(studies: int, seed: int) -> None:
+    columns = [f"{kind}, {name}" for kind in ("A/A", "mean 0") for name in (*METHODS, f"anytime to {MOST}")]
+    print(f"\n| looks at {', '.join(map(str, LOOKS))} differences | {' | '.join(columns)} |")
+    print("|:--|" + "--:|" * len(columns))
+    for name, draw in DRAWS.items():
+        shares = []
+        for paired in (True, False):
+            shares += [errors_over_looks(draw, studies, seed, paired, rejects) for rejects, _ in METHODS.values()]
+            shares.append(errors_at_every_n(draw, studies, seed, paired))
+        print(f"| {name} | {' | '.join(f'{100 * share:.1f}%' for share in shares)} |", flush=True)
+    sizes = (10, 20, 40, 100)
+    print(f"\n| half width | {' | '.join(f'n = {n}' for n in sizes)} |")
+    print("|:--|" + "--:|" * len(sizes))
+    for name, (_, interval) in METHODS.items():
+        widths = [half_width(interval, n, max(2, studies // 10), seed) for n in sizes]
+        print(f"| {name} | {' | '.join(f'{width:.2f}' for width in widths)} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--studies", type=int, default=1000)
@@ -58,6 +126,7 @@ def main() -> None:
         shares = [coverage(draw, n, options.studies, options.seed) for n in SEEDS]
         shares += [verdicts_on_nothing(draw, 10, options.studies, options.seed, paired) for paired in (True, False)]
         print(f"| {name} | {' | '.join(f'{100 * share:.1f}%' for share in shares)} |", flush=True)
+    tables_of_looks(options.studies, options.seed)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ ORDER = [
     "leases",
     "launch",
 ]
-ORDER += ["analysis", "config", "cli"]
+ORDER += ["analysis", "config", "deciding", "several", "cli"]
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
 
 

@@ -94,6 +94,16 @@ def test_a_plan_grows_with_every_command_and_keeps_what_was_planned(tmp_path):
     assert store.studies() == ["s"]
 
 
+def test_looks_that_were_repeated_once_stay_so(tmp_path):
+    store, study = Store(tmp_path), {"name": "s", "title": "?", "claims": []}
+    store.add_to_plan(study, "quick", "bnstudy study=s", ["a"])
+    assert "looks" not in store.plans("s")[0]
+    store.add_to_plan({**study, "looks": "repeated"}, "quick", "bnstudy study=s until=decided", ["b"])
+    time.sleep(0.01)
+    store.add_to_plan(study, "quick", "bnstudy study=s", ["a"])
+    assert store.plans("s")[0]["looks"] == "repeated"
+
+
 def test_processes_that_plan_at_once_lose_nothing(tmp_path):
     store, study = Store(tmp_path), {"name": "s", "title": "?", "claims": []}
     commands = [Thread(target=store.add_to_plan, args=(study, "quick", f"seed={i}", [f"r{i:02}"])) for i in range(40)]

@@ -170,15 +170,15 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def table(results: Sequence[RunResult]) -> str:
-    """A row a run, or a row an arm where there are too many runs to read."""
+def table(results: Sequence[RunResult], group: str = "arm") -> str:
+    """A row a run, or where there are too many to read a row an arm, or whatever `group` says that `arm` stands for."""
     if len(results) <= LONGEST_TABLE:
         head = ["run", "arm", "status", "test acc", "seconds", "folder"]
         rows = [
             [r.run_id, r.name or "-", r.status, percent(r.accuracy), number(r.seconds), str(r.folder)] for r in results
         ]
     else:
-        head = ["arm", "runs", "diverged", "failed", "mean test acc", "seconds"]
+        head = [group, "runs", "diverged", "failed", "mean test acc", "seconds"]
         rows = [arm_row(arm, [r for r in results if r.arm == arm]) for arm in dict.fromkeys(r.arm for r in results)]
     return aligned([head, *rows])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -38,6 +38,8 @@ class Settings(Spec):
     checkpoint_seconds: an unfinished run is saved about this often.
     dry_run: say what would be trained, and train nothing.
     objective: which number of a run's summary a sweeper that optimizes is told.
+    until: decided: seeds are added to a study, `seeds_at_once` at a time and up to `max_seeds` in all, until its claims
+        are decided.
     """
 
     device: str = "auto"
@@ -50,6 +52,9 @@ class Settings(Spec):
     cache_dir: str | None = None
     dry_run: bool = False
     objective: Objective = "final.val_accuracy"
+    until: Literal["decided"] | None = None
+    max_seeds: int = 40
+    seeds_at_once: int = 5
 
     def check(self) -> None:
         self.require(bool(self.results_dir), "results_dir", "the name of a folder")
@@ -57,6 +62,8 @@ class Settings(Spec):
         self.require(bool(allowed), "device", "auto, cpu, cuda or cuda:N")
         self.require(self.threads is None or self.threads >= 1, "threads", "at least 1, or null for torch's choice")
         self.require(self.checkpoint_seconds > 0, "checkpoint_seconds", "a number of seconds above 0")
+        self.require(self.max_seeds >= 1, "max_seeds", "at least 1")
+        self.require(self.seeds_at_once >= 1, "seeds_at_once", "at least 1")
 
     @property
     def results(self) -> Path:
@@ -139,6 +146,18 @@ class Study(Spec):
 
 
 @dataclass(frozen=True)
+class Studies(Spec):
+    """Several studies at once, each at the same scale.
+
+    names: null for all there are.
+    """
+
+    group: ClassVar[str] = "study"
+    name: str
+    names: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
 class PlannedRun:
     """A run, and the overrides that tell it from the others of its sweep."""
 
@@ -152,6 +171,7 @@ class Request:
     """What a command line asks for: runs, how to do them, and the study and scale they belong to, if any.
 
     part: whether more will follow, from a sweeper that looks at results and tells of them itself.
+    members: of several studies at once, what each asks for; `runs` are then those of all.
     """
 
     settings: Settings
@@ -160,6 +180,21 @@ class Request:
     scale: str = ""
     launcher: Launcher = field(default_factory=Launcher)
     part: bool = False
+    members: tuple[Request, ...] = ()
+
+
+def together(requests: Sequence[Request]) -> list[Request]:
+    """One request for all that are to be done in the same way: like runs of several studies are trained at once."""
+    alike: dict[str, list[Request]] = {}
+    for request in requests:
+        alike.setdefault(repr((request.settings, request.launcher)), []).append(request)
+    return [_joined(members) if len(members) > 1 else members[0] for members in alike.values()]
+
+
+def _joined(members: Sequence[Request]) -> Request:
+    named = [(member.study.name, run) for member in members if member.study for run in member.runs]
+    runs = [replace(run, name=f"{study}: {run.name}", arm=study) for study, run in named]
+    return replace(members[0], runs=tuple(runs), study=None, members=tuple(members))
 
 
 @contextmanager

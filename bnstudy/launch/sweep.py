@@ -78,6 +78,23 @@ def run(request: Request) -> list[RunResult]:
     return results
 
 
+def run_all(requests: Sequence[Request]) -> list[RunResult]:
+    """One after the other, whatever fails.
+
+    Raises:
+        As `run`; RunsFailed at the end.
+    """
+    results, failed = [], []
+    for request in requests:
+        try:
+            results += run(request)
+        except RunsFailed as error:
+            failed.append(str(error))
+    if failed:
+        raise RunsFailed("\n".join(failed))
+    return results
+
+
 # ------------------------------------------------------------------------------------------------ how it is done
 
 Kinds = dict[str, tuple[int, Network]]
@@ -242,24 +259,29 @@ def check_writable(key: str, folder: Path) -> None:
 
 
 def remember_study(request: Request, plan: Plan) -> None:
-    """Note what a study asked for, so that its report can say what is missing."""
+    """Note what a study asked for, or several did, so that its report can say what is missing."""
+    for member in request.members:
+        remember_study(member, make_plan(member))
     if request.study is None:
         return
     about = {"name": request.study.name, "title": request.study.title, "claims": list(request.study.claims)}
-    command = shlex.join(["bnstudy", *sys.argv[1:]])
+    about |= {"looks": "repeated"} if request.settings.until else {}
+    words = [word for word in sys.argv[1:] if not word.startswith("study.names=")]
+    typed = [f"study={request.study.name}" if word.startswith("study=") else word for word in words]
+    command = shlex.join(["bnstudy", *typed])
     for run in plan.runs:
         plan.store.begin(run.spec.run_id, to_dict(run.spec))
     plan.store.add_to_plan(about, request.scale, command, [run.spec.run_id for run in plan.runs])
 
 
 def conclude(request: Request, results: Sequence[RunResult]) -> None:
-    """Print the table, unless more is to follow.
+    """Print the table, unless more is to follow, or claims are what is asked for.
 
     Raises:
         RunsFailed: a run failed; the others were done.
     """
-    if results and request.settings.progress and not request.part:
-        print(table(results))
+    if results and request.settings.progress and not request.part and request.settings.until is None:
+        print(table(results, "study" if request.members else "arm"))
     failed = [r for r in results if r.status == "failed"]
     if failed:
         names = "\n".join(f"  {r.name or r.run_id}: {r.error}{traceback_of(r)}" for r in failed[:MOST_FAILURES])

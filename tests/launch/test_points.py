@@ -60,8 +60,8 @@ def test_added_and_deleted_keys_are_composed_by_hydra(points):
 
 def test_a_study_is_its_sweep_under_its_scale_under_the_command_line(points):
     quick = points("study=lr_tolerance")
-    assert len(quick) == 2 * 9 * 15
-    assert {p.config["steps"] for p in quick} == {300}
+    assert len(quick) == 2 * 9 * 16
+    assert {p.config["steps"] for p in quick} == {200}
     changed = points("study=lr_tolerance", "lr=0.1,1", "epochs=2", "seed=7", "model.depth=1")
     spelled_out = points("study=lr_tolerance", "lr=0.1,1", "epochs=2", "steps=null", "seed=7", "model.depth=1")
     assert [p.config for p in changed] == [p.config for p in spelled_out]
@@ -77,8 +77,20 @@ def test_a_study_is_its_sweep_under_its_scale_under_the_command_line(points):
 
 
 def test_a_glob_stands_for_the_options_it_matches(points):
-    made = points("norm=glob(*,exclude=[i*,g*])", "steps=5")
+    made = points("norm=glob(*,exclude=[i*,g*,s*,w*,noisy*])", "steps=5")
     assert [p.overrides[0] for p in made] == ["norm=batch", "norm=layer", "norm=none"]
+
+
+def test_dropout_is_swept_as_a_group_and_said_directly(points):
+    made = points("dropout=none,p50", "norm=none,batch", "steps=5")
+    assert [p.overrides[:2] for p in made] == [
+        (f"dropout={option}", f"norm={norm}") for option in ("none", "p50") for norm in ("none", "batch")
+    ]
+    assert [p.config["model"]["dropout"] for p in made] == [0.0, 0.0, 0.5, 0.5]
+    assert not any("dropout" in p.config for p in made)
+    [point] = points("dropout=p50", "model.dropout=0.3", "steps=5")
+    assert point.config["model"]["dropout"] == 0.3
+    assert {p.config["model"]["dropout"] for p in points("study=lr_tolerance", "dropout=p20", "seed=0")} == {0.2}
 
 
 def test_ranges_and_choices_are_hydras(points):
@@ -93,7 +105,7 @@ def test_sweeper_params_lie_under_the_command_line(points):
 
 
 def test_sweeper_params_can_be_set_one_by_one(points):
-    made = points("hydra.sweeper.params.lr='1,2'", "hydra.sweeper.params.norm='glob(n*)'", "steps=5")
+    made = points("hydra.sweeper.params.lr='1,2'", "hydra.sweeper.params.norm='glob(none*)'", "steps=5")
     assert [p.overrides[:2] for p in made] == [("lr=1", "norm=none"), ("lr=2", "norm=none")]
 
 

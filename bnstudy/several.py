@@ -1,0 +1,49 @@
+"""Several studies by one command: what each asks for, and how it is done together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from bnstudy.config import build, request
+from bnstudy.launch.points import plain_config, sweep_points
+from bnstudy.launch.request import Request, Studies, together
+from bnstudy.spec import ConfigError, nearest
+
+
+def of_several(master: DictConfig) -> Studies | None:
+    """The studies that the command asks for, where it asks for several."""
+    node = OmegaConf.select(master, "study")
+    made = None if node is None else build(plain_config(node), "study")
+    return made if isinstance(made, Studies) else None
+
+
+def requests(loader: ConfigLoader, master: DictConfig, arguments: Sequence[str], studies: Studies) -> list[Request]:
+    """What to do for all of them, those that are done in the same way in one.
+
+    Raises:
+        ConfigError: as `sweep_points` and `request`, for any of the studies; one that is named is not there.
+    """
+    there = [name for name in loader.get_group_options("study") if name != studies.name]
+    names = there if studies.names is None else studies.names
+    for name in names:
+        if name not in there:
+            raise ConfigError(f"study.names={name} is not allowed: there is no such study{nearest(name, there) or '.'}")
+    return together([_of_one(loader, master, arguments, name) for name in names])
+
+
+def _of_one(loader: ConfigLoader, master: DictConfig, arguments: Sequence[str], name: str) -> Request:
+    own = [f"study={name}", *(word for word in arguments if not word.startswith(("study=", "study.")))]
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides(own)
+    single = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
+    config = loader.load_sweep_config(master, single)  # for the study and what Hydra is told in it
+    try:
+        made = request(sweep_points(loader, config, own), config.hydra.launcher)
+    except ConfigError as error:
+        raise ConfigError(f"study={name}: {error}") from error
+    if made.settings.until is not None:
+        raise ConfigError(f"until={made.settings.until} is not allowed with several studies: choose one at a time.")
+    return made
