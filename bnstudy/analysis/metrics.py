@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
+from bnstudy.analysis.families import OUTPUT
 from bnstudy.analysis.measures import dead_units_at_end
 from bnstudy.analysis.measures import mean_training_loss as mean_loss
 
@@ -26,23 +28,29 @@ WORST_LOSS = 10.0
 """A run has diverged when its loss is so many times the initial one."""
 
 Reader = Callable[[pd.DataFrame, pd.DataFrame, float], pd.DataFrame]
+Kind = Literal["of_arm", "of_several", "of_family", "untrained"]
 
 
 @dataclass(frozen=True)
 class Metric:
     """How a metric is read.
 
-    read: (runs, metrics, target) -> `value`, NaN where it was not measured, and `capped`, by seed; runs are those of
-        one arm, or with `of_family` of all arms of a family, metrics what was recorded of them.
+    read: (runs, metrics, target) -> `value`, NaN where it was not measured, and `capped`, by seed; `runs` as `Study`
+        has them, `metrics` what was recorded of them.
+    names: which recorded metrics `read` wants to see.
     scales: how two values may be compared.
-    targeted: whether it is about an accuracy to be reached, the target.
+    kind: what `runs` are: those of one arm; of several arms of a side, each at its learning rate (of_several); of all
+        learning rates of a family (of_family); of an arm before training, whatever its learning rate (untrained).
+    target: the value to be reached that `read` is given: a validation `accuracy`, or the `training_loss` that both
+        sides end with; null for none.
     slack: by how much, on the claim's scale, a difference may be off where learning rates are this factor apart.
     """
 
     read: Reader
+    names: tuple[str, ...] = ()
     scales: tuple[str, ...] = ("difference",)
-    of_family: bool = False
-    targeted: bool = False
+    kind: Kind = "of_arm"
+    target: Literal["accuracy", "training_loss"] | None = None
     slack: Callable[[float], float] = lambda _: 0.0
 
 
@@ -96,11 +104,143 @@ def dead_units(runs: pd.DataFrame, metrics: pd.DataFrame, target: float) -> pd.D
     return by_seed(runs, (100 * _of_run(runs, dead_units_at_end(metrics))).mask(lost, 100.0), lost)
 
 
+def test_accuracy_at_training_loss(runs: pd.DataFrame, metrics: pd.DataFrame, target: float) -> pd.DataFrame:
+    """Test accuracy in percentage points, interpolated between evaluations, where the training loss first is `target`
+    or less, a mean over the updates since the evaluation before; at the end for runs that never get there, that of
+    guessing for runs that diverged."""
+    test = metrics[(metrics["split"] == "test") & (metrics["metric"] == "accuracy")]
+    loss = metrics[(metrics["split"] == "train") & (metrics["metric"] == "loss")]
+    losses = {str(r): rows for r, rows in loss.groupby("run_id", observed=True)}
+    found = {str(r): _accuracy_at(rows, losses[str(r)], target) for r, rows in test.groupby("run_id", observed=True)}
+    reached, lost = runs["run_id"].map(found).astype(float), runs["diverged"].astype(bool)
+    value = reached.fillna(runs["test_accuracy"]).mask(lost, runs["chance"])
+    return by_seed(runs, 100 * value, lost | reached.isna())
+
+
+def _accuracy_at(accuracy: pd.DataFrame, loss: pd.DataFrame, target: float) -> float:
+    """NaN where the loss never is that low."""
+    ordered, by_update = accuracy.sort_values("step"), loss.sort_values("step")
+    steps = ordered["step"].to_numpy()
+    total = np.concatenate([[0.0], by_update["value"].cumsum().to_numpy()])
+    ends = np.minimum(steps, len(by_update))
+    means = np.diff(total[ends]) / np.maximum(1, np.diff(ends))
+    below = np.flatnonzero(means <= target)
+    if not len(below):
+        return math.nan
+    i = below[0]
+    at = steps[i + 1]
+    if i > 0:
+        at = np.interp(target, [means[i], means[i - 1]], [steps[i + 1], steps[i]])
+    return float(np.interp(at, steps, ordered["value"]))
+
+
+def generalization_gap(runs: pd.DataFrame, metrics: pd.DataFrame, target: float) -> pd.DataFrame:  # noqa: ARG001
+    """Accuracy on training pictures, in evaluation mode, less that on the test pictures, at the end, in percentage
+    points; 100 for runs that diverged."""
+    gap = 100 * (_of_run(runs, at_end(metrics, "train_accuracy")) - runs["test_accuracy"])
+    return by_seed(runs, gap.mask(runs["diverged"].astype(bool), 100.0), runs["diverged"])
+
+
+def distribution_drift(runs: pd.DataFrame, metrics: pd.DataFrame, target: float) -> pd.DataFrame:  # noqa: ARG001
+    """How far the percentiles of a unit's pre-activations move from one measurement to the next, over their spread:
+    the mean over percentiles, units, hidden layers and measurements."""
+    rows = metrics[(metrics["metric"] == "z_drift_relative") & (metrics["layer"] != OUTPUT)]
+    rows = rows[np.isfinite(rows["value"])]
+    return _unless_diverged(runs, rows.groupby("run_id", observed=True)["value"].mean())
+
+
+def gradient_shift(runs: pd.DataFrame, metrics: pd.DataFrame, target: float) -> pd.DataFrame:  # noqa: ARG001
+    """1 - cos(G, G') of a layer's gradient before and after the update of the layers in front of it (Santurkar et al.
+    2018): the mean over layers and measurements, 0 for no shift and 2 for opposite gradients."""
+    rows = metrics[(metrics["metric"] == "ics_cosine") & np.isfinite(metrics["value"])]
+    return _unless_diverged(runs, 1 - rows.groupby("run_id", observed=True)["value"].mean(), worst=2.0)
+
+
+def roughness(runs: pd.DataFrame, metrics: pd.DataFrame, target: float) -> pd.DataFrame:  # noqa: ARG001
+    """Effective smoothness beta along the gradient in the coordinates W/||W|| (`beta_eff_scaled` of the landscape
+    probe), the geometric mean over measurements: smaller is smoother."""
+    rows = metrics[(metrics["metric"] == "beta_eff_scaled") & (metrics["value"] > 0) & np.isfinite(metrics["value"])]
+    logs = np.log(rows["value"]).groupby(rows["run_id"].astype(str)).mean()
+    return _unless_diverged(runs, np.exp(logs))
+
+
+def saturated_units(runs: pd.DataFrame, metrics: pd.DataFrame, target: float) -> pd.DataFrame:  # noqa: ARG001
+    """Saturated outputs of sigmoid or tanh units at the end, mean over the layers, in percentage points; 100 for runs
+    that diverged."""
+    rows = metrics[metrics["metric"] == "saturated_share"]
+    last = rows[rows["step"] == rows.groupby("run_id", observed=True)["step"].transform("max")]
+    return _unless_diverged(runs, 100 * last.groupby("run_id", observed=True)["value"].mean(), worst=100.0)
+
+
+def precise_less_running(runs: pd.DataFrame, metrics: pd.DataFrame, target: float) -> pd.DataFrame:
+    """Accuracy on held-out pictures at the end by precise statistics less that by running ones, percentage points."""
+    return _by_statistics(runs, metrics, "precise", target)
+
+
+def batch_less_running(runs: pd.DataFrame, metrics: pd.DataFrame, target: float) -> pd.DataFrame:
+    """The same by the statistics of each batch."""
+    return _by_statistics(runs, metrics, "batch", target)
+
+
+def _by_statistics(runs: pd.DataFrame, metrics: pd.DataFrame, kind: str, target: float) -> pd.DataFrame:  # noqa: ARG001
+    """0 for runs that diverged: a network that guesses guesses by any statistics."""
+    gain = 100 * (at_end(metrics, f"accuracy_{kind}") - at_end(metrics, "accuracy_running"))
+    return _unless_diverged(runs, gain, worst=0.0)
+
+
+def ms_per_update(runs: pd.DataFrame, metrics: pd.DataFrame, target: float) -> pd.DataFrame:  # noqa: ARG001
+    """Median milliseconds per update after the warm-up, without evaluation and probes."""
+    return by_seed(runs, runs["step_ms"], pd.Series(False, runs.index))
+
+
+def seconds_to_target(runs: pd.DataFrame, metrics: pd.DataFrame, target: float) -> pd.DataFrame:
+    """`updates_to_target` times the seconds that an update takes."""
+    updates = updates_to_target(runs, metrics, target)
+    return updates.assign(value=updates["value"] * runs["step_ms"].to_numpy(float) / 1000)
+
+
 def gradient_slope(runs: pd.DataFrame, metrics: pd.DataFrame, target: float) -> pd.DataFrame:  # noqa: ARG001
     """Size of the slope of the log gradient over depth, before training: 0 is ideal."""
     rows = metrics[(metrics["metric"] == "backprop_slope") & (metrics["step"] == 0)]
     slope = rows.set_index(rows["run_id"].astype(str))["value"].abs()
     return by_seed(runs, _of_run(runs, slope), pd.Series(False, runs.index))
+
+
+def at_end(metrics: pd.DataFrame, name: str) -> pd.Series:
+    """The last value of a metric of the whole network by run."""
+    rows = metrics[(metrics["metric"] == name) & (metrics["layer"] == "")]
+    return rows.sort_values("step", kind="stable").groupby(rows["run_id"].astype(str))["value"].last()
+
+
+def _unless_diverged(runs: pd.DataFrame, values: pd.Series, worst: float = math.nan) -> pd.DataFrame:
+    """The runs' values; of those that diverged `worst`, or the worst of the others where it has no bound."""
+    lost, own = runs["diverged"].astype(bool), _of_run(runs, values)
+    bound = own[~lost].max() if math.isnan(worst) else worst
+    return by_seed(runs, own.mask(lost, bound), lost)
+
+
+# -------------------------------------------------------------------------------------- of several arms of a side
+
+
+def spread_of_accuracy(runs: pd.DataFrame, metrics: pd.DataFrame, target: float) -> pd.DataFrame:  # noqa: ARG001
+    """Best less worst, over the arms, of the highest validation accuracy, in percentage points."""
+    return _over_arms(runs, lambda accuracies: 100 * (accuracies.max() - accuracies.min()))
+
+
+def deviation_of_accuracy(runs: pd.DataFrame, metrics: pd.DataFrame, target: float) -> pd.DataFrame:  # noqa: ARG001
+    """Standard deviation over the arms of the highest validation accuracy, in percentage points."""
+    return _over_arms(runs, lambda accuracies: 100 * accuracies.std(ddof=1))
+
+
+def share_near_best(runs: pd.DataFrame, metrics: pd.DataFrame, target: float) -> pd.DataFrame:  # noqa: ARG001
+    """Arms whose highest validation accuracy is at least 90% of the best arm's, in percentage points of all."""
+    return _over_arms(runs, lambda accuracies: 100 * float((accuracies >= 0.9 * accuracies.max()).mean()))
+
+
+def _over_arms(runs: pd.DataFrame, read: Callable[[pd.Series], float]) -> pd.DataFrame:
+    """`best_accuracy` is that of guessing where a run diverged, so that nothing is beyond what was measured."""
+    values = runs.groupby("seed")["best_accuracy"].agg(read)
+    return pd.DataFrame({"value": values.astype(float), "capped": False})
 
 
 def _of_run(runs: pd.DataFrame, values: pd.Series) -> pd.Series:
@@ -157,14 +297,42 @@ def coarseness(rates: np.ndarray) -> float:
     return float((grid[1:] / grid[:-1]).max()) if len(grid) > 1 else math.inf
 
 
+def best_learning_rate(runs: pd.DataFrame, metrics: pd.DataFrame, target: float) -> pd.DataFrame:  # noqa: ARG001
+    """The learning rate with the highest validation accuracy at the end, the smaller of equals. Capped at the edge."""
+    return _each_seed(runs, _best_rate)
+
+
+def _best_rate(ordered: pd.DataFrame) -> tuple[float, bool]:
+    rates, score = ordered["lr"].to_numpy(float), ordered["score"].to_numpy(float)
+    best = int(score.argmax())
+    return float(rates[best]), best in (0, len(rates) - 1)
+
+
 BOTH = ("difference", "log_ratio")
+RATIO = ("log_ratio",)
 METRICS = {
-    "updates_to_target": Metric(updates_to_target, BOTH, targeted=True),
-    "mean_training_loss": Metric(mean_training_loss, BOTH),
+    "updates_to_target": Metric(updates_to_target, ("accuracy",), BOTH, target="accuracy"),
+    "seconds_to_target": Metric(seconds_to_target, ("accuracy",), RATIO, target="accuracy"),
+    "ms_per_update": Metric(ms_per_update, (), BOTH),
+    "mean_training_loss": Metric(mean_training_loss, ("loss",), BOTH),
     "test_accuracy": Metric(test_accuracy),
-    "dead_units": Metric(dead_units),
-    "gradient_slope": Metric(gradient_slope),
-    "largest_tolerated_rate": Metric(largest_tolerated_rate, ("log_ratio",), of_family=True, slack=math.log),
+    "test_accuracy_at_training_loss": Metric(
+        test_accuracy_at_training_loss, ("loss", "accuracy"), target="training_loss"
+    ),
+    "generalization_gap": Metric(generalization_gap, ("train_accuracy",)),
+    "dead_units": Metric(dead_units, ("dead_share",)),
+    "saturated_units": Metric(saturated_units, ("saturated_share",)),
+    "distribution_drift": Metric(distribution_drift, ("z_drift_relative",), BOTH),
+    "gradient_shift": Metric(gradient_shift, ("ics_cosine",), BOTH),
+    "roughness": Metric(roughness, ("beta_eff_scaled",), RATIO),
+    "precise_less_running": Metric(precise_less_running, ("accuracy_precise", "accuracy_running")),
+    "batch_less_running": Metric(batch_less_running, ("accuracy_batch", "accuracy_running")),
+    "gradient_slope": Metric(gradient_slope, ("backprop_slope",), kind="untrained"),
+    "spread_of_accuracy": Metric(spread_of_accuracy, kind="of_several"),
+    "deviation_of_accuracy": Metric(deviation_of_accuracy, kind="of_several"),
+    "share_near_best": Metric(share_near_best, kind="of_several"),
+    "largest_tolerated_rate": Metric(largest_tolerated_rate, (), RATIO, kind="of_family", slack=math.log),
+    "best_learning_rate": Metric(best_learning_rate, (), RATIO, kind="of_family", slack=math.log),
     # Either end of the range lies anywhere within a step of the grid.
-    "width_of_good_rates": Metric(width_of_good_rates, of_family=True, slack=lambda factor: 2 * math.log10(factor)),
+    "width_of_good_rates": Metric(width_of_good_rates, kind="of_family", slack=lambda factor: 2 * math.log10(factor)),
 }

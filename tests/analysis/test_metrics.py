@@ -18,13 +18,20 @@ def arm(*diverged: bool, steps: int = 100) -> pd.DataFrame:
         {
             "run_id": [f"r{i}" for i in range(n)], "seed": range(n), "lr": 0.1, "steps": steps, "diverged": diverged,
             "diverged_step": [7.0 if lost else np.nan for lost in diverged],
-            "test_accuracy": [0.1 if lost else 0.9 for lost in diverged],
+            "test_accuracy": [0.1 if lost else 0.9 for lost in diverged], "chance": 0.1, "step_ms": 2.0,
+            "best_accuracy": [0.1 if lost else 0.9 for lost in diverged],
         }
     )  # fmt: skip
 
 
 def measured(*rows: tuple) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=COLUMNS).astype({"run_id": "category"})
+    return pd.DataFrame(rows, columns=COLUMNS).astype({"run_id": "category", "value": float, "step": int})
+
+
+def at_the_end(metric: str, *values: float, layer: str = "") -> pd.DataFrame:
+    """Of runs r0, r1, ...; it was another value before."""
+    rows = [(f"r{i}", step, "", metric, layer, v - 100 + step) for i, v in enumerate(values) for step in (0, 100)]
+    return measured(*rows)
 
 
 def read(name: str, runs: pd.DataFrame, metrics: pd.DataFrame, target: float = math.nan) -> tuple[list, list]:
@@ -134,6 +141,98 @@ def test_the_width_of_the_rates_within_a_point_of_the_best(accuracies, decades, 
     assert at_bound == [capped]
 
 
+@pytest.mark.parametrize(
+    ("accuracies", "rate", "capped"),
+    [((0.1, 0.9, 0.8, 0.7), 0.1, False), ((0.9, 0.9, 0.8, 0.7), 0.01, True), ((0.1, 0.2, 0.3, 0.9), 10.0, True)],
+)
+def test_the_best_learning_rate(accuracies, rate, capped):
+    runs = family("oooo", accuracies)
+    value, at_bound = read("best_learning_rate", runs.assign(score=runs["test_accuracy"]), measured())
+    assert value == [rate]
+    assert at_bound == [capped]
+
+
+# ------------------------------------------------------------------------------------------- of what probes measured
+
+
+def test_the_time_to_a_target_is_its_updates_times_their_time():
+    rows = [("r0", 10 * i, "val", "accuracy", "", v) for i, v in enumerate((0.5, 0.9, 0.9))]
+    value, capped = read("seconds_to_target", arm(False), measured(*rows), 0.8)
+    assert value == [pytest.approx(0.002 * 12.5)]
+    assert capped == [False]
+    assert read("ms_per_update", arm(False), measured()) == ([2.0], [False])
+
+
+def test_the_gap_is_that_between_training_and_test_pictures():
+    value, capped = read("generalization_gap", arm(False, True), at_the_end("train_accuracy", 0.97, 0.2))
+    assert value == [pytest.approx(7.0), 100.0]
+    assert capped == [False, True]
+
+
+def test_drift_is_a_mean_over_hidden_layers_and_measurements():
+    values = {("hidden1", 1): 0.2, ("hidden1", 2): 0.4, ("hidden2", 1): 0.6, ("hidden2", 2): math.nan, ("out", 1): 9.0}
+    rows = [("r0", step, "", "z_drift_relative", layer, v) for (layer, step), v in values.items()]
+    assert read("distribution_drift", arm(False), measured(*rows))[0] == [pytest.approx(0.4)]
+
+
+def test_the_shift_of_gradients_is_one_less_their_cosine():
+    rows = [("r0", 1, "", "ics_cosine", layer, v) for layer, v in (("a", 1.0), ("b", 0.5), ("c", math.nan))]
+    value, capped = read("gradient_shift", arm(False, True), measured(*rows))
+    assert value == [pytest.approx(0.25), 2.0]
+    assert capped == [False, True]
+
+
+def test_roughness_is_a_geometric_mean_and_the_worst_of_its_side_where_a_run_diverged():
+    rows = [
+        (r, step, "", "beta_eff_scaled", "", v)
+        for r, vs in (("r0", (1, 4)), ("r1", (9, 9)))
+        for step, v in enumerate(vs)
+    ]
+    value, capped = read("roughness", arm(False, False, True), measured(*rows))
+    assert value == pytest.approx([2.0, 9.0, 9.0])
+    assert capped == [False, False, True]
+
+
+def test_saturated_units_are_those_of_all_layers_at_the_end():
+    metrics = pd.concat([at_the_end("saturated_share", v, layer=layer) for layer, v in (("a", 0.1), ("b", 0.5))])
+    assert read("saturated_units", arm(False), metrics)[0] == [pytest.approx(30.0)]
+
+
+@pytest.mark.parametrize("kind", ["precise", "batch"])
+def test_statistics_are_compared_on_the_same_network(kind):
+    metrics = pd.concat([at_the_end("accuracy_running", 0.7, 0.1), at_the_end(f"accuracy_{kind}", 0.8, 0.5)])
+    value, _ = read(f"{kind}_less_running", arm(False, True), metrics)
+    assert value == [pytest.approx(10.0), 0.0]
+
+
+@pytest.mark.parametrize(
+    ("losses", "target", "accuracy"),
+    [
+        ((1.0, 1.0, 0.5, 0.5, 0.2, 0.2), 0.5, 60.0),  # means up to the evaluations: 1, 0.5, 0.2
+        ((1.0, 1.0, 0.5, 0.5, 0.2, 0.2), 0.75, 50.0),
+        ((1.0, 1.0, 0.5, 0.5, 0.2, 0.2), 1.0, 40.0),
+        ((1.0, 1.0, 0.5, 0.5, 0.2, 0.2), 0.1, 90.0),  # never: the end
+    ],
+)
+def test_accuracy_at_a_training_loss(losses, target, accuracy):
+    train = [("r0", i, "train", "loss", "", v) for i, v in enumerate(losses)]
+    test = [("r0", 2 * i, "test", "accuracy", "", v) for i, v in enumerate((0.1, 0.4, 0.6, 0.7))]
+    value, capped = read("test_accuracy_at_training_loss", arm(False), measured(*train, *test), target)
+    assert value == [pytest.approx(accuracy)]
+    assert capped == [target < 0.2]
+
+
+# ----------------------------------------------------------------------------------------------- of several arms
+
+
+def test_what_arms_of_a_side_reach_is_told_by_seed():
+    accuracies = {0: (0.5, 0.9, 0.86), 1: (0.9, 0.9, 0.9)}
+    runs = pd.DataFrame([{"seed": s, "best_accuracy": v} for s, values in accuracies.items() for v in values])
+    assert read("spread_of_accuracy", runs, measured())[0] == pytest.approx([40.0, 0.0])
+    assert read("deviation_of_accuracy", runs, measured())[0] == pytest.approx([100 * np.std(accuracies[0], ddof=1), 0])
+    assert read("share_near_best", runs, measured())[0] == pytest.approx([200 / 3, 100.0])
+
+
 def test_how_coarse_a_grid_is():
     assert coarseness(np.array([1.0, 0.1, 0.5, 0.5])) == pytest.approx(5)
     assert coarseness(np.array([0.1])) == math.inf
@@ -141,4 +240,4 @@ def test_how_coarse_a_grid_is():
 
 @pytest.mark.parametrize("name", METRICS)
 def test_no_runs_have_no_values(name):
-    assert len(METRICS[name].read(arm(), measured(), 0.5)) == 0
+    assert len(METRICS[name].read(arm().astype({"diverged": bool}), measured(), 0.5)) == 0

@@ -1,0 +1,91 @@
+"""How often a verdict is passed on trained networks that do not differ: one arm against itself, with other seeds.
+
+    bnstudy study=quickstart 'seed=range(0,96)' results_dir=DIR
+    python scripts/aa_check.py DIR [--studies 1000]
+
+Each study takes 32 seeds at random and calls one half of them A and the other B. Everything is as in a report:
+learning rates by the first seeds of each half, all views, Holm's correction over the study's verdicts. It is done
+twice, with the smallest effect of interest of each claim, and with none (every effect counts), the worst case.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from bnstudy.analysis import arms
+from bnstudy.analysis.claims import Claim, load_claims
+from bnstudy.analysis.frames import Study, load_study
+from bnstudy.analysis.inference import holm, judge, sign_flip_p
+from bnstudy.analysis.protocol import Contrast, contrasts
+from bnstudy.files import conf_dir
+
+SEEDS = 16
+"""Of each half."""
+
+
+def halves(study: Study, norm: str, rng: np.random.Generator) -> Study:
+    """Runs of one norm as two norms, A and B, which share the seeds 0, 1, ... and nothing else."""
+    chosen = rng.permutation(study.runs["seed"].unique())[: 2 * SEEDS]
+    side = {int(seed): ("AB"[i // SEEDS], i % SEEDS) for i, seed in enumerate(chosen)}
+
+    def renamed(frame: pd.DataFrame) -> pd.DataFrame:
+        own = frame[(frame["norm"] == norm) & frame["seed"].isin(chosen)].drop(columns=list(arms.LABELS))
+        return own.assign(norm=[side[s][0] for s in own["seed"]], seed=[side[s][1] for s in own["seed"]])
+
+    specs, runs = arms.label(renamed(study.specs)), renamed(study.runs)
+    runs = runs.merge(specs[["run_id", *arms.LABELS]], on="run_id")
+    metrics = study.metrics[study.metrics["run_id"].isin(runs["run_id"])]
+    return replace(study, specs=specs, runs=runs, metrics=metrics, planned=tuple(runs["run_id"]))
+
+
+def statuses(found: list[Contrast], every_effect: bool) -> list[str]:
+    corrected = holm([sign_flip_p(c.d.to_numpy()) for c in found])
+    return [
+        judge(c.d, 0.0 if every_effect else c.threshold, c.claim.min_seeds, p, c.slack, c.capped, c.lacking).status
+        for c, p in zip(found, corrected, strict=True)
+    ]
+
+
+def compared(claim: Claim) -> Claim:
+    return replace(claim, with_={"norm": "A"}, without={"norm": "B"})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results_dir", type=Path)
+    parser.add_argument("--study", default="quickstart")
+    parser.add_argument("--studies", type=int, default=1000)
+    options = parser.parse_args()
+    trained = load_study(options.results_dir, options.study)
+    claims = [compared(claim) for claim in load_claims(trained.claims, [conf_dir() / "claim"])]
+    rng = np.random.default_rng(0)
+    norms = sorted(trained.runs["norm"].unique())
+    counts: dict[bool, Counter[tuple[str, str, str]]] = {False: Counter(), True: Counter()}
+    wrong = Counter[bool]()
+    for i in range(options.studies):
+        study = halves(trained, norms[i % len(norms)], rng)
+        found = [contrast for claim in claims for contrast in contrasts(study, claim)]
+        for every_effect, counted in counts.items():
+            told = statuses(found, every_effect)
+            counted.update((c.claim.name, c.view, status) for c, status in zip(found, told, strict=True))
+            wrong[every_effect] += any(status in ("SUPPORTED", "CONTRADICTED") for status in told)
+    for every_effect, counted in counts.items():
+        print(f"\n{'delta = 0' if every_effect else 'delta of each claim'}, {options.studies} studies\n")
+        print("| claim | view | SUPPORTED or CONTRADICTED | NEGLIGIBLE | INCONCLUSIVE |\n|:--|:--|--:|--:|--:|")
+        for name, view in dict.fromkeys((name, view) for name, view, _ in counted):
+            shares = Counter(
+                {status: n / options.studies for (c, v, status), n in counted.items() if (c, v) == (name, view)}
+            )
+            one = shares["SUPPORTED"] + shares["CONTRADICTED"]
+            print(f"| {name} | {view} | {one:.1%} | {shares['NEGLIGIBLE']:.1%} | {shares['INCONCLUSIVE']:.1%} |")
+        print(f"\nStudies with such a verdict on anything: {wrong[every_effect] / options.studies:.1%}")
+
+
+if __name__ == "__main__":
+    main()
