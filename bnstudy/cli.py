@@ -16,7 +16,17 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from bnstudy import __version__
-from bnstudy.config import STUMBLES, conf_dir, explain, flags_first, is_foreign, report_conf_dir, request, runs_listed
+from bnstudy.config import (
+    STUMBLES,
+    compare_quoted,
+    conf_dir,
+    explain,
+    flags_first,
+    is_foreign,
+    report_conf_dir,
+    request,
+    runs_listed,
+)
 from bnstudy.spec import ConfigError
 
 MISTAKES = (ConfigError, HydraException, OmegaConfBaseException, yaml.YAMLError)
@@ -51,13 +61,18 @@ def _train(config: DictConfig) -> float | None:
 
 
 def _report(config: DictConfig) -> None:
+    from bnstudy.analysis.compare import write_comparison
     from bnstudy.analysis.report import write_report
 
     if config.results_dir is None:
         raise ConfigError("results_dir=null is not allowed: it must be the name of a folder.")
+    results = Path(str(config.results_dir)).expanduser()
     picked = [str(run_id) for run_id in config.runs or ()]
     own = [Path(str(config.claims)).expanduser()] if config.claims is not None else []
-    result = write_report(Path(str(config.results_dir)).expanduser(), config.study, config.scale, picked, own)
+    if config.compare is None:
+        result = write_report(results, config.study, config.scale, picked, own)
+    else:
+        result = write_comparison(results, str(config.compare), config.study, config.scale, picked)
     print("\n".join([*result.cautions, *result.verdicts, *result.findings, f"Report: {result.index}"]))
 
 
@@ -101,7 +116,7 @@ def _run(program: str, config_dir: Path, config_name: str, task: Callable[[DictC
             raise ConfigError("-m is not allowed: one report is drawn at a time.")
         else:
             if config_name == "report":
-                sys.argv[1:] = runs_listed(sys.argv[1:])
+                sys.argv[1:] = compare_quoted(runs_listed(sys.argv[1:]))
             hydra.main(version_base="1.3", config_path=str(config_dir), config_name=config_name)(guarded_task)()
 
     def guarded_task(config: DictConfig) -> float | None:

@@ -83,7 +83,7 @@ BAD = [
     (("model.widht=3",), "model.widht is not a known key; did you mean model.width?"),
     (("+extra=1",), "extra is not a known key"),
     (("+norm.extra=1",), "norm.extra is not a known key"),
-    (("norm=bach",), "norm=bach is not known; did you mean batch? Known: batch, group, instance, layer, none."),
+    (("norm=bach",), "norm=bach is not known; did you mean batch? Known: batch, ghost, group, instance, layer, "),
     (("nrom=batch",), "nrom is not a known key; did you mean norm?"),
     (("study=lr_tolerence",), "study=lr_tolerence is not known; did you mean lr_tolerance?"),
     (("lr=0",), "lr=0 is not allowed: it must be a number above 0."),
@@ -275,7 +275,7 @@ def test_the_recipes_for_ones_own_work_as_they_stand(command, tmp_path):
     assert [(v["claim"], v["setting"], v["view"]) for v in verdicts] == [
         ("higher_accuracy", f"activation={name}", view)
         for name in ("relu", "tanh")
-        for view in ("same_rate", "best_rate")
+        for view in ("best_rate", "same_rate")
     ]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from bnstudy.analysis.figures import FIGURES
 from bnstudy.probes.activations import Activations
 from bnstudy.probes.curvature import Sharpness
+from bnstudy.probes.fit import TrainingFit
 from bnstudy.probes.gradients import Backprop, GradientNorm
 from bnstudy.probes.landscape import Landscape
 from bnstudy.probes.normalization import NormInternals
@@ -21,7 +22,8 @@ from tests.conftest import CPU, spec_of
 
 DOCS = Path(__file__).parents[1] / "docs"
 PROBES = (
-    Activations, Backprop, CovariateShift, DeadUnits, GradientNorm, Landscape, NormInternals, Sharpness, WeightSize,
+    Activations, Backprop, CovariateShift, DeadUnits, GradientNorm, Landscape, NormInternals, Sharpness, TrainingFit,
+    WeightSize,
 )  # fmt: skip
 
 

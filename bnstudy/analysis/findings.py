@@ -50,7 +50,8 @@ def findings(study: Study) -> list[str]:
 
 
 def cautions(study: Study) -> list[str]:
-    """What the reader must know before believing: that there are too few seeds, and that runs are missing."""
+    """What the reader must know before believing: that there are too few seeds, that runs are missing, and that seeds
+    were added because of what was seen."""
     told = []
     fewest = int(study.runs.groupby("arm", observed=True)["seed"].nunique().min())
     if fewest < VERDICT_SEEDS:
@@ -62,6 +63,11 @@ def cautions(study: Study) -> list[str]:
         failed = f" ({len(study.failures)} failed)" if study.failures else ""
         count = f"{study.n_missing} of {len(study.planned)} planned runs"
         told.append(f"{count} {'is' if study.n_missing == 1 else 'are'} missing{failed}: everything here may change.")
+    if study.looks == "repeated":
+        told.append(
+            "The number of seeds was not fixed before: they are added until the claims are decided. The intervals and "
+            "tests of the verdicts hold however often one looks, all others are for a single look."
+        )
     return told
 
 

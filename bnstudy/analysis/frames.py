@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -36,6 +36,7 @@ class Study:
     repeats: runs left out because they record the training of another one.
     failures: run_id -> the last line of its error.
     claims: names of those that the study bears on.
+    looks: repeated if seeds were added because of what was seen, which intervals and tests have to stand.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Study:
     timing: pd.DataFrame
     failures: dict[str, str]
     claims: tuple[str, ...] = ()
+    looks: Literal["once", "repeated"] = "once"
 
     @property
     def n_missing(self) -> int:
@@ -91,6 +93,7 @@ def load_study(
         timing=timing,
         failures=_failures(store, set(planned) - set(runs["run_id"])),
         claims=tuple(plan.get("claims", ())),
+        looks=plan.get("looks", "once"),
     )
 
 

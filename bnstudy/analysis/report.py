@@ -1,32 +1,32 @@
-"""The report on a study: one page that stands alone, the same as Markdown, figures, and the runs as a table."""
+"""The report on a study, or on several: one page that stands alone, the same as Markdown, figures, and tables."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+import json
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
-from markupsafe import Markup
 
-from bnstudy.analysis import findings, verdicts
-from bnstudy.analysis.costs import probe_costs
-from bnstudy.analysis.figures import Drawn, Palette, draw_panel, render
-from bnstudy.analysis.figures.style import styled
-from bnstudy.analysis.findings import ArmRow
+from bnstudy.analysis import verdicts
+from bnstudy.analysis.claims import Claim
+from bnstudy.analysis.findings import duration
 from bnstudy.analysis.frames import Study, load_study
-from bnstudy.analysis.gaps import missing_by_arm
-from bnstudy.analysis.panels import Panel, panels
-from bnstudy.analysis.reproductions import Reproduction, reproduce
-from bnstudy.files import write_atomic, write_json, write_text
+from bnstudy.analysis.page import StudyPart, claim_sections, part_of
+from bnstudy.analysis.rendering import publish
+from bnstudy.analysis.verdicts import Asked
 from bnstudy.spec import ConfigError
+from bnstudy.store import Store
 
-TEMPLATES = Path(__file__).parent / "templates"
+EVERY_STUDY = "all"
+"""What `study` is called where all are meant, each for itself."""
+EVERY_FOLDER = "all-studies"
+"""The folder of their report: `all` is that of the one on every run."""
+
+MANY = 6
+"""With more cases than these the table of verdicts is counted, and what was run stands before it."""
 
 
 @dataclass(frozen=True)
@@ -42,29 +42,20 @@ class ReportResult:
     missing: int
 
 
-@dataclass(frozen=True)
-class Image:
-    """A figure as files named `name`.svg and .png, and as the page shows it."""
+@dataclass
+class Draft:
+    """A report in the making, study by study: what was read of one is let go before the next.
 
-    name: str
-    title: str
-    caption: str
-    alt: str
-    svg: bytes
-    png: bytes
+    taken: names of figures. asked: what is to be judged, by all studies together.
+    """
 
-    @property
-    def inline(self) -> Markup:
-        return Markup(inline_svg(self.svg.decode(), self.name, self.alt))
+    parts: list[StudyPart] = field(default_factory=list)
+    asked: list[Asked] = field(default_factory=list)
+    taken: set[str] = field(default_factory=set)
 
-
-@dataclass(frozen=True)
-class Section:
-    """One panel of the report."""
-
-    name: str
-    rows: list[ArmRow]
-    images: list[Image]
+    def add(self, study: Study, claims: Sequence[Claim], report: str, kinds: Collection[str] | None = None) -> None:
+        self.asked += verdicts.asked(study, claims)
+        self.parts.append(part_of(study, self.taken, report, kinds))
 
 
 def write_report(
@@ -76,154 +67,148 @@ def write_report(
 ) -> ReportResult:
     """Write `<results_dir>/reports/<study>/`; without a study, on every run of the store, `reports/all/`.
 
+    study: `all` for every study in the store, with a verdict on each claim, in `reports/all-studies/`.
     scale: of the study, by default the one planned last. picked: ids of runs, for a report on these alone, in
     `reports/runs-<ids>/`. claim_dirs: folders with claims of one's own. The same store gives the same bytes.
 
     Raises:
         ConfigError: as `load_study` and `verdicts.verdicts`; or the report cannot be written.
     """
-    about = load_study(results_dir, study, scale, picked)
-    folder, found = results_dir / "reports" / about.name, verdicts.verdicts(about, claim_dirs)
-    with _refused_writing(folder):
-        (folder / "figures").mkdir(parents=True, exist_ok=True)
-    sections, reproduction = draw(about), reproduced(about)
-    content = {**_content(about, sections), "reproduction": reproduction, "reproduction_images": _images(reproduction)}
-    content["verdicts"] = verdicts.rows(found)
-    if reproduction is not None:  # what there is to say is in its table: arms are not to be compared by accuracy
-        content["findings"] = reproduction.findings
-    with _refused_writing(folder):
-        of_sections = [image for section in sections for image in section.images]
-        _write_figures(folder / "figures", [*content["reproduction_images"], *of_sections])
-        write_text(folder / "runs.csv", _table(about.runs))
-        write_json(folder / "claims.json", verdicts.as_json(found))
-        write_text(folder / "report.md", _markdown().get_template("report.md.j2").render(content))
-        write_text(folder / "index.html", _html().get_template("index.html.j2").render(content))
+    if study == EVERY_STUDY and not picked:
+        return write_report_on_all(results_dir, scale, claim_dirs)
+    about, draft = load_study(results_dir, study, scale, picked), Draft()
+    draft.add(about, verdicts.claims_of(about.claims, claim_dirs), command(study, about.scale, picked, claim_dirs))
+    part = draft.parts[0]
+    page: dict[str, Any] = {"name": part.name, "title": part.title, "scale": part.scale, "facts": part.facts}
+    page |= {"several": False, "report": part.report}
+    return _write(results_dir / "reports" / part.name, draft, page, part.cautions, part.runs)
+
+
+def write_report_on_all(results_dir: Path, scale: str | None = None, claim_dirs: Sequence[Path] = ()) -> ReportResult:
+    """The report on the studies of a store at one scale, by default the one planned last.
+
+    Each claim is judged by the study that it names; where that one is not there, by the first that bears on it. All
+    verdicts are corrected together.
+
+    Raises:
+        ConfigError: no run of a study at that scale is finished; or as `write_report`.
+    """
+    plans = _plans(Store(results_dir), None if scale is None else str(scale))
+    at = next(iter(plans.values()))["scale"]
+    begun = {name: plan for name, plan in plans.items() if _has_finished(Store(results_dir), plan)}
+    if not begun:
+        raise ConfigError(f"study=all: no run of a study at scale={at} is finished in {results_dir}.")
+    claims, draft = _shared_out(begun, claim_dirs), Draft()
+    for name in begun:
+        about = load_study(results_dir, name, at)
+        kinds = {kind for claim in claims[name] for kind in claim.figures}
+        draft.add(about, claims[name], command(name, at, (), claim_dirs), kinds)
+    waiting = [f"{name}: none of its {len(plans[name]['run_ids'])} runs is finished." for name in plans.keys() - begun]
+    page = {"name": EVERY_FOLDER, "title": "All claims, each by the study that it names", "scale": at, "several": True}
+    page |= {"facts": _facts_of_all(draft.parts), "report": command(EVERY_STUDY, at, (), claim_dirs)}
+    runs = pd.concat([part.runs.assign(study=part.name) for part in draft.parts], ignore_index=True)
+    cautions = [*_missing_of_all(draft.parts), *sorted(waiting)]
+    return _write(results_dir / "reports" / EVERY_FOLDER, draft, page, cautions, runs)
+
+
+def _plans(store: Store, scale: str | None) -> dict[str, dict[str, Any]]:
+    """Each study's plan at the scale, by name."""
+    found = {name: {plan["scale"]: plan for plan in store.plans(name)} for name in store.studies()}
+    if not found:
+        raise ConfigError(
+            f"study=all: no study has been run in {store.results_dir}. To run one: bnstudy study=quickstart"
+        )
+    at = _last_scale(store) if scale is None else scale
+    plans = {name: by_scale[at] for name, by_scale in found.items() if at in by_scale}
+    if not plans:
+        known = ", ".join(sorted({known for by_scale in found.values() for known in by_scale}))
+        raise ConfigError(f"study=all: no study has been run at scale={at} in {store.results_dir}, but at {known}.")
+    return plans
+
+
+def _last_scale(store: Store) -> str:
+    """The one planned last."""
+    files = (store.results_dir / "studies").glob("*/*/*.json")
+    return max(files, key=lambda path: (path.stat().st_mtime_ns, str(path))).parent.name
+
+
+def _has_finished(store: Store, plan: dict[str, Any]) -> bool:
+    return any(store.is_finished(run_id) for run_id in plan["run_ids"])
+
+
+def _shared_out(plans: dict[str, dict[str, Any]], claim_dirs: Sequence[Path]) -> dict[str, list[Claim]]:
+    """The claims by the study that judges them."""
+    bearing: dict[str, list[str]] = {}
+    for study, plan in plans.items():
+        for claim in plan.get("claims", ()):
+            bearing.setdefault(str(claim), []).append(study)
+    shared: dict[str, list[Claim]] = {study: [] for study in plans}
+    for claim in verdicts.claims_of(sorted(bearing), claim_dirs):
+        shared[claim.study if claim.study in plans else bearing[claim.name][0]].append(claim)
+    return shared
+
+
+def command(study: str | None, scale: str | None, picked: Collection[str], claim_dirs: Sequence[Path]) -> str:
+    """That makes the report again."""
+    parts = ["bnstudy-report"]
+    parts += [f"runs={','.join(sorted({*picked}))}"] if picked else []
+    parts += [f"study={study} scale={scale}"] if study is not None else []
+    return " ".join([*parts, *(f"claims={folder}" for folder in claim_dirs)])
+
+
+def _facts_of_all(parts: Sequence[StudyPart]) -> list[tuple[str, str]]:
+    runs = pd.concat([part.runs for part in parts], ignore_index=True).drop_duplicates("run_id")
+    planned, finished = (sum(numbers) for numbers in zip(*((p.planned, len(p.runs)) for p in parts), strict=True))
+    seeds = sorted(part.runs["seed"].nunique() for part in parts)
+    return [
+        ("Studies", f"{len(parts)} ({', '.join(part.name for part in parts)})"),
+        ("Runs", f"{finished} of {planned} finished, {int(runs['diverged'].sum())} of them diverged"),
+        ("Seeds", f"{seeds[0]} to {seeds[-1]}, by study" if seeds[0] < seeds[-1] else str(seeds[0])),
+        ("Data", ", ".join(sorted(runs["data"].astype(str).unique()))),
+        ("Training", f"{duration(runs['seconds.training'].sum())} in all, without evaluation and probes"),
+        ("Devices", ", ".join(sorted(runs["device"].dropna().unique()))),
+    ]
+
+
+def _missing_of_all(parts: Iterable[StudyPart]) -> list[str]:
+    short = [part for part in parts if part.n_missing]
+    if not short:
+        return []
+    named = ", ".join(f"{part.n_missing} of {part.planned} in {part.name}" for part in short)
+    return [f"Runs are missing: {named}. What is said of these studies may change."]
+
+
+def _write(
+    folder: Path, draft: Draft, page: dict[str, Any], cautions: Sequence[str], runs: pd.DataFrame
+) -> ReportResult:
+    found = verdicts.corrected(sorted(draft.asked, key=lambda asked: asked.contrast.claim.order))
+    claims = claim_sections(found, draft.parts, draft.taken)
+    in_claims = {shown.name for section in claims for shown in section.images}
+    told = [row for section in claims for row in section.primary]
+    page["tally"] = f"{len(claims)} claims, {len(told)} cases: {verdicts.counted(told)}." if len(told) > MANY else ""
+    content = {**page, "parts": draft.parts, "claims": claims, "in_claims": in_claims, "cautions": list(cautions)}
+    images = [section.effect for section in claims] + [shown for part in draft.parts for shown in part.images]
+    files = {"runs.csv": as_csv(runs), "claims.json": as_json(verdicts.as_json(found))}
+    index = publish(folder, "index", content, images, files)
     return ReportResult(
         folder=folder,
-        index=folder / "index.html",
-        verdicts=tuple(row.sentence for row in content["verdicts"]),
-        findings=tuple(content["findings"]),
-        cautions=tuple(content["cautions"]),
-        diverged=int(about.runs["diverged"].sum()),
-        missing=about.n_missing,
+        index=index,
+        verdicts=tuple(row.sentence for row in verdicts.rows(found)),
+        findings=tuple(_named(part, page["several"]) + told for part in draft.parts for told in part.findings),
+        cautions=tuple(cautions),
+        diverged=int(runs["diverged"].sum()),
+        missing=sum(part.n_missing for part in draft.parts),
     )
 
 
-@contextmanager
-def _refused_writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        in_the_way = next((p for p in (folder / "figures", folder, *folder.parents) if p.is_file()), None)
-        reason = f"{in_the_way} is a file, not a folder" if in_the_way else error.strerror or error
-        raise ConfigError(f"The report cannot be written to {folder}: {reason}.") from error
+def _named(part: StudyPart, several: bool) -> str:
+    return f"{part.name}: " if several else ""
 
 
-def _table(runs: pd.DataFrame) -> str:
+def as_csv(runs: pd.DataFrame) -> str:
     columns = ["run_id", *sorted(c for c in runs.columns if c != "run_id")]
     return runs[columns].to_csv(index=False, lineterminator="\n")
 
 
-def draw(study: Study) -> list[Section]:
-    """The sections of the report, their figures rendered."""
-    palette, taken = Palette.of(study.runs), set[str]()
-    with styled():
-        return [_section(panel, palette, taken) for panel in panels(study)]
-
-
-def reproduced(study: Study) -> Reproduction | None:
-    with styled():
-        return reproduce(study)
-
-
-def _images(reproduction: Reproduction | None) -> list[Image]:
-    if reproduction is None or reproduction.drawn is None:
-        return []
-    with styled():
-        return [_image(reproduction.drawn, f"published-{reproduction.drawn.kind}")]
-
-
-def _section(panel: Panel, palette: Palette, taken: set[str]) -> Section:
-    images = [_image(drawn, file_name(f"{drawn.kind}-{panel.name}", taken)) for drawn in draw_panel(panel, palette)]
-    return Section(panel.name, findings.arm_rows(panel.runs), images)
-
-
-def _image(drawn: Drawn, name: str) -> Image:
-    svg, png = render(drawn.figure, "svg"), render(drawn.figure, "png")
-    return Image(name, drawn.title, drawn.caption, drawn.alt, svg, png)
-
-
-def file_name(text: str, taken: set[str]) -> str:
-    """A name of letters, digits and dashes for `text` that is not yet `taken`, and is from then on."""
-    base = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:100]
-    name, i = base, 1
-    while name in taken:
-        i += 1
-        name = f"{base}-{i}"
-    taken.add(name)
-    return name
-
-
-def inline_svg(svg: str, name: str, alt: str) -> str:
-    """An SVG file as an element of a page: scaling with it, described by `alt`, its ids its own by a prefix."""
-    body = svg[svg.index("<svg") :]
-    body = re.sub(r'\bid="', f'id="{name}-', body)
-    body = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", body)
-    head, rest = body.split(">", 1)
-    head = re.sub(r'\s(?:width|height)="[^"]*"', "", head)
-    return f'{head} role="img" aria-label="{Markup.escape(alt)}">{rest}'
-
-
-def _content(study: Study, sections: list[Section]) -> dict[str, Any]:
-    missing, others = missing_by_arm(study)
-    return {
-        "study": study,
-        "facts": findings.facts(study),
-        "findings": findings.findings(study),
-        "cautions": findings.cautions(study),
-        "missing": missing,
-        "missing_others": others,
-        "failures": study.failures,
-        "diverged": findings.diverged_lines(study),
-        "sections": sections,
-        "costs": probe_costs(study.runs),
-    }
-
-
-def _write_figures(folder: Path, images: list[Image]) -> None:
-    """Write them all, and remove those of an earlier report that are no more."""
-    files = {f"{i.name}.svg": i.svg for i in images} | {f"{i.name}.png": i.png for i in images}
-    for name, content in files.items():
-        write_atomic(folder / name, partial(_write_bytes, content))
-    for old in sorted([*folder.glob("*.svg"), *folder.glob("*.png")]):
-        if old.name not in files:
-            old.unlink()
-
-
-def _write_bytes(content: bytes, path: Path) -> None:
-    path.write_bytes(content)
-
-
-def _html() -> jinja2.Environment:
-    return _environment(autoescape=True)
-
-
-def _markdown() -> jinja2.Environment:
-    """Everything that is filled in is escaped, as `autoescape` does for HTML."""
-    return _environment(autoescape=False, finalize=markdown_text)
-
-
-def _environment(**options: Any) -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, **options,
-    )  # fmt: skip
-
-
-def markdown_text(value: Any) -> str:
-    """A value as Markdown that shows it and does nothing else; `Markup` is left as it is."""
-    if isinstance(value, Markup):
-        return str(value)
-    one_line = re.sub(r"\s+", " ", str(value))
-    escaped = re.sub(r"([\\`*_{}\[\]#|~$]|^[-+=])", r"\\\1", one_line)
-    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+def as_json(value: Any) -> str:
+    return json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n"

@@ -119,7 +119,8 @@ def matching(specs: pd.DataFrame, values: Mapping[str, Any]) -> pd.Series:
 
 
 def texts(specs: pd.DataFrame, column: str) -> pd.Series:
-    return specs[column].map(shown).astype(object)
+    """The column's values as one types them; "" for each run where there is no such column."""
+    return specs[column].map(shown).astype(object) if column in specs else pd.Series("", specs.index, dtype=object)
 
 
 def shown(value: Any) -> str:
@@ -129,7 +130,7 @@ def shown(value: Any) -> str:
 
 def natural(specs: pd.DataFrame, column: str) -> list[str]:
     """The column's values as texts, numbers by size and before others."""
-    values = specs[column].unique()
+    values = specs[column].unique() if column in specs else np.array([])
     numbers = sorted(v for v in values if isinstance(v, int | float | np.number))
     return list(dict.fromkeys(map(shown, [*numbers, *sorted({*values} - {*numbers}, key=str)])))
 

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from bnstudy.analysis.figures import Palette, draw_panel, style
+from bnstudy.analysis.figures import FIGURES, Palette, draw_panel, style
 from bnstudy.analysis.figures.curves import draw_curves
+from bnstudy.analysis.figures.effects import MOST, draw_effect
 from bnstudy.analysis.figures.layers import draw_dead_units, draw_gradients
 from bnstudy.analysis.figures.rates import draw_rates
 from bnstudy.analysis.frames import Study, load_study
 from bnstudy.analysis.panels import Panel, panels
-from tests.analysis import synthetic
+from bnstudy.analysis.verdicts import Verdict, verdicts
+from tests.analysis import sweeps, synthetic
 from tests.analysis.synthetic import Run
 
 
@@ -53,9 +56,17 @@ def test_a_sweep_has_all_figures(sweep: Study) -> None:
     with style.styled():
         drawn = list(draw_panel(panel, Palette.of(sweep.runs)))
     assert [d.kind for d in drawn] == ["learning-rates", "curves", "gradients", "dead-units", "dead-map"]
+    assert set(FIGURES) >= {d.kind for d in drawn}
     best = sweep.runs.query("arm == 'NoNorm, lr=0.1'")["test_accuracy"].mean()
     assert f"NoNorm {100 * best:.1f}% at its chosen rate 0.1" in drawn[0].alt
     assert all("MLP on Digits" in d.alt for d in drawn)
+
+
+def test_only_the_kinds_asked_for_are_drawn(sweep: Study) -> None:
+    (panel,) = panels(sweep)
+    with style.styled():
+        drawn = list(draw_panel(panel, Palette.of(sweep.runs), ("dead-map", "learning-rates", "cosines")))
+    assert [d.kind for d in drawn] == ["learning-rates", "dead-map"]
 
 
 def test_figures_without_measurements_are_left_out(tmp_path: Path) -> None:
@@ -97,3 +108,42 @@ def test_any_store_can_be_drawn(tmp_path: Path, runs: list[Run]) -> None:
     with style.styled():
         for drawn in draw_panel(panel, palette):
             assert style.render(drawn.figure, "svg").startswith(b"<?xml")
+
+
+# ------------------------------------------------------------------------------------------------ effects of claims
+
+
+def of_claim(claim: str, **changes) -> list[Verdict]:
+    return verdicts(sweeps.of(claims=(claim,), **changes))
+
+
+@pytest.mark.parametrize(("claim", "scale"), [("dead_relus", "linear"), ("faster_convergence", "log")])
+def test_every_seed_and_the_interval_are_in_the_figure_of_an_effect(claim: str, scale: str) -> None:
+    found = of_claim(claim, fewer=0.1, faster=1.5)
+    with style.styled():
+        drawn = draw_effect(found)
+    (ax,) = drawn.figure.axes
+    in_unit = found[0].contrast.claim.in_unit
+    dots = [sorted(line.get_xdata()) for line in ax.lines if line.get_marker() == "o"]
+    assert dots == [pytest.approx(sorted(map(in_unit, v.contrast.d))) for v in found]
+    bars = [list(line.get_xdata()) for line in ax.lines if line.get_linewidth() == 2.2]
+    assert bars == [pytest.approx([in_unit(v.judged.low), in_unit(v.judged.high)]) for v in found]
+    assert ax.get_xscale() == scale
+    assert all(v.judged.status in drawn.alt for v in found)
+
+
+def test_what_cannot_be_compared_is_in_the_figure_of_an_effect_too() -> None:
+    study = sweeps.of(claims=("dead_relus",))
+    alone = study.runs["norm"] == "BatchNorm"
+    found = verdicts(replace(study, runs=study.runs[alone]))
+    with style.styled():
+        drawn = draw_effect(found)
+        assert style.render(drawn.figure, "svg").startswith(b"<?xml")
+    assert "INCONCLUSIVE" in drawn.alt
+
+
+def test_of_many_cases_only_one_view_is_drawn() -> None:
+    models = tuple(f"Net{i:02d}" for i in range(MOST // 2 + 1))
+    found = of_claim("dead_relus", models=models, fewer=0.1)
+    assert draw_effect(found).alt.count(" on Digits, each at its best") == len(models)
+    assert "same learning rate" not in draw_effect(found).alt

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -10,9 +11,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from bnstudy.analysis.frames import load_study
-from bnstudy.analysis.report import ReportResult, file_name, inline_svg, markdown_text, write_report
+from bnstudy.analysis.images import file_name, inline_svg
+from bnstudy.analysis.inference import holm
+from bnstudy.analysis.rendering import markdown_text, sort_value
+from bnstudy.analysis.report import ReportResult, write_report
+from bnstudy.files import conf_dir
 from bnstudy.spec import ConfigError
 from bnstudy.store import Store
 from tests.analysis import synthetic
@@ -56,7 +62,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def test_what_is_written(result: ReportResult, sweep_dir: Path) -> None:
     assert result.folder == sweep_dir / "reports" / "lr_tolerance"
-    figures = [f"figures/{kind}-mlp-on-digits" for kind in KINDS]
+    figures = [f"figures/{kind}-mlp-on-digits" for kind in KINDS] + ["figures/effect-higher-learning-rates"]
     expected = {
         "index.html",
         "report.md",
@@ -80,7 +86,8 @@ def test_the_page_stands_alone(result: ReportResult) -> None:
     page = Page(text)
     loaded = [a.get("src") or a.get("href") or a.get("xlink:href") or "" for _, a in page.tags]
     assert not [url for url in loaded if re.match(r"(?i)[a-z]+:|//", url)]
-    assert not page.all("script") + page.all("link") + page.all("img") + page.all("iframe")
+    assert not page.all("link") + page.all("img") + page.all("iframe")
+    assert page.all("script") == [{}]  # its own, in the page
     assert "@import" not in text
     assert not re.search(r"url\((?!#)", text)
 
@@ -88,14 +95,20 @@ def test_the_page_stands_alone(result: ReportResult) -> None:
 def test_the_page_is_accessible(result: ReportResult) -> None:
     page = Page(result.index.read_text())
     drawings = page.all("svg")
-    assert len(drawings) == len(KINDS)
+    assert len(drawings) == len(KINDS) + 1
     assert all(d["role"] == "img" and "MLP on Digits" in str(d["aria-label"]) for d in drawings)
     assert all("width" not in d and "viewbox" in d for d in drawings)
     ids = [a["id"] for _, a in page.tags if "id" in a]
     assert len(ids) == len(set(ids))
     assert page.all("html")[0]["lang"] == "en"
     assert any(m.get("name") == "viewport" for m in page.all("meta"))
-    assert [len(page.all(h)) for h in ("h1", "h2")] == [1, 5]
+    headings = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h\d", tag)]
+    assert headings.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(headings))
+    assert all(len(page.all(landmark)) == 1 for landmark in ("header", "nav", "main", "footer"))
+    assert len(page.all("caption")) == len(page.all("table"))
+    targets = {str(a["href"])[1:] for a in page.all("a") if str(a["href"]).startswith("#")}
+    assert targets <= set(ids)
 
 
 @pytest.mark.parametrize("name", ["index.html", "report.md"])
@@ -129,12 +142,13 @@ def test_without_claims_there_is_no_table_of_verdicts(tmp_path: Path) -> None:
     folder = write_report(tmp_path).folder
     assert json.loads((folder / "claims.json").read_text()) == []
     assert "Verdicts" not in (folder / "index.html").read_text()
+    assert "Verdicts" not in (folder / "report.md").read_text()
 
 
 def test_markdown_shows_the_figures(result: ReportResult) -> None:
     text = (result.folder / "report.md").read_text()
     shown = re.findall(r"!\[[^]]+\]\((figures/[^)]+\.png)\)", text)
-    assert len(shown) == len(KINDS)
+    assert len(shown) == len(set(shown)) == len(KINDS) + 1
     assert all((result.folder / path).is_file() for path in shown)
 
 
@@ -151,7 +165,7 @@ def test_hostile_names_do_nothing(tmp_path: Path) -> None:
     folder = write_report(tmp_path, "s").folder
     page = (folder / "index.html").read_text()
     assert "&lt;script&gt;" in page
-    assert not Page(page).all("script")
+    assert Page(page).all("script") == [{}]
     assert not [a for a in Page(page).all("a") if ":" in str(a["href"])]
     markdown = (folder / "report.md").read_text()
     assert "<script" not in markdown
@@ -190,7 +204,7 @@ def test_all_cautions_are_shown(result: ReportResult, name: str) -> None:
 def test_tables_scroll_by_themselves(result: ReportResult) -> None:
     page = Page(result.index.read_text())
     regions = [a for a in page.all("div") if a.get("class") == "scroll"]
-    assert len(regions) == len(page.all("table")) == 2
+    assert len(regions) == len(page.all("table")) - 1 == 2  # but the verdicts, whose rows become blocks
     assert regions[0]["tabindex"] == "0"
 
 
@@ -270,5 +284,118 @@ def test_what_probes_cost_is_told(tmp_path: Path) -> None:
     path.write_text(json.dumps({**summary, "probe_seconds": {"gradients": total / 4, "norms": total / 8}}))
     folder = write_report(tmp_path).folder
     assert "| gradients | 1 |" in (folder / "report.md").read_text()
-    assert "<td>norms</td><td>1</td>" in (folder / "index.html").read_text()
-    assert "<td>12.5%</td>" in (folder / "index.html").read_text()
+    assert '<td class="t">norms</td><td class="n" data-value="1">1</td>' in (folder / "index.html").read_text()
+    assert '<td class="n" data-value="12.5">12.5%</td>' in (folder / "index.html").read_text()
+
+
+# --------------------------------------------------------------------------------------------- claims, and many studies
+
+
+def claim_file(folder: Path, name: str = "mine", **changes: object) -> Path:
+    """A claim of one's own, like that on learning rates; returns its folder."""
+    node = yaml.safe_load((conf_dir() / "claim" / "higher_learning_rates.yaml").read_text())
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump({**node, **changes}))
+    return folder
+
+
+def test_figures_that_a_claim_names_stand_with_it_and_only_there(result: ReportResult) -> None:
+    text = result.index.read_text()
+    section = text[text.index('id="claim-higher-learning-rates"') : text.index('id="findings"')]
+    assert 'id="figure-effect-higher-learning-rates"' in section
+    assert 'id="figure-learning-rates-mlp-on-digits"' in section
+    assert text.count('id="figure-learning-rates-mlp-on-digits"') == 1
+    assert "What counts against it" in section
+    assert "bnstudy-report study=lr_tolerance scale=quick" in section
+
+
+def test_a_figure_of_two_claims_stands_with_the_first(tmp_path: Path) -> None:
+    runs = synthetic.lr_sweep(seeds=2, total=40)
+    own = claim_file(tmp_path / "claims", statement="Another one.", order=1)
+    ids = synthetic.write(tmp_path, runs)
+    synthetic.plan(tmp_path, "s", ids, claims=["higher_learning_rates", "mine"])
+    text = write_report(tmp_path, "s", claim_dirs=[own]).index.read_text()
+    assert text.index("Another one.") < text.index("tolerates higher")
+    assert text.count('id="figure-learning-rates-mlp-on-digits"') == 1
+    assert text.count('href="#figure-learning-rates-mlp-on-digits"') == 1
+
+
+def test_caveats_and_sources_are_shown_and_do_nothing(tmp_path: Path) -> None:
+    own = claim_file(tmp_path / "claims", caveats=[HOSTILE, "Second."], source=HOSTILE, statement=f"{HOSTILE} helps.")
+    synthetic.plan(tmp_path, "s", synthetic.write(tmp_path, synthetic.lr_sweep(seeds=2, total=40)), claims=["mine"])
+    folder = write_report(tmp_path, "s", claim_dirs=[own]).folder
+    page = Page((folder / "index.html").read_text())
+    assert page.all("script") == [{}]
+    assert "Second." in (folder / "report.md").read_text()
+    assert "<script" not in (folder / "report.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of three studies at two scales."""
+    folder = tmp_path_factory.mktemp("several")
+    claims = ["higher_learning_rates", "dead_relus"]
+    wide, narrow = synthetic.lr_sweep(seeds=6, total=40), synthetic.lr_sweep(seeds=2, total=60)
+    synthetic.plan(folder, "quickstart", synthetic.write(folder, wide), claims=claims)
+    synthetic.plan(folder, "lr_tolerance", synthetic.write(folder, narrow), claims=claims[:1])
+    waiting = [Run(norm, seed=99) for norm in ("NoNorm", "BatchNorm")]
+    synthetic.plan(folder, "dead_relu", [r.run_id for r in waiting], claims=claims[1:])
+    synthetic.plan(folder, "plain", synthetic.write(folder, synthetic.two_models()), scale="full")
+    return folder
+
+
+def test_each_claim_is_judged_by_the_study_it_names_or_else_by_one_that_is_there(several: Path) -> None:
+    result = write_report(several, "all", "quick")
+    assert result.folder == several / "reports" / "all-studies"
+    found = json.loads((result.folder / "claims.json").read_text())
+    assert {v["claim"]: v["study"] for v in found} == {
+        "higher_learning_rates": "lr_tolerance", "dead_relus": "quickstart",
+    }  # fmt: skip
+    assert result.cautions == ("dead_relu: none of its 2 runs is finished.",)
+
+
+def test_p_values_are_corrected_over_all_studies(several: Path) -> None:
+    found = json.loads((write_report(several, "all", "quick").folder / "claims.json").read_text())
+    assert [v["p_holm"] for v in found] == pytest.approx(holm([v["p"] for v in found]))
+
+
+def test_a_report_of_all_studies_has_the_figures_of_claims_alone(several: Path) -> None:
+    folder = write_report(several, "all", "quick").folder
+    assert {path.stem for path in (folder / "figures").glob("*.svg")} == {
+        "effect-higher-learning-rates", "lr-tolerance-learning-rates-mlp-on-digits",
+        "effect-dead-relus", "quickstart-dead-units-mlp-on-digits",
+    }  # fmt: skip
+    text = (folder / "index.html").read_text()
+    assert "bnstudy-report study=quickstart scale=quick" in text
+    ids = [a["id"] for _, a in Page(text).tags if "id" in a]
+    assert len(ids) == len(set(ids))
+    table = pd.read_csv(folder / "runs.csv")
+    assert table.groupby("study").size().to_dict() == {"lr_tolerance": 32, "quickstart": 96}
+
+
+def test_without_a_scale_it_is_the_one_planned_last(several: Path) -> None:
+    result = write_report(several, "all")
+    assert "scale full" in (result.folder / "report.md").read_text()
+    assert result.verdicts == ()
+
+
+def test_all_studies_give_the_same_bytes_again(several: Path) -> None:
+    folder = write_report(several, "all", "quick").folder
+    first = files(folder)
+    assert files(write_report(several, "all", "quick").folder) == first
+
+
+@pytest.mark.parametrize(
+    ("scale", "sentence"),
+    [("huge", "no study has been run at scale=huge in .*, but at full, quick"), (None, "no study has been run in")],
+)
+def test_studies_that_are_not_there(several: Path, tmp_path: Path, scale: str | None, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        write_report(several if scale else tmp_path, "all", scale)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("97.2%", "97.2"), ("-3.1 (-4 to 2) x", "-3.1"), ("1e-05", "1e-05"), ("-", "")]
+)
+def test_what_cells_are_sorted_by(text: str, value: str) -> None:
+    assert sort_value(text) == value

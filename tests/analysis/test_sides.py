@@ -98,6 +98,10 @@ def test_without_the_reference_there_is_no_case():
     assert cases(claim(across={"batch_size": 32}), specs(*runs)) == []
 
 
+def test_without_the_column_there_is_no_case():
+    assert cases(claim(across={"model.dropout": 0}), specs({"norm": "NoNorm"}, {"norm": "BatchNorm"})) == []
+
+
 @pytest.mark.parametrize("column", ["init", "init.std"])
 def test_several_values_are_one_side(column):
     runs = product(norm=["NoNorm", "BatchNorm"], init=["Normal"], init__std=[0.1, 1.0], depth=[2, 3])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator
 
 from bnstudy.analysis.figures.curves import draw_curves
 from bnstudy.analysis.figures.heat import draw_dead_map
@@ -22,26 +22,27 @@ from bnstudy.analysis.panels import Panel
 
 __all__ = ["Drawn", "Palette", "draw_panel", "render"]
 
-FIGURES = (
-    draw_rates,
-    draw_curves,
-    draw_gradients,
-    draw_backprop,
-    draw_dead_units,
-    draw_dead_map,
-    draw_pooled_percentiles,
-    draw_unit_percentiles,
-    draw_percentiles_by_layer,
-    draw_cosines,
-    draw_landscape,
-    draw_sharpness,
-    draw_statistics,
-)
+FIGURES: dict[str, Callable[[Panel, Palette], Drawn | None]] = {
+    "learning-rates": draw_rates,
+    "curves": draw_curves,
+    "gradients": draw_gradients,
+    "backprop": draw_backprop,
+    "dead-units": draw_dead_units,
+    "dead-map": draw_dead_map,
+    "percentiles": draw_pooled_percentiles,
+    "unit-percentiles": draw_unit_percentiles,
+    "percentiles-by-layer": draw_percentiles_by_layer,
+    "cosines": draw_cosines,
+    "landscape": draw_landscape,
+    "sharpness": draw_sharpness,
+    "statistics": draw_statistics,
+}
+"""By their kind, as `Drawn` has it, in the order of the report."""
 
 
-def draw_panel(panel: Panel, palette: Palette) -> Iterator[Drawn]:
-    """The figures that the panel has measurements for."""
-    for draw in FIGURES:
-        drawn = draw(panel, palette)
+def draw_panel(panel: Panel, palette: Palette, kinds: Container[str] = FIGURES.keys()) -> Iterator[Drawn]:
+    """The figures of these kinds that the panel has measurements for."""
+    for kind, draw in FIGURES.items():
+        drawn = draw(panel, palette) if kind in kinds else None
         if drawn is not None:
             yield drawn

@@ -1,0 +1,40 @@
+"use strict";
+// Tables without this script are plain tables: it puts a button into each header, and sorts by it.
+function sorted(rows, column, down) {
+  const numeric = rows.every((row) => "value" in row.cells[column].dataset);
+  const read = ({ dataset, textContent }) => (numeric ? Number(dataset.value || NaN) : textContent.trim());
+  const keyed = rows.map((row) => [read(row.cells[column]), row]);
+  const order = (a, b) => (numeric ? a - b : a.localeCompare(b, "en", { numeric: true }));
+  const last = ([value]) => Number.isNaN(value); // what has no number stays below
+  const compare = (a, b) => last(a) - last(b) || (last(a) ? 0 : order(a[0], b[0]) * (down ? -1 : 1));
+  return keyed.sort(compare).map(([, row]) => row);
+}
+function sortBy(table, header) {
+  const down = header.getAttribute("aria-sort") === "ascending";
+  for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+  header.setAttribute("aria-sort", down ? "descending" : "ascending");
+  for (const body of table.tBodies) {
+    const rows = [...body.rows].filter((row) => !row.classList.contains("group"));
+    body.append(...sorted(rows, header.cellIndex, down));
+  }
+}
+for (const table of document.querySelectorAll("table.sortable")) {
+  for (const header of table.tHead.rows[0].cells) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.append(...header.childNodes);
+    button.addEventListener("click", () => sortBy(table, header));
+    header.append(button);
+  }
+}
+// On paper nothing can be unfolded.
+const opened = [];
+addEventListener("beforeprint", () => {
+  for (const folded of document.querySelectorAll("details:not([open])")) {
+    folded.open = true;
+    opened.push(folded);
+  }
+});
+addEventListener("afterprint", () => {
+  for (const folded of opened.splice(0)) folded.open = false;
+});
