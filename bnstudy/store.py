@@ -17,13 +17,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -114,13 +118,12 @@ class Store:
 
     def config(self, run_id: str) -> dict[str, Any]:
         """Raises ConfigError where the file is damaged or missing."""
-        return self._read(
-            self.run(run_id).config, lambda p: _with_key(yaml.load(p.read_text("utf-8"), Loader), "model")
-        )
+        return self._read(self.run(run_id).config, lambda p: _with_key(spec_in(p.read_text("utf-8")), "model"))
 
     def table(self, run_id: str, name: str) -> pa.Table:
         """`metrics` or `timing` of a finished run. Raises ConfigError where the file is damaged or missing."""
-        return self._read(self.run(run_id).folder / f"{name}.parquet", lambda path: pq.ParquetFile(path).read())
+        path = self.run(run_id).folder / f"{name}.parquet"
+        return self._read(path, _small_table)
 
     def _read(self, path: Path, read: Callable[[Path], Any]) -> Any:
         try:
@@ -152,6 +155,59 @@ class Store:
         return sorted({p.parents[1].name for p in (self.results_dir / "studies").glob("*/*/*.json")})
 
 
+@dataclass(frozen=True)
+class SharedStore(Store):
+    """A store that is read for one purpose after another: what a later one wants too is read once, and let go with the
+    last.
+
+    awaited: by run_id, for how many purposes it is still wanted, the one at hand included.
+    """
+
+    awaited: Counter[str] = field(default_factory=Counter)
+    _kept: dict[Path, Any] = field(default_factory=dict)
+
+    def done(self, run_ids: Iterable[str]) -> None:
+        """One of the purposes is served, for which these runs were wanted."""
+        self.awaited.subtract(run_ids)
+        for path in [path for path in self._kept if self.awaited[path.parent.name] < 1]:
+            del self._kept[path]
+
+    def _read(self, path: Path, read: Callable[[Path], Any]) -> Any:
+        if path in self._kept:
+            return self._kept[path]
+        found = super()._read(path, read)
+        if self.awaited[path.parent.name] > 1:
+            self._kept[path] = found
+        return found
+
+
+OWN = re.compile(r"^(\w+): (-?\.?\w[\w.+-]*)$", re.MULTILINE)
+"""The lines of a spec that hold a number or a word and nothing else: `seed: 3`."""
+
+
+def spec_in(text: str) -> dict[str, Any]:
+    """What a `config.yaml` holds.
+
+    Runs of a sweep differ in a line or two: what they share is parsed once, and is the same object in all of them.
+    """
+    own = dict(OWN.findall(text))
+    shared = _parsed(OWN.sub(r"\1: 0", text))
+    if not isinstance(shared, dict) or any(type(shared.get(key)) is not int or shared[key] for key in own):
+        return yaml.load(text, Loader)
+    return {**shared, **{key: _parsed(value) for key, value in own.items()}}
+
+
+@lru_cache(maxsize=4096)
+def _parsed(text: str) -> Any:
+    return yaml.load(text, Loader)
+
+
+def _small_table(path: Path) -> pa.Table:
+    """One thread without read-ahead: for a few thousand rows, preparing more would take longer than reading."""
+    with pq.ParquetFile(path, memory_map=True, pre_buffer=False) as file:
+        return file.read(use_threads=False)
+
+
 def _with_key(node: dict[str, Any], key: str) -> dict[str, Any]:
     node[key]
     return node
@@ -167,7 +223,11 @@ def _merged(files: Sequence[Path]) -> tuple[int, dict[str, Any]]:
     return files[-1].stat().st_mtime_ns, {**about, "commands": commands, "run_ids": run_ids}
 
 
-def load_runs(results_dir: str | Path = "results", run_ids: Iterable[str] | None = None) -> pd.DataFrame:
+Place = str | Path | Store
+"""Where runs are: a results_dir, or the store in it."""
+
+
+def load_runs(results_dir: Place = "results", run_ids: Iterable[str] | None = None) -> pd.DataFrame:
     """The finished runs, one a row, sorted by run_id.
 
     Columns: `run_id`; the spec, with `model`, `norm`, `init`, `data`, ... holding class names (for pictures from a
@@ -180,22 +240,22 @@ def load_runs(results_dir: str | Path = "results", run_ids: Iterable[str] | None
     Raises:
         ConfigError: a run's files are damaged; the sentence names it.
     """
-    store = Store(Path(results_dir))
+    store = _store(results_dir)
     wanted = store.finished() if run_ids is None else sorted({r for r in run_ids if store.is_finished(r)})
     rows = [{"run_id": r, **_spec_columns(store.config(r)), **_flat(store.summary(r))} for r in wanted]
     return pd.DataFrame(rows) if rows else pd.DataFrame({"run_id": pd.Series(dtype=str)})
 
 
-def load_specs(results_dir: str | Path = "results", run_ids: Iterable[str] | None = None) -> pd.DataFrame:
+def load_specs(results_dir: Place = "results", run_ids: Iterable[str] | None = None) -> pd.DataFrame:
     """The begun runs, finished or not, sorted by run_id: `run_id` and the spec's columns as in `load_runs`."""
-    store = Store(Path(results_dir))
+    store = _store(results_dir)
     begun = sorted(p.parent.name for p in (store.results_dir / "runs").glob("*/config.yaml"))
     wanted = begun if run_ids is None else sorted({*begun} & {*run_ids})
     rows = [{"run_id": r, **_spec_columns(store.config(r))} for r in wanted]
     return pd.DataFrame(rows) if rows else pd.DataFrame({"run_id": pd.Series(dtype=str)})
 
 
-def load_metrics(results_dir: str | Path = "results", run_ids: Iterable[str] | None = None) -> pd.DataFrame:
+def load_metrics(results_dir: Place = "results", run_ids: Iterable[str] | None = None) -> pd.DataFrame:
     """The finished runs' metrics, tidy: `run_id` `step` `epoch` `split` `metric` `layer` `value`.
 
     `step` is the number of updates done when the value was measured; accuracies are shares in 0..1, losses nats.
@@ -204,7 +264,7 @@ def load_metrics(results_dir: str | Path = "results", run_ids: Iterable[str] | N
     return _load_tables(results_dir, run_ids, "metrics", METRICS)
 
 
-def load_timing(results_dir: str | Path = "results", run_ids: Iterable[str] | None = None) -> pd.DataFrame:
+def load_timing(results_dir: Place = "results", run_ids: Iterable[str] | None = None) -> pd.DataFrame:
     """The finished runs' wall time: `run_id` `step` `seconds` `step_seconds`.
 
     `seconds` is the training time up to `step`, without evaluation and probes; `step_seconds` the mean per update
@@ -213,12 +273,17 @@ def load_timing(results_dir: str | Path = "results", run_ids: Iterable[str] | No
     return _load_tables(results_dir, run_ids, "timing", TIMING)
 
 
-def _load_tables(results_dir: str | Path, run_ids: Iterable[str] | None, name: str, schema: pa.Schema) -> pd.DataFrame:
-    store = Store(Path(results_dir))
+def _store(place: Place) -> Store:
+    return place if isinstance(place, Store) else Store(Path(place))
+
+
+def _load_tables(results_dir: Place, run_ids: Iterable[str] | None, name: str, schema: pa.Schema) -> pd.DataFrame:
+    store = _store(results_dir)
     wanted = store.finished() if run_ids is None else sorted({r for r in run_ids if store.is_finished(r)})
     tables = [store.table(r, name) for r in wanted]
     joined = pa.concat_tables(tables) if tables else schema.empty_table()
-    codes = [i for i, table in enumerate(tables) for _ in range(table.num_rows)]
+    codes = np.repeat(np.arange(len(tables)), [table.num_rows for table in tables])
+    del tables
     frame = joined.unify_dictionaries().to_pandas()
     frame.insert(0, "run_id", pd.Categorical.from_codes(codes, categories=wanted))
     return frame

@@ -5,15 +5,17 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from threading import Thread
 
 import pandas as pd
 import pytest
 import torch
+import yaml
 
 import bnstudy
 from bnstudy.spec import ConfigError, to_dict
-from bnstudy.store import Store
+from bnstudy.store import SharedStore, Store, spec_in
 from bnstudy.train.serial import SerialRun
 from bnstudy.train.state import Outcome
 from tests.conftest import CPU, spec_of
@@ -143,3 +145,44 @@ def test_temporary_files_of_killed_writers_go_with_the_finished_run(tmp_path, di
     os.utime(old, (0, 0))
     stored(Store(tmp_path), spec, digits)
     assert (old.exists(), young.exists()) == (False, True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "model: {depth: 3}\nlr: 0.1\nseed: 7\nepochs: null\nprecision: fp32\n",
+        "lr: 1e-05\nseed: 010\nsteps: 1_000\nbatch_size: -3\ntrained: yes\nwhen: 2026-01-02\n",
+        "norm:\n  eps: 1\nlr: 1\nlr: 2\n",
+        "on: 5\n7: 5\nseed: 'seven'\nlr: 1.0e-05\ntexts:\n- a\n- b\n",
+        "a: &x {b: 1}\nc: *x\nseed: 3\n",
+        "a: 'in two\nlines: 3\nseed: 4'\nlr: 2\n",
+        "- 1\n- 2\n",
+        "seed: 3",
+        "",
+    ],
+)
+def test_a_spec_is_what_yaml_reads(text):
+    assert repr(spec_in(text)) == repr(yaml.safe_load(text))
+
+
+def test_specs_that_share_most_of_their_text_are_parsed_once(monkeypatch):
+    parsed = []
+    monkeypatch.setattr(yaml, "load", lambda text, loader, load=yaml.load: parsed.append(text) or load(text, loader))
+    shared = "model:\n  depth: 3\nnorm:\n  of: this test\nlr: 0.125\n"
+    found = [spec_in(f"{shared}seed: {seed}\n") for seed in range(91_000, 91_010)]
+    assert [spec["seed"] for spec in found] == list(range(91_000, 91_010))
+    assert sum("this test" in text for text in parsed) == 1
+
+
+def test_a_shared_store_keeps_what_is_wanted_again_until_the_last(tmp_path):
+    store = SharedStore(tmp_path, awaited=Counter({"once": 1, "twice": 2}))
+    for run_id in ("once", "twice"):
+        store.begin(run_id, {"model": run_id})
+    first = {run_id: store.config(run_id) for run_id in ("once", "twice")}
+    assert store.config("twice") is first["twice"]
+    assert store.config("once") == first["once"]
+    assert store.config("once") is not first["once"]
+    store.done(["once", "twice"])
+    assert store.config("twice") is first["twice"]
+    store.done(["twice"])
+    assert store.config("twice") is not first["twice"]

@@ -11,6 +11,7 @@ import math
 from collections.abc import Hashable, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from bnstudy.spec import show
@@ -36,6 +37,27 @@ def label(specs: pd.DataFrame) -> pd.DataFrame:
     norm_label: the norm and what differs within its class. rest: every other factor but model, data and lr, so that
     `family` is the two joined. Where classes share a name, the columns of `CLASSES` get their full dotted ones.
     """
+    one, nth = distinct(specs)
+    named = _labelled(one)
+    taken = named[[c for c in (*CLASSES, *LABELS) if c in named]].iloc[nth].set_axis(specs.index)
+    return specs.assign(**{c: taken[c] for c in taken})
+
+
+def distinct(specs: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
+    """The first of the rows that differ in nothing but the seed, and for each row the number of the one it is like.
+
+    What is told of arms depends on no more than these.
+    """
+    told = any(c.endswith(".seed") for c in specs)  # a field by that name is told apart from the seed where both differ
+    alike = np.zeros(len(specs), np.int64)
+    for column in specs.columns.difference(["run_id"] if told else ["run_id", "seed"], sort=False):
+        values = specs[column] if specs[column].dtype.kind in "biuf" else specs[column].map(repr)
+        codes, found = pd.factorize(values, use_na_sentinel=False)
+        alike = pd.factorize(alike * len(found) + codes)[0]
+    return specs[~pd.Series(alike).duplicated().to_numpy()], alike
+
+
+def _labelled(specs: pd.DataFrame) -> pd.DataFrame:
     specs = _spelled_out(specs)
     parts = {c: piece(specs, c) for c in factors(specs)}
     is_norm = [c for c in parts if c.split(".")[0] == "norm"]
@@ -111,8 +133,11 @@ def _owners(specs: pd.DataFrame, column: str) -> list[str]:
 
 def _differs(specs: pd.DataFrame, column: str, within: Sequence[str]) -> pd.Series:
     """For each run, whether `column` differs among those that agree with it in the columns `within`."""
+    texts = _texts(specs[column])
+    if texts.nunique() < 2:
+        return pd.Series(False, specs.index)
     alike = specs.groupby(list(within), dropna=False).ngroup() if within else pd.Series(0, specs.index)
-    return _texts(specs[column]).groupby(alike).transform("nunique") > 1
+    return texts.groupby(alike).transform("nunique") > 1
 
 
 def _joined(specs: pd.DataFrame, parts: dict[str, pd.Series], columns: Sequence[str]) -> pd.Series:

@@ -44,7 +44,7 @@ def findings(study: Study) -> list[str]:
         best["gap"] = [lacking.get((str(panel), str(family))) for family in best["family"]]
         reached = _losses(runs, best) if runs["chance"].isna().all() else _accuracies(runs, best)
         told = [*reached, *_confounded(best), *_tolerance(runs), *_on_the_edge(best)]
-        told += _inside(study.metrics, runs, best)
+        told += _inside(study, runs, best)
         sentences += [f"{panel}: {sentence}" for sentence in told]
     return sentences
 
@@ -146,15 +146,14 @@ def _at_rate(row: Mapping[str, Any]) -> str:
     return f" at learning rate {row['lr']:g}{lacking}" if gap and gap.swept else lacking
 
 
-def _inside(metrics: pd.DataFrame, runs: pd.DataFrame, best: pd.DataFrame) -> list[str]:
+def _inside(study: Study, runs: pd.DataFrame, best: pd.DataFrame) -> list[str]:
     """A sentence a measure, on the families at their best rate; those that lost a run or lack one are left out."""
     settled = best[best["gap"].isna()]
     by_arm = {str(arm): rows for arm, rows in runs.groupby("arm", observed=True) if not rows["diverged"].any()}
     names = {str(row.arm): f"{row.family}" for row in settled.itertuples() if row.arm in by_arm}
     pairs = {arm: other for arm, other in stats.baselines(best).items() if {arm, other} <= names.keys()}
-    chosen = (
-        metrics[metrics["run_id"].isin(pd.concat([by_arm[arm] for arm in names])["run_id"])] if names else metrics[:0]
-    )
+    of_names = pd.concat([by_arm[arm]["run_id"] for arm in names]) if names else study.runs["run_id"][:0]
+    chosen = study.metrics_of.of(of_names)
     told = []
     for measure in MEASURES:
         value = measure.read(chosen)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,30 @@ NAMED = 4
 
 WARM_UP = 0.05
 """Share of a run's updates that do not count for its time per step."""
+
+
+class RowsByRun:
+    """A frame of measurements, from which those of a few runs are taken without looking through all others.
+
+    That is possible where `run_id` is categorical and each run's rows are together, in the order of the categories.
+    """
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self.frame, self.ends = frame, np.empty(0, int)
+        if isinstance(frame["run_id"].dtype, pd.CategoricalDtype):
+            codes = frame["run_id"].cat.codes.to_numpy()
+            if (codes[1:] >= codes[:-1]).all():
+                self.ends = np.bincount(codes, minlength=len(frame["run_id"].cat.categories)).cumsum()
+
+    def of(self, run_ids: pd.Series) -> pd.DataFrame:
+        """The same as `frame[frame["run_id"].isin(run_ids)]`."""
+        if not len(self.ends):
+            return self.frame[self.frame["run_id"].isin(run_ids)]
+        found = self.frame["run_id"].cat.categories.get_indexer(pd.unique(run_ids.astype(object)))
+        runs = np.sort(found[found >= 0])
+        starts = np.concatenate([[0], self.ends])[runs]
+        lengths = self.ends[runs] - starts
+        return self.frame.take(np.arange(lengths.sum()) + np.repeat(starts - lengths.cumsum() + lengths, lengths))
 
 
 @dataclass(frozen=True)
@@ -57,9 +82,18 @@ class Study:
     def n_missing(self) -> int:
         return len(self.planned) - len(self.runs)
 
+    @cached_property
+    def metrics_of(self) -> RowsByRun:
+        return RowsByRun(self.metrics)
+
+    @cached_property
+    def settings(self) -> pd.DataFrame:
+        """`specs` without the rows that differ from one above in nothing but the seed."""
+        return arms.distinct(self.specs)[0]
+
 
 def load_study(
-    results_dir: Path, study: str | None = None, scale: str | None = None, picked: Collection[str] = ()
+    results_dir: Path | Store, study: str | None = None, scale: str | None = None, picked: Collection[str] = ()
 ) -> Study:
     """The study's runs at one scale, by default the one planned last; without a name the runs with the `picked` ids,
     or every run in the store where there are none.
@@ -68,17 +102,17 @@ def load_study(
         ConfigError: nothing of the sort was planned here, no run of it is finished, a run is damaged, or runs differ
             in what no label tells.
     """
-    store = Store(results_dir)
+    store = results_dir if isinstance(results_dir, Store) else Store(results_dir)
     plan = _plan_of_picked(store, study, scale, picked) if picked else _plan(store, study, scale)
-    runs = load_runs(results_dir, plan["run_ids"])
+    runs = load_runs(store, plan["run_ids"])
     if runs.empty:
         raise ConfigError(_nothing_finished(store, study, plan, picked))
-    metrics = load_metrics(results_dir, runs["run_id"])
-    begun = arms.label(load_specs(results_dir, plan["run_ids"]))
+    metrics = load_metrics(store, runs["run_id"])
+    begun = arms.label(load_specs(store, plan["run_ids"]))
     specs = one_a_training(begun, metrics["run_id"].value_counts())
     repeats = set(begun["run_id"]) - set(specs["run_id"])
     runs = runs[~runs["run_id"].isin(repeats)]
-    timing = load_timing(results_dir, runs["run_id"])
+    timing = load_timing(store, runs["run_id"])
     planned = tuple(r for r in plan["run_ids"] if r not in repeats)
     return Study(
         name=plan.get("name", EVERYTHING),
@@ -89,7 +123,7 @@ def load_study(
         repeats=tuple(sorted(repeats)),
         specs=specs,
         runs=with_outcomes(_labelled(runs, specs), timing),
-        metrics=metrics[metrics["run_id"].isin(runs["run_id"])],
+        metrics=metrics[metrics["run_id"].isin(runs["run_id"])] if repeats else metrics,
         timing=timing,
         failures=_failures(store, set(planned) - set(runs["run_id"])),
         claims=tuple(plan.get("claims", ())),

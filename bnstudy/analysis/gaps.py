@@ -9,6 +9,9 @@ import pandas as pd
 
 from bnstudy.analysis.frames import Study
 
+OF_FAMILY = ("family", "lr", "seed")
+"""What tells of a family what it has and lacks."""
+
 
 @dataclass(frozen=True)
 class Gap:
@@ -48,8 +51,9 @@ def gaps(study: Study) -> dict[tuple[str, str], Gap]:
     """
     counts = runs_by_arm(study)
     found: dict[tuple[str, str], Gap] = {}
-    for (panel, _), alike in study.specs.groupby(["panel", "rest"], observed=True):
-        in_panel = study.runs[study.runs["panel"] == panel]
+    specs, runs = study.specs[["panel", "rest", *OF_FAMILY, "arm"]], study.runs[["panel", *OF_FAMILY]]
+    for (panel, _), alike in specs.groupby(["panel", "rest"], observed=True):
+        in_panel = runs[runs["panel"] == panel]
         for family, begun in alike.groupby("family", observed=True):
             done = in_panel[in_panel["family"] == family]
             text = _lacks(done, alike, counts.loc[begun["arm"].unique()])

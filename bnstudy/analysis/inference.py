@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -60,10 +61,15 @@ def sign_flip_p(d: ArrayLike) -> float:
         for value in values:
             sums = np.concatenate([sums + value, sums - value])
     else:
-        signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(FLIPS, len(values)))
-        sums = np.append(signs @ values, values.sum())
+        sums = np.append(_signs(len(values)) @ values, values.sum())
     rounding = 1e-9 * np.abs(values).sum()
     return float((np.abs(sums) >= abs(values.sum()) - rounding).mean())
+
+
+@lru_cache(maxsize=4)
+def _signs(n: int) -> np.ndarray:
+    """The sample of signs [flips, n] for n differences."""
+    return np.random.default_rng(0).choice([-1.0, 1.0], size=(FLIPS, n))
 
 
 def effect_size(d: ArrayLike) -> float:

@@ -286,8 +286,13 @@ def _width(ordered: pd.DataFrame) -> tuple[float, bool]:
     return math.log10(rates[high] / rates[low]), low == 0 or high == len(rates) - 1
 
 
+OF_GRID = ("seed", "lr", "diverged", "diverged_step", "steps", "test_accuracy", "score")
+"""What is looked at of the runs of a family."""
+
+
 def _each_seed(runs: pd.DataFrame, read: Callable[[pd.DataFrame], tuple[float, bool]]) -> pd.DataFrame:
-    found = {seed: read(of_seed.sort_values("lr")) for seed, of_seed in runs.groupby("seed")}
+    ordered = runs[[c for c in OF_GRID if c in runs]].sort_values("lr", kind="stable")
+    found = {seed: read(of_seed) for seed, of_seed in ordered.groupby("seed")}
     return pd.DataFrame.from_dict(found, orient="index", columns=["value", "capped"]).rename_axis("seed")
 
 

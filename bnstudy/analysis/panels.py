@@ -7,13 +7,14 @@ They return new frames and leave the given ones alone. Frames of measurements ha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
-from bnstudy.analysis.frames import Study
+from bnstudy.analysis.frames import RowsByRun, Study
 from bnstudy.analysis.stats import best_arms, summarize
 
 SWEPT = 3
@@ -62,9 +63,17 @@ def panels(study: Study) -> list[Panel]:
 
 def _panel(study: Study, name: str, runs: pd.DataFrame) -> Panel:
     shown = shown_arms(runs)
-    arm_of = runs.loc[runs["arm"].isin(shown["arm"]), ["run_id", "arm"]]
-    metrics, timing = study.metrics.merge(arm_of, on="run_id"), study.timing.merge(arm_of, on="run_id")
+    arm_of = runs[runs["arm"].isin(shown["arm"])].set_index("run_id")["arm"]
+    metrics, timing = (_with_arm(rows, arm_of) for rows in (study.metrics_of, RowsByRun(study.timing)))
     return Panel(name, runs, shown, metrics, timing)
+
+
+def _with_arm(rows: RowsByRun, arm_of: pd.Series) -> pd.DataFrame:
+    """Those of the runs in `arm_of` (by run_id), with their arm."""
+    own = rows.of(arm_of.index.to_series()).reset_index(drop=True)
+    run = own["run_id"].astype("category")
+    arm = arm_of.reindex(run.cat.categories).array.take(run.cat.codes.to_numpy())
+    return own.assign(arm=arm)
 
 
 def shown_arms(runs: pd.DataFrame) -> pd.DataFrame:
@@ -161,13 +170,16 @@ class Clock:
     timing: pd.DataFrame
 
     def __call__(self, frame: pd.DataFrame) -> pd.DataFrame:
-        clocks = {arm: self._mean(rows) for arm, rows in self.timing.groupby("arm", observed=True)}
         seconds = pd.Series(np.nan, frame.index)
         for arm, rows in frame.groupby("arm", observed=True):
-            if arm in clocks:
-                clock = clocks[arm]
+            if arm in self._means:
+                clock = self._means[arm]
                 seconds[rows.index] = np.interp(rows["step"], clock.index, clock, right=np.nan)
         return frame.assign(seconds=seconds)
+
+    @cached_property
+    def _means(self) -> dict[Hashable, pd.Series]:
+        return {arm: self._mean(rows) for arm, rows in self.timing.groupby("arm", observed=True)}
 
     @staticmethod
     def _mean(rows: pd.DataFrame) -> pd.Series:

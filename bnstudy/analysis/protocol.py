@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -83,9 +83,7 @@ class Contrast:
 
 def contrasts(study: Study, claim: Claim) -> list[Contrast]:
     """One for each pair and view, in the order of the panels; where a panel has no pair, one that says so."""
-    metrics = study.metrics[study.metrics["metric"].isin(claim.reading.names)]
-    seen = replace(study, metrics=metrics)
-    return [contrast(seen, claim, pair, view) for pair in pairs(study, claim) for view in claim.views]
+    return [contrast(study, claim, pair, view) for pair in pairs(study, claim) for view in claim.views]
 
 
 # ----------------------------------------------------------------------------------------------------- the pairs
@@ -95,7 +93,7 @@ def pairs(study: Study, claim: Claim) -> list[Pair]:
     """Those of the runs begun: families of which no run is finished are part of them."""
     finished = Finished(study)
     found: list[Pair] = []
-    for panel, specs in study.specs.groupby("panel", observed=True):
+    for panel, specs in study.settings.groupby("panel", observed=True):
         model, data = (str(specs[c].iloc[0]) for c in ("model", "data"))
         of_panel = [finished.pair(str(panel), model, data, case) for case in cases(claim, specs)]
         if not of_panel:
@@ -184,7 +182,10 @@ class Reading:
             coarseness(own["lr"].to_numpy(float)) for runs in self.sides.values() for _, own in families(runs)
         )
         target = self._target()
-        tables = {s: claim.reading.read(runs, rows_of(study.metrics, runs), target) for s, runs in evaluated.items()}
+        tables = {
+            s: claim.reading.read(runs, rows_of(study, runs, claim.reading.names), target)
+            for s, runs in evaluated.items()
+        }
         if claim.reference is not None:
             constant = tables["with"].assign(value=claim.reference, capped=False)
             tables["without"] = constant
@@ -291,8 +292,10 @@ def families(runs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield str(family), own
 
 
-def rows_of(metrics: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    return metrics[metrics["run_id"].isin(runs["run_id"])]
+def rows_of(study: Study, runs: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """What was recorded of the runs by these names."""
+    rows = study.metrics_of.of(runs["run_id"]) if names else study.metrics[:0]
+    return rows[rows["metric"].isin(names)]
 
 
 def differences(claim: Claim, with_: pd.Series, without: pd.Series) -> pd.Series:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from bnstudy.analysis.page import StudyPart, claim_sections, part_of
 from bnstudy.analysis.rendering import publish
 from bnstudy.analysis.verdicts import Asked
 from bnstudy.spec import ConfigError
-from bnstudy.store import Store
+from bnstudy.store import SharedStore, Store
 
 EVERY_STUDY = "all"
 """What `study` is called where all are meant, each for itself."""
@@ -99,8 +100,10 @@ def write_report_on_all(results_dir: Path, scale: str | None = None, claim_dirs:
     if not begun:
         raise ConfigError(f"study=all: no run of a study at scale={at} is finished in {results_dir}.")
     claims, draft = _shared_out(begun, claim_dirs), Draft()
-    for name in begun:
-        about = load_study(results_dir, name, at)
+    store = SharedStore(results_dir, Counter(run_id for plan in begun.values() for run_id in plan["run_ids"]))
+    for name, plan in begun.items():
+        about = load_study(store, name, at)
+        store.done(plan["run_ids"])
         kinds = {kind for claim in claims[name] for kind in claim.figures}
         draft.add(about, claims[name], command(name, at, (), claim_dirs), kinds)
     waiting = [f"{name}: none of its {len(plans[name]['run_ids'])} runs is finished." for name in plans.keys() - begun]

@@ -113,5 +113,16 @@ def test_arms_are_what_a_naive_grouping_by_everything_but_the_seed_gives(runs: l
     assert table.groupby("arm", observed=True).size().eq(pd.Series(naive).value_counts().iloc[0]).all()
 
 
+@pytest.mark.parametrize("fields", [(), (("model.dropout", None),), (("probe.seed", 3),), (("model.seed", 3),)])
+def test_a_row_stands_for_all_that_differ_in_the_seed_alone(fields: tuple) -> None:
+    runs = [Run(lr=lr, seed=seed, fields=fields) for lr in (0.1, 0.10000000001, 1.0) for seed in range(3)]
+    specs = pd.DataFrame({"run_id": r.run_id, **_spec_columns(r.spec)} for r in runs)
+    one, nth = arms.distinct(specs)
+    others = [c for c in specs if c != "run_id" and (c != "seed" or any(c.endswith(".seed") for c in specs))]
+    assert len(one) == len(specs.astype(object)[others].map(repr).drop_duplicates())
+    spread = one.iloc[nth].reset_index(drop=True)
+    pd.testing.assert_frame_equal(spread[others], specs[others])
+
+
 def test_no_runs_have_no_labels() -> None:
     assert labelled([Run()]).iloc[:0].pipe(arms.label).empty

@@ -4,10 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from bnstudy.analysis.findings import facts, findings
-from bnstudy.analysis.frames import Study, load_study
+from bnstudy.analysis.frames import RowsByRun, Study, load_study
 from bnstudy.analysis.gaps import missing_by_arm
 from bnstudy.spec import ConfigError
 from bnstudy.store import Store, load_runs
@@ -145,3 +147,18 @@ def test_the_names_of_classes_are_those_of_the_arms(tmp_path: Path) -> None:
 def test_a_run_whose_last_evaluation_is_missing_counts_as_guessing(tmp_path: Path) -> None:
     synthetic.write(tmp_path, [replace(Run(), diverged_at=1)])
     assert load_study(tmp_path).runs["test_accuracy"].tolist() == [0.1]
+
+
+@pytest.mark.parametrize("order", ["run by run", "mixed", "texts"])
+def test_rows_of_runs_are_those_of_a_look_at_all_rows(order: str) -> None:
+    names = [f"{i:02d}" for i in range(20)]
+    rng = np.random.default_rng(0)
+    drawn = rng.choice(names[:17], 200)
+    run_id = drawn if order == "mixed" else np.sort(drawn)
+    frame = pd.DataFrame({"run_id": run_id, "value": rng.normal(size=200)})
+    if order != "texts":
+        frame["run_id"] = pd.Categorical(frame["run_id"], categories=names)
+    rows = RowsByRun(frame)
+    for wanted in ([], ["05"], ["16", "03", "03", "00"], ["19", "none"], names):
+        run_ids = pd.Series(wanted, dtype=object)
+        pd.testing.assert_frame_equal(rows.of(run_ids), frame[frame["run_id"].isin(run_ids)])
