@@ -73,7 +73,7 @@ def _report(config: DictConfig) -> None:
         result = write_report(results, config.study, config.scale, picked, own)
     else:
         result = write_comparison(results, str(config.compare), config.study, config.scale, picked)
-    print("\n".join([*result.cautions, *result.verdicts, *result.findings, f"Report: {result.index}"]))
+    print("\n".join([*result.lines, f"Report: {result.index}"]))
 
 
 def _run(program: str, config_dir: Path, config_name: str, task: Callable[[DictConfig], float | None]) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from omegaconf import DictConfig, OmegaConf
 
 from bnstudy.files import conf_dir as conf_dir
-from bnstudy.launch.request import Launcher, PlannedRun, Request, Settings, naming, varying_names
+from bnstudy.launch.request import Launcher, PlannedRun, Request, Settings, Study, naming, varying_names
 from bnstudy.spec import ConfigError, RunSpec, Spec, closest, nearest, show
 
 if TYPE_CHECKING:
@@ -62,6 +62,10 @@ def request(points: Sequence[Point], launcher_node: Any = _DEFAULTS, fixed: Coll
             runs.append(PlannedRun(run_spec(point.config), name, arm))
     about = points[0].config
     study = build(about.get("study"), "study")
+    if study is not None and not isinstance(study, Study):
+        raise ConfigError(
+            f"study={study.name} is a sweep of several studies: leave hydra.mode and hydra/sweeper alone."
+        )
     made = shared.pop()
     if made.until is not None and not (study and study.claims):
         without = f"study={study.name}, which bears on no claim" if study else "no study"

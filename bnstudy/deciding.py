@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from bnstudy.analysis import commands
 from bnstudy.analysis.claims import load_claims
 from bnstudy.analysis.frames import load_study
 from bnstudy.analysis.inference import CAPPED
@@ -155,7 +155,6 @@ def shown(seeds: range) -> str:
 
 def report_command(study: Study, settings: Settings, folders: Sequence[Path]) -> str:
     """As it is to be typed where this command was."""
-    place = [] if settings.results_dir == Settings.results_dir else [f"results_dir={settings.results_dir}"]
     own = [folder for folder in folders if folder != conf_dir() / "claim"]
     own = [folder for folder in own if any((folder / f"{claim}.yaml").exists() for claim in study.claims)]
-    return shlex.join(["bnstudy-report", f"study={study.name}", *place, *(f"claims={folder}" for folder in own[:1])])
+    return commands.report_command(settings.results_dir, study.name, claim_dirs=own[:1])

@@ -1,4 +1,4 @@
-"""Files that appear whole, the schemas of the tables in them, and where the configs are."""
+"""Files that appear whole, and where the configs are."""
 
 from __future__ import annotations
 
@@ -7,21 +7,6 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import pyarrow as pa
-
-_TEXT = pa.dictionary(pa.int32(), pa.string())
-METRICS = pa.schema(
-    [
-        ("step", pa.int64()),
-        ("epoch", pa.float64()),
-        ("split", _TEXT),
-        ("metric", _TEXT),
-        ("layer", _TEXT),
-        ("value", pa.float64()),
-    ]
-)
-TIMING = pa.schema([("step", pa.int64()), ("seconds", pa.float64()), ("step_seconds", pa.float64())])
 
 
 def conf_dir() -> Path:

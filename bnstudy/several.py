@@ -27,12 +27,25 @@ def requests(loader: ConfigLoader, master: DictConfig, arguments: Sequence[str],
     Raises:
         ConfigError: as `sweep_points` and `request`, for any of the studies; one that is named is not there.
     """
-    there = [name for name in loader.get_group_options("study") if name != studies.name]
+    for word in arguments:
+        key, _, value = word.partition("=")
+        if key.startswith("study.") and (key != "study.names" or not value.startswith("[")):
+            raise ConfigError(
+                f"{word} is not allowed with several studies: choose some by 'study.names=[cost,affine]'."
+            )
+    there = [name for name in loader.get_group_options("study") if not _is_several(loader, master, name)]
     names = there if studies.names is None else studies.names
     for name in names:
         if name not in there:
             raise ConfigError(f"study.names={name} is not allowed: there is no such study{nearest(name, there) or '.'}")
+    if not names:
+        raise ConfigError("study.names=[] is not allowed: it must be a list of studies, or null for all.")
     return together([_of_one(loader, master, arguments, name) for name in names])
+
+
+def _is_several(loader: ConfigLoader, master: DictConfig, name: str) -> bool:
+    """Whether the option is not a study, but several."""
+    return of_several(loader.load_sweep_config(master, [f"study={name}"])) is not None
 
 
 def _of_one(loader: ConfigLoader, master: DictConfig, arguments: Sequence[str], name: str) -> Request:

@@ -33,8 +33,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from bnstudy.files import METRICS, TIMING, write_atomic, write_json, write_text
+from bnstudy.files import write_atomic, write_json, write_text
 from bnstudy.spec import ConfigError
+from bnstudy.tables import METRICS, TIMING
 
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -138,10 +139,13 @@ class Store:
     # file of its own, so that several processes can plan at once.
 
     def add_to_plan(self, study: Mapping[str, Any], scale: str, command: str, run_ids: Iterable[str]) -> None:
-        """Note the runs that a command line asks for; what others asked for stays."""
+        """Note the runs that a command line asks for; what others asked for stays, as does what the same one did at
+        later looks."""
         name = hashlib.sha256(command.encode()).hexdigest()[:12]
-        entry = {**study, "scale": scale, "command": command, "run_ids": sorted(run_ids)}
-        write_json(self.results_dir / "studies" / study["name"] / scale / f"{name}.json", entry)
+        path, wanted = self.results_dir / "studies" / study["name"] / scale / f"{name}.json", {*run_ids}
+        if "looks" in study and path.exists():
+            wanted |= {*json.loads(path.read_text(encoding="utf-8"))["run_ids"]}
+        write_json(path, {**study, "scale": scale, "command": command, "run_ids": sorted(wanted)})
 
     def plans(self, study: str) -> list[dict[str, Any]]:
         """The study's plans, one a scale, the one planned last first: all commands, and all runs they ask for."""

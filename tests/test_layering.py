@@ -13,6 +13,7 @@ ORDER = [
     "spec",
     "rng",
     "files",
+    "tables",
     "data",
     "norms",
     "inits",
@@ -51,4 +52,4 @@ def test_the_analysis_knows_nothing_of_torch(path):
         alias.name for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Import) for alias in n.names
     }
     assert not {name for name in names if name.startswith("torch")}
-    assert imports(path) <= {"checked", "spec", "files", "store", "analysis"}
+    assert imports(path) <= {"checked", "spec", "files", "tables", "store", "analysis"}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bnstudy.config import conf_dir
 from bnstudy.launch.request import Launcher, PlannedRun, Request, Settings, Study, together
 from bnstudy.store import Store, load_runs
 from tests.conftest import Command, spec_of
@@ -68,6 +69,40 @@ def test_a_study_that_is_not_there_is_refused(study_command):
     status, _, err = study_command("study=all", "study.names=[on]")
     assert status == 2
     assert "study.names=on is not allowed: there is no such study; did you mean one?" in err
+
+
+@pytest.mark.parametrize("word", ["study.names=one,two", "study.name=one", "study.names=null"])
+def test_studies_are_chosen_by_a_list(study_command, word):
+    status, _, err = study_command("study=all", word)
+    assert status == 2
+    assert f"{word} is not allowed with several studies: choose some by 'study.names=[cost,affine]'." in err
+
+
+def test_no_studies_are_none(study_command):
+    status, _, err = study_command("study=all", "study.names=[]")
+    assert (status, "study.names=[] is not allowed" in err) == (2, True)
+
+
+def test_several_of_ones_own_are_not_among_all(study_command, tmp_path):
+    own = tmp_path / "my_conf" / "study" / "both.yaml"
+    own.write_text((conf_dir() / "study" / "all.yaml").read_text().replace("name: all", "name: both"))
+    status, out, err = study_command("study=both", "study.names=[one,two]", "dry_run=true")
+    assert status == 0, err
+    assert out.startswith("5 runs: 0 finished")
+    assert study_command("study=all", "study.names=[one,both]")[0] == 2
+
+
+def test_all_requests_are_checked_before_the_first_trains(study_command, tmp_path):
+    bad = tmp_path / "my_conf" / "study" / "bad.yaml"
+    bad.write_text(STUDY.format(name="bad", sweep="{norm: instance, engine: serial}"))
+    status, _, err = study_command("study=all", "study.names=[one,bad]")
+    assert (status, "norm=instance is not allowed" in err) == (2, True)
+    assert not list(Path("results/runs").glob("*/summary.json"))
+
+
+def test_several_studies_are_a_sweep(study_command):
+    status, _, err = study_command("study=all", "study.names=[one]", "hydra.mode=RUN")
+    assert (status, "study=all is a sweep" in err) == (2, True)
 
 
 def test_seeds_until_it_is_decided_are_for_one_study(study_command):

@@ -186,3 +186,11 @@ def test_a_shared_store_keeps_what_is_wanted_again_until_the_last(tmp_path):
     assert store.config("twice") is first["twice"]
     store.done(["twice"])
     assert store.config("twice") is not first["twice"]
+
+
+def test_a_plan_that_is_looked_at_again_keeps_the_runs_of_later_looks(tmp_path):
+    store, about = Store(tmp_path), {"name": "mine", "title": "?", "claims": [], "looks": "repeated"}
+    for run_ids in (["a", "b", "c"], ["a"]):
+        store.add_to_plan(about, "quick", "bnstudy study=mine until=decided", run_ids)
+    (plan,) = store.plans("mine")
+    assert plan["run_ids"] == ["a", "b", "c"]

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from bnstudy.analysis import findings
+from bnstudy.analysis.commands import report_command
 from bnstudy.analysis.figures import Palette, draw_panel
 from bnstudy.analysis.figures.style import styled
 from bnstudy.analysis.frames import Study, load_study
@@ -116,9 +117,7 @@ def write_comparison(
     rows, images = compare(first, second, both.metrics), _curves(both)
     run_ids = sorted(both.runs["run_id"])
     name = slug(f"compare-{arms[0]}-vs-{arms[1]}-in-{about.name}")
-    command = f"bnstudy-report compare='{AGAINST.join(arms)}'" + (
-        f" study={study} scale={about.scale}" if study else ""
-    )
+    command = report_command(results_dir, study, about.scale if study else None, picked, compare=AGAINST.join(arms))
     cautions = [NO_VERDICT, *([STRANGERS] if first["panel"].iloc[0] != second["panel"].iloc[0] else [])]
     content = {
         "name": f"comparison in {about.name}", "title": f"{arms[0]} against {arms[1]}", "scale": about.scale,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from markupsafe import Markup
 
 from bnstudy.analysis.figures import Drawn, render
 from bnstudy.files import write_atomic
+
+LONGEST = 100
+"""Characters of a name that is made of a text."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,11 @@ def file_name(text: str, taken: set[str]) -> str:
 
 
 def slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:100]
+    """Its letters, digits and dashes; where these are too many the first of them, and a digest of the text."""
+    plain = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    if len(plain) <= LONGEST:
+        return plain
+    return f"{plain[: LONGEST - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def inline_svg(svg: str, name: str, alt: str) -> str:

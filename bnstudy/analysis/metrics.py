@@ -1,7 +1,9 @@
 """The numbers that claims are about: one a seed, of an arm or of a family of arms.
 
-A diverged run has the worst value and is never left out. What is bounded, as the number of updates is by the length of
-training, is *capped* at the bound: two values capped at the same one differ by no more than the true ones do.
+A diverged run is never left out. Its accuracy is that of guessing; of what is measured at the end of training a run
+that left early has the worst value or, where there is no such value, was not measured. What is bounded, as the number
+of updates is by the length of training, is *capped* at the bound: two values capped at the same one differ by no more
+than the true ones do.
 """
 
 from __future__ import annotations
@@ -86,10 +88,10 @@ def first_reached(curve: pd.DataFrame, target: float) -> float:
 
 
 def mean_training_loss(runs: pd.DataFrame, metrics: pd.DataFrame, target: float) -> pd.DataFrame:  # noqa: ARG001
-    """Mean over all updates of the loss of the batch in use; 10 times the initial loss for runs that diverged."""
+    """Mean over all updates of the loss of the batch in use; 10 times the initial loss for runs that left early."""
     rows = metrics[(metrics["split"] == "train") & (metrics["metric"] == "loss") & (metrics["step"] == 0)]
     first = runs["run_id"].map(rows.set_index(rows["run_id"].astype(str))["value"]).astype(float)
-    lost = runs["diverged"].astype(bool)
+    lost = left_early(runs)
     return by_seed(runs, _of_run(runs, mean_loss(metrics)).mask(lost, WORST_LOSS * first), lost)
 
 
@@ -98,9 +100,14 @@ def test_accuracy(runs: pd.DataFrame, metrics: pd.DataFrame, target: float) -> p
     return by_seed(runs, 100 * runs["test_accuracy"], runs["diverged"])
 
 
+def accuracy_above_chance(runs: pd.DataFrame, metrics: pd.DataFrame, target: float) -> pd.DataFrame:  # noqa: ARG001
+    """Test accuracy at the end less that of guessing, in percentage points; 0 for runs that diverged."""
+    return by_seed(runs, 100 * (runs["test_accuracy"] - runs["chance"]), pd.Series(False, runs.index))
+
+
 def dead_units(runs: pd.DataFrame, metrics: pd.DataFrame, target: float) -> pd.DataFrame:  # noqa: ARG001
-    """Dead ReLU units at the end, in percentage points of all; 100 for runs that diverged."""
-    lost = runs["diverged"].astype(bool)
+    """Dead ReLU units at the end, in percentage points of all; 100 for runs that left early."""
+    lost = left_early(runs)
     return by_seed(runs, (100 * _of_run(runs, dead_units_at_end(metrics))).mask(lost, 100.0), lost)
 
 
@@ -136,40 +143,38 @@ def _accuracy_at(accuracy: pd.DataFrame, loss: pd.DataFrame, target: float) -> f
 
 def generalization_gap(runs: pd.DataFrame, metrics: pd.DataFrame, target: float) -> pd.DataFrame:  # noqa: ARG001
     """Accuracy on training pictures, in evaluation mode, less that on the test pictures, at the end, in percentage
-    points; 100 for runs that diverged."""
-    gap = 100 * (_of_run(runs, at_end(metrics, "train_accuracy")) - runs["test_accuracy"])
-    return by_seed(runs, gap.mask(runs["diverged"].astype(bool), 100.0), runs["diverged"])
+    points; 100 for runs that left early."""
+    gap = 100 * (_of_run(runs, at_end(metrics, "train_accuracy")) - runs["final.test_accuracy"].astype(float))
+    lost = left_early(runs)
+    return by_seed(runs, gap.mask(lost, 100.0), lost)
 
 
 def distribution_drift(runs: pd.DataFrame, metrics: pd.DataFrame, target: float) -> pd.DataFrame:  # noqa: ARG001
-    """How far the percentiles of a unit's pre-activations move from one measurement to the next, over their spread:
-    the mean over percentiles, units, hidden layers and measurements."""
+    """How far the percentiles of a unit's pre-activations move from one measurement to the next, over their spread: the
+    geometric mean over hidden layers and measurements, so that the first updates, when most moves, do not decide it."""
     rows = metrics[(metrics["metric"] == "z_drift_relative") & (metrics["layer"] != OUTPUT)]
-    rows = rows[np.isfinite(rows["value"])]
-    return _unless_diverged(runs, rows.groupby("run_id", observed=True)["value"].mean())
+    return _unless_left(runs, geometric_means(rows))
 
 
 def gradient_shift(runs: pd.DataFrame, metrics: pd.DataFrame, target: float) -> pd.DataFrame:  # noqa: ARG001
     """1 - cos(G, G') of a layer's gradient before and after the update of the layers in front of it (Santurkar et al.
     2018): the mean over layers and measurements, 0 for no shift and 2 for opposite gradients."""
     rows = metrics[(metrics["metric"] == "ics_cosine") & np.isfinite(metrics["value"])]
-    return _unless_diverged(runs, 1 - rows.groupby("run_id", observed=True)["value"].mean(), worst=2.0)
+    return _unless_left(runs, 1 - rows.groupby("run_id", observed=True)["value"].mean(), worst=2.0)
 
 
 def roughness(runs: pd.DataFrame, metrics: pd.DataFrame, target: float) -> pd.DataFrame:  # noqa: ARG001
     """Effective smoothness beta along the gradient in the coordinates W/||W|| (`beta_eff_scaled` of the landscape
     probe), the geometric mean over measurements: smaller is smoother."""
-    rows = metrics[(metrics["metric"] == "beta_eff_scaled") & (metrics["value"] > 0) & np.isfinite(metrics["value"])]
-    logs = np.log(rows["value"]).groupby(rows["run_id"].astype(str)).mean()
-    return _unless_diverged(runs, np.exp(logs))
+    return _unless_left(runs, geometric_means(metrics[metrics["metric"] == "beta_eff_scaled"]))
 
 
 def saturated_units(runs: pd.DataFrame, metrics: pd.DataFrame, target: float) -> pd.DataFrame:  # noqa: ARG001
     """Saturated outputs of sigmoid or tanh units at the end, mean over the layers, in percentage points; 100 for runs
-    that diverged."""
+    that left early."""
     rows = metrics[metrics["metric"] == "saturated_share"]
     last = rows[rows["step"] == rows.groupby("run_id", observed=True)["step"].transform("max")]
-    return _unless_diverged(runs, 100 * last.groupby("run_id", observed=True)["value"].mean(), worst=100.0)
+    return _unless_left(runs, 100 * last.groupby("run_id", observed=True)["value"].mean(), worst=100.0)
 
 
 def precise_less_running(runs: pd.DataFrame, metrics: pd.DataFrame, target: float) -> pd.DataFrame:
@@ -183,20 +188,21 @@ def batch_less_running(runs: pd.DataFrame, metrics: pd.DataFrame, target: float)
 
 
 def _by_statistics(runs: pd.DataFrame, metrics: pd.DataFrame, kind: str, target: float) -> pd.DataFrame:  # noqa: ARG001
-    """0 for runs that diverged: a network that guesses guesses by any statistics."""
+    """0 for runs that left early: a network that guesses guesses by any statistics."""
     gain = 100 * (at_end(metrics, f"accuracy_{kind}") - at_end(metrics, "accuracy_running"))
-    return _unless_diverged(runs, gain, worst=0.0)
+    return _unless_left(runs, gain, worst=0.0)
 
 
 def ms_per_update(runs: pd.DataFrame, metrics: pd.DataFrame, target: float) -> pd.DataFrame:  # noqa: ARG001
-    """Median milliseconds per update after the warm-up, without evaluation and probes."""
-    return by_seed(runs, runs["step_ms"], pd.Series(False, runs.index))
+    """Median milliseconds per update after the warm-up, without evaluation and probes, of runs trained one by one: the
+    time of a stack is not that of its runs."""
+    return by_seed(runs, runs["step_ms"].where(runs["engine"] == "serial"), pd.Series(False, runs.index))
 
 
 def seconds_to_target(runs: pd.DataFrame, metrics: pd.DataFrame, target: float) -> pd.DataFrame:
     """`updates_to_target` times the seconds that an update takes."""
-    updates = updates_to_target(runs, metrics, target)
-    return updates.assign(value=updates["value"] * runs["step_ms"].to_numpy(float) / 1000)
+    updates, ms = updates_to_target(runs, metrics, target), ms_per_update(runs, metrics, target)
+    return updates.assign(value=updates["value"] * ms["value"] / 1000)
 
 
 def gradient_slope(runs: pd.DataFrame, metrics: pd.DataFrame, target: float) -> pd.DataFrame:  # noqa: ARG001
@@ -206,17 +212,22 @@ def gradient_slope(runs: pd.DataFrame, metrics: pd.DataFrame, target: float) -> 
     return by_seed(runs, _of_run(runs, slope), pd.Series(False, runs.index))
 
 
+def geometric_means(rows: pd.DataFrame) -> pd.Series:
+    """Of each run's values that are finite and above 0."""
+    positive = rows[(rows["value"] > 0) & np.isfinite(rows["value"])]
+    return np.exp(np.log(positive["value"]).groupby(positive["run_id"].astype(str)).mean())
+
+
 def at_end(metrics: pd.DataFrame, name: str) -> pd.Series:
     """The last value of a metric of the whole network by run."""
     rows = metrics[(metrics["metric"] == name) & (metrics["layer"] == "")]
     return rows.sort_values("step", kind="stable").groupby(rows["run_id"].astype(str))["value"].last()
 
 
-def _unless_diverged(runs: pd.DataFrame, values: pd.Series, worst: float = math.nan) -> pd.DataFrame:
-    """The runs' values; of those that diverged `worst`, or the worst of the others where it has no bound."""
-    lost, own = runs["diverged"].astype(bool), _of_run(runs, values)
-    bound = own[~lost].max() if math.isnan(worst) else worst
-    return by_seed(runs, own.mask(lost, bound), lost)
+def _unless_left(runs: pd.DataFrame, values: pd.Series, worst: float = math.nan) -> pd.DataFrame:
+    """The runs' values, and `worst` for those that left early: not measured where there is no such value."""
+    lost = left_early(runs)
+    return by_seed(runs, _of_run(runs, values).mask(lost, worst), lost)
 
 
 # -------------------------------------------------------------------------------------- of several arms of a side
@@ -241,6 +252,12 @@ def _over_arms(runs: pd.DataFrame, read: Callable[[pd.Series], float]) -> pd.Dat
     """`best_accuracy` is that of guessing where a run diverged, so that nothing is beyond what was measured."""
     values = runs.groupby("seed")["best_accuracy"].agg(read)
     return pd.DataFrame({"value": values.astype(float), "capped": False})
+
+
+def left_early(runs: pd.DataFrame) -> pd.Series:
+    """Which runs did not get to the end of training: nothing can be known of their end. Those that only ended near
+    guessing, which count as diverged, too, were measured there."""
+    return runs["diverged"].astype(bool) & ~(runs["diverged_step"].astype(float) >= runs["steps"].astype(float))
 
 
 def _of_run(runs: pd.DataFrame, values: pd.Series) -> pd.Series:
@@ -302,6 +319,17 @@ def coarseness(rates: np.ndarray) -> float:
     return float((grid[1:] / grid[:-1]).max()) if len(grid) > 1 else math.inf
 
 
+def largest_useful_rate(runs: pd.DataFrame, metrics: pd.DataFrame, target: float) -> pd.DataFrame:  # noqa: ARG001
+    """The largest learning rate of the grid with at least 90% of the seed's best test accuracy. Capped at the edge."""
+    return _each_seed(runs, _useful)
+
+
+def _useful(ordered: pd.DataFrame) -> tuple[float, bool]:
+    rates, accuracy = ordered["lr"].to_numpy(float), ordered["test_accuracy"].to_numpy(float)
+    last = int(np.flatnonzero(accuracy >= 0.9 * accuracy.max())[-1])
+    return float(rates[last]), last == len(rates) - 1
+
+
 def best_learning_rate(runs: pd.DataFrame, metrics: pd.DataFrame, target: float) -> pd.DataFrame:  # noqa: ARG001
     """The learning rate with the highest validation accuracy at the end, the smaller of equals. Capped at the edge."""
     return _each_seed(runs, _best_rate)
@@ -321,6 +349,7 @@ METRICS = {
     "ms_per_update": Metric(ms_per_update, (), BOTH),
     "mean_training_loss": Metric(mean_training_loss, ("loss",), BOTH),
     "test_accuracy": Metric(test_accuracy),
+    "accuracy_above_chance": Metric(accuracy_above_chance),
     "test_accuracy_at_training_loss": Metric(
         test_accuracy_at_training_loss, ("loss", "accuracy"), target="training_loss"
     ),
@@ -337,6 +366,7 @@ METRICS = {
     "deviation_of_accuracy": Metric(deviation_of_accuracy, kind="of_several"),
     "share_near_best": Metric(share_near_best, kind="of_several"),
     "largest_tolerated_rate": Metric(largest_tolerated_rate, (), RATIO, kind="of_family", slack=math.log),
+    "largest_useful_rate": Metric(largest_useful_rate, (), RATIO, kind="of_family", slack=math.log),
     "best_learning_rate": Metric(best_learning_rate, (), RATIO, kind="of_family", slack=math.log),
     # Either end of the range lies anywhere within a step of the grid.
     "width_of_good_rates": Metric(width_of_good_rates, kind="of_family", slack=lambda factor: 2 * math.log10(factor)),

@@ -37,7 +37,7 @@ class PanelSection:
 class StudyPart:
     """What is to be said of a study beside the verdicts: everything but its measurements, which may be large.
 
-    report: the command that draws the report of the study alone.
+    report: the command that draws the report of the study alone. planned_ids: of the runs, as `Study.planned` has them.
     """
 
     name: str
@@ -46,7 +46,7 @@ class StudyPart:
     commands: tuple[str, ...]
     report: str
     runs: pd.DataFrame
-    planned: int
+    planned_ids: tuple[str, ...]
     missing: list[str]
     missing_others: int
     failures: dict[str, str]
@@ -62,6 +62,10 @@ class StudyPart:
     @property
     def id(self) -> str:
         return slug(self.name)
+
+    @property
+    def planned(self) -> int:
+        return len(self.planned_ids)
 
     @property
     def n_missing(self) -> int:
@@ -122,7 +126,7 @@ def part_of(study: Study, taken: set[str], report: str, kinds: Collection[str] |
         commands=study.commands,
         report=report,
         runs=study.runs,
-        planned=len(study.planned),
+        planned_ids=study.planned,
         missing=missing,
         missing_others=others,
         failures=study.failures,

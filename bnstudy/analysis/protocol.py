@@ -19,7 +19,7 @@ from bnstudy.analysis.claims import Claim
 from bnstudy.analysis.frames import Study
 from bnstudy.analysis.gaps import gaps, missing_by_arm
 from bnstudy.analysis.metrics import coarseness
-from bnstudy.analysis.sides import Case, cases, matching, shown
+from bnstudy.analysis.sides import Case, cases, matching, shown, texts
 
 LEAST_RATES = 7
 LARGEST_FACTOR = math.sqrt(10) * 1.01
@@ -181,14 +181,13 @@ class Reading:
         self.factor = max(
             coarseness(own["lr"].to_numpy(float)) for runs in self.sides.values() for _, own in families(runs)
         )
-        target = self._target()
+        self.target = self._target()
         tables = {
-            s: claim.reading.read(runs, rows_of(study, runs, claim.reading.names), target)
+            s: claim.reading.read(runs, rows_of(study, runs, claim.reading.names), self.target)
             for s, runs in evaluated.items()
         }
         if claim.reference is not None:
-            constant = tables["with"].assign(value=claim.reference, capped=False)
-            tables["without"] = constant
+            tables["without"] = tables["with"].assign(value=claim.reference)  # at a bound where the metric is at one
         both = (
             tables["with"].add_suffix("_with").join(tables["without"].add_suffix("_without"), how="inner").sort_index()
         )
@@ -234,7 +233,8 @@ class Reading:
             baseline = self._tuned()["without"]
             at_best = baseline[baseline["lr"] == next(iter(self.best["without"].values()))]
             return float((share or 1.0) * at_best["val_accuracy"].mean())
-        return max(float(runs["final.train_loss"].mean()) for runs in chosen.values())
+        ends = [runs.loc[~runs["diverged"].astype(bool), "final.train_loss"].mean() for runs in chosen.values()]
+        return float(np.max(ends))  # NaN where no run of a side has an end
 
     # ------------------------------------------------------------------------------------ what forbids a verdict
 
@@ -242,7 +242,20 @@ class Reading:
         reasons = [self.pair.lacking] if self.pair.lacking else []
         if self.view == "before_training":
             return reasons
-        return [*reasons, *self._grid(), *self._edges()]
+        if self.claim.reading.target == "training_loss" and math.isnan(self.target):
+            reasons.append("on some side every run that chooses the learning rate diverged: no loss is reached by both")
+        return [*reasons, *self._grid(), *self._edges(), *self._several()]
+
+    def _several(self) -> list[str]:
+        """What keeps families that are one side together from being compared: others on either side, or one alone."""
+        over = self.claim.over
+        if not over:
+            return []
+        values = [{*zip(*(texts(runs, c) for c in over), strict=True)} for runs in self.sides.values()]
+        if values[0] != values[-1] or len(values[0]) < 2:
+            return [f"both sides must have the same values of {' and '.join(over)}, two or more"]
+        lost = [side for side, runs in self.sides.items() if runs["diverged"].all()]
+        return [f"every run {side} it diverged, and all are equally bad" for side in lost]
 
     def _grid(self) -> list[str]:
         """What is wrong with the learning rates tried: too few, too far apart, or others on either side."""
@@ -259,7 +272,7 @@ class Reading:
             ]
         if any(len(own) < own["seed"].nunique() * own["lr"].nunique() for own in tried):
             return ["not every seed was tried at every learning rate"]
-        if self.claim.reading.kind == "of_family" and {*grids[0]} != {*grids[1]}:
+        if self.claim.reading.kind == "of_family" and len({tuple(grid) for grid in grids}) > 1:
             return ["the two sides were tried at different learning rates"]
         return []
 
@@ -269,6 +282,8 @@ class Reading:
             return []
         told = []
         sides: list[Side] = ["without"] if self.view == "same_rate" else list(self.sides)
+        if self.view == "same_rate" and self._nothing_is_best():
+            return ["no learning rate is best without it: all of them diverged"]
         for side in sides:
             for family, own in families(self.sides[side]):
                 rate = self.best[side][family]
@@ -281,6 +296,9 @@ class Reading:
         if self.view == "same_rate" and not math.isnan(rate) and not (with_["lr"] == rate).any():
             told.append(f"no runs with it at learning rate {rate:g}")
         return told
+
+    def _nothing_is_best(self) -> bool:
+        return not any(self._chosen_for_a_reason(own) for _, own in families(self.sides["without"]))
 
     def _chosen_for_a_reason(self, runs: pd.DataFrame) -> bool:
         """Where every run diverged, all learning rates are as good, and none is best."""

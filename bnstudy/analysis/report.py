@@ -13,6 +13,7 @@ import pandas as pd
 
 from bnstudy.analysis import verdicts
 from bnstudy.analysis.claims import Claim
+from bnstudy.analysis.commands import report_command
 from bnstudy.analysis.findings import duration
 from bnstudy.analysis.frames import Study, load_study
 from bnstudy.analysis.page import StudyPart, claim_sections, part_of
@@ -32,7 +33,12 @@ MANY = 6
 
 @dataclass(frozen=True)
 class ReportResult:
-    """What was written, and what it comes to. missing: planned runs that are not finished."""
+    """What was written, and what it comes to.
+
+    verdicts: of a report on several studies those in the view that each claim is told by; tally: there, what all views
+    come to. diverged, missing: runs, the latter planned ones that are not finished; one of several studies is counted
+    once.
+    """
 
     folder: Path
     index: Path
@@ -41,6 +47,13 @@ class ReportResult:
     cautions: tuple[str, ...]
     diverged: int
     missing: int
+    tally: str = ""
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """For the terminal. What is to be seen first stands last where there is more than a screen of it."""
+        told = (*self.verdicts, *self.findings)
+        return (*told, self.tally, *self.cautions) if self.tally else (*self.cautions, *told)
 
 
 @dataclass
@@ -78,7 +91,8 @@ def write_report(
     if study == EVERY_STUDY and not picked:
         return write_report_on_all(results_dir, scale, claim_dirs)
     about, draft = load_study(results_dir, study, scale, picked), Draft()
-    draft.add(about, verdicts.claims_of(about.claims, claim_dirs), command(study, about.scale, picked, claim_dirs))
+    again = report_command(results_dir, study, about.scale if study else None, picked, claim_dirs)
+    draft.add(about, verdicts.claims_of(about.claims, claim_dirs), again)
     part = draft.parts[0]
     page: dict[str, Any] = {"name": part.name, "title": part.title, "scale": part.scale, "facts": part.facts}
     page |= {"several": False, "report": part.report}
@@ -105,10 +119,11 @@ def write_report_on_all(results_dir: Path, scale: str | None = None, claim_dirs:
         about = load_study(store, name, at)
         store.done(plan["run_ids"])
         kinds = {kind for claim in claims[name] for kind in claim.figures}
-        draft.add(about, claims[name], command(name, at, (), claim_dirs), kinds)
+        draft.add(about, claims[name], report_command(results_dir, name, at, claim_dirs=claim_dirs), kinds)
     waiting = [f"{name}: none of its {len(plans[name]['run_ids'])} runs is finished." for name in plans.keys() - begun]
     page = {"name": EVERY_FOLDER, "title": "All claims, each by the study that it names", "scale": at, "several": True}
-    page |= {"facts": _facts_of_all(draft.parts), "report": command(EVERY_STUDY, at, (), claim_dirs)}
+    again = report_command(results_dir, EVERY_STUDY, at, claim_dirs=claim_dirs)
+    page |= {"facts": _facts_of_all(draft.parts), "report": again}
     runs = pd.concat([part.runs.assign(study=part.name) for part in draft.parts], ignore_index=True)
     cautions = [*_missing_of_all(draft.parts), *sorted(waiting)]
     return _write(results_dir / "reports" / EVERY_FOLDER, draft, page, cautions, runs)
@@ -151,26 +166,21 @@ def _shared_out(plans: dict[str, dict[str, Any]], claim_dirs: Sequence[Path]) ->
     return shared
 
 
-def command(study: str | None, scale: str | None, picked: Collection[str], claim_dirs: Sequence[Path]) -> str:
-    """That makes the report again."""
-    parts = ["bnstudy-report"]
-    parts += [f"runs={','.join(sorted({*picked}))}"] if picked else []
-    parts += [f"study={study} scale={scale}"] if study is not None else []
-    return " ".join([*parts, *(f"claims={folder}" for folder in claim_dirs)])
-
-
 def _facts_of_all(parts: Sequence[StudyPart]) -> list[tuple[str, str]]:
     runs = pd.concat([part.runs for part in parts], ignore_index=True).drop_duplicates("run_id")
-    planned, finished = (sum(numbers) for numbers in zip(*((p.planned, len(p.runs)) for p in parts), strict=True))
     seeds = sorted(part.runs["seed"].nunique() for part in parts)
     return [
         ("Studies", f"{len(parts)} ({', '.join(part.name for part in parts)})"),
-        ("Runs", f"{finished} of {planned} finished, {int(runs['diverged'].sum())} of them diverged"),
+        ("Runs", f"{len(runs)} of {len(_planned(parts))} finished, {int(runs['diverged'].sum())} of them diverged"),
         ("Seeds", f"{seeds[0]} to {seeds[-1]}, by study" if seeds[0] < seeds[-1] else str(seeds[0])),
         ("Data", ", ".join(sorted(runs["data"].astype(str).unique()))),
         ("Training", f"{duration(runs['seconds.training'].sum())} in all, without evaluation and probes"),
         ("Devices", ", ".join(sorted(runs["device"].dropna().unique()))),
     ]
+
+
+def _planned(parts: Iterable[StudyPart]) -> set[str]:
+    return {run_id for part in parts for run_id in part.planned_ids}
 
 
 def _missing_of_all(parts: Iterable[StudyPart]) -> list[str]:
@@ -193,14 +203,16 @@ def _write(
     images = [section.effect for section in claims] + [shown for part in draft.parts for shown in part.images]
     files = {"runs.csv": as_csv(runs), "claims.json": as_json(verdicts.as_json(found))}
     index = publish(folder, "index", content, images, files)
+    several, rows, trained = page["several"], verdicts.rows(found), runs.drop_duplicates("run_id")
     return ReportResult(
         folder=folder,
         index=index,
-        verdicts=tuple(row.sentence for row in verdicts.rows(found)),
-        findings=tuple(_named(part, page["several"]) + told for part in draft.parts for told in part.findings),
+        verdicts=tuple(row.sentence for row in rows if row.is_primary or not several),
+        findings=tuple(_named(part, several) + told for part in draft.parts for told in part.findings),
         cautions=tuple(cautions),
-        diverged=int(runs["diverged"].sum()),
-        missing=sum(part.n_missing for part in draft.parts),
+        diverged=int(trained["diverged"].sum()),
+        missing=len(_planned(draft.parts) - {*trained["run_id"]}),
+        tally=verdicts.tally(rows) if several and rows else "",
     )
 
 

@@ -107,9 +107,17 @@ def _method(study: Study, claim: Claim) -> Method:
 
 
 def corrected(of_all: Sequence[Asked]) -> list[Verdict]:
-    """The verdicts, their p-values corrected together (Holm)."""
-    adjusted = iter(holm([a.method.p(a.contrast.d.to_numpy()) for a in of_all if len(a.contrast.d)]))
-    return [_judged(a, next(adjusted) if len(a.contrast.d) else None) for a in of_all]
+    """The verdicts, their p-values corrected together (Holm). Views of a claim that came to the same learning rates are
+    one test, told twice."""
+    p = {_test(a.contrast): a.method.p(a.contrast.d.to_numpy()) for a in of_all if len(a.contrast.d)}
+    adjusted = dict(zip(p, holm(list(p.values())), strict=True))
+    return [_judged(a, adjusted.get(_test(a.contrast))) for a in of_all]
+
+
+def _test(contrast: Contrast) -> tuple[str, ...]:
+    """What tells one test from another."""
+    pair, rates = contrast.pair, contrast.rates
+    return contrast.claim.name, pair.model, pair.data, pair.setting, str(rates) if rates else contrast.view
 
 
 def _judged(a: Asked, p_holm: float | None) -> Verdict:
@@ -217,6 +225,13 @@ def counted(some: Sequence[VerdictRow]) -> str:
     """`"SUPPORTED in 2, NEGLIGIBLE in 1"`."""
     counts = Counter(row.status for row in some)
     return ", ".join(f"{status} in {counts[status]}" for status in STATUSES if counts[status])
+
+
+def tally(some: Sequence[VerdictRow]) -> str:
+    """`"3 verdicts in all views: 2 SUPPORTED, 1 NEGLIGIBLE."`."""
+    counts = Counter(row.status for row in some)
+    noun = "verdict" if len(some) == 1 else "verdicts"
+    return f"{len(some)} {noun} in all views: {', '.join(f'{counts[s]} {s}' for s in STATUSES if counts[s])}."
 
 
 def digits(value: float, n: int = 4) -> str:

@@ -9,7 +9,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -52,6 +52,41 @@ def run(request: Request) -> list[RunResult]:
         RunsFailed: a run failed; the others were done.
         Interrupted, Left: a signal came; what was in training is saved.
     """
+    return train(checked(request))
+
+
+def run_all(requests: Sequence[Request]) -> list[RunResult]:
+    """One after the other, whatever fails, once all of them are known to fit.
+
+    Raises:
+        As `run`; RunsFailed at the end.
+    """
+    results, failed = [], []
+    for ready in [checked(request) for request in requests]:
+        try:
+            results += train(ready)
+        except RunsFailed as error:
+            failed.append(str(error))
+    if failed:
+        raise RunsFailed("\n".join(failed))
+    return results
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A request that fits, and how it is to be done."""
+
+    request: Request
+    plan: Plan
+    stacks: list[Stack]
+    datasets: Datasets
+    executor: str
+    workers: int
+    lines: list[str]
+
+
+def checked(request: Request) -> Ready:
+    """Raises ConfigError where something does not fit."""
     logging.getLogger("bnstudy").handlers = [AboveTheBars()]
     plan = make_plan(request)
     for key, folder in (("results_dir", plan.settings.results), ("cache_dir", plan.settings.cache)):
@@ -62,36 +97,25 @@ def run(request: Request) -> list[RunResult]:
     beside = 1 if executor == "slurm" else workers  # its jobs have memory of their own
     stacks = make_stacks(plan, kinds, kind, workers, beside)
     lines = described(plan, stacks, kind, executor, workers)
+    return Ready(request, plan, stacks, datasets, executor, workers, lines)
+
+
+def train(ready: Ready) -> list[RunResult]:
+    """Raises RunsFailed, Interrupted and Left, as `run`."""
+    request, plan, stacks = ready.request, ready.plan, ready.stacks
     if plan.settings.dry_run:
-        print("\n".join([*lines, *map(listed, stacks)]))
+        print("\n".join([*ready.lines, *map(listed, stacks)]))
         return []
     remember_study(request, plan)
     progress = Progress(len(plan.todo), sum(s.steps * len(s.runs) for s in stacks), plan.settings.progress)
     if not request.part:
-        progress.note("\n".join(lines))
+        progress.note("\n".join(ready.lines))
     try:
-        failures = execute(executor, workers, request, stacks, datasets, progress)
+        failures = execute(ready.executor, ready.workers, request, stacks, ready.datasets, progress)
     finally:
         progress.close()
     results = all_results(plan, failures)
     conclude(request, results)
-    return results
-
-
-def run_all(requests: Sequence[Request]) -> list[RunResult]:
-    """One after the other, whatever fails.
-
-    Raises:
-        As `run`; RunsFailed at the end.
-    """
-    results, failed = [], []
-    for request in requests:
-        try:
-            results += run(request)
-        except RunsFailed as error:
-            failed.append(str(error))
-    if failed:
-        raise RunsFailed("\n".join(failed))
     return results
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bnstudy.models.dropout import Dropout as Dropout
 from bnstudy.norms import Reparametrized
 from bnstudy.rng import Seeded, stream
-from bnstudy.spec import InitSpec, NormSpec
+from bnstudy.spec import ConfigError, InitSpec, NormSpec
 
 ActivationName = Literal["relu", "leaky_relu", "gelu", "tanh", "sigmoid", "linear"]
 
@@ -146,6 +146,39 @@ def norm_parameters(model: nn.Module) -> set[str]:
         elif isinstance(module, Reparametrized):
             brought |= {f"{path}.{name}" for name, _ in module.named_parameters() if name not in ("weight", "bias")}
     return brought
+
+
+def check_made_by(norm: NormSpec, model: nn.Module) -> None:
+    """Raises ConfigError: the norm is one of weights, and none of the network's hidden layers is its."""
+    if type(norm).wrap is NormSpec.wrap or _is_linear(model):
+        return
+    if not any(isinstance(module, Reparametrized) for module in model.modules()):
+        raise ConfigError(
+            f"The norm {type(norm).__name__} is not allowed with this network: it is one of weights, and would change "
+            "none of them. Build the network's hidden layers by dense and conv3x3 of bnstudy.models.layers, or hand "
+            "their weights to norm.wrap; or choose another norm, such as norm=batch."
+        )
+
+
+def check_trainable(model: nn.Module) -> None:
+    """Raises ConfigError: the norm has brought no parameters, or they are where they are not found."""
+    if norm_parameters(model):
+        return
+    if _is_linear(model) or any(isinstance(module, NormAct | Reparametrized) for module in model.modules()):
+        raise ConfigError(
+            "trained=norm is not allowed where normalization has no parameters, as with norm=none or "
+            "norm.affine=false; it must be all, or choose a norm with scales and shifts, such as norm=batch."
+        )
+    raise ConfigError(
+        "trained=norm is not allowed with this network: the parameters of its norms are found only in the layers of "
+        "bnstudy.models.layers (dense, conv3x3, NormAct), and it has none of these; it must be all, or build the "
+        "network of such layers."
+    )
+
+
+def _is_linear(model: nn.Module) -> bool:
+    """Whether there is a classifier and nothing before it, so that nothing is normalized."""
+    return len(weight_layers(model)) == 1
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bnstudy.probes import Snapshot
-from bnstudy.probes.network import PART
+from bnstudy.probes.network import in_parts
 from bnstudy.spec import ProbeSpec
 
 
@@ -33,7 +33,7 @@ class TrainingFit(ProbeSpec):
         network = snapshot.network
         assert network is not None
         x, y = network.probe_batch()
-        out = torch.cat([network(snapshot.params, part, "running") for part in x.split(PART)])
+        out = torch.cat([network(snapshot.params, part, "running") for part in in_parts(x)])
         measured = {"train_loss": {"": network.loss_spec.mean(out, y)}}
         if network.dataset.is_labelled:
             measured["train_accuracy"] = {"": (out.argmax(1) == y).to(out.dtype).mean()}

@@ -46,7 +46,14 @@ evaluation, with running statistics; or as in evaluation but with the statistics
 OUT = "out"
 
 PART = 256
-"""Pictures that are run through the network at once: for convolutions more would take a stack's memory."""
+"""Pictures that are run through the network at once: more would take a stack's memory, and fall out of a CPU's cache,
+with which a ResNet takes twice as long."""
+
+
+def in_parts(x: Tensor) -> tuple[Tensor, ...]:
+    """`x` [N, ...] in nearly equal parts of at most PART: none is so small that a norm that takes its statistics from
+    the batch in evaluation too would have nothing to take them from."""
+    return x.tensor_split(-(-len(x) // PART))
 
 
 def still(model: nn.Module) -> nn.Module:

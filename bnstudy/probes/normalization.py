@@ -14,7 +14,7 @@ from torch.func import vmap
 from bnstudy.models.layers import Layer
 from bnstudy.norms import FreeNorm, Reparametrized
 from bnstudy.probes import Snapshot
-from bnstudy.probes.network import PART, Network, Params
+from bnstudy.probes.network import PART, Network, Params, in_parts
 from bnstudy.spec import ProbeSpec
 
 Metrics = dict[str, dict[str, Tensor]]
@@ -162,7 +162,7 @@ def precise_statistics(network: Network, params: Params, x: Tensor) -> dict[str,
 def scores(network: Network, params: Params, x: Tensor, y: Tensor, precise: Params) -> Metrics:
     """Loss and accuracy on x [k, B, C, H, W], y [k, B] by the statistics used."""
     replaced = {**network.buffers, **precise}
-    parts = x.flatten(0, 1).split(PART)
+    parts = in_parts(x.flatten(0, 1))
     by_batch = vmap(lambda batch: network(params, batch, "batch"), chunk_size=at_once(x))
     outs = {
         "running": torch.cat([network(params, part, "running") for part in parts]),

@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from bnstudy.files import METRICS, TIMING
+from bnstudy.tables import METRICS, TIMING
 
 Row = tuple[int, str, str, str]
 """step, split, metric, layer"""

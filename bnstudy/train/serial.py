@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bnstudy.data import BatchStream, Dataset
-from bnstudy.probes.network import Mode
+from bnstudy.probes.network import Mode, in_parts
 from bnstudy.spec import ProbeSpec, RunSpec
 from bnstudy.train.engine import Engine, Probed, Tensors
 from bnstudy.train.state import (
@@ -17,7 +17,6 @@ from bnstudy.train.state import (
     build_model,
     evaluate,
     flatten_,
-    in_parts,
     joined,
     observe,
     probe_choice,

@@ -17,14 +17,13 @@ from torch.func import functional_call, vmap
 
 from bnstudy.data import BatchStack, Dataset
 from bnstudy.norms import free_numbers, write_out
-from bnstudy.probes.network import Mode
+from bnstudy.probes.network import Mode, in_parts
 from bnstudy.spec import OptimSpec, ProbeSpec, RunSpec, numbers_per_run
 from bnstudy.train.compiled import Program
 from bnstudy.train.engine import Engine, Probed, Tensors
 from bnstudy.train.state import (
     are_trained,
     build_model,
-    in_parts,
     joined,
     mean_scores,
     observe,

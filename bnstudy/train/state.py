@@ -13,13 +13,18 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from bnstudy.data import Dataset, Split
-from bnstudy.models.layers import activations, has_branches, initialize, norm_parameters, weight_layers
-from bnstudy.probes.network import Mode, Params, mode_of
+from bnstudy.models.layers import (
+    activations,
+    check_made_by,
+    check_trainable,
+    has_branches,
+    initialize,
+    norm_parameters,
+    weight_layers,
+)
+from bnstudy.probes.network import Mode, Params, in_parts, mode_of
 from bnstudy.rng import stream
 from bnstudy.spec import ConfigError, LossSpec, ProbeSpec, RunSpec
-
-EVALUATION_BATCH = 256
-"""Larger ones fall out of the cache: a ResNet on a CPU then takes twice as long."""
 
 PROBE_BATCH = 1024
 CHANCE_MARGIN = 0.05
@@ -58,11 +63,9 @@ def network_of(spec: RunSpec, shape: tuple[int, int, int], classes: int) -> nn.M
     """
     model = spec.model.build(spec.norm, shape, classes)
     spec.norm.check_network(has_branches(model))
-    if spec.trained == "norm" and not norm_parameters(model):
-        raise ConfigError(
-            "trained=norm is not allowed where normalization has no parameters, as with norm=none or "
-            "norm.affine=false; it must be all, or choose a norm with scales and shifts, such as norm=batch."
-        )
+    check_made_by(spec.norm, model)
+    if spec.trained == "norm":
+        check_trainable(model)
     return model
 
 
@@ -113,12 +116,6 @@ def score(out: Tensor, y: Tensor, loss: LossSpec) -> dict[str, Tensor]:
 
 def mean_scores(parts: Sequence[Mapping[str, Tensor]], samples: int) -> dict[str, Tensor]:
     return {name: torch.stack([part[name] for part in parts]).sum(0) / samples for name in parts[0]}
-
-
-def in_parts(x: Tensor) -> tuple[Tensor, ...]:
-    """`x` [N, ...] in nearly equal parts of at most EVALUATION_BATCH: none is so small that a norm that takes its
-    statistics from the batch in evaluation too would have nothing to take them from."""
-    return x.tensor_split(-(-len(x) // EVALUATION_BATCH))
 
 
 def probe_choice(seed: int, dataset: Dataset) -> Tensor:

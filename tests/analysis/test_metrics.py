@@ -19,6 +19,7 @@ def arm(*diverged: bool, steps: int = 100) -> pd.DataFrame:
             "run_id": [f"r{i}" for i in range(n)], "seed": range(n), "lr": 0.1, "steps": steps, "diverged": diverged,
             "diverged_step": [7.0 if lost else np.nan for lost in diverged],
             "test_accuracy": [0.1 if lost else 0.9 for lost in diverged], "chance": 0.1, "step_ms": 2.0,
+            "engine": "serial", "final.test_accuracy": 0.9,
             "best_accuracy": [0.1 if lost else 0.9 for lost in diverged],
         }
     )  # fmt: skip
@@ -163,16 +164,36 @@ def test_the_time_to_a_target_is_its_updates_times_their_time():
     assert read("ms_per_update", arm(False), measured()) == ([2.0], [False])
 
 
+def test_a_stack_does_not_time_its_runs():
+    value, _ = read("ms_per_update", arm(False, False).assign(engine=["serial", "stacked"]), measured())
+    assert value == [2.0, pytest.approx(math.nan, nan_ok=True)]
+
+
+def test_accuracy_above_chance():
+    assert read("accuracy_above_chance", arm(False, True), measured()) == ([pytest.approx(80.0), 0.0], [False, False])
+
+
+def test_a_run_that_only_ends_near_guessing_was_measured_there():
+    late = arm(True).assign(diverged_step=100.0)
+    assert read("dead_units", late, at_the_end("dead_share", 0.2)) == ([pytest.approx(20.0)], [False])
+    assert read("dead_units", arm(True), at_the_end("dead_share", 0.2)) == ([100.0], [True])
+
+
+def test_the_largest_useful_rate():
+    value, capped = read("largest_useful_rate", family("oooo", (0.5, 0.9, 0.82, 0.1)), measured())
+    assert (value, capped) == ([1.0], [False])
+
+
 def test_the_gap_is_that_between_training_and_test_pictures():
     value, capped = read("generalization_gap", arm(False, True), at_the_end("train_accuracy", 0.97, 0.2))
     assert value == [pytest.approx(7.0), 100.0]
     assert capped == [False, True]
 
 
-def test_drift_is_a_mean_over_hidden_layers_and_measurements():
+def test_drift_is_a_geometric_mean_over_hidden_layers_and_measurements():
     values = {("hidden1", 1): 0.2, ("hidden1", 2): 0.4, ("hidden2", 1): 0.6, ("hidden2", 2): math.nan, ("out", 1): 9.0}
     rows = [("r0", step, "", "z_drift_relative", layer, v) for (layer, step), v in values.items()]
-    assert read("distribution_drift", arm(False), measured(*rows))[0] == [pytest.approx(0.4)]
+    assert read("distribution_drift", arm(False), measured(*rows))[0] == [pytest.approx((0.2 * 0.4 * 0.6) ** (1 / 3))]
 
 
 def test_the_shift_of_gradients_is_one_less_their_cosine():
@@ -182,15 +203,11 @@ def test_the_shift_of_gradients_is_one_less_their_cosine():
     assert capped == [False, True]
 
 
-def test_roughness_is_a_geometric_mean_and_the_worst_of_its_side_where_a_run_diverged():
-    rows = [
-        (r, step, "", "beta_eff_scaled", "", v)
-        for r, vs in (("r0", (1, 4)), ("r1", (9, 9)))
-        for step, v in enumerate(vs)
-    ]
-    value, capped = read("roughness", arm(False, False, True), measured(*rows))
-    assert value == pytest.approx([2.0, 9.0, 9.0])
-    assert capped == [False, False, True]
+def test_roughness_is_a_geometric_mean_and_has_no_worst_value():
+    rows = [("r0", step, "", "beta_eff_scaled", "", v) for step, v in enumerate((1, 4))]
+    value, capped = read("roughness", arm(False, True), measured(*rows))
+    assert value == [2.0, pytest.approx(math.nan, nan_ok=True)]
+    assert capped == [False, True]
 
 
 def test_saturated_units_are_those_of_all_layers_at_the_end():

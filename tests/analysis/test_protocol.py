@@ -12,7 +12,7 @@ import pytest
 from bnstudy.analysis.arms import LABELS, label
 from bnstudy.analysis.claims import Claim, claim_of
 from bnstudy.analysis.frames import Study
-from bnstudy.analysis.protocol import Contrast, contrasts
+from bnstudy.analysis.protocol import Contrast, Reading, contrasts, pairs
 from tests.analysis.sweeps import RATES
 from tests.analysis.test_claims import NODE
 
@@ -115,6 +115,62 @@ def test_where_all_diverged_no_rate_is_on_the_edge():
     runs = study.runs.assign(diverged=lost, score=study.runs["score"].mask(lost, 0.1))
     contrast = only(replace(study, runs=runs), claim())
     assert contrast.lacking == ""
+
+
+def with_runs(study: Study, runs: pd.DataFrame) -> Study:
+    return replace(study, runs=runs)
+
+
+def test_a_side_that_learns_nothing_has_no_spread():
+    study = made("std", [0.01, 0.1, 1.0])
+    lost = study.runs["norm"] == "NoNorm"
+    outcomes = {c: study.runs[c].mask(lost, 0.1) for c in ("score", "best_accuracy", "val_accuracy", "test_accuracy")}
+    asked = claim(metric="spread_of_accuracy", over=["std"], better="lower")
+    contrast = only(with_runs(study, study.runs.assign(diverged=lost, **outcomes)), asked)
+    assert contrast.lacking == "every run without it diverged, and all are equally bad"
+
+
+@pytest.mark.parametrize("norms", [["NoNorm"], ["NoNorm", "BatchNorm"]])
+def test_both_sides_are_over_the_same_values(norms):
+    study = made("std", [0.01, 0.1])
+    kept = ~((study.specs["std"] == 0.01) & study.specs["norm"].isin(norms))
+    ids = study.specs.loc[kept, "run_id"]
+    runs = study.runs[study.runs["run_id"].isin(ids)]
+    some = replace(study, specs=study.specs[kept], runs=runs, planned=tuple(ids))
+    contrast = only(some, claim(metric="spread_of_accuracy", over=["std"], better="lower"))
+    assert "both sides must have the same values of std, two or more" in contrast.lacking
+
+
+def test_a_reference_does_not_hide_that_all_are_at_the_bound():
+    study = made("batch_size", [32])
+    lost = study.runs.assign(diverged=True, score=0.1)
+    assert only(with_runs(study, lost), claim(without=..., reference=10)).capped
+
+
+def test_no_rate_is_the_best_of_a_network_that_never_learns():
+    study = made("batch_size", [32])
+    lost = study.runs["norm"] == "NoNorm"
+    runs = study.runs.assign(diverged=lost, score=study.runs["score"].mask(lost, 0.1))
+    best, same = contrasts(with_runs(study, runs), claim(views=["best_rate", "same_rate"]))
+    assert best.lacking == ""
+    assert same.lacking == "no learning rate is best without it: all of them diverged"
+
+
+def test_the_whole_grid_can_be_held_against_a_number():
+    study = made("batch_size", [32])
+    asked = claim(metric="width_of_good_rates", without=..., reference=1, views=["all_rates"])
+    assert len(only(study, asked).d) == SEEDS - TUNING
+
+
+def test_a_diverged_run_does_not_set_the_loss_to_be_matched():
+    study = made("batch_size", [32])
+    runs = study.runs.assign(**{"final.train_loss": np.where(study.runs["norm"] == "NoNorm", 0.5, 0.2)})
+    bad = (runs["norm"] == "BatchNorm") & (runs["seed"] == 1) & (runs["lr"] == 0.316)
+    runs = runs.assign(diverged=bad, **{"final.train_loss": runs["final.train_loss"].mask(bad, np.nan)})
+    asked = claim(metric="test_accuracy_at_training_loss", views=["best_rate"])
+    (pair,) = pairs(with_runs(study, runs), asked)
+    assert Reading(with_runs(study, runs), asked, pair, "best_rate", list(range(TUNING))).target == 0.5
+    assert only(with_runs(study, runs.assign(diverged=True)), asked).lacking.startswith("on some side every run")
 
 
 def test_an_interaction_lacks_what_any_of_its_four_lacks():

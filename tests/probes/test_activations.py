@@ -11,13 +11,14 @@ from torch import Tensor
 from bnstudy.data import Dataset
 from bnstudy.probes import Snapshot
 from bnstudy.probes.activations import Activations, drift, effective_rank, on_grid, percentiles
+from bnstudy.probes.network import in_parts
 from bnstudy.probes.units import DeadUnits
 from bnstudy.spec import At, RunSpec
 from bnstudy.train import checkpoint
 from bnstudy.train.engine import Engine
 from bnstudy.train.serial import SerialRun
 from bnstudy.train.stacked import StackedRun
-from bnstudy.train.state import in_parts, joined, observe
+from bnstudy.train.state import joined, observe
 from tests.conftest import CPU, spec_of
 from tests.probes.conftest import TINY, engines_agree, snapshot_of
 from tests.train.courses import outcome, outcomes, rows, train_until

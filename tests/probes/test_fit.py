@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from bnstudy.data import Split
 from bnstudy.probes.fit import TrainingFit
 from bnstudy.spec import At, AtShares
 from bnstudy.train.serial import SerialRun
@@ -39,6 +40,17 @@ def test_at_the_end_it_is_the_evaluation_of_the_trained_network(digits):
     again = evaluate(run.model, chosen, spec.loss)
     assert last["train_loss"] == pytest.approx(float(again["loss"]), rel=1e-5)
     assert last["train_accuracy"] == pytest.approx(float(again["accuracy"]))
+
+
+def test_without_running_statistics_no_picture_is_left_alone(digits):
+    """A norm would make its batch of one into zeros, or refuse it."""
+    few = replace(digits, train=Split(digits.train.x[:257], digits.train.y[:257]))
+    spec = spec_of(*TINY, "norm=batch", "norm.track_running_stats=false")
+    snapshot, model = snapshot_of(spec, few, double=False), build_model(spec, few)
+    x, y = snapshot.network.probe_batch()
+    out = torch.cat([model(part) for part in (x[:129], x[129:])])
+    measured = TrainingFit().measure(snapshot)
+    torch.testing.assert_close(measured["train_loss"][""], F.cross_entropy(out, y))
 
 
 def test_a_regression_has_a_loss_only(tmp_path):

@@ -8,7 +8,7 @@ from torch.func import functional_call, grad
 
 from bnstudy.data import BatchStream
 from bnstudy.losses import CrossEntropy
-from bnstudy.probes.network import still
+from bnstudy.probes.network import in_parts, still
 from bnstudy.spec import At, ProbeSpec
 from bnstudy.train.serial import SerialRun
 from bnstudy.train.state import build_model
@@ -112,6 +112,14 @@ def test_a_still_copy_leaves_the_model_alone(digits):
     net(x)
     assert net.hidden1.norm_act.norm.num_batches_tracked == 1
     assert all(p.requires_grad for p in net.parameters())
+
+
+@pytest.mark.parametrize("n", [2, 255, 256, 257, 1025])
+def test_parts_are_nearly_equal(n):
+    parts = in_parts(torch.arange(n))
+    assert torch.cat(parts).tolist() == list(range(n))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    assert max(map(len, parts)) <= 256
 
 
 def test_batches_come_from_the_run(digits):

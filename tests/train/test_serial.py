@@ -11,7 +11,7 @@ from bnstudy.data import BatchStream
 from bnstudy.spec import At, AtEnd, Evaluation, RunSpec
 from bnstudy.train import serial as serial_engine
 from bnstudy.train.serial import SerialRun
-from bnstudy.train.state import build_model, evaluate, in_parts
+from bnstudy.train.state import build_model, evaluate
 from tests.conftest import CPU, spec_of
 from tests.train.courses import outcome, rows, serial, train_until
 
@@ -210,14 +210,6 @@ def test_norms_without_tracking_and_affine_train(tmp_path):
         "norm.affine=false", "norm.track_running_stats=false", "data.train_size=1025", "evaluation.pictures=257"
     )
     assert serial(spec, spec.data.load(tmp_path, CPU)).status == "finished"
-
-
-@pytest.mark.parametrize("n", [2, 255, 256, 257, 1025])
-def test_evaluation_parts_are_nearly_equal(n):
-    parts = in_parts(torch.arange(n))
-    assert torch.cat(parts).tolist() == list(range(n))
-    assert max(map(len, parts)) - min(map(len, parts)) <= 1
-    assert max(map(len, parts)) <= 256
 
 
 def test_the_first_update_is_warmed_up_and_nothing_of_it_stays(digits, monkeypatch):

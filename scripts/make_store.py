@@ -1,0 +1,261 @@
+"""Write a store of made-up runs, to see how reports do on many: nothing is trained.
+
+    python scripts/make_store.py --results-dir DIR [--runs 10000] [--rows 2000] [--seeds 60]
+
+The runs are networks with and without batch norm at seven learning rates, in as many settings (widths of an MLP and
+of a VGG) as the seeds leave room for. Their specs, files and recorded metrics are those of real runs, their numbers are
+drawn: batch norm learns faster, bears larger learning rates and loses fewer units. Four studies are planned, each on
+all runs: `large` at scale=full bears on all the claims that the others at scale=standard share.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cache, partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from bnstudy.data.digits import Digits
+from bnstudy.inits import KaimingNormal
+from bnstudy.losses import CrossEntropy
+from bnstudy.models.mlp import MLP
+from bnstudy.models.vgg import VGG
+from bnstudy.norms import BatchNorm, NoNorm
+from bnstudy.optim import SGD, Constant
+from bnstudy.probes.gradients import Backprop, GradientNorm
+from bnstudy.probes.units import DeadUnits
+from bnstudy.probes.weights import WeightSize
+from bnstudy.spec import AtShares, Evaluation, LogThenRegular, ModelSpec, NormSpec, RunSpec, to_dict
+from bnstudy.store import Store
+from bnstudy.tables import METRICS, TIMING
+
+RATES = (0.00316, 0.01, 0.0316, 0.1, 0.316, 1.0, 3.16)
+NORMS: tuple[NormSpec, ...] = (NoNorm(), BatchNorm())
+MODELS: tuple[ModelSpec, ...] = (
+    *(MLP(width=width) for width in (32, 48, 64, 96, 128, 192, 256, 512)),
+    *(VGG(depth=8, width=width) for width in (0.125, 0.25, 0.375, 0.5)),
+)
+CLAIMS = {
+    "convergence": ["faster_convergence", "lower_training_loss"],
+    "dead_relu": ["dead_relus"],
+    "lr_tolerance": ["higher_learning_rates", "wider_learning_rates", "higher_best_rate"],
+}
+ALL_CLAIMS = [*itertools.chain(*CLAIMS.values()), "gradient_flow"]
+CLASSES, CHANCE = 10, 0.1
+BATCHES = 18
+"""In an epoch."""
+
+OFTEN, SELDOM = LogThenRegular(early=4, regular=8), AtShares((0.0, 1.0))
+PROBES = {
+    "backprop": Backprop(when=SELDOM),
+    "dead_units": DeadUnits(when=SELDOM),
+    "gradients": GradientNorm(when=OFTEN),
+    "weights": WeightSize(when=OFTEN),
+}
+UNITS = ("dead_share", "born_dead_share", "died_share", "revived_share")
+SIZES = ("grad_norm", "grad_weight_product", "weight_norm", "update_ratio", "init_distance")
+
+
+@dataclass(frozen=True)
+class Made:
+    """A run and how it goes. total: updates that it is to make; top: the accuracy that it comes to."""
+
+    spec: RunSpec
+    total: int
+    diverged_at: int | None
+    top: float
+
+    @property
+    def until(self) -> int:
+        return self.total if self.diverged_at is None else self.diverged_at
+
+    @property
+    def is_normalized(self) -> bool:
+        return not self.spec.norm.is_none
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows of one metric and layer. depth: of the layer, from 0 to 1."""
+
+    steps: np.ndarray
+    split: str
+    metric: str
+    layer: str
+    depth: float = 0.0
+
+
+def made(spec: RunSpec, total: int) -> Made:
+    """Above a rate that depends on the norm, and a little on the seed, it diverges."""
+    rng = np.random.default_rng([spec.seed, round(1e6 * spec.lr), int(spec.norm.is_none)])
+    best, top, limit = (0.1, 0.93, 1.0) if spec.norm.is_none else (0.316, 0.965, 10.0)
+    top -= 0.05 * np.log10(spec.lr / best) ** 2 + 0.004 * rng.standard_normal()
+    diverged = spec.lr > limit * (0.9 if spec.seed % 9 == 1 else 1.1)
+    return Made(spec, total, int(rng.integers(2, 60)) if diverged else None, float(np.clip(top, CHANCE, 1)))
+
+
+def specs(seeds: int, steps: int) -> Iterator[RunSpec]:
+    """Seed by seed, so that whichever are the first ones, all arms have about as many."""
+    for seed, model, norm, lr in itertools.product(range(seeds), MODELS, NORMS, RATES):
+        yield RunSpec(
+            model=model, norm=norm, init=KaimingNormal(), data=Digits(val_fraction=0.2), optim=SGD(),
+            schedule=Constant(), loss=CrossEntropy(), probe=PROBES,
+            evaluation=Evaluation(when=LogThenRegular(early=6, regular=12)), lr=lr, batch_size=64, seed=seed,
+            steps=steps,
+        )  # fmt: skip
+
+
+def chosen(runs: int, seeds: int, steps: int) -> list[RunSpec]:
+    """So many runs, of the first settings that the seeds leave room for."""
+    settings = -(-runs // (seeds * len(NORMS) * len(RATES)))
+    known = MODELS[:: -(-len(MODELS) // settings)] if settings < len(MODELS) else MODELS
+    least = -(-runs // (len(known) * len(NORMS) * len(RATES)))
+    return list(itertools.islice((s for s in specs(least, steps) if s.model in known), runs))
+
+
+# ------------------------------------------------------------------------------------------------- what is measured
+
+
+def layers_of(model: ModelSpec) -> tuple[str, ...]:
+    hidden = [f"hidden{i}" for i in range(1, 4)] if isinstance(model, MLP) else [f"conv{i}" for i in range(1, 7)]
+    return (*hidden, "out")
+
+
+@cache
+def blocks(layers: tuple[str, ...], total: int, until: int) -> list[Block]:
+    """All rows but the values, which runs of the same course share."""
+    updates = np.arange(min(until + 1, total))
+    evaluated, often, seldom = (
+        np.array([u for u in when.updates(total) if u <= until])
+        for when in (LogThenRegular(early=6, regular=12), OFTEN, SELDOM)
+    )
+    depths = dict(zip(layers, np.linspace(0, 1, len(layers)), strict=True))
+    found = [Block(updates, "train", "loss", "")]
+    found += [Block(evaluated, split, metric, "") for split in ("val", "test") for metric in ("loss", "accuracy")]
+    found += [Block(evaluated, "", "lr", "")]
+    found += [Block(often, "", m, name, depth) for m in SIZES for name, depth in {"": 0.0, **depths}.items()]
+    found += [Block(seldom, "", "backprop_rms", name, depth) for name, depth in list(depths.items())[:-1]]
+    found += [Block(seldom, "", metric, "") for metric in ("backprop_ratio", "backprop_slope")]
+    hidden = {"": 0.5, **dict(list(depths.items())[:-1])}
+    return [*found, *(Block(seldom, "", m, name, depth) for m in UNITS for name, depth in hidden.items())]
+
+
+@cache
+def columns(layers: tuple[str, ...], total: int, until: int) -> dict[str, pa.Array]:
+    """The rows of `blocks` as a table without its values."""
+    of_all = blocks(layers, total, until)
+    lengths = [len(block.steps) for block in of_all]
+    step = np.concatenate([block.steps for block in of_all])
+    texts = {name: [getattr(block, name) for block in of_all] for name in ("split", "metric", "layer")}
+    encoded = {name: pa.array(np.repeat(values, lengths)).dictionary_encode() for name, values in texts.items()}
+    return {"step": pa.array(step), "epoch": pa.array(step / BATCHES), **encoded}
+
+
+def values(run: Made, block: Block, rng: np.random.Generator) -> np.ndarray:
+    steps, noise = block.steps, rng.standard_normal(len(block.steps))
+    rate = (30.0 if run.is_normalized else 12.0) * min(1.0, run.spec.lr / 0.1) ** 0.5 / run.total
+    learned = 1 - np.exp(-((rate * steps) ** 0.8))
+    if block.metric == "accuracy":
+        return np.clip(CHANCE + (run.top - CHANCE) * learned + 0.004 * noise * (steps > 0), 0, 1)
+    if block.metric == "loss":
+        loss = np.exp(0.1 * noise) * (2.3 - (2.3 - 2 * (1 - run.top)) * learned)
+        return loss if run.diverged_at is None or block.split != "train" else np.append(loss[:-1], np.nan)
+    if block.metric in UNITS:
+        most = (0.02 if run.is_normalized else 0.25) * (1 + np.log10(run.spec.lr) / 4)
+        return np.abs(most * (0.5 + block.depth) * (1 + 0.1 * noise) * (steps > 0))
+    if block.metric == "backprop_slope":
+        return (-0.05 if run.is_normalized else -0.25) + 0.02 * noise
+    slope = 0.1 if run.is_normalized else 0.5
+    return run.spec.lr if block.metric == "lr" else np.exp(0.2 * noise - slope * block.depth) / (1 + rate * steps)
+
+
+def measured(run: Made) -> tuple[pa.Table, pa.Table, dict[str, Any]]:
+    """As `Store.finish` wants it."""
+    spec, until = run.spec, run.until
+    about = layers_of(spec.model), run.total, until
+    rng = np.random.default_rng([spec.seed, round(1e6 * spec.lr), run.is_normalized, *repr(spec.model).encode()])
+    parts = [np.broadcast_to(values(run, block, rng), len(block.steps)) for block in blocks(*about)]
+    last = {
+        f"{b.split}_{b.metric}": float(v[-1])
+        for b, v in zip(blocks(*about), parts, strict=True)
+        if b.split and np.isfinite(v[-1])
+    }
+    evaluated = blocks(*about)[1].steps
+    seconds = evaluated * (0.0021 if run.is_normalized else 0.0016) * (1 + 0.02 * rng.random())
+    rates = np.diff(seconds, prepend=np.nan) / np.maximum(1, np.diff(evaluated, prepend=0))
+    best = {"step": int(evaluated[-1]), **{key: last[key] for key in ("val_accuracy", "test_accuracy")}}
+    summary = {
+        "run_id": spec.run_id, "status": "finished" if run.diverged_at is None else "diverged", "steps": run.total,
+        "diverged_step": run.diverged_at, "diverged_because": None if run.diverged_at is None else "training loss nan",
+        "final": {"train_loss": None, **last}, "best": best, "engine": "stacked", "stack_size": 32, "compiled": True,
+        "device": "cpu", "threads": 1, "git_commit": None, "probe_seconds": dict.fromkeys(PROBES, 0.02),
+        "seconds": {
+            "total": seconds[-1] + 0.3, "training": seconds[-1], "evaluation": 0.1, "probes": 0.08, "starting": 0.1
+        },
+        "versions": {"bnstudy": "0.1.0", "python": "3.11.7", "torch": "2.15.0"},
+        "dataset": {
+            "name": "Digits", "checksum": "00", "train": 1150, "val": 288, "test": 359, "classes": CLASSES
+        },
+    }  # fmt: skip
+    metrics = pa.table({**columns(*about), "value": np.concatenate(parts)}).cast(METRICS)
+    timing = {"step": evaluated, "seconds": seconds, "step_seconds": rates}
+    return metrics, pa.table(timing).cast(TIMING), summary
+
+
+# ------------------------------------------------------------------------------------------------------- the store
+
+
+def write(results_dir: Path, of: Sequence[RunSpec]) -> int:
+    """Returns the number of rows."""
+    store, rows = Store(results_dir), 0
+    for spec in of:
+        metrics, timing, summary = measured(made(spec, spec.steps or 0))
+        store.begin(spec.run_id, to_dict(spec))
+        store.finish(spec.run_id, metrics, timing, summary)
+        rows += metrics.num_rows
+    return rows
+
+
+def make(results_dir: Path, runs: int, rows: int, seeds: int) -> int:
+    """Write the runs and plan the studies; returns the number of rows.
+
+    rows: of a run of the MLP that does not diverge, training losses making up for what is not measured otherwise.
+    """
+    others = sum(len(block.steps) for block in blocks(layers_of(MODELS[0]), rows, rows)[1:])
+    of = chosen(runs, seeds, max(50, rows - others))
+    parts = [of[i : i + 100] for i in range(0, len(of), 100)]
+    if len(parts) > 1:
+        with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+            total = sum(pool.map(partial(write, results_dir), parts))
+    else:
+        total = sum(write(results_dir, part) for part in parts)
+    ids = [spec.run_id for spec in of]
+    for name, scale, claims in [("large", "full", ALL_CLAIMS), *((n, "standard", c) for n, c in CLAIMS.items())]:
+        study = {"name": name, "title": f"Made up: {name.replace('_', ' ')}", "claims": claims}
+        Store(results_dir).add_to_plan(study, scale, f"bnstudy study={name} scale={scale}", ids)
+    return total
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results-dir", type=Path, required=True)
+    parser.add_argument("--runs", type=int, default=10_000)
+    parser.add_argument("--rows", type=int, default=2_000, help="metric rows of a run that does not diverge")
+    parser.add_argument("--seeds", type=int, default=60, help="of each arm, about")
+    options = parser.parse_args()
+    begin = time.monotonic()
+    rows = make(options.results_dir, options.runs, options.rows, options.seeds)
+    print(f"{options.runs} runs, {rows:,} rows of metrics, in {time.monotonic() - begin:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
