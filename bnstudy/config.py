@@ -55,17 +55,17 @@ def request(points: Sequence[Point], launcher_node: Any = _DEFAULTS, fixed: Coll
         raise ConfigError(
             "A sweep runs with one choice of device, engine, results_dir and the like: do not sweep them."
         )
-    work = launcher(launcher_node)
-    runs = []
-    for point, (name, arm) in zip(points, varying_names([p.overrides for p in points], fixed), strict=True):
-        with naming(name):
-            runs.append(PlannedRun(run_spec(point.config), name, arm))
     about = points[0].config
     study = build(about.get("study"), "study")
     if study is not None and not isinstance(study, Study):
         raise ConfigError(
             f"study={study.name} is a sweep of several studies: leave hydra.mode and hydra/sweeper alone."
         )
+    work = launcher(launcher_node)
+    runs = []
+    for point, (name, arm) in zip(points, varying_names([p.overrides for p in points], fixed), strict=True):
+        with naming(name):
+            runs.append(PlannedRun(run_spec(point.config), name, arm))
     made = shared.pop()
     if made.until is not None and not (study and study.claims):
         without = f"study={study.name}, which bears on no claim" if study else "no study"

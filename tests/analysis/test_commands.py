@@ -9,11 +9,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from bnstudy import cli
 from bnstudy.analysis.commands import for_hydra, report_command
-from bnstudy.analysis.rendering import markdown
+from bnstudy.analysis.report import write_report
+from bnstudy.store import Store
 from tests.analysis import synthetic
 from tests.analysis.test_report import claim_file, files
 
-AWKWARD = Path("a  b's, ${HOME}; `touch x` =1")
+AWKWARD = "a  b's, (1); `touch x` =1"
 
 
 @pytest.mark.parametrize(
@@ -57,31 +58,34 @@ def made_again(command):
 
 
 def test_a_report_is_made_again_by_its_command_wherever_the_store_is(made_again):
-    place = Path("a  b's, (1); `touch x` =1")
-    ids = synthetic.write(place, synthetic.lr_sweep(seeds=2, total=40))
-    synthetic.plan(place, "s", ids, claims=["mine"])
-    own = claim_file(Path("my claims"))
-    same, shown = made_again("study=s", f"results_dir={for_hydra(str(place))}", f"claims={own}")
-    assert same
-    assert "study=s scale=quick" in shown
-    assert made_again("study=all", f"results_dir={for_hydra(str(place))}", f"claims={own}")[0]
+    ids = synthetic.write(Path(AWKWARD), synthetic.lr_sweep(seeds=2, total=40))
+    synthetic.plan(Path(AWKWARD), "s", ids, claims=["mine"])
+    where = (f"results_dir={for_hydra(AWKWARD)}", f"claims={claim_file(Path('my claims'))}")
+    for study in ("s", "all"):
+        same, shown = made_again(f"study={study}", *where)
+        assert same
+        assert shown.startswith("bnstudy-report study=")
 
 
 @pytest.mark.parametrize("place", ["results", "elsewhere"])
 def test_a_comparison_is_made_again_by_its_command(made_again, place):
-    picked = synthetic.write(Path(place), synthetic.lr_sweep(seeds=2, total=40))[:32:8]
-    arms = "compare=BatchNorm, lr=0.003 vs NoNorm, lr=0.003"
-    ids = [run.run_id for run in synthetic.lr_sweep(seeds=2, total=40) if run.lr == 0.003]
-    synthetic.write(Path(place), [synthetic.Run("LayerNorm", total=40)])
-    same, shown = made_again("compare=BatchNorm,NoNorm", f"runs={','.join(ids)}", f"results_dir={place}")
+    runs = synthetic.lr_sweep(seeds=2, total=40)
+    synthetic.write(Path(place), runs)
+    picked = ",".join(sorted(run.run_id for run in runs if run.lr == 0.1))
+    same, shown = made_again("compare=BatchNorm,NoNorm", f"runs={picked}", f"results_dir={place}")
     assert same
-    assert f"runs={','.join(sorted(ids))}" in shown
-    assert ("results_dir" in shown) == (place != "results")
-    assert made_again(arms, f"results_dir={place}")[0]
+    assert shown.endswith(
+        f"'compare=BatchNorm vs NoNorm' runs={picked}" + " results_dir=elsewhere" * (place != "results")
+    )
+    assert made_again("compare=BatchNorm, lr=0.1 vs NoNorm, lr=0.1", f"results_dir={place}")[0]
 
 
-@pytest.mark.parametrize("end", ["\n", "\r", "\r\n", "\x0b", "\u2028"])
-def test_a_command_does_not_leave_its_block_of_code(end):
-    content = {"lines": [f"bnstudy lr=0.1{end}# <b>not code</b>{end}[x](y)"]}
-    text = markdown("commands_alone.md.j2", content)
-    assert text.strip("\n") == "    bnstudy lr=0.1 # <b>not code</b> [x](y)"
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+def test_a_command_does_not_leave_its_block_of_code(tmp_path, end):
+    run, other = synthetic.Run(total=20), synthetic.Run(total=20, seed=1)
+    synthetic.write(tmp_path, [run])
+    asked = f"bnstudy lr=0.1{end}# <b>hostile</b>{end}[hostile](y)"
+    about = {"name": "s", "title": "Does it?"}
+    Store(tmp_path).add_to_plan(about, "quick", asked, [run.run_id, other.run_id])
+    lines = (write_report(tmp_path, "s").folder / "report.md").read_text().splitlines()
+    assert [line for line in lines if "hostile" in line] == ["    bnstudy lr=0.1 # <b>hostile</b> [hostile](y)"]

@@ -89,7 +89,7 @@ def test_what_is_written(sweep_dir: Path):
     text = (result.folder / "report.md").read_text()
     assert "No verdict" in text
     assert "SUPPORTED" not in text
-    assert f"bnstudy-report compare='{ARMS}' study=lr_tolerance scale=quick" in text
+    assert f"bnstudy-report 'compare={ARMS}' study=lr_tolerance scale=quick results_dir={sweep_dir}" in text
     data = json.loads((result.folder / "comparison.json").read_text())
     assert data["arms"] == ARMS.split(" vs ")
     assert set(pd.read_csv(result.folder / "runs.csv")["arm"]) == {*data["arms"]}
@@ -99,6 +99,16 @@ def test_what_is_written(sweep_dir: Path):
 def test_the_same_arms_give_the_same_bytes(sweep_dir: Path):
     texts = [write_comparison(sweep_dir, ARMS, "lr_tolerance").index.read_bytes() for _ in range(2)]
     assert texts[0] == texts[1]
+
+
+def test_comparisons_with_long_names_have_folders_of_their_own(tmp_path):
+    long = [Run(norm_fields=(("note", "x" * 120 + end),), seed=seed) for end in "abc" for seed in (0, 1)]
+    a, _, b, _, c, _ = synthetic.write(tmp_path, long)
+    folders = [
+        write_comparison(tmp_path, f"{first},{second}").folder.name for first, second in ((a, b), (a, c), (a, b))
+    ]
+    assert folders[0] == folders[2] != folders[1]
+    assert all(len(name) == 100 for name in folders)
 
 
 def test_arms_without_a_shared_seed_are_refused(tmp_path):

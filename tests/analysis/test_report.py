@@ -6,6 +6,8 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,11 +15,13 @@ import pandas as pd
 import pytest
 import yaml
 
+from bnstudy import cli
 from bnstudy.analysis.frames import load_study
 from bnstudy.analysis.images import file_name, inline_svg
 from bnstudy.analysis.inference import holm
 from bnstudy.analysis.rendering import markdown_text, sort_value
 from bnstudy.analysis.report import ReportResult, write_report
+from bnstudy.analysis.verdicts import STATUSES
 from bnstudy.files import conf_dir
 from bnstudy.spec import ConfigError
 from bnstudy.store import Store
@@ -377,6 +381,38 @@ def test_without_a_scale_it_is_the_one_planned_last(several: Path) -> None:
     result = write_report(several, "all")
     assert "scale full" in (result.folder / "report.md").read_text()
     assert result.verdicts == ()
+
+
+def test_runs_that_studies_share_are_counted_once(tmp_path: Path) -> None:
+    runs = [Run(norm, seed=seed, total=20) for norm in ("NoNorm", "BatchNorm") for seed in range(4)]
+    runs[:3] = [replace(run, diverged_at=5) for run in runs[:3]]
+    synthetic.write(tmp_path, runs[:-1])
+    for study, its in (("one", runs), ("other", runs), ("part", runs[2:])):
+        synthetic.plan(tmp_path, study, [run.run_id for run in its])
+    result = write_report(tmp_path, "all")
+    assert "Runs: 7 of 8 finished, 3 of them diverged" in (result.folder / "report.md").read_text()
+    assert (result.diverged, result.missing) == (3, 1)
+    assert result.cautions[0].startswith("Runs are missing: 1 of 8 in one, 1 of 8 in other, 1 of 6 in part.")
+
+
+def test_the_terminal_shows_the_primary_views_of_all_studies_and_counts_the_others(several: Path, command) -> None:
+    found = json.loads((write_report(several, "all", "quick").folder / "claims.json").read_text())
+    counts = Counter(verdict["status"] for verdict in found)
+    status, out, err = command("study=all", "scale=quick", f"results_dir={several}", entry=cli.report)
+    assert (status, err) == (0, "")
+    *told, tally, caution, path = out.splitlines()
+    assert [line.partition(": ")[0] for line in told] == [v["status"] for v in found if v["primary"]]
+    assert len(told) < len(found)
+    assert tally == f"{len(found)} verdicts in all views: {', '.join(f'{n} {s}' for s, n in counts.items())}."
+    assert caution == "dead_relu: none of its 2 runs is finished."
+    assert path == f"Report: {several}/reports/all-studies/index.html"
+
+
+def test_the_terminal_shows_all_verdicts_of_a_study(several: Path, command) -> None:
+    _, out, _ = command("study=quickstart", f"results_dir={several}", entry=cli.report)
+    found = json.loads((several / "reports" / "quickstart" / "claims.json").read_text())
+    assert sum(line.startswith(STATUSES) for line in out.splitlines()) == len(found) == 3
+    assert "in all views" not in out
 
 
 def test_all_studies_give_the_same_bytes_again(several: Path) -> None:
