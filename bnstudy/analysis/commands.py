@@ -32,8 +32,8 @@ def report_command(
 
 
 def for_hydra(text: str) -> str:
-    """A value as Hydra reads it as this text: in quotes where it has more than letters, digits and what paths have."""
-    if re.fullmatch(r"[\w./~+-]+", text):
+    """A value as Hydra reads it as this text: in quotes where it has more than words and what paths have."""
+    if re.fullmatch(r"[\w./+-]+( [\w./+-]+)*", text, re.ASCII):
         return text
     escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text)
     return f"'{escaped}'"

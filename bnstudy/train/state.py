@@ -24,7 +24,7 @@ from bnstudy.models.layers import (
 )
 from bnstudy.probes.network import Mode, Params, in_parts, mode_of
 from bnstudy.rng import stream
-from bnstudy.spec import ConfigError, LossSpec, ProbeSpec, RunSpec
+from bnstudy.spec import LossSpec, ProbeSpec, RunSpec
 
 PROBE_BATCH = 1024
 CHANCE_MARGIN = 0.05

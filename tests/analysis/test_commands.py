@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import html
 import re
 import shlex
 from pathlib import Path
@@ -25,14 +26,16 @@ AWKWARD = "a  b's, (1); `touch x` =1"
         ({"results_dir": Path("out/1")}, "bnstudy-report results_dir=out/1"),
         ({"picked": ["b", "a", "b"]}, "bnstudy-report runs=a,b"),
         ({"compare": "A, lr=1 vs B", "study": 7}, "bnstudy-report 'compare=A, lr=1 vs B' study=7"),
-        ({"claim_dirs": [Path("my conf")]}, """bnstudy-report 'claims='"'"'my conf'"'"''"""),
+        ({"claim_dirs": [Path("my conf")]}, "bnstudy-report 'claims=my conf'"),
     ],
 )
 def test_the_command_says_what_is_not_the_default(asked, command):
     assert report_command(**{"results_dir": Path("results"), **asked}) == command
 
 
-@pytest.mark.parametrize("text", ["plain/a-b.c", "~/x", "it's", "a, b", "a\\", "\\'", "[1]", "a=b", "{c: 1}", "ç é"])
+@pytest.mark.parametrize(
+    "text", ["plain/a-b.c", "~/x", "it's", "a, b", "a\\", "\\'", "[1]", "a=b", "{c: 1}", "ç", "a é"]
+)
 def test_hydra_reads_what_was_meant(text):
     (override,) = OverridesParser.create().parse_overrides([f"results_dir={for_hydra(text)}"])
     assert override.value() == text
@@ -45,9 +48,9 @@ def made_again(command):
     def draw(*arguments: str) -> tuple[bool, str]:
         status, out, err = command(*arguments, entry=cli.report)
         assert status == 0, err
-        folder = Path(out.splitlines()[-1].removeprefix("Report: ")).parent
-        first = files(folder)
-        shown = re.findall(r"^    (bnstudy-report .*)$", (folder / "report.md").read_text(), re.MULTILINE)[-1]
+        page = Path(out.splitlines()[-1].removeprefix("Report: "))
+        folder, first = page.parent, files(page.parent)
+        shown = html.unescape(re.findall(r"(?:^|<code>)(bnstudy-report .*)$", page.read_text(), re.MULTILINE)[-1])
         for path in folder.rglob("*.*"):
             path.unlink()
         status, _, err = command(*shlex.split(shown)[1:], entry=cli.report)
@@ -64,7 +67,7 @@ def test_a_report_is_made_again_by_its_command_wherever_the_store_is(made_again)
     for study in ("s", "all"):
         same, shown = made_again(f"study={study}", *where)
         assert same
-        assert shown.startswith("bnstudy-report study=")
+        assert shown.startswith(f"bnstudy-report study={study} ")
 
 
 @pytest.mark.parametrize("place", ["results", "elsewhere"])
