@@ -121,7 +121,7 @@ def write_report_on_all(results_dir: Path, scale: str | None = None, claim_dirs:
         kinds = {kind for claim in claims[name] for kind in claim.figures}
         draft.add(about, claims[name], report_command(results_dir, name, at, claim_dirs=claim_dirs), kinds)
     waiting = [f"{name}: none of its {len(plans[name]['run_ids'])} runs is finished." for name in plans.keys() - begun]
-    page = {"name": EVERY_FOLDER, "title": "All claims, each by the study that it names", "scale": at, "several": True}
+    page = {"name": EVERY_FOLDER, "title": "Which claims about normalization hold?", "scale": at, "several": True}
     again = report_command(results_dir, EVERY_STUDY, at, claim_dirs=claim_dirs)
     page |= {"facts": _facts_of_all(draft.parts), "report": again}
     runs = pd.concat([part.runs.assign(study=part.name) for part in draft.parts], ignore_index=True)
@@ -170,7 +170,7 @@ def _facts_of_all(parts: Sequence[StudyPart]) -> list[tuple[str, str]]:
     runs = pd.concat([part.runs for part in parts], ignore_index=True).drop_duplicates("run_id")
     seeds = sorted(part.runs["seed"].nunique() for part in parts)
     return [
-        ("Studies", f"{len(parts)} ({', '.join(part.name for part in parts)})"),
+        ("Studies", str(len(parts))),
         ("Runs", f"{len(runs)} of {len(_planned(parts))} finished, {int(runs['diverged'].sum())} of them diverged"),
         ("Seeds", f"{seeds[0]} to {seeds[-1]}, by study" if seeds[0] < seeds[-1] else str(seeds[0])),
         ("Data", ", ".join(sorted(runs["data"].astype(str).unique()))),
