@@ -33,26 +33,27 @@ def requests(loader: ConfigLoader, master: DictConfig, arguments: Sequence[str],
             raise ConfigError(
                 f"{word} is not allowed with several studies: choose some by 'study.names=[cost,affine]'."
             )
-    there = [name for name in loader.get_group_options("study") if not _is_several(loader, master, name)]
+    there = loader.get_group_options("study")
     names = there if studies.names is None else studies.names
     for name in names:
         if name not in there:
             raise ConfigError(f"study.names={name} is not allowed: there is no such study{nearest(name, there) or '.'}")
-    if not names:
-        raise ConfigError("study.names=[] is not allowed: it must be a list of studies, or null for all.")
-    return together([_of_one(loader, master, arguments, name) for name in names])
+    made = [asked for name in names if (asked := _of_one(loader, master, arguments, name)) is not None]
+    if not made:
+        raise ConfigError(
+            f"study.names=[{','.join(names)}] is not allowed: it must be a list of single studies, or null for all."
+        )
+    return together(made)
 
 
-def _is_several(loader: ConfigLoader, master: DictConfig, name: str) -> bool:
-    """Whether the option is not a study, but several."""
-    return of_several(loader.load_sweep_config(master, [f"study={name}"])) is not None
-
-
-def _of_one(loader: ConfigLoader, master: DictConfig, arguments: Sequence[str], name: str) -> Request:
+def _of_one(loader: ConfigLoader, master: DictConfig, arguments: Sequence[str], name: str) -> Request | None:
+    """What one study asks for; nothing where the option stands for several, whose studies are options, too."""
     own = [f"study={name}", *(word for word in arguments if not word.startswith(("study=", "study.")))]
     parsed = OverridesParser.create(config_loader=loader).parse_overrides(own)
     single = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
     config = loader.load_sweep_config(master, single)  # for the study and what Hydra is told in it
+    if of_several(config) is not None:
+        return None
     try:
         made = request(sweep_points(loader, config, own), config.hydra.launcher)
     except ConfigError as error:

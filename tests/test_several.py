@@ -89,7 +89,10 @@ def test_several_of_ones_own_are_not_among_all(study_command, tmp_path):
     status, out, err = study_command("study=both", "study.names=[one,two]", "dry_run=true")
     assert status == 0, err
     assert out.startswith("5 runs: 0 finished")
-    assert study_command("study=all", "study.names=[one,both]")[0] == 2
+    again = study_command("study=all", "study.names=[one,two,both]", "dry_run=true")
+    assert again[1] == out
+    status, _, err = study_command("study=all", "study.names=[both]")
+    assert (status, "study.names=[both] is not allowed: it must be a list of single studies" in err) == (2, True)
 
 
 def test_all_requests_are_checked_before_the_first_trains(study_command, tmp_path):

@@ -14,7 +14,7 @@ from bnstudy.norms import BatchNorm, NoNorm, WeightNorm
 from bnstudy.spec import ConfigError, ModelSpec
 from bnstudy.train.serial import SerialRun
 from bnstudy.train.stacked import StackedRun
-from bnstudy.train.state import network_of
+from bnstudy.train.state import are_trained, network_of
 from tests.conftest import CPU, spec_of
 from tests.train.courses import assert_same_course, outcomes, serial
 
@@ -58,7 +58,8 @@ def test_a_norm_of_weights_that_would_change_none_is_refused(few):
 
 @pytest.mark.parametrize("model", [Plain(wraps=True), Mixed(), MLP(depth=1), MLP(depth=0)])
 def test_one_that_changes_all_that_there_are_is_not(model, few):
-    network_of(spec(model=model, norm=WeightNorm()), few.shape, few.classes)
+    network = network_of(spec(model=model, norm=WeightNorm()), few.shape, few.classes)
+    assert network(few.train.x[:2]).shape == (2, few.classes)
 
 
 def test_norms_that_are_not_found_are_not_said_to_have_no_parameters(few):
@@ -76,5 +77,8 @@ def test_those_that_have_none_are(model, norm, few):
 
 
 def test_what_is_found_is_trained(few):
-    network_of(spec(model=Mixed(), norm=BatchNorm(), trained="norm"), few.shape, few.classes)
-    network_of(spec(model=Plain(wraps=True), norm=WeightNorm(), trained="norm"), few.shape, few.classes)
+    for model, norm in ((Mixed(), BatchNorm()), (Plain(wraps=True), WeightNorm())):
+        asked = spec(model=model, norm=norm, trained="norm")
+        moved = are_trained(asked, network_of(asked, few.shape, few.classes))
+        assert any(moved)
+        assert not all(moved)
