@@ -16,18 +16,9 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from bnstudy import __version__
-from bnstudy.config import (
-    STUMBLES,
-    compare_quoted,
-    conf_dir,
-    explain,
-    flags_first,
-    is_foreign,
-    report_conf_dir,
-    request,
-    runs_listed,
-)
-from bnstudy.spec import ConfigError
+from bnstudy.config.messages import STUMBLES, compare_quoted, explain, flags_first, runs_listed
+from bnstudy.store.files import conf_dir, report_conf_dir
+from bnstudy.validation import ConfigError
 
 MISTAKES = (ConfigError, HydraException, OmegaConfBaseException, yaml.YAMLError)
 
@@ -47,10 +38,11 @@ def _train(config: DictConfig) -> float | None:
 
     Returns the objective, for a sweeper that has each run launched for itself by another launcher.
     """
-    from bnstudy.launch.objective import objective
-    from bnstudy.launch.points import Point, plain_config
-    from bnstudy.launch.sweep import run
-    from bnstudy.store import Store
+    from bnstudy.config.build import is_foreign, request
+    from bnstudy.config.compose import Point, plain_config
+    from bnstudy.store.runs import Store
+    from bnstudy.sweep.command import run
+    from bnstudy.sweep.objective import objective
 
     node = HydraConfig.get().launcher
     asked = request([Point((), plain_config(config))], {} if is_foreign(node) else node)
@@ -61,8 +53,8 @@ def _train(config: DictConfig) -> float | None:
 
 
 def _report(config: DictConfig) -> None:
-    from bnstudy.analysis.compare import write_comparison
-    from bnstudy.analysis.report import write_report
+    from bnstudy.report.compare import write_comparison
+    from bnstudy.report.report import write_report
 
     if config.results_dir is None:
         raise ConfigError("results_dir=null is not allowed: it must be the name of a folder.")

@@ -4,12 +4,54 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from bnstudy.spec import InitSpec
+from bnstudy.models.layers import weight_layers
+from bnstudy.norms import Reparametrized
+from bnstudy.rng import Seeded, stream
+from bnstudy.validation import Spec
+
+
+@dataclass(frozen=True)
+class InitSpec(Spec):
+    """How weights begin. `gain` multiplies the scheme's own standard deviation."""
+
+    group: ClassVar[str] = "init"
+    gain: float = 1.0
+
+    def check(self) -> None:
+        self.require(self.gain >= 0, "gain", "0 or more")
+
+    def weight_(self, weight: Tensor, generator: torch.Generator) -> None:
+        """Fill a weight matrix [out, in] or kernel [out, in, h, w] in place, without `gain`."""
+        raise NotImplementedError
+
+    def bias_(self, bias: Tensor, fan_in: int, generator: torch.Generator) -> None:  # noqa: ARG002
+        """Fill the bias [out] of a layer whose units have `fan_in` inputs: zero unless the scheme says else."""
+        bias.zero_()
+
+
+@torch.no_grad()
+def initialize(model: nn.Module, init: InitSpec, seed: int) -> None:
+    """Fill all weights and biases of the model's weight layers and the keys of what draws noise, in place.
+
+    Each tensor has a stream of its own, named by its layer: arms that differ in normalization layers only, which
+    start at scale 1 and shift 0 and draw nothing, begin with the same weights.
+    """
+    for name, layer in weight_layers(model).items():
+        init.weight_(layer.weight, stream(seed, "init", f"{name}.weight"))
+        layer.weight.mul_(init.gain)
+        if layer.bias is not None:
+            fan_in = layer.weight[0].numel()
+            init.bias_(layer.bias, fan_in, stream(seed, "init", f"{name}.bias"))
+        if isinstance(layer, Reparametrized):
+            layer.start_()
+    for name, module in model.named_modules():
+        if isinstance(module, Seeded):
+            module.seed_(stream(seed, "dropout", name))
 
 
 def fans(weight: Tensor) -> tuple[int, int]:

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bnstudy.spec import ConfigError, LossSpec
+from bnstudy.validation import ConfigError, Spec
+
+
+@dataclass(frozen=True)
+class LossSpec(Spec):
+    """What training minimizes: the mean over the samples of a batch."""
+
+    group: ClassVar[str] = "loss"
+
+    def each(self, out: Tensor, y: Tensor) -> Tensor:
+        """The loss of each sample [N] for the outputs [N, K] and targets: labels [N], or values [N, K]."""
+        raise NotImplementedError
+
+    def mean(self, out: Tensor, y: Tensor) -> Tensor:
+        """The mean over the samples: a scalar."""
+        return self.each(out, y).mean()
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,53 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from bnstudy.spec import PER_RUN, OptimSpec, ScheduleSpec
+from bnstudy.validation import PER_RUN, Spec
+
+
+@dataclass(frozen=True)
+class OptimSpec(Spec):
+    """An optimizer, written as elementwise maths on flat tensors so that every engine shares it."""
+
+    group: ClassVar[str] = "optim"
+
+    def slots(self) -> tuple[str, ...]:
+        """Names of the tensors, shaped as the parameters and zero at first, that it carries along."""
+        return ()
+
+    def update_(
+        self, params: Tensor, grads: Tensor, slots: Mapping[str, Tensor], lr: float | Tensor, t: int | Tensor
+    ) -> None:
+        """Update t (from 1), in place. `lr` is a number, or a tensor that broadcasts against `params`."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class ScheduleSpec(Spec):
+    """The learning rate over a run: `factor` times `lr`, with a linear warm-up over the first updates.
+
+    warmup: number of updates over which the rate rises linearly from lr/warmup to its course.
+    """
+
+    group: ClassVar[str] = "schedule"
+    warmup: int = field(default=0, kw_only=True)
+
+    def check(self) -> None:
+        self.require(self.warmup >= 0, "warmup", "0 or more updates")
+
+    def factor(self, step: int, total: int) -> float:
+        """The factor on `lr` for the update after `step` updates of `total`."""
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        return self.course((step - self.warmup) / max(1, total - self.warmup))
+
+    def course(self, progress: float) -> float:
+        """The factor after warm-up, `progress` in [0, 1) being the share of the rest that is done."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from bnstudy.config import LAUNCHER
-from bnstudy.launch.request import Launcher as Keys
+from bnstudy.sweep.settings import LAUNCHER
+from bnstudy.sweep.settings import Launcher as Keys
 
 
 class BnstudyLauncher(Launcher):
@@ -26,12 +26,12 @@ class BnstudyLauncher(Launcher):
         """The keys are checked where they are used, with those of the whole command."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:  # noqa: ARG002
-        from bnstudy.launch.starting import get_ready
+        from bnstudy.sweep.forkserver import get_ready
 
         get_ready(config.hydra.launcher)
-        from bnstudy.config import launcher, settings
-        from bnstudy.launch.batches import prepare
-        from bnstudy.launch.points import Composer
+        from bnstudy.config.build import launcher, settings
+        from bnstudy.config.compose import Composer
+        from bnstudy.sweep.hydra_jobs import prepare
 
         launcher(config.hydra.launcher)
         prepare(config, settings(config))
@@ -39,9 +39,9 @@ class BnstudyLauncher(Launcher):
         self.composer = Composer(hydra_context.config_loader, config)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from bnstudy.config import request
-        from bnstudy.launch.batches import train
-        from bnstudy.launch.points import Point
+        from bnstudy.config.build import request
+        from bnstudy.config.compose import Point
+        from bnstudy.sweep.hydra_jobs import train
 
         points = [Point(tuple(own), self.composer.config(tuple(own))) for own in job_overrides]
         asked = request(points, self.config.hydra.launcher, fixed=set(self.config.hydra.overrides.task))

@@ -22,14 +22,14 @@ class BnstudySweeper(Sweeper):
         self.config = config
 
     def sweep(self, arguments: list[str]) -> Any:
-        from bnstudy.launch.starting import get_ready
+        from bnstudy.sweep.forkserver import get_ready
 
         get_ready(self.config.hydra.launcher)
-        from bnstudy.config import request
-        from bnstudy.launch.points import sweep_points
-        from bnstudy.launch.request import Request
-        from bnstudy.launch.sweep import run, run_all
-        from bnstudy.several import of_several, requests
+        from bnstudy.config.build import request
+        from bnstudy.config.compose import sweep_points
+        from bnstudy.config.studies import of_several, requests
+        from bnstudy.sweep.command import run, run_all
+        from bnstudy.sweep.request import Request
 
         studies = of_several(self.config)
         if studies is not None:
@@ -42,7 +42,7 @@ class BnstudySweeper(Sweeper):
         first = asked(arguments)
         if first.settings.until is None:
             return run(first)
-        from bnstudy.deciding import decide
+        from bnstudy.sweep.adaptive import decide
 
         sources = self.config.hydra.runtime.config_sources
         folders = [Path(source.path) / "claim" for source in sources if source.schema == "file"]

@@ -18,18 +18,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bnstudy.analysis import arms
-from bnstudy.analysis.claims import Claim, load_claims
-from bnstudy.analysis.frames import Study, load_study
-from bnstudy.analysis.inference import holm, judge, sign_flip_p
-from bnstudy.analysis.protocol import Contrast, contrasts
-from bnstudy.files import conf_dir
+from bnstudy.claims import arms
+from bnstudy.claims.claim import Claim, load_claims
+from bnstudy.claims.contrasts import Contrast, contrasts
+from bnstudy.claims.frames import StudyData, load_study
+from bnstudy.claims.judge import judge
+from bnstudy.stats.tests import holm, sign_flip_p
+from bnstudy.store.files import conf_dir
 
 SEEDS = 16
 """Of each half."""
 
 
-def halves(study: Study, norm: str, rng: np.random.Generator) -> Study:
+def halves(study: StudyData, norm: str, rng: np.random.Generator) -> StudyData:
     """Runs of one norm as two norms, A and B, which share the seeds 0, 1, ... and nothing else."""
     chosen = rng.permutation(study.runs["seed"].unique())[: 2 * SEEDS]
     side = {int(seed): ("AB"[i // SEEDS], i % SEEDS) for i, seed in enumerate(chosen)}

@@ -18,7 +18,7 @@ recorded. A few runs of each kind are timed, before and after each command, and 
 does not matter to the time. Start-up, and reading the data, is counted for bnstudy only.
 
 `runner` compares, on the MLP 784-100-100-100-10 with batch normalization and batches of 60, and on a ResNet-8 on
-32x32 pictures with batches of 64, in alternation:
+32x32 images with batches of 64, in alternation:
 
   bare        a plain PyTorch loop over in-memory tensors, nothing recorded
   runner      bnstudy's runner with its default recording (evaluation apart: the others do none)
@@ -28,7 +28,7 @@ does not matter to the time. Start-up, and reading the data, is counted for bnst
 `probes` measures what each probe, and each preset of them (none, light, standard, full), adds to the training of that
 MLP, one run and a stack of 8: by the runs' own clocks, and by wall time against no probes, in alternation.
 
-The MLP takes MNIST from `data.root` (random pictures where it is missing), the ResNet random pictures.
+The MLP takes MNIST from `data.root` (random images where it is missing), the ResNet random images.
 """
 
 from __future__ import annotations

@@ -20,8 +20,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bnstudy.analysis.inference import ALPHA, bca_interval, judge
-from bnstudy.analysis.sequential import anytime_interval, anytime_p, log_e
+from bnstudy.claims.judge import judge
+from bnstudy.stats.intervals import bca_interval
+from bnstudy.stats.sequential import anytime_interval, anytime_p, log_e
+from bnstudy.stats.tests import ALPHA
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 Interval = Callable[[np.ndarray], tuple[float, float]]

@@ -27,16 +27,20 @@ import pyarrow as pa
 from bnstudy.data.digits import Digits
 from bnstudy.inits import KaimingNormal
 from bnstudy.losses import CrossEntropy
+from bnstudy.models.base import ModelSpec
 from bnstudy.models.mlp import MLP
 from bnstudy.models.vgg import VGG
 from bnstudy.norms import BatchNorm, NoNorm
+from bnstudy.norms.base import NormSpec
 from bnstudy.optim import SGD, Constant
 from bnstudy.probes.gradients import Backprop, GradientNorm
 from bnstudy.probes.units import DeadUnits
 from bnstudy.probes.weights import WeightSize
-from bnstudy.spec import AtShares, Evaluation, LogThenRegular, ModelSpec, NormSpec, RunSpec, to_dict
-from bnstudy.store import Store
-from bnstudy.tables import METRICS, TIMING
+from bnstudy.run import Evaluation, RunSpec
+from bnstudy.store.runs import Store
+from bnstudy.store.tables import METRICS_SCHEMA, TIMING_SCHEMA
+from bnstudy.validation import to_dict
+from bnstudy.when import AtShares, LogThenRegular
 
 RATES = (0.00316, 0.01, 0.0316, 0.1, 0.316, 1.0, 3.16)
 NORMS: tuple[NormSpec, ...] = (NoNorm(), BatchNorm())
@@ -206,9 +210,9 @@ def measured(run: Made) -> tuple[pa.Table, pa.Table, dict[str, Any]]:
             "name": "Digits", "checksum": "00", "train": 1150, "val": 288, "test": 359, "classes": CLASSES
         },
     }  # fmt: skip
-    metrics = pa.table({**columns(*about), "value": np.concatenate(parts)}).cast(METRICS)
+    metrics = pa.table({**columns(*about), "value": np.concatenate(parts)}).cast(METRICS_SCHEMA)
     timing = {"step": evaluated, "seconds": seconds, "step_seconds": rates}
-    return metrics, pa.table(timing).cast(TIMING), summary
+    return metrics, pa.table(timing).cast(TIMING_SCHEMA), summary
 
 
 # ------------------------------------------------------------------------------------------------------- the store

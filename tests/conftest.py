@@ -13,9 +13,12 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from bnstudy import cli
-from bnstudy.config import conf_dir, run_spec
+from bnstudy.claims.frames import StudyData, load_study
+from bnstudy.config.build import run_spec
 from bnstudy.data import Dataset
-from bnstudy.spec import RunSpec
+from bnstudy.run import RunSpec
+from bnstudy.store.files import conf_dir
+from tests import synthetic
 
 torch.set_num_threads(1)
 
@@ -58,3 +61,27 @@ def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], 
         return status, out, err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def sweep_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep of learning rates, 8 x 2 norms x 3 seeds, of which one seed of one arm is missing."""
+    folder = tmp_path_factory.mktemp("sweep")
+    runs = synthetic.lr_sweep(seeds=3, total=100)
+    done = [r for r in runs if (r.norm, r.lr, r.seed) != ("BatchNorm", 1.0, 2)]
+    synthetic.write(folder, done)
+    claims = ["higher_learning_rates"]
+    synthetic.plan(folder, "lr_tolerance", [r.run_id for r in runs], title="Does it tolerate more?", claims=claims)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sweep(sweep_dir: Path) -> StudyData:
+    return load_study(sweep_dir, "lr_tolerance")
+
+
+@pytest.fixture(scope="session")
+def two_models(tmp_path_factory: pytest.TempPathFactory) -> StudyData:
+    folder = tmp_path_factory.mktemp("two")
+    synthetic.plan(folder, "architectures", synthetic.write(folder, synthetic.two_models()))
+    return load_study(folder, "architectures")

@@ -16,7 +16,7 @@ from PIL import Image
 
 import bnstudy
 from bnstudy import cli
-from bnstudy.store import Store
+from bnstudy.store.runs import Store
 
 SHORT = ("steps=10", "model.width=16")
 ENTRY = [sys.executable, "-c", "from bnstudy.cli import main; main()"]
@@ -107,7 +107,7 @@ BAD = [
     (("steps=null",), "neither is given"),
     (("norm=group", "norm.groups=3"), "norm.groups=3 is not allowed: it must be a divisor of the layer's 16 channels"),
     (("norm=instance",), "norm=instance is not allowed with fully connected layers"),
-    (("model=vgg", "~model.width", "model.depth=16"), "model.depth=16 is not allowed with pictures of 8x8"),
+    (("model=vgg", "~model.width", "model.depth=16"), "model.depth=16 is not allowed with images of 8x8"),
     (("device=gpu",), "device=gpu is not allowed: it must be auto, cpu, cuda or cuda:N."),
     (("device=cuda:99",), "device=cuda:99 is not allowed"),
     (("engine=fast",), "engine=fast is not allowed: it must be one of auto, serial"),
@@ -156,8 +156,8 @@ def test_the_version_is_ours(command):
     assert command("--version")[:2] == (0, f"bnstudy {bnstudy.__version__}\n")
 
 
-def test_a_network_that_cannot_take_the_pictures_is_refused_before_training(command, tmp_path):
-    """Four halvings make 16x16 pictures single pixels, over which InstanceNorm has no statistics."""
+def test_a_network_that_cannot_take_the_images_is_refused_before_training(command, tmp_path):
+    """Four halvings make 16x16 images single pixels, over which InstanceNorm has no statistics."""
     for path in (tmp_path / "tiny" / part / label for part in ("train", "test") for label in "ab"):
         path.mkdir(parents=True)
         for i in range(8):
@@ -165,11 +165,11 @@ def test_a_network_that_cannot_take_the_pictures_is_refused_before_training(comm
     arguments = ("data=image_folder", "data.root=tiny", "model=vgg", "model.depth=11", "norm=instance", "batch_size=4")
     status, _, err = command(*arguments, "steps=3")
     assert status == 2
-    assert "model=VGG with norm=InstanceNorm cannot take pictures of 16x16 in batches of 4" in err
+    assert "model=VGG with norm=InstanceNorm cannot take images of 16x16 in batches of 4" in err
 
 
 def test_a_process_that_finds_a_run_done_meanwhile_does_not_train_it_again(command, monkeypatch):
-    from bnstudy.launch.worker import Worker
+    from bnstudy.sweep.worker import Worker
 
     original = Worker.do
 

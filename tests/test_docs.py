@@ -6,8 +6,8 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from bnstudy.analysis.figures import FIGURES
 from bnstudy.probes.activations import Activations
+from bnstudy.probes.base import ProbeSpec
 from bnstudy.probes.curvature import Sharpness
 from bnstudy.probes.fit import TrainingFit
 from bnstudy.probes.gradients import Backprop, GradientNorm
@@ -16,7 +16,7 @@ from bnstudy.probes.normalization import NormInternals
 from bnstudy.probes.shift import CovariateShift
 from bnstudy.probes.units import DeadUnits
 from bnstudy.probes.weights import WeightSize
-from bnstudy.spec import ProbeSpec
+from bnstudy.report.figures import FIGURES
 from bnstudy.train.serial import SerialRun
 from tests.conftest import CPU, spec_of
 

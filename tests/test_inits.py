@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from bnstudy.inits import fans
-from bnstudy.models.layers import initialize, weight_layers
+from bnstudy.inits import fans, initialize
+from bnstudy.models.layers import weight_layers
 from tests.conftest import spec_of
 
 

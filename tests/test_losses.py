@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bnstudy.losses import MSE, CrossEntropy
-from bnstudy.spec import ConfigError
+from bnstudy.validation import ConfigError
 
 OUT = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, 1.0]], dtype=torch.float64)
 LABELS = torch.tensor([2, 1])

@@ -5,7 +5,7 @@ import sys
 from collections import Counter
 
 import bnstudy
-from bnstudy.analysis.report import write_report
+from bnstudy.report.report import write_report
 from scripts.make_store import ALL_CLAIMS, chosen, main
 
 

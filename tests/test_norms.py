@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from bnstudy.models.layers import initialize, weight_layers
+from bnstudy.inits import initialize
+from bnstudy.models.layers import weight_layers
 from bnstudy.models.mlp import MLP
 from bnstudy.norms import (
     BatchNorm,
@@ -24,8 +25,9 @@ from bnstudy.norms import (
     WeightNorm,
     free_numbers,
 )
+from bnstudy.norms.base import NormSpec
 from bnstudy.rng import stream, uniform
-from bnstudy.spec import ConfigError, NormSpec
+from bnstudy.validation import ConfigError
 from tests.conftest import spec_of
 
 X = torch.randn(6, 8, 5, 5, generator=torch.Generator().manual_seed(0))

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from bnstudy.optim import SGD, Adam, AdamW, Constant, Cosine, Linear, Step
-from bnstudy.spec import ConfigError
+from bnstudy.validation import ConfigError
 
 OPTIMIZERS = [
     (SGD(), lambda p: torch.optim.SGD(p, lr=0.1)),

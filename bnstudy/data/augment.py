@@ -11,7 +11,7 @@ from bnstudy.rng import stream
 
 
 class Draws(NamedTuple):
-    """What is done to each of N pictures: `dy`, `dx` int64 [N] and `flip` bool [N]."""
+    """What is done to each of N images: `dy`, `dx` int64 [N] and `flip` bool [N]."""
 
     dy: Tensor
     dx: Tensor
@@ -21,12 +21,12 @@ class Draws(NamedTuple):
         return Draws(*(t.to(device) for t in self))
 
     def at(self, places: slice) -> Draws:
-        """The draws of some pictures only, without a copy."""
+        """The draws of some images only, without a copy."""
         return Draws(*(t[places] for t in self))
 
 
 def epoch_draws(n: int, height: int, seed: int, epoch: int) -> Draws:
-    """The draws for the n pictures of an epoch, in the order in which they are used.
+    """The draws for the n images of an epoch, in the order in which they are used.
 
     Shifts are uniform on -r..r with r an eighth of the height (at least 1), each way on its own.
     """
@@ -37,7 +37,7 @@ def epoch_draws(n: int, height: int, seed: int, epoch: int) -> Draws:
 
 
 def crop_flip(x_BCHW: Tensor, draws: Draws, black_C: Tensor) -> Tensor:
-    """Each picture flipped left to right where `flip`, then moved up by `dy` and left by `dx` pixels.
+    """Each image flipped left to right where `flip`, then moved up by `dy` and left by `dx` pixels.
 
     What comes in from outside is `black_C`, the normalized black of each channel.
     """

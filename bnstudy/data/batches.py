@@ -15,7 +15,7 @@ from bnstudy.rng import stream
 class BatchStream:
     """The training batches of the run with `seed`, as a function of the number of updates done.
 
-    Each epoch takes the pictures in a new order and leaves out those that do not fill a batch. An epoch's order
+    Each epoch takes the images in a new order and leaves out those that do not fill a batch. An epoch's order
     and draws are made once and kept on the device, so that a step costs an index operation.
 
     batch_size: at most the size of the training split.
@@ -40,14 +40,14 @@ class BatchStream:
         return (x_BCHW if draws_B is None else crop_flip(x_BCHW, draws_B, self._black_C)), y_B
 
     def choice(self, step: int) -> tuple[Tensor, Draws | None]:
-        """Which training pictures that batch holds, as indices [B], and their draws if they are augmented."""
+        """Which training images that batch holds, as indices [B], and their draws if they are augmented."""
         epoch, batch = divmod(step, self.steps_per_epoch)
         order_N, draws_N = self.epoch(epoch)
         places = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
         return order_N[places], None if draws_N is None else draws_N.at(places)
 
     def epoch(self, epoch: int) -> tuple[Tensor, Draws | None]:
-        """The order [N] of the pictures in an epoch, and their draws in that order."""
+        """The order [N] of the images in an epoch, and their draws in that order."""
         if epoch != self._epoch:
             self._begin(epoch)
         return self._order_N, self._draws_N
@@ -79,7 +79,7 @@ class BatchStack:
         self._epoch = -1
 
     def choice(self, step: int) -> tuple[Tensor, Draws | None]:
-        """Which training pictures the batches of update `step` + 1 hold: indices [R, B], and their draws [R, B]."""
+        """Which training images the batches of update `step` + 1 hold: indices [R, B], and their draws [R, B]."""
         epoch, batch = divmod(step, len(self._train) // self.batch_size)
         if epoch != self._epoch:
             self._begin(epoch)
@@ -96,7 +96,7 @@ class BatchStack:
             self._draws_RN = Draws(*(torch.stack(column) for column in zip(*draws, strict=True)))
         self._epoch = epoch
 
-    def pictures(self, index_RB: Tensor, draws_RB: Draws | None) -> tuple[Tensor, Tensor]:
+    def images(self, index_RB: Tensor, draws_RB: Draws | None) -> tuple[Tensor, Tensor]:
         """The batches of such a choice: x [R, B, C, H, W], augmented as drawn, and y [R, B]."""
         flat = index_RB.flatten()
         x, y = self._train.x.index_select(0, flat), self._train.y.index_select(0, flat)

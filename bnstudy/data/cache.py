@@ -12,14 +12,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bnstudy.files import write_atomic
+from bnstudy.store.files import write_atomic
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """Pictures uint8 [N, C, H, W] and labels int64 [N] as their source has them; `classes` names the labels."""
+    """Images uint8 [N, C, H, W] and labels int64 [N] as their source has them; `classes` names the labels."""
 
     train_x: Tensor
     train_y: Tensor

@@ -1,4 +1,4 @@
-"""A dataset as training sees it: three splits of normalized pictures on the device."""
+"""A dataset as training sees it: three splits of normalized images on the device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bnstudy.data.splits import stratified_order
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Pictures `x` float32 [N, C, H, W], normalized, and their labels `y` int64 [N], or targets float32 [N, K]."""
+    """Images `x` float32 [N, C, H, W], normalized, and their labels `y` int64 [N], or targets float32 [N, K]."""
 
     x: Tensor
     y: Tensor
@@ -26,9 +26,9 @@ class Split:
 class Dataset:
     """The splits of a dataset on one device.
 
-    train, val, test: in a stratified order, so that the first m pictures of each are a stratified sample of it.
+    train, val, test: in a stratified order, so that the first m images of each are a stratified sample of it.
     mean, std: per channel, of the training split, where black is 0 and white 1; std 1 for a constant channel.
-    checksum: SHA-256 of the decoded pictures and labels before they were split.
+    checksum: SHA-256 of the decoded images and labels before they were split.
     classes: how many, or how many values a target has.
     learnable: whether there is anything to learn but by heart, so that to guess at the end is to have failed.
     """
@@ -45,12 +45,12 @@ class Dataset:
 
     @property
     def is_labelled(self) -> bool:
-        """Whether each picture belongs to a class, so that there is an accuracy."""
+        """Whether each image belongs to a class, so that there is an accuracy."""
         return not self.train.y.is_floating_point()
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of a picture."""
+        """(C, H, W) of an image."""
         _, channels, height, width = self.train.x.shape
         return channels, height, width
 
@@ -62,7 +62,7 @@ class Dataset:
 
 
 def assemble(name: str, decoded: Decoded, train: Tensor, val: Tensor, device: torch.device) -> Dataset:
-    """The dataset whose training and validation splits are the decoded training pictures of these indices."""
+    """The dataset whose training and validation splits are the decoded training images of these indices."""
     train_x = decoded.train_x[train]
     mean, std = moments(train_x)
 
@@ -84,14 +84,14 @@ def assemble(name: str, decoded: Decoded, train: Tensor, val: Tensor, device: to
 
 
 def normalized(x_NCHW: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """uint8 pictures as float32 with the mean and standard deviation of each channel taken out."""
+    """uint8 images as float32 with the mean and standard deviation of each channel taken out."""
     mean_C11 = torch.tensor(mean, device=x_NCHW.device).view(-1, 1, 1)
     std_C11 = torch.tensor(std, device=x_NCHW.device).view(-1, 1, 1)
     return x_NCHW.float().div_(255).sub_(mean_C11).div_(std_C11)
 
 
 def moments(x_NCHW: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of uint8 pictures scaled to 0..1, where 0 stands as 1."""
+    """Mean and standard deviation per channel of uint8 images scaled to 0..1, where 0 stands as 1."""
     # From counts, which are exact: a float sum over so many pixels depends on the number of threads.
     counts_CL = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in x_NCHW.unbind(1)])
     share_CL = counts_CL.double() / counts_CL.sum(1, keepdim=True)

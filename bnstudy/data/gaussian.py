@@ -9,10 +9,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from bnstudy.data.base import DataSpec
 from bnstudy.data.cache import Decoded
 from bnstudy.data.dataset import Dataset, Split
 from bnstudy.data.splits import stratified_order
-from bnstudy.spec import DataSpec
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Gaussian(DataSpec):
         super().check()
         for name, least in (("dim", 1), ("classes", 1), ("samples", 2), ("test_size", 1), ("draw", 0)):
             self.require(getattr(self, name) >= least, name, f"{least} or more")
-        self.require(self.augment == "none", "augment", "none: there are no pictures to shift")
+        self.require(self.augment == "none", "augment", "none: there are no images to shift")
         most = self.samples - self._aside
         self.require(self.train_size is None or self.train_size <= most, "train_size", f"at most {most}, or null")
 

@@ -1,4 +1,4 @@
-"""Pictures of one's own, a folder a class."""
+"""Images of one's own, a folder a class."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 from bnstudy.data.cache import Decoded
 from bnstudy.data.source import CachedData
-from bnstudy.spec import ConfigError
+from bnstudy.validation import ConfigError
 
-_CHUNK = 250  # pictures a thread decodes in one go
+_CHUNK = 250  # images a thread decodes in one go
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class ImageFolder(CachedData):
     """torchvision's ImageFolder layout: `<root>/train/<class>/*` and `<root>/test/<class>/*`.
 
     name: what the dataset is called; null for the name of the folder `root`. Part of what identifies a run.
-    size: scale each picture to size x size pixels; null if all have one size already.
+    size: scale each image to size x size pixels; null if all have one size already.
     channels: 1 for grey, 3 for colour.
     """
 
@@ -62,7 +62,7 @@ class ImageFolder(CachedData):
     def decode(self) -> Decoded:
         train, test = self._listings()
         samples, n = train.samples + test.samples, len(train.samples)
-        x = self._pictures([path for path, _ in samples])
+        x = self._images([path for path, _ in samples])
         y = torch.tensor([label for _, label in samples])
         return Decoded(x[:n], y[:n], x[n:], y[n:], tuple(train.classes))
 
@@ -84,25 +84,25 @@ class ImageFolder(CachedData):
         if not (self.folder / part).is_dir():
             raise ConfigError(
                 f"{self.folder} has no folder {part}/: data=image_folder needs data.root to be a folder with "
-                "pictures as train/<class>/... and test/<class>/...; data=digits needs no files."
+                "images as train/<class>/... and test/<class>/...; data=digits needs no files."
             )
         try:
             return datasets.ImageFolder(self.folder / part)
         except OSError as error:
-            raise ConfigError(f"{self.folder / part} cannot be used as pictures: {error}") from None
+            raise ConfigError(f"{self.folder / part} cannot be used as images: {error}") from None
 
-    def _pictures(self, paths: list[str]) -> Tensor:
-        """The pictures uint8 [N, C, H, W], all of the first one's size."""
-        first = self._picture(paths[0])
+    def _images(self, paths: list[str]) -> Tensor:
+        """The images uint8 [N, C, H, W], all of the first one's size."""
+        first = self._image(paths[0])
         out_NCHW = np.empty((len(paths), *first.shape), dtype=np.uint8)
 
         def fill(start: int) -> int:
             chunk = paths[start : start + _CHUNK]
             for i, path in enumerate(chunk, start):
-                picture = self._picture(path)
-                if picture.shape != first.shape:
-                    raise self._differs(path, picture, paths[0], first)
-                out_NCHW[i] = picture
+                image = self._image(path)
+                if image.shape != first.shape:
+                    raise self._differs(path, image, paths[0], first)
+                out_NCHW[i] = image
             return len(chunk)
 
         with ThreadPoolExecutor() as pool, _progress(len(paths)) as bar:
@@ -110,22 +110,22 @@ class ImageFolder(CachedData):
                 bar.update(done)
         return torch.from_numpy(out_NCHW)
 
-    def _picture(self, path: str) -> np.ndarray:
-        """One picture uint8 [C, H, W]."""
+    def _image(self, path: str) -> np.ndarray:
+        """One image uint8 [C, H, W]."""
         try:
             with Image.open(path) as file:
-                picture = file.convert("L" if self.channels == 1 else "RGB")
+                image = file.convert("L" if self.channels == 1 else "RGB")
         except (OSError, SyntaxError, ValueError) as error:
             raise ConfigError(f"{path} is damaged ({error}); delete or replace it.") from None
         if self.size is not None:
-            picture = picture.resize((self.size, self.size), Image.Resampling.BILINEAR)
-        return np.asarray(picture).reshape(picture.height, picture.width, self.channels).transpose(2, 0, 1)
+            image = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
+        return np.asarray(image).reshape(image.height, image.width, self.channels).transpose(2, 0, 1)
 
-    def _differs(self, path: str, picture: np.ndarray, first_path: str, first: np.ndarray) -> ConfigError:
-        (height, width), (first_height, first_width) = picture.shape[1:], first.shape[1:]
+    def _differs(self, path: str, image: np.ndarray, first_path: str, first: np.ndarray) -> ConfigError:
+        (height, width), (first_height, first_width) = image.shape[1:], first.shape[1:]
         return ConfigError(
             f"{path} has {width}x{height} pixels and {first_path} {first_width}x{first_height}: "
-            "set data.size, e.g. data.size=32, to scale all pictures to one size."
+            "set data.size, e.g. data.size=32, to scale all images to one size."
         )
 
 
@@ -139,4 +139,4 @@ def _description(path: str, name: str) -> bytes:
 
 def _progress(total: int) -> tqdm:
     # disable=None: a bar only where stderr is a terminal.
-    return tqdm(total=total, desc="Decoding", unit=" pictures", disable=None)
+    return tqdm(total=total, desc="Decoding", unit=" images", disable=None)

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import torch
 
+from bnstudy.data.base import DataSpec
 from bnstudy.data.cache import Decoded, cached
 from bnstudy.data.dataset import Dataset, assemble
 from bnstudy.data.splits import stratified_split
-from bnstudy.spec import DataSpec
 
 _FORMAT = 1
 """Raised when the same raw files come to be decoded to something else."""
 
-OFFLINE = "data=digits needs no download, and data=image_folder reads pictures of your own."
+OFFLINE = "data=digits needs no download, and data=image_folder reads images of your own."
 """What works without a network: the end of every message about a dataset that is not there."""
 
 

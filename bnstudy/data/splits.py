@@ -1,4 +1,4 @@
-"""Which pictures go where: stratified, and the same for every run."""
+"""Which images go where: stratified, and the same for every run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SEED = 0
 def stratified_order(y: Tensor) -> Tensor:
     """A fixed random order of the labels `y` [N], as indices [N], any stretch of which is stratified.
 
-    Picture k of a class with n stands at (k + 1/2)/n of the way: the first m hold every class about in its share.
+    Image k of a class with n stands at (k + 1/2)/n of the way: the first m hold every class about in its share.
     """
     shuffled = torch.randperm(len(y), generator=torch.Generator().manual_seed(_SEED))
     place = torch.empty(len(y), dtype=torch.float64)
@@ -22,7 +22,7 @@ def stratified_order(y: Tensor) -> Tensor:
 
 
 def stratified_split(y: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
-    """Indices of the `fraction` of pictures set aside and of the others, each in a stratified order.
+    """Indices of the `fraction` of images set aside and of the others, each in a stratified order.
 
     So the first m of the others are a stratified subset, contained in the first m + 1. Neither part is empty.
     """

@@ -20,7 +20,7 @@ from torchvision.datasets.utils import calculate_md5
 
 from bnstudy.data.cache import Decoded
 from bnstudy.data.source import OFFLINE, CachedData
-from bnstudy.spec import ConfigError
+from bnstudy.validation import ConfigError
 
 _PATIENCE = 30.0  # seconds without a byte; torchvision would wait for ever
 _DOWNLOAD_FAILS = (OSError, RuntimeError, EOFError, http.client.HTTPException, tarfile.TarError, zlib.error)
@@ -142,7 +142,7 @@ def _published(dataset: type[datasets.CIFAR10]) -> dict[str, str | None]:
 
 @dataclass(frozen=True)
 class CIFAR10(_TorchvisionSet):
-    """Krizhevsky 2009: 50,000 + 10,000 pictures of 10 classes, 32x32 in colour."""
+    """Krizhevsky 2009: 50,000 + 10,000 images of 10 classes, 32x32 in colour."""
 
     dataset = datasets.CIFAR10
     below_root = datasets.CIFAR10.base_folder
@@ -160,7 +160,7 @@ def _tensors(dataset: datasets.CIFAR10) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class CIFAR100(CIFAR10):
-    """Krizhevsky 2009: 50,000 + 10,000 pictures of 100 classes, 32x32 in colour."""
+    """Krizhevsky 2009: 50,000 + 10,000 images of 100 classes, 32x32 in colour."""
 
     dataset = datasets.CIFAR100
     below_root = datasets.CIFAR100.base_folder

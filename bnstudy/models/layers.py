@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from bnstudy.models.dropout import Dropout as Dropout
 from bnstudy.norms import Reparametrized
-from bnstudy.rng import Seeded, stream
-from bnstudy.spec import ConfigError, InitSpec, NormSpec
+from bnstudy.norms.base import NormSpec
+from bnstudy.validation import ConfigError
 
 ActivationName = Literal["relu", "leaky_relu", "gelu", "tanh", "sigmoid", "linear"]
 
@@ -179,23 +178,3 @@ def check_trainable(model: nn.Module) -> None:
 def _is_linear(model: nn.Module) -> bool:
     """Whether there is a classifier and nothing before it, so that nothing is normalized."""
     return len(weight_layers(model)) == 1
-
-
-@torch.no_grad()
-def initialize(model: nn.Module, init: InitSpec, seed: int) -> None:
-    """Fill all weights and biases of the model's weight layers and the keys of what draws noise, in place.
-
-    Each tensor has a stream of its own, named by its layer: arms that differ in normalization layers only, which
-    start at scale 1 and shift 0 and draw nothing, begin with the same weights.
-    """
-    for name, layer in weight_layers(model).items():
-        init.weight_(layer.weight, stream(seed, "init", f"{name}.weight"))
-        layer.weight.mul_(init.gain)
-        if layer.bias is not None:
-            fan_in = layer.weight[0].numel()
-            init.bias_(layer.bias, fan_in, stream(seed, "init", f"{name}.bias"))
-        if isinstance(layer, Reparametrized):
-            layer.start_()
-    for name, module in model.named_modules():
-        if isinstance(module, Seeded):
-            module.seed_(stream(seed, "dropout", name))

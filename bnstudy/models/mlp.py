@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from bnstudy.models.base import ModelSpec
 from bnstudy.models.dropout import Dropout
 from bnstudy.models.layers import ActivationName, classifier, dense
-from bnstudy.spec import PER_RUN, ModelSpec, NormSpec
+from bnstudy.norms.base import NormSpec
+from bnstudy.validation import PER_RUN
 
 
 @dataclass(frozen=True)

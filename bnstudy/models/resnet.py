@@ -8,8 +8,10 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bnstudy.models.base import ModelSpec
 from bnstudy.models.layers import ActivationName, Dropout, GlobalAveragePool, classifier, conv3x3
-from bnstudy.spec import PER_RUN, ConfigError, ModelSpec, NormSpec
+from bnstudy.norms.base import NormSpec
+from bnstudy.validation import PER_RUN, ConfigError
 
 BlockOrder = Literal["original", "preactivation", "after_addition"]
 
@@ -39,8 +41,8 @@ class ResNet(ModelSpec):
     def build(self, norm: NormSpec, shape: tuple[int, int, int], classes: int) -> nn.Module:
         if min(shape[1:]) < 4:
             raise ConfigError(
-                f"model=resnet is not allowed with pictures of {shape[1]}x{shape[2]}: it halves them twice and needs "
-                "at least 4x4; choose larger pictures or model=mlp."
+                f"model=resnet is not allowed with images of {shape[1]}x{shape[2]}: it halves them twice and needs "
+                "at least 4x4; choose larger images or model=mlp."
             )
         if norm.position == "after" and self.block != "original":
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""VGG-style networks for small pictures."""
+"""VGG-style networks for small images."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Literal
 
 from torch import nn
 
+from bnstudy.models.base import ModelSpec
 from bnstudy.models.dropout import Dropout
 from bnstudy.models.layers import ActivationName, GlobalAveragePool, classifier, conv3x3
-from bnstudy.spec import PER_RUN, ConfigError, ModelSpec, NormSpec
+from bnstudy.norms.base import NormSpec
+from bnstudy.validation import PER_RUN, ConfigError
 
 CONVOLUTIONS = {8: (2, 2, 2), 11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3)}
 """Convolutions per stage. 11, 13 and 16 are configurations A, B and D of Simonyan & Zisserman 2015."""
@@ -21,8 +23,8 @@ CHANNELS = (64, 128, 256, 512, 512)
 class VGG(ModelSpec):
     """Stages of 3x3 convolutions with a 2x2 max pooling between them, global average pooling, a linear classifier.
 
-    As usual for small pictures one linear layer stands for the original three. Depth 8 is a three-stage version
-    for pictures too small for the five stages of the others.
+    As usual for small images one linear layer stands for the original three. Depth 8 is a three-stage version
+    for images too small for the five stages of the others.
 
     width: a multiplier of the original 64 to 512 channels.
     dropout: share of the features that are dropped before the classifier.
@@ -41,9 +43,9 @@ class VGG(ModelSpec):
         smallest = 2 ** (len(CONVOLUTIONS[self.depth]) - 1)
         if min(shape[1:]) < smallest:
             raise ConfigError(
-                f"model.depth={self.depth} is not allowed with pictures of {shape[1]}x{shape[2]}: VGG-{self.depth} "
+                f"model.depth={self.depth} is not allowed with images of {shape[1]}x{shape[2]}: VGG-{self.depth} "
                 f"halves them {smallest.bit_length() - 1} times and needs at least {smallest}x{smallest}; "
-                "choose model.depth=8, larger pictures, or model=mlp."
+                "choose model.depth=8, larger images, or model=mlp."
             )
         return VGGNet(self, norm, shape[0], classes)
 

@@ -8,11 +8,12 @@ from typing import ClassVar
 
 from torch import nn
 
+from bnstudy.norms.base import NormSpec
 from bnstudy.norms.branches import Scale
 from bnstudy.norms.reparametrized import Reparametrized, WeightLayer, WeightNormed
 from bnstudy.norms.unsteady import Unsteady
 from bnstudy.norms.written_out import FreeNorm, GhostNorm, free_numbers, write_out
-from bnstudy.spec import PER_RUN, ConfigError, NormSpec
+from bnstudy.validation import PER_RUN, ConfigError
 
 __all__ = [
     "BatchNorm",

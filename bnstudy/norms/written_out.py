@@ -7,7 +7,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from bnstudy.spec import ConfigError
+from bnstudy.validation import ConfigError
 
 TorchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.GroupNorm | nn.InstanceNorm2d
 

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from bnstudy.models.layers import activations
-from bnstudy.probes import Snapshot
+from bnstudy.probes.base import ProbeSpec, Snapshot
 from bnstudy.probes.units import rounding
-from bnstudy.spec import ProbeSpec
 
 PERCENTILES = (15, 50, 85)
 """Those of Ioffe & Szegedy 2015, Fig. 1."""

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 from torch.func import vjp
 
-from bnstudy.probes import Snapshot
+from bnstudy.probes.base import ProbeSpec, Snapshot
 from bnstudy.probes.landscape import unit
 from bnstudy.probes.network import Network, Params, grad
 from bnstudy.rng import uniform
-from bnstudy.spec import ProbeSpec
 
 
 @dataclass(frozen=True)

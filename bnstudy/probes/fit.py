@@ -9,14 +9,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from bnstudy.probes import Snapshot
+from bnstudy.probes.base import ProbeSpec, Snapshot
 from bnstudy.probes.network import in_parts
-from bnstudy.spec import ProbeSpec
 
 
 @dataclass(frozen=True)
 class TrainingFit(ProbeSpec):
-    """On the run's probe batch, fixed training pictures without augmentation, in evaluation mode: with running
+    """On the run's probe batch, fixed training images without augmentation, in evaluation mode: with running
     statistics, before the first update too, and without noise.
 
     `train_accuracy`: share of right answers; only where there are labels.

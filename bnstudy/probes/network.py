@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, vjp
 
 from bnstudy.data import Dataset
+from bnstudy.losses import LossSpec
 from bnstudy.models.layers import activations
 from bnstudy.norms import FreeNorm, write_out
-from bnstudy.spec import LossSpec
 
 Params = Mapping[str, Tensor]
 
@@ -46,7 +46,7 @@ evaluation, with running statistics; or as in evaluation but with the statistics
 OUT = "out"
 
 PART = 256
-"""Pictures that are run through the network at once: more would take a stack's memory, and fall out of a CPU's cache,
+"""Images that are run through the network at once: more would take a stack's memory, and fall out of a CPU's cache,
 with which a ResNet takes twice as long."""
 
 
@@ -87,7 +87,7 @@ class Network:
 
     model: a `still` copy of the run's.
     batch: the training batch of the next update: x [B, C, H, W] and y [B].
-    probe_index: which training pictures are the run's probe batch, [N].
+    probe_index: which training images are the run's probe batch, [N].
     lr: the learning rate of the next update, a scalar tensor.
     """
 
@@ -135,12 +135,12 @@ class Network:
             return self(params, x, mode), seen
 
     def probe_batch(self, samples: int | None = None) -> Batch:
-        """The first so many pictures of the run's probe batch, and their labels."""
+        """The first so many images of the run's probe batch, and their labels."""
         chosen = self.probe_index[:samples]
         return self.dataset.train.x[chosen], self.dataset.train.y[chosen]
 
     def held_out(self, samples: int | None = None) -> Batch:
-        """The first so many pictures of the validation split, a stratified sample, and their labels; in a fixed random
+        """The first so many images of the validation split, a stratified sample, and their labels; in a fixed random
         order, since in a batch that holds all classes in equal parts statistics are better than in any other."""
         n = len(self.dataset.val.y[:samples])
         order = torch.from_numpy(np.random.default_rng(0).permutation(n)).to(self.dataset.val.x.device)

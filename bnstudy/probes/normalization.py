@@ -13,9 +13,8 @@ from torch.func import vmap
 
 from bnstudy.models.layers import Layer
 from bnstudy.norms import FreeNorm, Reparametrized
-from bnstudy.probes import Snapshot
+from bnstudy.probes.base import ProbeSpec, Snapshot
 from bnstudy.probes.network import PART, Network, Params, in_parts
-from bnstudy.spec import ProbeSpec
 
 Metrics = dict[str, dict[str, Tensor]]
 
@@ -25,7 +24,7 @@ class NormInternals(ProbeSpec):
     """Where batch normalization keeps running statistics:
 
     `accuracy_running`, `accuracy_batch`, `accuracy_precise`, and `loss_` likewise: in evaluation, on `samples` held-out
-    pictures in batches of the training's size, with running statistics, those of each batch, and precise ones. The
+    images in batches of the training's size, with running statistics, those of each batch, and precise ones. The
     accuracies only where there are labels. What does not make up a whole batch is left out, for all three.
     `running_mean_distance`: ||mu_running - mu_precise|| / ||sigma_precise||, by layer.
     `running_var_distance`: mean over the channels of |ln((var_running + eps) / (var_precise + eps))|, by layer.
@@ -38,7 +37,7 @@ class NormInternals(ProbeSpec):
     layer; and `effective_lr`: learning rate / ||W||^2 (van Laarhoven 2017) of each weight whose scale a norm takes out
     again, as it directly follows or is one of the weight itself, W being what is trained.
 
-    samples: null for all held-out pictures. The time taken grows with them, the memory does not, as at most PART are
+    samples: null for all held-out images. The time taken grows with them, the memory does not, as at most PART are
         run through a network at once.
     """
 

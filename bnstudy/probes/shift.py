@@ -9,9 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from bnstudy.probes import Snapshot
+from bnstudy.probes.base import ProbeSpec, Snapshot
 from bnstudy.probes.network import Network, Params, grad
-from bnstudy.spec import ProbeSpec
 
 
 @dataclass(frozen=True)

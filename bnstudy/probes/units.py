@@ -9,8 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from bnstudy.probes import Snapshot
-from bnstudy.spec import ProbeSpec
+from bnstudy.probes.base import ProbeSpec, Snapshot
 
 Units = Mapping[str, Tensor]
 """True or false for each unit of a layer, [units] by layer."""

@@ -8,9 +8,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from bnstudy.probes import Snapshot
+from bnstudy.probes.base import ProbeSpec, Snapshot
 from bnstudy.probes.gradients import norms
-from bnstudy.spec import ProbeSpec
 
 
 @dataclass(frozen=True)

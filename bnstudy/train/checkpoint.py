@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bnstudy.files import write_atomic
+from bnstudy.store.files import write_atomic
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from bnstudy.tables import METRICS, TIMING
+from bnstudy.store.tables import METRICS_SCHEMA, TIMING_SCHEMA
 
 Row = tuple[int, str, str, str]
 """step, split, metric, layer"""
@@ -79,7 +79,7 @@ class Record:
         values = np.concatenate(
             [self.losses[: until + 1, run].cpu().numpy().astype(np.float64), self.values[:kept, run]]
         )
-        return pa.table({**columns, "value": pa.array(values)}).cast(METRICS)
+        return pa.table({**columns, "value": pa.array(values)}).cast(METRICS_SCHEMA)
 
     def _all_but_values(self, until: int, steps_per_epoch: int) -> tuple[dict[str, pa.Array], int]:
         """The columns that all runs share, made once, and how many rows beside the losses they hold."""
@@ -104,7 +104,7 @@ class Record:
         kept = [(s, t) for s, t in self.timing if s <= until]
         rates = [math.nan] + [(t1 - t0) / max(1, s1 - s0) for (s0, t0), (s1, t1) in pairwise(kept)]
         steps, seconds = zip(*kept, strict=True)
-        return pa.table({"step": steps, "seconds": seconds, "step_seconds": rates}).cast(TIMING)
+        return pa.table({"step": steps, "seconds": seconds, "step_seconds": rates}).cast(TIMING_SCHEMA)
 
     def state(self, run: int) -> dict[str, Any]:
         """A run's share as plain data and tensors, as its checkpoint holds them."""

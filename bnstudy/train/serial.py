@@ -9,19 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from bnstudy.data import BatchStream, Dataset
+from bnstudy.probes.base import ProbeSpec
 from bnstudy.probes.network import Mode, in_parts
-from bnstudy.spec import ProbeSpec, RunSpec
-from bnstudy.train.engine import Engine, Probed, Tensors
-from bnstudy.train.state import (
-    are_trained,
-    build_model,
-    evaluate,
-    flatten_,
-    joined,
-    observe,
-    probe_choice,
-    views,
-)
+from bnstudy.run import RunSpec
+from bnstudy.train.loop import Engine, Probed, Tensors
+from bnstudy.train.state import are_trained, build_model, evaluate, flatten_, joined, observe, probe_choice, views
 
 
 class SerialRun(Engine):
@@ -75,8 +67,8 @@ class SerialRun(Engine):
     def _lr(self) -> Tensor:
         return torch.tensor([self._rate()], device=self.device)
 
-    def _evaluated(self, split: str, pictures: int | None) -> Mapping[str, Tensor]:
-        return evaluate(self.model, getattr(self.dataset, split), self.spec.loss, pictures)
+    def _evaluated(self, split: str, images: int | None) -> Mapping[str, Tensor]:
+        return evaluate(self.model, getattr(self.dataset, split), self.spec.loss, images)
 
     def _observed(self, probes: Mapping[str, ProbeSpec], mode: Mode) -> Mapping[str, Mapping[str, Tensor]]:
         params, buffers = self._named(self.params), self._buffers()

@@ -17,19 +17,14 @@ from torch.func import functional_call, vmap
 
 from bnstudy.data import BatchStack, Dataset
 from bnstudy.norms import free_numbers, write_out
+from bnstudy.optim import OptimSpec
+from bnstudy.probes.base import ProbeSpec
 from bnstudy.probes.network import Mode, in_parts
-from bnstudy.spec import OptimSpec, ProbeSpec, RunSpec, numbers_per_run
+from bnstudy.run import RunSpec
 from bnstudy.train.compiled import Program
-from bnstudy.train.engine import Engine, Probed, Tensors
-from bnstudy.train.state import (
-    are_trained,
-    build_model,
-    joined,
-    mean_scores,
-    observe,
-    probe_choice,
-    score,
-)
+from bnstudy.train.loop import Engine, Probed, Tensors
+from bnstudy.train.state import are_trained, build_model, joined, mean_scores, observe, probe_choice, score
+from bnstudy.validation import numbers_per_run
 
 SMALLEST = 2
 """Rows of a stack."""
@@ -133,7 +128,7 @@ class StackedRun(Engine):
 
     def _inputs(self) -> tuple[Any, ...]:
         """All tensors that the next update depends on; the first three groups it changes in place."""
-        x, y = self._batches.pictures(*self._batches.choice(self.step))
+        x, y = self._batches.images(*self._batches.choice(self.step))
         lr, t = self._rates[self.step], self._counts[self.step]
         return self.params, self.slots, self._buffer, self._numbers, lr, t, x, y
 
@@ -183,12 +178,12 @@ class StackedRun(Engine):
         return max(SMALLEST, len(self.specs))
 
     @torch.no_grad()
-    def _evaluated(self, split: str, pictures: int | None) -> Mapping[str, Tensor]:
+    def _evaluated(self, split: str, images: int | None) -> Mapping[str, Tensor]:
         def one(params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor) -> dict[str, Tensor]:
             return score(functional_call(self.model, (params, buffers), (x,)), y, self._first.loss)
 
         chosen = getattr(self.dataset, split)
-        xs, ys = in_parts(chosen.x[:pictures]), in_parts(chosen.y[:pictures])
+        xs, ys = in_parts(chosen.x[:images]), in_parts(chosen.y[:images])
         state = self._state_looked_at()
         self.model.eval()
         scores = [vmap(one, in_dims=(0, 0, None, None))(*state, x, y) for x, y in zip(xs, ys, strict=True)]

@@ -13,18 +13,20 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from bnstudy.data import Dataset, Split
+from bnstudy.inits import initialize
+from bnstudy.losses import LossSpec
 from bnstudy.models.layers import (
     activations,
     check_made_by,
     check_trainable,
     has_branches,
-    initialize,
     norm_parameters,
     weight_layers,
 )
+from bnstudy.probes.base import ProbeSpec
 from bnstudy.probes.network import Mode, Params, in_parts, mode_of
 from bnstudy.rng import stream
-from bnstudy.spec import LossSpec, ProbeSpec, RunSpec
+from bnstudy.run import RunSpec
 
 PROBE_BATCH = 1024
 CHANCE_MARGIN = 0.05
@@ -59,7 +61,7 @@ def network_of(spec: RunSpec, shape: tuple[int, int, int], classes: int) -> nn.M
     """The run's network, its weights not drawn yet.
 
     Raises:
-        ConfigError: the pictures, the network, its norm and what is to be trained do not go together.
+        ConfigError: the images, the network, its norm and what is to be trained do not go together.
     """
     model = spec.model.build(spec.norm, shape, classes)
     spec.norm.check_network(has_branches(model))
@@ -97,11 +99,11 @@ def layer_weights(model: nn.Module) -> dict[str, str]:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, split: Split, loss: LossSpec, pictures: int | None = None) -> dict[str, Tensor]:
-    """Mean `loss` and, where there are labels, `accuracy` (share) of the first `pictures` in evaluation mode: scalar
+def evaluate(model: nn.Module, split: Split, loss: LossSpec, images: int | None = None) -> dict[str, Tensor]:
+    """Mean `loss` and, where there are labels, `accuracy` (share) of the first `images` in evaluation mode: scalar
     tensors."""
     model.eval()
-    chosen_x, chosen_y = split.x[:pictures], split.y[:pictures]
+    chosen_x, chosen_y = split.x[:images], split.y[:images]
     outs = zip(in_parts(chosen_x), in_parts(chosen_y), strict=True)
     scores = [score(model(x), y, loss) for x, y in outs]
     model.train()
@@ -119,7 +121,7 @@ def mean_scores(parts: Sequence[Mapping[str, Tensor]], samples: int) -> dict[str
 
 
 def probe_choice(seed: int, dataset: Dataset) -> Tensor:
-    """Which training pictures a run's probe batch holds, up to 1024: indices drawn once, the same for all arms of a
+    """Which training images a run's probe batch holds, up to 1024: indices drawn once, the same for all arms of a
     seed."""
     chosen = torch.randperm(len(dataset.train), generator=stream(seed, "probe"))[:PROBE_BATCH]
     return chosen.to(dataset.train.x.device)
@@ -164,7 +166,7 @@ def tapped(model: nn.Module, probes: Mapping[str, ProbeSpec]) -> Iterator[dict[s
 
 
 def joined(parts: Sequence[Mapping[str, Mapping[str, Tensor]]], dim: int = 0) -> dict[str, dict[str, Tensor]]:
-    """What was kept of the parts of a batch, put together along the pictures' dimension."""
+    """What was kept of the parts of a batch, put together along the images' dimension."""
     return {
         name: {layer: torch.cat([part[name][layer] for part in parts], dim) for layer in layers}
         for name, layers in parts[0].items()

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from benchmarks.runs import CPU
 from bnstudy.data import Dataset
-from bnstudy.spec import RunSpec
+from bnstudy.run import RunSpec
 from bnstudy.train.serial import SerialRun
 from bnstudy.train.state import Outcome, build_model
 
@@ -51,8 +51,8 @@ def runner(spec: RunSpec, data: Dataset) -> float:
     return time.perf_counter() - begin - outcomes[0].seconds["evaluation"]
 
 
-class Pictures(TorchDataset[tuple[Tensor, int]]):
-    """uint8 pictures through torchvision transforms, one at a time, as the usual training script has them."""
+class Images(TorchDataset[tuple[Tensor, int]]):
+    """uint8 images through torchvision transforms, one at a time, as the usual training script has them."""
 
     def __init__(self, data: Dataset) -> None:
         from torchvision import transforms
@@ -74,7 +74,7 @@ class Pictures(TorchDataset[tuple[Tensor, int]]):
 
 
 def loader(spec: RunSpec, data: Dataset) -> DataLoader[tuple[Tensor, int]]:
-    return DataLoader(Pictures(data), batch_size=spec.batch_size, shuffle=True, drop_last=True)
+    return DataLoader(Images(data), batch_size=spec.batch_size, shuffle=True, drop_last=True)
 
 
 def dataloader(spec: RunSpec, data: Dataset) -> float:

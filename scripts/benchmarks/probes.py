@@ -10,13 +10,14 @@ from dataclasses import asdict, dataclass, replace
 import torch
 
 from benchmarks.runs import CPU, mnist, spec_of
-from bnstudy.config import conf_dir
 from bnstudy.data import Dataset
-from bnstudy.spec import AtEnd, Evaluation, RunSpec
-from bnstudy.train.engine import Engine
+from bnstudy.run import Evaluation, RunSpec
+from bnstudy.store.files import conf_dir
+from bnstudy.train.loop import Engine
 from bnstudy.train.serial import SerialRun
 from bnstudy.train.stacked import StackedRun
 from bnstudy.train.state import Outcome
+from bnstudy.when import AtEnd
 
 PRESETS = ("none", "light", "standard", "full")
 TARGETS = {"standard": 0.05, "full": 0.5}

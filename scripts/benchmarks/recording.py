@@ -12,10 +12,12 @@ import torch
 
 from benchmarks.runs import CPU, spec_of
 from bnstudy.data import Dataset
-from bnstudy.spec import AtEnd, Evaluation, RunSpec, to_dict
-from bnstudy.store import Store
+from bnstudy.run import Evaluation, RunSpec
+from bnstudy.store.runs import Store
 from bnstudy.train.stacked import StackedRun
 from bnstudy.train.state import Outcome
+from bnstudy.validation import to_dict
+from bnstudy.when import AtEnd
 
 
 @dataclass

@@ -11,7 +11,7 @@ import torch
 from benchmarks.loops import Loop, contenders
 from benchmarks.runs import mnist, random_dataset, spec_of
 from bnstudy.data import Dataset
-from bnstudy.spec import RunSpec
+from bnstudy.run import RunSpec
 
 
 def alternating(loops: dict[str, Loop], spec: RunSpec, data: Dataset, repeats: int) -> dict[str, list[float]]:

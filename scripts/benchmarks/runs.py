@@ -1,4 +1,4 @@
-"""The runs and the pictures that the benchmarks are about."""
+"""The runs and the images that the benchmarks are about."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from bnstudy.config import conf_dir, run_spec
+from bnstudy.config.build import run_spec
 from bnstudy.data import Dataset, Split
-from bnstudy.spec import ConfigError, RunSpec
+from bnstudy.run import RunSpec
+from bnstudy.store.files import conf_dir
+from bnstudy.validation import ConfigError
 
 CPU = torch.device("cpu")
 

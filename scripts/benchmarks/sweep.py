@@ -18,8 +18,9 @@ from benchmarks import commands
 from benchmarks.baseline import Task, seconds_for
 from benchmarks.recording import recorded
 from benchmarks.runs import CPU, spec_of
-from bnstudy.spec import ConfigError
-from bnstudy.store import Store, load_runs
+from bnstudy.store.loading import load_runs
+from bnstudy.store.runs import Store
+from bnstudy.validation import ConfigError
 
 CORES = 2
 SHORT = 300

@@ -34,7 +34,7 @@ def real_mnist() -> Path:
 
 @pytest.fixture(scope="session")
 def real_jpegs() -> Path:
-    """The archive with CIFAR-10's pictures as JPEG."""
+    """The archive with CIFAR-10's images as JPEG."""
     archive = SHARED / "cifar10-jpeg.tar"
     if not archive.is_file():
         pytest.skip(f"no {archive}")
@@ -42,7 +42,7 @@ def real_jpegs() -> Path:
 
 
 def make_decoded(train: int = 40, test: int = 10, shape: tuple[int, int, int] = (3, 6, 5)) -> Decoded:
-    """Noise in two classes, every third picture in the second."""
+    """Noise in two classes, every third image in the second."""
     noise = torch.Generator().manual_seed(1)
     x = torch.randint(0, 256, (train + test, *shape), dtype=torch.uint8, generator=noise)
     y = (torch.arange(train + test) % 3 == 0).long()
@@ -56,13 +56,13 @@ def decoded() -> Decoded:
 
 @pytest.fixture
 def dataset(decoded: Decoded, cpu: torch.device) -> Dataset:
-    """30 training and 10 validation pictures of 3x6x5."""
+    """30 training and 10 validation images of 3x6x5."""
     return assemble("noise", decoded, torch.arange(30), torch.arange(30, 40), cpu)
 
 
 @pytest.fixture
-def make_pictures(tmp_path: Path) -> Callable[..., Path]:
-    """Makes PNGs in torchvision's ImageFolder layout; picture i of a class is of the i-th size."""
+def make_images(tmp_path: Path) -> Callable[..., Path]:
+    """Makes PNGs in torchvision's ImageFolder layout; image i of a class is of the i-th size."""
 
     def make(
         sizes: list[tuple[int, int]] | None = None,

@@ -11,12 +11,12 @@ def crop_flip_pixel_by_pixel(x: Tensor, draws: Draws, black: Tensor) -> Tensor:
     B, C, H, W = x.shape
     out = torch.empty_like(x)
     for b in range(B):
-        picture = x[b].flip(2) if draws.flip[b] else x[b]
+        image = x[b].flip(2) if draws.flip[b] else x[b]
         for i in range(H):
             for j in range(W):
                 row, col = i + int(draws.dy[b]), j + int(draws.dx[b])
                 for c in range(C):
-                    out[b, c, i, j] = picture[c, row, col] if 0 <= row < H and 0 <= col < W else black[c]
+                    out[b, c, i, j] = image[c, row, col] if 0 <= row < H and 0 <= col < W else black[c]
     return out
 
 

@@ -37,7 +37,7 @@ def test_a_resumed_run_gets_the_same_batches(dataset: Dataset, augment: str) -> 
         assert all(torch.equal(a, b) for a, b in zip(resumed(step), through[step], strict=True))
 
 
-def test_an_epoch_holds_no_picture_twice(dataset: Dataset) -> None:
+def test_an_epoch_holds_no_image_twice(dataset: Dataset) -> None:
     batches = BatchStream(dataset, "none", batch_size=7, seed=1)
     chosen = torch.cat([batches.choice(step)[0] for step in range(batches.steps_per_epoch)])
     assert len(set(chosen.tolist())) == 28
@@ -53,7 +53,7 @@ def test_a_stack_holds_the_batches_of_its_runs_bit_for_bit(dataset: Dataset, aug
     seeds = [3, 0, 3]
     stack = BatchStack(dataset, augment, 8, seeds)
     for step in (0, 2, 3, 1):
-        x, y = stack.pictures(*stack.choice(step))
+        x, y = stack.images(*stack.choice(step))
         assert x.shape == (3, 8, 3, 6, 5)
         for run, seed in enumerate(seeds):
             x_alone, y_alone = BatchStream(dataset, augment, 8, seed)(step)
@@ -64,8 +64,8 @@ def test_a_stack_holds_the_batches_of_its_runs_bit_for_bit(dataset: Dataset, aug
 @pytest.mark.parametrize("augment", ["none", "crop_flip"])
 def test_the_runs_that_stay_keep_their_batches_within_an_epoch(dataset: Dataset, augment: str) -> None:
     stack = BatchStack(dataset, augment, 8, [0, 1, 2])
-    before = stack.pictures(*stack.choice(1))
+    before = stack.images(*stack.choice(1))
     stack.keep([2, 0, 2])
-    after = stack.pictures(*stack.choice(1))
+    after = stack.images(*stack.choice(1))
     for ours, theirs in zip(after, before, strict=True):
         assert torch.equal(ours, theirs[[2, 0, 2]])

@@ -86,7 +86,7 @@ def test_a_damaged_cache_is_noticed_and_rebuilt(
     assert decode.calls == 2
 
 
-def test_the_checksum_covers_shapes_pictures_and_labels(decoded: Decoded) -> None:
+def test_the_checksum_covers_shapes_images_and_labels(decoded: Decoded) -> None:
     variants = [decoded.train_x, decoded.train_x.flip(0), decoded.train_x.transpose(2, 3)]
     others = [Decoded(x, decoded.train_y, decoded.test_x, decoded.test_y, ("a", "b")) for x in variants]
     relabelled = Decoded(decoded.train_x, 1 - decoded.train_y, decoded.test_x, decoded.test_y, ("a", "b"))

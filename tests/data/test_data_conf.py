@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bnstudy.spec import DataSpec
+from bnstudy.data.base import DataSpec
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "data"
 

@@ -7,7 +7,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from bnstudy.data.digits import Digits
-from bnstudy.spec import ConfigError
+from bnstudy.validation import ConfigError
 
 
 def test_digits_end_to_end(tmp_path: Path, cpu: torch.device) -> None:
@@ -19,13 +19,13 @@ def test_digits_end_to_end(tmp_path: Path, cpu: torch.device) -> None:
         assert counts.max() - counts.min() <= 0.05 * len(split)
 
 
-def test_no_picture_is_lost_or_changed() -> None:
+def test_no_image_is_lost_or_changed() -> None:
     decoded, original = Digits().decode(), load_digits()
     got = torch.cat([decoded.train_x, decoded.test_x]).squeeze(1).double() / 15
     assert sorted(got.flatten(1).tolist()) == sorted(original.images.reshape(-1, 64).tolist())
 
 
-def test_labels_stay_with_their_pictures() -> None:
+def test_labels_stay_with_their_images() -> None:
     decoded, original = Digits().decode(), load_digits()
     label_of = {tuple(p): t for p, t in zip(original.data.tolist(), original.target.tolist(), strict=True)}
     for x, y in zip(decoded.test_x, decoded.test_y.tolist(), strict=True):

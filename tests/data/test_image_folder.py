@@ -11,36 +11,36 @@ import torch
 from PIL import Image
 
 from bnstudy.data.image_folder import ImageFolder
-from bnstudy.spec import ConfigError, to_dict
+from bnstudy.validation import ConfigError, to_dict
 
-MakePictures = Callable[..., Path]
+MakeImages = Callable[..., Path]
 
 
-def test_pictures_end_to_end(make_pictures: MakePictures, tmp_path: Path, cpu: torch.device) -> None:
-    root = make_pictures()
+def test_images_end_to_end(make_images: MakeImages, tmp_path: Path, cpu: torch.device) -> None:
+    root = make_images()
     data = ImageFolder(root=str(root), val_fraction=0.5).load(tmp_path / "cache", cpu)
     assert (data.name, data.classes, data.shape) == ("pets", 2, (3, 5, 4))
     assert data.train.y.bincount().tolist() == data.val.y.bincount().tolist() == [3, 3]
     assert data.test.y.bincount().tolist() == [6, 6]
 
 
-def test_pictures_are_decoded_in_order_as_pil_does(make_pictures: MakePictures) -> None:
-    root = make_pictures()
+def test_images_are_decoded_in_order_as_pil_does(make_images: MakeImages) -> None:
+    root = make_images()
     decoded = ImageFolder(root=str(root)).decode()
     assert decoded.classes == ("cat", "dog")
     for x, path in zip(decoded.train_x, sorted((root / "train").glob("*/*.png")), strict=True):
         assert np.array_equal(x.permute(1, 2, 0).numpy(), np.asarray(Image.open(path)))
 
 
-def test_grey_pictures(make_pictures: MakePictures) -> None:
-    root = make_pictures()
+def test_grey_images(make_images: MakeImages) -> None:
+    root = make_images()
     x = ImageFolder(root=str(root), channels=1).decode().train_x
     assert x.shape == (12, 1, 5, 4)
     assert np.array_equal(x[0, 0].numpy(), np.asarray(Image.open(root / "train/cat/0.png").convert("L")))
 
 
-def test_pictures_of_differing_sizes_need_a_size(make_pictures: MakePictures) -> None:
-    root = make_pictures(sizes=[(4, 5), (6, 5)])
+def test_images_of_differing_sizes_need_a_size(make_images: MakeImages) -> None:
+    root = make_images(sizes=[(4, 5), (6, 5)])
     with pytest.raises(ConfigError, match=r"1\.png has 6x5 pixels and \S+0\.png 4x5: set data\.size"):
         ImageFolder(root=str(root)).decode()
     assert ImageFolder(root=str(root), size=3).decode().train_x.shape == (4, 3, 3, 3)
@@ -50,9 +50,9 @@ def test_pictures_of_differing_sizes_need_a_size(make_pictures: MakePictures) ->
 
 
 def test_the_name_is_the_folders_unless_given_and_part_of_the_identity(
-    make_pictures: MakePictures, monkeypatch: pytest.MonkeyPatch
+    make_images: MakeImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = make_pictures()
+    root = make_images()
     assert ImageFolder(root=str(root)).label == "pets"
     monkeypatch.chdir(root)
     assert to_dict(ImageFolder(root="."))["name"] == "pets"
@@ -72,21 +72,21 @@ def test_every_decoding_has_a_cache_of_its_own(tmp_path: Path) -> None:
     assert len({spec.cache_path(tmp_path) for spec in specs}) == 4
 
 
-def test_changed_pictures_are_decoded_again(make_pictures: MakePictures, tmp_path: Path, cpu: torch.device) -> None:
-    spec = ImageFolder(root=str(make_pictures()))
+def test_changed_images_are_decoded_again(make_images: MakeImages, tmp_path: Path, cpu: torch.device) -> None:
+    spec = ImageFolder(root=str(make_images()))
     before = spec.load(tmp_path / "cache", cpu)
-    picture = spec.folder / "test" / "dog" / "3.png"
-    Image.new("RGB", (4, 5)).save(picture)
-    os.utime(picture, (0, 0))
+    image = spec.folder / "test" / "dog" / "3.png"
+    Image.new("RGB", (4, 5)).save(image)
+    os.utime(image, (0, 0))
     after = spec.load(tmp_path / "cache", cpu)
     assert after.checksum != before.checksum
     assert (after.test.x == after.black[:, None, None]).all((1, 2, 3)).sum() == 1
 
 
-def test_unchanged_pictures_are_not_decoded_again(
-    make_pictures: MakePictures, tmp_path: Path, cpu: torch.device, monkeypatch: pytest.MonkeyPatch
+def test_unchanged_images_are_not_decoded_again(
+    make_images: MakeImages, tmp_path: Path, cpu: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = ImageFolder(root=str(make_pictures()))
+    spec = ImageFolder(root=str(make_images()))
     first = spec.load(tmp_path / "cache", cpu)
     monkeypatch.setattr(ImageFolder, "decode", lambda _: pytest.fail("decoded again"))
     assert torch.equal(spec.load(tmp_path / "cache", cpu).train.x, first.train.x)
@@ -95,37 +95,37 @@ def test_unchanged_pictures_are_not_decoded_again(
 # ------------------------------------------------------------------------------------------------------- mistakes
 
 
-def test_a_missing_test_folder_is_refused(make_pictures: MakePictures) -> None:
-    root = make_pictures(parts=("train",))
+def test_a_missing_test_folder_is_refused(make_images: MakeImages) -> None:
+    root = make_images(parts=("train",))
     with pytest.raises(ConfigError, match=rf"{root} has no folder test/: .*train/<class>"):
         ImageFolder(root=str(root)).source()
 
 
-def test_other_classes_in_test_than_in_train_are_refused(make_pictures: MakePictures) -> None:
-    make_pictures(parts=("train",))
-    root = make_pictures(parts=("test",), classes=("cat", "fox"))
+def test_other_classes_in_test_than_in_train_are_refused(make_images: MakeImages) -> None:
+    make_images(parts=("train",))
+    root = make_images(parts=("test",), classes=("cat", "fox"))
     with pytest.raises(ConfigError, match=r"other classes in train/ than in test/: dog, fox in one only"):
         ImageFolder(root=str(root)).source()
 
 
-def test_a_class_without_pictures_is_refused(make_pictures: MakePictures) -> None:
-    root = make_pictures()
+def test_a_class_without_images_is_refused(make_images: MakeImages) -> None:
+    root = make_images()
     for path in (root / "test" / "dog").iterdir():
         path.unlink()
-    with pytest.raises(ConfigError, match=r"test cannot be used as pictures: .*dog"):
+    with pytest.raises(ConfigError, match=r"test cannot be used as images: .*dog"):
         ImageFolder(root=str(root)).source()
 
 
-def test_a_damaged_picture_is_named(make_pictures: MakePictures) -> None:
-    root = make_pictures()
-    picture = root / "train" / "dog" / "2.png"
-    picture.write_bytes(picture.read_bytes()[:60])
-    with pytest.raises(ConfigError, match=rf"{picture} is damaged"):
+def test_a_damaged_image_is_named(make_images: MakeImages) -> None:
+    root = make_images()
+    image = root / "train" / "dog" / "2.png"
+    image.write_bytes(image.read_bytes()[:60])
+    with pytest.raises(ConfigError, match=rf"{image} is damaged"):
         ImageFolder(root=str(root)).decode()
 
 
-def test_a_picture_that_is_gone_is_named(make_pictures: MakePictures) -> None:
-    root = make_pictures()
+def test_a_image_that_is_gone_is_named(make_images: MakeImages) -> None:
+    root = make_images()
     (root / "train" / "dog" / "link.png").symlink_to("nowhere.png")
     with pytest.raises(ConfigError, match=r"link\.png cannot be read: No such file"):
         ImageFolder(root=str(root)).source()
@@ -142,7 +142,7 @@ def test_impossible_values_are_refused() -> None:
 
 @pytest.mark.slow
 def test_real_jpegs(real_jpegs: Path, tmp_path: Path, cpu: torch.device) -> None:
-    """20 training and 10 test pictures of each of CIFAR-10's classes."""
+    """20 training and 10 test images of each of CIFAR-10's classes."""
     with tarfile.open(real_jpegs) as tar:
         for member in tar:
             number, part = int(Path(member.name).stem), Path(member.name).parts[1]

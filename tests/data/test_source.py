@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from bnstudy.data import CachedData, Dataset, Decoded
-from bnstudy.spec import ConfigError
+from bnstudy.validation import ConfigError
 
 
 @dataclass(frozen=True)
 class Stripes(CachedData):
-    """A dataset of one's own: picture i is all of the grey value i, so that a picture tells where it came from."""
+    """A dataset of one's own: image i is all of the grey value i, so that an image tells where it came from."""
 
     val_fraction: float = field(default=0.2, kw_only=True)
 
@@ -25,8 +25,8 @@ class Stripes(CachedData):
         return Decoded(x[:160], y[:160], x[160:], y[160:], ("a", "b", "c", "d"))
 
 
-def pictures(dataset: Dataset, split: str) -> list[int]:
-    """The grey values that the split's pictures had, in order."""
+def images(dataset: Dataset, split: str) -> list[int]:
+    """The grey values that the split's images had, in order."""
     x = getattr(dataset, split).x[:, 0, 0, 0].double()
     return (255 * (x * dataset.std[0] + dataset.mean[0])).round().int().tolist()
 
@@ -37,7 +37,7 @@ def whole(tmp_path: Path, cpu: torch.device) -> Dataset:
 
 
 def test_the_splits_are_disjoint_and_complete(whole: Dataset) -> None:
-    train, val, test = (pictures(whole, split) for split in ("train", "val", "test"))
+    train, val, test = (images(whole, split) for split in ("train", "val", "test"))
     assert sorted(train + val) == list(range(160))
     assert sorted(test) == list(range(160, 200))
     assert whole.test.y[:4].unique().numel() == 4  # in a stratified order
@@ -52,11 +52,11 @@ def test_a_subset_is_stratified_and_leaves_validation_alone(
     assert len(part.train) == size
     counts = part.train.y.bincount(minlength=4)
     assert counts.max() - counts.min() <= 1
-    assert pictures(part, "val") == pictures(whole, "val")
+    assert images(part, "val") == images(whole, "val")
 
 
 def test_a_smaller_subset_is_contained_in_a_larger_one(tmp_path: Path, cpu: torch.device) -> None:
-    small, large = (set(pictures(Stripes(train_size=n).load(tmp_path, cpu), "train")) for n in (20, 70))
+    small, large = (set(images(Stripes(train_size=n).load(tmp_path, cpu), "train")) for n in (20, 70))
     assert small < large
 
 

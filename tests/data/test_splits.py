@@ -8,11 +8,11 @@ from bnstudy.data.splits import stratified_order, stratified_split
 
 
 def labels(*sizes: int) -> Tensor:
-    """A class of each size, in blocks, as a folder of pictures has them."""
+    """A class of each size, in blocks, as a folder of images has them."""
     return torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
 
 
-def test_an_order_holds_every_picture_once_and_is_always_the_same() -> None:
+def test_an_order_holds_every_image_once_and_is_always_the_same() -> None:
     y = labels(7, 30, 13)
     order = stratified_order(y)
     assert sorted(order.tolist()) == list(range(50))

@@ -14,7 +14,7 @@ import torch
 from torchvision import datasets
 
 from bnstudy.data.torchvision_sets import CIFAR10, MNIST, FashionMNIST
-from bnstudy.spec import ConfigError
+from bnstudy.validation import ConfigError
 
 Serve = Callable[[Path], str]
 

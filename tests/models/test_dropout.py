@@ -5,10 +5,10 @@ import torch
 from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 
+from bnstudy.inits import initialize
 from bnstudy.models.dropout import Dropout
-from bnstudy.models.layers import initialize
 from bnstudy.rng import Noise, stream
-from bnstudy.spec import ConfigError
+from bnstudy.validation import ConfigError
 from tests.conftest import spec_of
 
 WIDE = torch.Size((1000, 128))

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from bnstudy.models.layers import ACTIVATIONS, activations, weight_layers
-from bnstudy.spec import ConfigError
+from bnstudy.validation import ConfigError
 from tests.conftest import spec_of
 
 
@@ -17,7 +17,7 @@ def build(*overrides: str, shape=(3, 32, 32), classes=10) -> nn.Module:
 @pytest.mark.parametrize("model", ["mlp", "vgg", "resnet"])
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64)])
 @pytest.mark.parametrize("norm", ["none", "batch"])
-def test_pictures_of_all_sizes_become_logits(model, shape, norm):
+def test_images_of_all_sizes_become_logits(model, shape, norm):
     assert build(f"model={model}", f"norm={norm}", shape=shape, classes=7)(torch.randn(4, *shape)).shape == (4, 7)
 
 
@@ -107,9 +107,9 @@ def test_activations_are_torchs(activation):
 @pytest.mark.parametrize(
     ("overrides", "shape", "sentence"),
     [
-        (("model=vgg", "model.depth=16"), (1, 8, 8), "model.depth=16 is not allowed with pictures of 8x8"),
+        (("model=vgg", "model.depth=16"), (1, 8, 8), "model.depth=16 is not allowed with images of 8x8"),
         (("model=vgg",), (1, 3, 3), "needs at least 4x4"),
-        (("model=resnet",), (1, 2, 2), "model=resnet is not allowed with pictures of 2x2"),
+        (("model=resnet",), (1, 2, 2), "model=resnet is not allowed with images of 2x2"),
         (("model=vgg", "model.depth=9"), (3, 32, 32), "model.depth=9 is not allowed: it must be one of 8, 11, 13, 16"),
         (("model=resnet", "model.depth=18"), (3, 32, 32), "one of 8, 20, 32, 56"),
         (("model=mlp", "model.width=0"), (3, 32, 32), "model.width=0 is not allowed"),

@@ -10,14 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bnstudy.inits import initialize
 from bnstudy.models.dropout import Dropout
-from bnstudy.models.layers import activations, initialize, norm_parameters, weight_layers
+from bnstudy.models.layers import activations, norm_parameters, weight_layers
 from bnstudy.models.resnet import BlockOrder, ResNet
 from bnstudy.norms import BatchNorm, NoNorm, SkipInit
+from bnstudy.norms.base import NormSpec
 from bnstudy.probes.network import still
 from bnstudy.probes.normalization import is_normalized
-from bnstudy.spec import ConfigError, NormSpec
 from bnstudy.train.state import network_of
+from bnstudy.validation import ConfigError
 from tests.conftest import spec_of
 
 ORDERS = get_args(BlockOrder)

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from bnstudy.data import Dataset
-from bnstudy.probes import Snapshot
+from bnstudy.probes.base import ProbeSpec, Snapshot
 from bnstudy.probes.network import Network, still
-from bnstudy.spec import ProbeSpec, RunSpec
+from bnstudy.run import RunSpec
 from bnstudy.train.serial import SerialRun
 from bnstudy.train.stacked import StackedRun
 from bnstudy.train.state import build_model, layer_weights, probe_choice
@@ -20,7 +20,7 @@ TINY = ("model=mlp", "model.depth=2", "model.width=5", "batch_size=8", "init.gai
 
 
 def snapshot_of(spec: RunSpec, dataset: Dataset, double: bool = True, **others: object) -> Snapshot:
-    """The snapshot at update 0 with the first pictures as batch, in float64 unless told."""
+    """The snapshot at update 0 with the first images as batch, in float64 unless told."""
     dtype = torch.float64 if double else torch.float32
     model = build_model(spec, dataset).to(dtype)
     x = dataset.train.x[: spec.batch_size].to(dtype)

@@ -9,16 +9,17 @@ import torch
 from torch import Tensor
 
 from bnstudy.data import Dataset
-from bnstudy.probes import Snapshot
 from bnstudy.probes.activations import Activations, drift, effective_rank, on_grid, percentiles
+from bnstudy.probes.base import Snapshot
 from bnstudy.probes.network import in_parts
 from bnstudy.probes.units import DeadUnits
-from bnstudy.spec import At, RunSpec
+from bnstudy.run import RunSpec
 from bnstudy.train import checkpoint
-from bnstudy.train.engine import Engine
+from bnstudy.train.loop import Engine
 from bnstudy.train.serial import SerialRun
 from bnstudy.train.stacked import StackedRun
 from bnstudy.train.state import joined, observe
+from bnstudy.when import At
 from tests.conftest import CPU, spec_of
 from tests.probes.conftest import TINY, engines_agree, snapshot_of
 from tests.train.courses import outcome, outcomes, rows, train_until

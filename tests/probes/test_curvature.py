@@ -10,8 +10,8 @@ from torch.func import functional_call, vmap
 from bnstudy.data import Dataset
 from bnstudy.data.dataset import Split
 from bnstudy.probes.curvature import Sharpness, lanczos
-from bnstudy.spec import At
 from bnstudy.train.state import build_model
+from bnstudy.when import At
 from tests.conftest import spec_of
 from tests.probes.conftest import TINY, engines_agree, snapshot_of
 

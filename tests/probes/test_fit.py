@@ -8,9 +8,9 @@ import torch.nn.functional as F
 
 from bnstudy.data import Split
 from bnstudy.probes.fit import TrainingFit
-from bnstudy.spec import At, AtShares
 from bnstudy.train.serial import SerialRun
 from bnstudy.train.state import build_model, evaluate
+from bnstudy.when import At, AtShares
 from tests.conftest import CPU, spec_of
 from tests.probes.conftest import TINY, engines_agree, snapshot_of
 
@@ -42,7 +42,7 @@ def test_at_the_end_it_is_the_evaluation_of_the_trained_network(digits):
     assert last["train_accuracy"] == pytest.approx(float(again["accuracy"]))
 
 
-def test_without_running_statistics_no_picture_is_left_alone(digits):
+def test_without_running_statistics_no_image_is_left_alone(digits):
     """A norm would make its batch of one into zeros, or refuse it."""
     few = replace(digits, train=Split(digits.train.x[:257], digits.train.y[:257]))
     spec = spec_of(*TINY, "norm=batch", "norm.track_running_stats=false")

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from bnstudy.probes import Snapshot
+from bnstudy.probes.base import Snapshot
 from bnstudy.probes.gradients import Backprop, GradientNorm, slope
 from tests.conftest import spec_of
 from tests.probes.conftest import TINY, engines_agree, snapshot_of

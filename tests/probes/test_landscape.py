@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from bnstudy.probes.landscape import Landscape
-from bnstudy.spec import At, ConfigError
 from bnstudy.train.state import build_model
+from bnstudy.validation import ConfigError
+from bnstudy.when import At
 from tests.conftest import spec_of
 from tests.probes.conftest import TINY, engines_agree, snapshot_of
 

@@ -8,10 +8,11 @@ from torch.func import functional_call, grad
 
 from bnstudy.data import BatchStream
 from bnstudy.losses import CrossEntropy
+from bnstudy.probes.base import ProbeSpec
 from bnstudy.probes.network import in_parts, still
-from bnstudy.spec import At, ProbeSpec
 from bnstudy.train.serial import SerialRun
 from bnstudy.train.state import build_model
+from bnstudy.when import At
 from tests.conftest import CPU, spec_of
 from tests.probes.conftest import TINY, snapshot_of
 

@@ -11,8 +11,8 @@ from torch import nn
 from bnstudy.data import Dataset
 from bnstudy.data.dataset import Split
 from bnstudy.probes.normalization import NormInternals
-from bnstudy.spec import At
 from bnstudy.train.state import build_model
+from bnstudy.when import At
 from tests.conftest import spec_of
 from tests.probes.conftest import TINY, engines_agree, snapshot_of
 
@@ -146,13 +146,13 @@ def test_what_has_no_meaning_is_left_out(overrides, metrics, double):
     assert {metric for metric, by_layer in measured.items() if by_layer} == metrics
 
 
-def test_fewer_pictures_than_a_batch_are_one_batch(double):
+def test_fewer_images_than_a_batch_are_one_batch(double):
     snapshot = snapshot_of(spec_of(*TINY, "norm=batch", "batch_size=64"), double)
     measured = NormInternals(samples=20, precise_samples=30).measure(snapshot)
     assert math.isfinite(measured["loss_batch"][""].item())
 
 
-def test_null_samples_are_all_held_out_pictures_in_whole_batches(double):
+def test_null_samples_are_all_held_out_images_in_whole_batches(double):
     """As batches of 9 leave nothing over, running statistics score what evaluation does."""
     spec = spec_of(*TINY, "norm=batch", "batch_size=9")
     model, snapshot = trained(spec, double)

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 
 from bnstudy.models.layers import weight_layers
 from bnstudy.probes.shift import CovariateShift
-from bnstudy.spec import At
 from bnstudy.train.state import build_model
+from bnstudy.when import At
 from tests.conftest import spec_of
 from tests.probes.conftest import TINY, engines_agree, snapshot_of
 

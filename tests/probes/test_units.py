@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bnstudy.probes import Snapshot
+from bnstudy.probes.base import Snapshot
 from bnstudy.probes.network import still
 from bnstudy.probes.units import DeadUnits
-from bnstudy.spec import At, ConfigError
 from bnstudy.train.serial import SerialRun
 from bnstudy.train.stacked import StackedRun
 from bnstudy.train.state import layer_weights, observe, probe_choice
+from bnstudy.validation import ConfigError
+from bnstudy.when import At
 from tests.conftest import CPU, spec_of
 from tests.probes.conftest import TINY, engines_agree
 from tests.train.courses import outcome, rows

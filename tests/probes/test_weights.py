@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bnstudy.probes import Snapshot
+from bnstudy.probes.base import Snapshot
 from bnstudy.probes.weights import WeightSize
 from tests.probes.conftest import engines_agree
 from tests.probes.test_gradients import LAYERS, slow_norm, tensors

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from bnstudy.spec import RunSpec
-from bnstudy.train.engine import Engine
+from bnstudy.run import RunSpec
+from bnstudy.train.loop import Engine
 from bnstudy.train.serial import SerialRun
 from bnstudy.train.state import Outcome
 from tests.conftest import CPU

@@ -13,10 +13,12 @@ from bnstudy.models.resnet import ResNet
 from bnstudy.models.vgg import VGG
 from bnstudy.norms import BatchNorm, NoNorm
 from bnstudy.optim import SGD, Adam
-from bnstudy.spec import At, Evaluation, ProbeSpec, RunSpec
+from bnstudy.probes.base import ProbeSpec
+from bnstudy.run import Evaluation, RunSpec
 from bnstudy.train import checkpoint
 from bnstudy.train.serial import SerialRun
 from bnstudy.train.stacked import StackedRun
+from bnstudy.when import At
 from tests.conftest import CPU, spec_of
 from tests.train.courses import assert_same_course, assert_same_state, outcome, outcomes, serial, train_until
 
@@ -74,7 +76,7 @@ def test_the_same_run_twice_in_a_stack_is_the_same_bit_for_bit(few):
 
 @dataclass(frozen=True)
 class Activity(ProbeSpec):
-    """Differs with the pictures that it is measured on."""
+    """Differs with the images that it is measured on."""
 
     def observe(self, activation, z, a):  # noqa: ARG002
         return a

@@ -11,10 +11,11 @@ from bnstudy.models.mlp import MLP
 from bnstudy.models.vgg import VGG
 from bnstudy.norms import BatchNorm, GhostBatchNorm, GroupNorm, NoisyBatchNorm, WeightNorm
 from bnstudy.optim import SGD, AdamW
-from bnstudy.spec import At, Evaluation, RunSpec
+from bnstudy.run import Evaluation, RunSpec
 from bnstudy.train import compiled
 from bnstudy.train.compiled import Program, no_collections, write_transposed_products_directly
 from bnstudy.train.stacked import StackedRun
+from bnstudy.when import At
 from tests.conftest import CPU, spec_of
 from tests.train.courses import assert_same_course, assert_same_state, outcomes, train_until
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 import pytest
 from torch import nn
 
+from bnstudy.models.base import ModelSpec
 from bnstudy.models.layers import dense
 from bnstudy.models.mlp import MLP
 from bnstudy.norms import BatchNorm, NoNorm, WeightNorm
-from bnstudy.spec import ConfigError, ModelSpec
 from bnstudy.train.serial import SerialRun
 from bnstudy.train.stacked import StackedRun
 from bnstudy.train.state import are_trained, network_of
+from bnstudy.validation import ConfigError
 from tests.conftest import CPU, spec_of
 from tests.train.courses import assert_same_course, outcomes, serial
 

@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 
 from bnstudy.data import BatchStream
-from bnstudy.spec import At, AtEnd, Evaluation, RunSpec
+from bnstudy.run import Evaluation, RunSpec
 from bnstudy.train import serial as serial_engine
 from bnstudy.train.serial import SerialRun
 from bnstudy.train.state import build_model, evaluate
+from bnstudy.when import At, AtEnd
 from tests.conftest import CPU, spec_of
 from tests.train.courses import outcome, rows, serial, train_until
 
@@ -95,15 +96,15 @@ def test_evaluation_and_probes_come_at_their_updates(digits):
         assert tuple(rows(ended.metrics, "", metric)) == spec.probe[probe].when.updates(20)
 
 
-def test_before_the_end_a_sample_of_the_pictures_is_evaluated_and_all_of_them_at_the_end(digits):
-    spec = replace(spec_of("steps=20"), evaluation=Evaluation(At((20,)), pictures=50))
+def test_before_the_end_a_sample_of_the_images_is_evaluated_and_all_of_them_at_the_end(digits):
+    spec = replace(spec_of("steps=20"), evaluation=Evaluation(At((20,)), images=50))
     run = trained(spec, digits)
     for split in ("val", "test"):
         for metric, value in evaluate(run.model, getattr(digits, split), spec.loss).items():
             assert run.record.latest(0, split, metric, 20) == value
     counts = torch.bincount(digits.test.y[:50], minlength=10)
     assert counts.tolist() == [5] * 10
-    early = trained(replace(spec, evaluation=Evaluation(At((0,)), pictures=50)), digits)
+    early = trained(replace(spec, evaluation=Evaluation(At((0,)), images=50)), digits)
     model = build_model(spec, digits)
     assert early.record.latest(0, "test", "accuracy", 0) == evaluate(model, digits.test, spec.loss, 50)["accuracy"]
 
@@ -207,7 +208,7 @@ def test_compiled_agrees_with_eager(digits, monkeypatch):
 
 def test_norms_without_tracking_and_affine_train(tmp_path):
     spec = spec_of(
-        "norm.affine=false", "norm.track_running_stats=false", "data.train_size=1025", "evaluation.pictures=257"
+        "norm.affine=false", "norm.track_running_stats=false", "data.train_size=1025", "evaluation.images=257"
     )
     assert serial(spec, spec.data.load(tmp_path, CPU)).status == "finished"
 

@@ -35,11 +35,13 @@ from bnstudy.norms import (
     WeightNorm,
 )
 from bnstudy.optim import SGD, Adam, AdamW, Constant, Cosine
+from bnstudy.probes.base import ProbeSpec
 from bnstudy.probes.gradients import GradientNorm
 from bnstudy.probes.units import DeadUnits
-from bnstudy.spec import At, AtEnd, Evaluation, Every, ProbeSpec, RunSpec
+from bnstudy.run import Evaluation, RunSpec
 from bnstudy.train.serial import SerialRun
 from bnstudy.train.stacked import StackedRun
+from bnstudy.when import At, AtEnd, Every
 from tests.conftest import CPU, spec_of
 from tests.train.courses import assert_same_course, assert_same_state, outcome, outcomes, rows, serial
 
@@ -179,7 +181,7 @@ def test_runs_begin_with_the_weights_and_see_the_batches_that_they_have_alone_bi
     for run, one in enumerate(SerialRun(spec, few, CPU) for spec in specs):
         assert_same_state(stack.state(run), one.state(), tolerance=0)
         for step in (0, 31, 32):
-            x, y = stack._batches.pictures(*stack._batches.choice(step))
+            x, y = stack._batches.images(*stack._batches.choice(step))
             assert torch.equal(x[run], one.batches(step)[0])
             assert torch.equal(y[run], one.batches(step)[1])
 

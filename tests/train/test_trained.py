@@ -14,13 +14,15 @@ from bnstudy.models.mlp import MLP
 from bnstudy.models.resnet import ResNet
 from bnstudy.norms import BatchNorm, SkipInit, WeightNorm
 from bnstudy.optim import SGD, Adam, AdamW
-from bnstudy.spec import AtEnd, ConfigError, Evaluation, RunSpec
-from bnstudy.store import Store
+from bnstudy.run import Evaluation, RunSpec
+from bnstudy.store.runs import Store
 from bnstudy.train.compiled import Program
-from bnstudy.train.engine import Engine
+from bnstudy.train.loop import Engine
 from bnstudy.train.serial import SerialRun
 from bnstudy.train.stacked import StackedRun
 from bnstudy.train.state import build_model, flatten_
+from bnstudy.validation import ConfigError
+from bnstudy.when import AtEnd
 from tests.conftest import CPU, spec_of
 from tests.train.courses import assert_same_course, assert_same_state, outcome, outcomes, rows, serial, train_until
 

@@ -1,1 +1,0 @@
-"""From a store to a report: frames are loaded, transformed, summarized, drawn. Nothing here imports torch."""

@@ -1,0 +1,1 @@
+"""Claims: which runs answer them, by which numbers, with which verdict."""

@@ -1,0 +1,258 @@
+"""What a report is about: a study's plan and its runs as data frames, with each run's arm beside it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from bnstudy.claims import arms
+from bnstudy.store.loading import load_metrics, load_runs, load_specs, load_timing
+from bnstudy.store.runs import Store
+from bnstudy.validation import ConfigError, nearest
+
+EVERYTHING = "all"
+"""Name of the report on every run of a store."""
+
+NAMED = 4
+"""Up to so many runs picked by hand are named in the name of their report."""
+
+WARM_UP = 0.05
+"""Share of a run's updates that do not count for its time per step."""
+
+
+class RowsByRun:
+    """A frame of measurements, from which those of a few runs are taken without looking through all others.
+
+    That is possible where `run_id` is categorical and each run's rows are together, in the order of the categories.
+    """
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self.frame, self.ends = frame, np.empty(0, int)
+        if isinstance(frame["run_id"].dtype, pd.CategoricalDtype):
+            codes = frame["run_id"].cat.codes.to_numpy()
+            if (codes[1:] >= codes[:-1]).all():
+                self.ends = np.bincount(codes, minlength=len(frame["run_id"].cat.categories)).cumsum()
+
+    def of(self, run_ids: pd.Series) -> pd.DataFrame:
+        """The same as `frame[frame["run_id"].isin(run_ids)]`."""
+        if not len(self.ends):
+            return self.frame[self.frame["run_id"].isin(run_ids)]
+        found = self.frame["run_id"].cat.categories.get_indexer(pd.unique(run_ids.astype(object)))
+        runs = np.sort(found[found >= 0])
+        starts = np.concatenate([[0], self.ends])[runs]
+        lengths = self.ends[runs] - starts
+        return self.frame.take(np.arange(lengths.sum()) + np.repeat(starts - lengths.cumsum() + lengths, lengths))
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """Everything a report is made from; frames are sorted by run_id.
+
+    specs: the runs that were begun, as `arms.label` gives them, one for each arm and seed.
+    runs: the finished ones, as `load_runs` gives them, with the names in `specs` and the columns of `with_outcomes`.
+    metrics, timing: as the store's loaders give them, of the finished runs.
+    planned: ids of all runs asked for, without the repeats.
+    repeats: runs left out because they record the training of another one.
+    failures: run_id -> the last line of its error.
+    claims: names of those that the study bears on.
+    looks: repeated if seeds were added because of what was seen, which intervals and tests have to stand.
+    """
+
+    name: str
+    title: str
+    scale: str | None
+    commands: tuple[str, ...]
+    planned: tuple[str, ...]
+    repeats: tuple[str, ...]
+    specs: pd.DataFrame
+    runs: pd.DataFrame
+    metrics: pd.DataFrame
+    timing: pd.DataFrame
+    failures: dict[str, str]
+    claims: tuple[str, ...] = ()
+    looks: Literal["once", "repeated"] = "once"
+
+    @property
+    def n_missing(self) -> int:
+        return len(self.planned) - len(self.runs)
+
+    @cached_property
+    def metrics_of(self) -> RowsByRun:
+        return RowsByRun(self.metrics)
+
+    @cached_property
+    def settings(self) -> pd.DataFrame:
+        """`specs` without the rows that differ from one above in nothing but the seed."""
+        return arms.distinct(self.specs)[0]
+
+
+def load_study(
+    results_dir: Path | Store, study: str | None = None, scale: str | None = None, picked: Collection[str] = ()
+) -> StudyData:
+    """The study's runs at one scale, by default the one planned last; without a name the runs with the `picked` ids,
+    or every run in the store where there are none.
+
+    Raises:
+        ConfigError: nothing of the sort was planned here, no run of it is finished, a run is damaged, or runs differ
+            in what no label tells.
+    """
+    store = results_dir if isinstance(results_dir, Store) else Store(results_dir)
+    plan = _plan_of_picked(store, study, scale, picked) if picked else _plan(store, study, scale)
+    runs = load_runs(store, plan["run_ids"])
+    if runs.empty:
+        raise ConfigError(_nothing_finished(store, study, plan, picked))
+    metrics = load_metrics(store, runs["run_id"])
+    begun = arms.label(load_specs(store, plan["run_ids"]))
+    specs = one_a_training(begun, metrics["run_id"].value_counts())
+    repeats = set(begun["run_id"]) - set(specs["run_id"])
+    runs = runs[~runs["run_id"].isin(repeats)]
+    timing = load_timing(store, runs["run_id"])
+    planned = tuple(r for r in plan["run_ids"] if r not in repeats)
+    return StudyData(
+        name=plan.get("name", EVERYTHING),
+        title=str(plan["title"]),
+        scale=plan.get("scale"),
+        commands=tuple(plan["commands"]),
+        planned=planned,
+        repeats=tuple(sorted(repeats)),
+        specs=specs,
+        runs=with_outcomes(_labelled(runs, specs), timing),
+        metrics=metrics[metrics["run_id"].isin(runs["run_id"])] if repeats else metrics,
+        timing=timing,
+        failures=_failures(store, set(planned) - set(runs["run_id"])),
+        claims=tuple(plan.get("claims", ())),
+        looks=plan.get("looks", "once"),
+    )
+
+
+def _labelled(runs: pd.DataFrame, specs: pd.DataFrame) -> pd.DataFrame:
+    names = [c for c in (*arms.CLASSES, *arms.LABELS) if c in specs]
+    return runs.drop(columns=names, errors="ignore").merge(specs[["run_id", *names]], on="run_id", validate="1:1")
+
+
+def one_a_training(specs: pd.DataFrame, recorded: pd.Series) -> pd.DataFrame:
+    """`specs` with one run for each arm and seed: runs that differ only in what is measured are the same training,
+    and would pass for independent ones. Kept is the one that most is recorded of.
+
+    recorded: by run_id, how many measurements there are; unfinished runs are not in it.
+
+    Raises:
+        ConfigError: runs of one arm and seed differ in more.
+    """
+    key = ["arm", "seed"]
+    for (arm, seed), runs in specs[specs.duplicated(key, keep=False)].groupby(key, observed=True):
+        _check_same_training(runs, f"{arm}, seed={seed}")
+    amount = specs["run_id"].map(recorded).astype(float).fillna(-1)
+    ranked = specs.assign(amount=amount).sort_values(["amount", "run_id"], ascending=[False, True])
+    return specs.loc[ranked.drop_duplicates(key).index.sort_values()].reset_index(drop=True)
+
+
+def _check_same_training(runs: pd.DataFrame, name: str) -> None:
+    columns = [c for c in runs if c not in ("run_id", *arms.LABELS) and not arms.is_recorded(c)]
+    differing = [c for c in columns if runs[c].map(repr).nunique() > 1]
+    if differing:
+        raise ConfigError(
+            f"The runs {', '.join(runs['run_id'])} are all called {name}, but differ in {', '.join(differing)}, which "
+            "a report cannot show: delete the folders of all but one, or draw the report of a study that has only one."
+        )
+
+
+def _plan(store: Store, study: object, scale: object) -> dict[str, Any]:
+    """What the command line asks for; a name that looks like a number comes as one."""
+    if study is not None:
+        return _plan_of_study(store, str(study), None if scale is None else str(scale))
+    if scale is not None:
+        raise ConfigError(
+            f"scale={scale} is not allowed without a study, of which it is one: bnstudy-report study=NAME scale={scale}"
+        )
+    ids = load_specs(store.results_dir)["run_id"].tolist()
+    return {"title": "All runs in the store", "commands": [], "run_ids": ids}
+
+
+def _plan_of_picked(store: Store, study: object, scale: object, picked: Collection[str]) -> dict[str, Any]:
+    if study is not None or scale is not None:
+        raise ConfigError(
+            "runs=... is not allowed together with a study or a scale: the report is of one or the other."
+        )
+    known = sorted(p.parent.name for p in (store.results_dir / "runs").glob("*/config.yaml"))
+    for run_id in picked:
+        if run_id not in known:
+            raise ConfigError(
+                f"runs={run_id}: there is no such run in {store.results_dir}{nearest(run_id, known) or '.'}"
+            )
+    ids = sorted({*picked})
+    return {"name": name_of_picked(ids), "title": "Runs picked by hand", "commands": [], "run_ids": ids}
+
+
+def name_of_picked(run_ids: Sequence[str]) -> str:
+    """Of their report: the ids where they are few, else the first one and a digest of all."""
+    if len(run_ids) <= NAMED:
+        return "-".join(["runs", *run_ids])
+    digest = hashlib.sha256(" ".join(run_ids).encode()).hexdigest()[:8]
+    return f"runs-{run_ids[0]}-and-{len(run_ids) - 1}-more-{digest}"
+
+
+def _plan_of_study(store: Store, study: str, scale: str | None) -> dict[str, Any]:
+    plans = store.plans(study) if study in store.studies() else []
+    if not plans:
+        hint = nearest(study, store.studies()) or "."
+        raise ConfigError(
+            f"study={study} has not been run in {store.results_dir}{hint} To run it: bnstudy study={study}"
+        )
+    by_scale = {plan["scale"]: plan for plan in reversed(plans)}
+    if scale is not None and scale not in by_scale:
+        raise ConfigError(
+            f"study={study} has not been run at scale={scale} in {store.results_dir}, but at "
+            f"{', '.join(sorted(by_scale))}. To run it: bnstudy study={study} scale={scale}"
+        )
+    return by_scale[scale] if scale is not None else plans[0]
+
+
+def _nothing_finished(store: Store, study: str | None, plan: dict[str, Any], picked: Collection[str]) -> str:
+    where, count = store.results_dir, len(plan["run_ids"])
+    if picked:
+        return f"None of the {count} runs picked is finished yet in {where}."
+    if study is None:
+        example = "bnstudy -m norm=none,batch steps=300 'seed=range(0,5)'"
+        return f"There is no finished run in {where}. To make some: {example}"
+    return f"study={study}: none of its {count} runs in {where} is finished. To run them: {plan['commands'][-1]}"
+
+
+def _failures(store: Store, unfinished: Iterable[str]) -> dict[str, str]:
+    errors = {r: store.run(r).error for r in sorted(unfinished)}
+    texts = {r: p.read_text(encoding="utf-8").strip() for r, p in errors.items() if p.exists()}
+    return {r: text.splitlines()[-1] if text else "" for r, text in texts.items()}
+
+
+def with_outcomes(runs: pd.DataFrame, timing: pd.DataFrame) -> pd.DataFrame:
+    """Add what the analysis judges runs by. A diverged run counts as guessing: it is never left out.
+
+    `diverged`; `chance`, the accuracy of guessing; `test_accuracy`, `val_accuracy` at the end and `best_accuracy`, the
+    highest on validation, shares in 0..1, and missing where there are no classes; `score`, what learning rates are
+    chosen by: the accuracy on validation or, without classes, minus the loss; `step_ms`, the median time per update in
+    ms.
+    """
+    diverged = runs["status"] == "diverged"
+    chance = 1 / runs["dataset.classes"].astype(float)
+    measured = {"test_accuracy": "final.test_accuracy", "val_accuracy": "final.val_accuracy"}
+    measured["best_accuracy"] = "best.val_accuracy"
+    outcomes = {k: runs[c].astype(float).mask(diverged | runs[c].isna(), chance) for k, c in measured.items()}
+    loss = runs["final.val_loss"].astype(float).fillna(np.inf).mask(diverged, np.inf)
+    score = outcomes["val_accuracy"].where(chance.notna(), -loss)
+    return runs.assign(
+        diverged=diverged, chance=chance, **outcomes, score=score, step_ms=runs["run_id"].map(step_ms(timing))
+    )
+
+
+def step_ms(timing: pd.DataFrame) -> pd.Series:
+    """Median milliseconds per update by run_id, after the warm-up."""
+    last = timing.groupby("run_id", observed=True)["step"].transform("max")
+    warm = timing[timing["step"] > WARM_UP * last]
+    return 1000 * warm.groupby("run_id", observed=True)["step_seconds"].median()

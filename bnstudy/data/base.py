@@ -1,0 +1,44 @@
+"""The base of all datasets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+
+from bnstudy.data.dataset import Dataset
+from bnstudy.validation import BESIDE, Spec
+
+
+@dataclass(frozen=True)
+class DataSpec(Spec):
+    """A dataset of labelled images.
+
+    root: where it is looked for and downloaded to.
+    train_size: size of a stratified subset of the training split; null for all of it.
+    val_fraction: share of the training images set aside, stratified and the same for every run, for validation.
+    augment: none, or crop_flip: a random shift by up to an eighth of the height and a horizontal flip.
+    """
+
+    group: ClassVar[str] = "data"
+    published: ClassVar[bool] = True
+    """Whether the spec alone says which images these are; a folder's may change under the same name."""
+
+    root: str = field(default="data", metadata=BESIDE, kw_only=True)
+    train_size: int | None = field(default=None, kw_only=True)
+    val_fraction: float = field(default=0.1, kw_only=True)
+    augment: Literal["none", "crop_flip"] = field(default="none", kw_only=True)
+
+    def check(self) -> None:
+        self.require(self.train_size is None or self.train_size >= 1, "train_size", "at least 1, or null for all")
+        self.require(0 < self.val_fraction < 1, "val_fraction", "between 0 and 1")
+
+    def load(self, cache_dir: Path, device: torch.device) -> Dataset:
+        """The splits as tensors on `device`, decoded once into `cache_dir`.
+
+        Raises:
+            ConfigError: the dataset is missing, cannot be downloaded or is damaged, or `train_size` exceeds it.
+        """
+        raise NotImplementedError

@@ -1,0 +1,22 @@
+"""The base of all networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from bnstudy.norms.base import NormSpec
+from bnstudy.validation import Spec
+
+
+@dataclass(frozen=True)
+class ModelSpec(Spec):
+    """A network for images: an ordinary `nn.Module` from [B, C, H, W] to logits [B, classes]."""
+
+    group: ClassVar[str] = "model"
+
+    def build(self, norm: NormSpec, shape: tuple[int, int, int], classes: int) -> nn.Module:
+        """Raises ConfigError where the images' `shape` (C, H, W) or the norm does not fit."""
+        raise NotImplementedError

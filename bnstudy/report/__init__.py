@@ -1,0 +1,1 @@
+"""Reports: from verdicts and frames to pages, tables and figures. Never imports torch."""

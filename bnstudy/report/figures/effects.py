@@ -1,0 +1,177 @@
+"""The effect that a claim is judged by: every seed's difference, the mean with its interval, and what is too small."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator
+
+from bnstudy.claims.claim import Claim
+from bnstudy.claims.verdicts import Verdict, effect_bounds, view, where
+from bnstudy.report.figures import style
+from bnstudy.report.figures.style import Drawn
+
+MOST = 24
+"""With more strips only the view is drawn that the claim is told by."""
+
+LETTERS = 78
+"""How many letters of a case's name fit in a line."""
+
+CASE, LINE, STRIP = 0.26, 0.15, 0.48
+"""Heights in inches: of a case's name, of each further line of it, and of a view with its dots."""
+AROUND = 1.05
+"""And of what is above and below all of them."""
+
+COLOURS = {"SUPPORTED": "#00704f", "CONTRADICTED": "#b34700", "NEGLIGIBLE": "#0072b2", "INCONCLUSIVE": "#5c636b"}
+DOTS, BAND = "#333333", "#e4e7ea"
+
+TICKS = {4.0: (1, 1.25, 1.5, 2, 3, 4, 5, 6, 8), 200.0: (1, 2, 5), math.inf: (1,)}
+"""Of an axis of ratios, within a power of ten, by the largest factor that the axis may span."""
+
+CAPTION = (
+    "Each dot is the difference of one seed, the bar their mean with the 95% interval that the verdict rests on. The "
+    "shaded band is what would not matter: effects smaller than the smallest one of interest, fixed before the runs."
+)
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A verdict at its height, in inches from the top. name: lines above it, where another case begins."""
+
+    verdict: Verdict
+    name: tuple[str, ...]
+    top: float
+
+    @property
+    def label(self) -> float:
+        """Where its view and verdict are written."""
+        return self.top + CASE * bool(self.name) + LINE * max(0, len(self.name) - 1) + 0.08
+
+    @property
+    def dots(self) -> float:
+        return self.label + 0.17
+
+    @property
+    def bar(self) -> float:
+        return self.dots + 0.12
+
+
+def draw_effect(found: Sequence[Verdict]) -> Drawn:
+    """On the verdicts of one claim, in the claim's unit; on a log axis where that is a ratio."""
+    shown = found if len(found) <= MOST else [v for v in found if v.is_primary]
+    claim, strips = shown[0].contrast.claim, list(_strips(shown))
+    height = strips[-1].bar + 0.15
+    title = claim.statement.rstrip(".")
+    figure, axes = style.canvas(1, 1, AROUND + height, title)
+    ax = axes[0, 0]
+    ax.set_xscale("log" if claim.scale == "log_ratio" else "linear")
+    ax.set(xlim=_limits(shown), ylim=(height, -0.2), yticks=[], xlabel=claim.unit)
+    ax.spines["left"].set_visible(False)
+    _directions(ax, claim)
+    for strip, below in zip(strips, [*(s.top for s in strips[1:]), height], strict=True):
+        _strip(ax, strip, below)
+    if claim.scale == "log_ratio":
+        _ratio_ticks(ax)
+    style.legend(figure, _handles(), "differences by seed, in the unit of the axis")
+    return Drawn("effect", title, CAPTION, _alt(claim, shown), figure)
+
+
+def _strips(shown: Sequence[Verdict]) -> Iterator[Strip]:
+    top, last = 0.0, ""
+    for verdict in shown:
+        case = where(verdict.contrast)
+        name = tuple(textwrap.wrap(case, LETTERS)) if case != last else ()
+        strip = Strip(verdict, name, top)
+        yield strip
+        top, last = strip.label + STRIP - 0.08, case
+
+
+def _limits(shown: Sequence[Verdict]) -> tuple[float, float]:
+    """Of the axis: all seeds, the intervals as far as they are finite, and the band with some room."""
+    deltas = [v.contrast.threshold for v in shown]
+    values = [1.4 * max(deltas), -1.4 * max(deltas)]
+    for v in shown:
+        values += [*v.contrast.d, v.judged.low, v.judged.high]
+    finite = [value for value in values if math.isfinite(value)]
+    margin = 0.03 * (max(finite) - min(finite))
+    claim = shown[0].contrast.claim
+    return claim.in_unit(min(finite) - margin), claim.in_unit(max(finite) + margin)
+
+
+def _directions(ax: Axes, claim: Claim) -> None:
+    """What either side of zero says, where there is room for the words."""
+    words = ("less with it", "more with it") if claim.better == "either" else ("against the claim", "for the claim")
+    zero = float(ax.transAxes.inverted().transform(ax.transData.transform((claim.in_unit(0.0), 0)))[0])
+    text: dict[str, Any] = {
+        "fontsize": 7.5,
+        "color": style.NEUTRAL,
+        "va": "center",
+        "transform": ax.get_yaxis_transform(),
+    }
+    if zero > 0.3:
+        ax.text(zero - 0.01, -0.12, f"\N{LEFTWARDS ARROW} {words[0]}", ha="right", **text)
+    if zero < 0.7:
+        ax.text(zero + 0.01, -0.12, f"{words[1]} \N{RIGHTWARDS ARROW}", ha="left", **text)
+
+
+def _strip(ax: Axes, strip: Strip, below: float) -> None:
+    verdict, claim = strip.verdict, strip.verdict.contrast.claim
+    judged, colour = verdict.judged, COLOURS[verdict.judged.status]
+    delta = verdict.contrast.threshold
+    ax.fill_betweenx([strip.top, below], claim.in_unit(-delta), claim.in_unit(delta), color=BAND, linewidth=0, zorder=1)
+    zero = claim.in_unit(0.0)
+    ax.plot([zero] * 2, [strip.dots - 0.08, strip.bar + 0.1], color=style.BASELINE_COLOUR, linewidth=0.9, zorder=2)
+    text: dict[str, Any] = {"fontsize": 8, "va": "center", "transform": ax.get_yaxis_transform(), "zorder": 5}
+    for i, line in enumerate(strip.name):
+        ax.text(0, strip.top + 0.13 + LINE * i, line, fontweight="bold", **text)
+    said = f"{judged.status}  {effect_bounds(verdict.contrast, judged)}".strip()
+    ax.text(0, strip.label, view(verdict.contrast), color="#444444", **text)
+    ax.text(1, strip.label, said, color=colour, ha="right", fontweight="bold", **text)
+    d = np.sort(verdict.contrast.d.to_numpy(float))
+    d = d[np.isfinite(d)]
+    spread = ((np.arange(len(d)) * 0.618) % 1 - 0.5) * 0.13
+    ax.plot(
+        _in_unit(claim, d), strip.dots + spread, "o", color=DOTS, alpha=0.45, markersize=3, markeredgewidth=0, zorder=3
+    )
+    if math.isfinite(judged.effect):
+        ends = [v if math.isfinite(v) else judged.effect for v in (judged.low, judged.high)]
+        ax.plot(_in_unit(claim, np.array(ends)), [strip.bar] * 2, color=colour, linewidth=2.2, zorder=4)
+        ax.plot(claim.in_unit(judged.effect), strip.bar, "D", color=colour, markersize=5, zorder=5)
+
+
+def _ratio_ticks(ax: Axes) -> None:
+    """Plain numbers, closer where the axis is short."""
+    low, high = ax.get_xlim()
+    steps = next(steps for factor, steps in TICKS.items() if high / low <= factor)
+    powers = 10.0 ** np.arange(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [tick for tick in np.outer(powers, steps).ravel() if low <= tick <= high]
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.xaxis.set_minor_locator(NullLocator())
+
+
+def _in_unit(claim: Claim, d: np.ndarray) -> np.ndarray:
+    return np.array([claim.in_unit(float(value)) for value in d])
+
+
+def _handles() -> list[Line2D]:
+    return [
+        Line2D([], [], linestyle="", marker="o", color=DOTS, alpha=0.45, markersize=4, label="a seed"),
+        Line2D([], [], color=DOTS, linewidth=2.2, marker="D", markersize=5, label="mean, 95% interval"),
+        Line2D([], [], color=BAND, linewidth=9, label="too small to matter"),
+    ]
+
+
+def _alt(claim: Claim, shown: Sequence[Verdict]) -> str:
+    parts = []
+    for v in shown:
+        found = effect_bounds(v.contrast, v.judged)
+        case = f"{where(v.contrast)}, {view(v.contrast)}: {v.judged.status}"
+        parts.append(f"{case}, {found} {claim.unit}, {v.judged.n} seeds" if found else case)
+    return f"Differences by seed with their mean. {'; '.join(parts)}."

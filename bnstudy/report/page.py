@@ -1,0 +1,177 @@
+"""What the page of a report shows, made ready for its templates: verdicts by claim, and what there is of each study."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import pandas as pd
+
+from bnstudy.claims.claim import Claim
+from bnstudy.claims.completeness import missing_by_arm
+from bnstudy.claims.counterevidence import objections
+from bnstudy.claims.frames import StudyData
+from bnstudy.claims.verdicts import Verdict, VerdictRow, rows, summarize_claim
+from bnstudy.report import summary
+from bnstudy.report.figures import FIGURES, Palette, draw_panel
+from bnstudy.report.figures.effects import draw_effect
+from bnstudy.report.figures.style import styled
+from bnstudy.report.images import Image, image, slug
+from bnstudy.report.probe_overhead import CostRow, probe_costs
+from bnstudy.report.reproductions import Reproduction, reproduce
+from bnstudy.report.summary import ArmRow
+from bnstudy.report.transforms import panels
+
+
+@dataclass(frozen=True)
+class PanelSection:
+    """One model on one dataset. images: all that are drawn of it."""
+
+    name: str
+    rows: list[ArmRow]
+    images: list[Image]
+
+
+@dataclass(frozen=True)
+class StudyPart:
+    """What is to be said of a study beside the verdicts: everything but its measurements, which may be large.
+
+    report: the command that draws the report of the study alone.
+    planned_ids: of the runs, as `StudyData.planned` has them.
+    """
+
+    name: str
+    title: str
+    scale: str | None
+    commands: tuple[str, ...]
+    report: str
+    runs: pd.DataFrame
+    planned_ids: tuple[str, ...]
+    missing: list[str]
+    missing_others: int
+    failures: dict[str, str]
+    facts: list[tuple[str, str]]
+    findings: list[str]
+    cautions: list[str]
+    diverged: list[str]
+    sections: list[PanelSection]
+    costs: list[CostRow]
+    reproduction: Reproduction | None
+    reproduction_images: list[Image]
+
+    @property
+    def id(self) -> str:
+        return slug(self.name)
+
+    @property
+    def planned(self) -> int:
+        return len(self.planned_ids)
+
+    @property
+    def n_missing(self) -> int:
+        return self.planned - len(self.runs)
+
+    @property
+    def images(self) -> list[Image]:
+        return [*self.reproduction_images, *(shown for section in self.sections for shown in section.images)]
+
+
+@dataclass(frozen=True)
+class ClaimSection:
+    """What is to be said of a claim.
+
+    effect: the figure of its effect. images: others that show it; elsewhere: those of them that stand in the section of
+    a claim before. part: the study that it is judged by.
+    """
+
+    claim: Claim
+    summary: str
+    rows: list[VerdictRow]
+    objections: list[str]
+    run_ids: list[str]
+    part: StudyPart
+    effect: Image
+    images: list[Image] = field(default_factory=list)
+    elsewhere: list[Image] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        return f"claim-{slug(self.claim.name)}"
+
+    @property
+    def primary(self) -> list[VerdictRow]:
+        return [row for row in self.rows if row.is_primary]
+
+    @property
+    def status(self) -> str:
+        """That of all cases in the view that the claim is told by; empty where they differ."""
+        found = {row.status for row in self.primary}
+        return found.pop() if len(found) == 1 else ""
+
+
+def part_of(study: StudyData, taken: set[str], report: str, kinds: Collection[str] | None = None) -> StudyPart:
+    """A study with its figures drawn, all or those of some kinds. taken: file names that figures have already."""
+    several = kinds is not None
+    missing, others = missing_by_arm(study)
+    with styled():
+        reproduction = reproduce(study)
+        prefix = f"{study.name}-" if several else ""
+        drawn = reproduction.drawn if reproduction else None
+        published = [image(drawn, f"{prefix}published-{drawn.kind}", taken)] if drawn else []
+        sections = _sections(study, taken, FIGURES.keys() if kinds is None else kinds, prefix)
+    return StudyPart(
+        name=study.name,
+        title=study.title,
+        scale=study.scale,
+        commands=study.commands,
+        report=report,
+        runs=study.runs,
+        planned_ids=study.planned,
+        missing=missing,
+        missing_others=others,
+        failures=study.failures,
+        facts=summary.facts(study),
+        # What there is to say of a reproduction is in its table: its arms are not to be compared by accuracy.
+        findings=reproduction.findings if reproduction else [] if several else summary.findings(study),
+        cautions=summary.cautions(study),
+        diverged=summary.diverged_lines(study),
+        sections=sections,
+        costs=[] if several else probe_costs(study.runs),
+        reproduction=reproduction,
+        reproduction_images=published,
+    )
+
+
+def _sections(study: StudyData, taken: set[str], kinds: Collection[str], prefix: str) -> list[PanelSection]:
+    palette = Palette.of(study.runs)
+    return [
+        PanelSection(
+            panel.name,
+            summary.arm_rows(panel.runs),
+            [image(drawn, f"{prefix}{drawn.kind}-{panel.name}", taken) for drawn in draw_panel(panel, palette, kinds)],
+        )
+        for panel in panels(study)
+    ]
+
+
+def claim_sections(found: Iterable[Verdict], parts: Sequence[StudyPart], taken: set[str]) -> list[ClaimSection]:
+    """One for each claim, in order; a figure that several claims name stands in the section of the first."""
+    by_name, shown, sections = {part.name: part for part in parts}, set[str](), []
+    for _, group in groupby(found, key=lambda v: v.contrast.claim.name):
+        of_claim = list(group)
+        claim, part = of_claim[0].contrast.claim, by_name[of_claim[0].study]
+        told, all_images = rows(of_claim), [i for section in part.sections for i in section.images]
+        named = sorted((i for i in all_images if i.kind in claim.figures), key=lambda i: claim.figures.index(i.kind))
+        with styled():
+            effect = image(draw_effect(of_claim), f"effect-{claim.name}", taken)
+        sections.append(
+            ClaimSection(
+                claim, summarize_claim(told), told, objections(of_claim),
+                sorted({run_id for v in of_claim for run_id in v.contrast.run_ids}), part, effect,
+                images=[i for i in named if i.name not in shown],
+                elsewhere=[i for i in named if i.name in shown],
+            )
+        )  # fmt: skip
+        shown |= {i.name for i in named}
+    return sections

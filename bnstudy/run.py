@@ -1,0 +1,122 @@
+"""What a run is: `RunSpec`, and the identity that follows from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Any, ClassVar, Literal
+
+from bnstudy.data.base import DataSpec
+from bnstudy.inits import InitSpec
+from bnstudy.losses import LossSpec
+from bnstudy.models.base import ModelSpec
+from bnstudy.norms.base import NormSpec
+from bnstudy.optim import OptimSpec, ScheduleSpec
+from bnstudy.probes.base import ProbeSpec
+from bnstudy.store.renames import with_former_names
+from bnstudy.validation import ConfigError, Spec, numbers_per_run, show, to_dict
+from bnstudy.when import LogThenRegular, When
+
+SCHEMA = 1
+"""Part of every `run_id`: raised when the same spec comes to mean another training."""
+
+
+@dataclass(frozen=True)
+class Evaluation(Spec):
+    """When loss and accuracy on the validation and test splits are measured.
+
+    images: before the last update at most this many of each split are looked at, a fixed stratified sample, the
+    same for every run; null for all. The final evaluation always takes all.
+    """
+
+    group: ClassVar[str] = "evaluation"
+    when: When = field(default_factory=lambda: LogThenRegular(early=6, regular=12))
+    images: int | None = 2000
+
+    def check(self) -> None:
+        self.require(self.images is None or self.images >= 1, "images", "at least 1, or null for all")
+
+
+@dataclass(frozen=True)
+class RunSpec(Spec):
+    """One training of one network, in full. Two runs with equal specs are the same run.
+
+    trained: all parameters; or norm: those that the norm brings, its scales and shifts, while all others, the
+        classifier's too, stay as they were initialized (Frankle, Schwab & Morcos 2021).
+    """
+
+    has_target: ClassVar[bool] = False
+
+    model: ModelSpec
+    norm: NormSpec
+    init: InitSpec
+    data: DataSpec
+    optim: OptimSpec
+    schedule: ScheduleSpec
+    loss: LossSpec
+    probe: Mapping[str, ProbeSpec]
+    evaluation: Evaluation
+    lr: float
+    batch_size: int
+    seed: int
+    epochs: float | None = None
+    steps: int | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
+    trained: Literal["all", "norm"] = "all"
+
+    def check(self) -> None:
+        self.require(self.lr > 0, "lr", "a number above 0")
+        self.require(self.batch_size >= 1, "batch_size", "at least 1")
+        self.require(0 <= self.seed < 2**31, "seed", "a whole number from 0 to 2147483647")
+        if (self.epochs is None) == (self.steps is None):
+            both = f"epochs={show(self.epochs)} and steps={self.steps} are both given"
+            given = "neither is given" if self.epochs is None else both
+            raise ConfigError(f"Say how long to train with epochs=2 or with steps=500, one of the two; {given}.")
+        if self.epochs is not None:
+            self.require(self.epochs > 0, "epochs", "a number above 0")
+        if self.steps is not None:
+            self.require(self.steps >= 1, "steps", "at least 1")
+        for name, probe in self.probe.items():
+            if not isinstance(probe, ProbeSpec):
+                raise ConfigError(f"probe.{name} is not allowed: it must be a probe, or null to leave it out.")
+        self.norm.check_batch(self.batch_size)
+
+    def total_steps(self, train_size: int) -> int:
+        """Updates of the whole run on `train_size` images; the last, smaller batch of an epoch is left out.
+
+        Raises:
+            ConfigError: a batch is larger than the training set.
+        """
+        if self.batch_size > train_size:
+            raise self.refuse("batch_size", f"at most {train_size}, the size of the training set")
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        return max(1, round(self.epochs * (train_size // self.batch_size)))
+
+    @cached_property
+    def stack_key(self) -> str:
+        """What runs must have in common to be trained as one program: all that shapes the computation.
+
+        Left out are what only fills tensors (`seed`, `init`), what is a number at every update (`lr`, `schedule`), and
+        the fields marked PER_RUN, of which only whether they are 0 or null counts.
+        """
+        free = {"seed", "init", "lr", "schedule"}
+        shared = {f.name: _alike(getattr(self, f.name)) for f in fields(self) if f.name not in free}
+        return json.dumps(shared, sort_keys=True)
+
+    @cached_property
+    def run_id(self) -> str:
+        """First 12 hex digits of the SHA-256 of the spec's canonical JSON and the schema number."""
+        identity = {"schema": SCHEMA, "spec": with_former_names(to_dict(self))}
+        canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def _alike(spec: Any) -> Any:
+    """As `to_dict`, with "" for each number that may differ among the runs of a stack."""
+    plain = to_dict(spec)
+    return {**plain, **dict.fromkeys(numbers_per_run(spec), "")} if isinstance(spec, Spec) else plain

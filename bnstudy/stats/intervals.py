@@ -1,0 +1,100 @@
+"""Means over seeds with 95% t intervals, paired differences, and what follows from a sweep of learning rates.
+
+Every function takes the runs of `frames.Study` or plain numbers. Runs of one seed share their initial weights and
+their batches, so arms are compared seed by seed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy import stats
+from scipy.special import stdtrit
+
+LEVEL = 0.95
+RESAMPLES = 9_999
+
+
+def bca_interval(d: ArrayLike, level: float = LEVEL) -> tuple[float, float]:
+    """Bias-corrected and accelerated bootstrap interval (Efron 1987) of the mean of d [n]; NaN where n < 2 or one is
+    not finite.
+
+    The resamples are the same for the same n, so that a report made again has the same numbers.
+    """
+    values = np.asarray(d, float)
+    if len(values) < 2 or not np.isfinite(values).all():
+        return math.nan, math.nan
+    if all_equal(values):
+        return float(values[0]), float(values[0])
+    rng = np.random.default_rng(0)
+    found = stats.bootstrap(
+        (values,), np.mean, confidence_level=level, n_resamples=RESAMPLES, method="BCa", rng=rng
+    ).confidence_interval
+    return float(found.low), float(found.high)
+
+
+def effect_size(d: ArrayLike) -> float:
+    """d_z = mean / standard deviation of the differences (Cohen 1988); NaN where n < 2 or one is not finite, 0 where
+    all are 0, infinite where all are another number."""
+    values = np.asarray(d, float)
+    if len(values) < 2 or not np.isfinite(values).all():
+        return math.nan
+    if all_equal(values):
+        return math.copysign(math.inf, values[0]) if values[0] else 0.0
+    return float(values.mean() / values.std(ddof=1))
+
+
+def all_equal(values: np.ndarray) -> bool:
+    """Up to rounding."""
+    return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over n seeds and its t interval; the bounds are NaN where n < 2."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+def half_width(sd: ArrayLike, n: ArrayLike, level: float = LEVEL) -> np.ndarray:
+    """Half the width of the t interval of a mean: `sd` is the sample's (n - 1), NaN where n < 2."""
+    sd_, n_ = np.asarray(sd, float), np.asarray(n, float)
+    enough = n_ >= 2
+    safe = np.where(enough, n_, 2.0)
+    return np.where(enough, stdtrit(safe - 1, 0.5 + level / 2) * sd_ / np.sqrt(safe), np.nan)
+
+
+def mean_interval(values: pd.Series) -> Estimate:
+    """Mean of the values, one a seed, with its 95% t interval; missing values are left out."""
+    found = values.dropna()
+    half = float(half_width(found.std(), len(found)))
+    mean = float(found.mean())
+    return Estimate(mean, mean - half, mean + half, len(found))
+
+
+def paired_difference(with_: pd.Series, without: pd.Series) -> Estimate:
+    """Mean of `with_ - without` over the seeds (their index) that both have, with its 95% t interval.
+
+    Raises:
+        ValueError: a seed occurs twice: its runs would count as independent ones.
+    """
+    if not (with_.index.is_unique and without.index.is_unique):
+        raise ValueError("A seed occurs twice in an arm: one run a seed can be paired.")
+    shared = with_.index.intersection(without.index)
+    return mean_interval(with_.loc[shared] - without.loc[shared])
+
+
+def summarize(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
+    """One row a group that occurs: `by`, then `mean` `low` `high` `n` of `value`, as `mean_interval` gives them."""
+    groups = frame.groupby(list(by), observed=True)[value]
+    table = groups.agg(mean="mean", sd="std", n="count").reset_index()
+    half = half_width(table["sd"], table["n"])
+    return table.assign(low=table["mean"] - half, high=table["mean"] + half)[[*by, "mean", "low", "high", "n"]]

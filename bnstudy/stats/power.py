@@ -1,0 +1,61 @@
+"""How many seeds would settle it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from bnstudy.stats.intervals import all_equal
+from bnstudy.stats.tests import ALPHA
+
+POWER = 0.8
+
+
+MOST_SEEDS = 10_000
+
+
+def students_t(n: int) -> float:
+    """The t statistic of n differences from which on 0 is outside of a 95% interval of normal theory."""
+    return float(stats.t.ppf(1 - ALPHA / 2, n - 1))
+
+
+def seeds_needed(
+    d: ArrayLike, delta: float, slack: float = 0.0, critical: Callable[[int], float] = students_t
+) -> int | None:
+    """How many seeds would settle it at 80% power, if mean and standard deviation stay what they are.
+
+    What would be settled is that the effect is beyond delta, or within. The power is that of t tests at the interval's
+    level (noncentral t; for being within, two one-sided ones, Schuirmann 1987). None where n < 2, or where 10,000
+    seeds would not do. slack: as in `judge`; critical: as in `Method`.
+    """
+    values = np.asarray(d, float)
+    if len(values) < 2 or not np.isfinite(values).all():
+        return None
+    mean, sd = abs(float(values.mean())), 0.0 if all_equal(values) else float(values.std(ddof=1))
+    if delta - slack <= mean <= delta + slack:
+        return None
+    candidates = range(max(3, len(values)), MOST_SEEDS + 1)
+    tried = (n for n in candidates if n < 200 or n % 50 == 0)
+    return next((n for n in tried if _power(mean, sd, delta, slack, n, critical(n)) >= POWER), None)
+
+
+def _power(mean: float, sd: float, delta: float, slack: float, n: int, critical: float) -> float:
+    """That the interval from n differences lies beyond delta, where the mean does, or within (-delta, delta)."""
+    if sd == 0:
+        return 1.0
+    scale = math.sqrt(n) / sd
+    if mean > delta + slack:
+        return _exceeds(n, (mean - delta - slack) * scale, critical)
+    inside = [_exceeds(n, (delta - slack - side * mean) * scale, critical) for side in (1, -1)]
+    return max(0.0, sum(inside) - 1)
+
+
+def _exceeds(n: int, shift: float, critical: float) -> float:
+    """The chance that a noncentral t of n - 1 degrees of freedom is above the interval's critical value."""
+    if math.isinf(critical):
+        return 0.0
+    return float(stats.nct.sf(critical, n - 1, min(shift, 30.0)))  # scipy's sum breaks down far beyond, where it is 1

@@ -1,0 +1,45 @@
+"""Files that appear whole, and where the configs are."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def conf_dir() -> Path:
+    """Where the configs are: in an installed wheel inside the package, in a checkout beside it."""
+    package = Path(__file__).parents[1]
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parent / "conf"
+
+
+def report_conf_dir() -> Path:
+    """Where the report's config is: apart, since its `study` names one that was run and is no config group."""
+    return Path(__file__).parents[1] / "report" / "conf"
+
+
+def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary file beside `path`, then rename it: readers see all of it or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        write(temporary)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    write_atomic(path, lambda temporary: _ignore(temporary.write_text(text, encoding="utf-8")))
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def _ignore(_: object) -> None:
+    """Drop a return value where a plain procedure is wanted."""

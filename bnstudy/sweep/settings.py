@@ -1,0 +1,158 @@
+"""How and where runs are done, and which study they belong to. Needs no torch."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from bnstudy.validation import ConfigError, Spec
+
+Objective = Literal[
+    "final.train_loss",
+    "final.val_loss",
+    "final.val_accuracy",
+    "final.test_loss",
+    "final.test_accuracy",
+    "best.val_accuracy",
+    "best.step",
+    "best.test_accuracy",
+    "seconds.starting",
+    "seconds.training",
+    "seconds.evaluation",
+    "seconds.probes",
+    "seconds.total",
+]
+"""The numbers of a run's summary."""
+
+
+@dataclass(frozen=True)
+class Settings(Spec):
+    """How and where runs are done: nothing here changes what a run is.
+
+    cache_dir: decoded datasets; null for `<results_dir>/cache`.
+    threads: CPU threads; null for torch's choice.
+    checkpoint_seconds: an unfinished run is saved about this often.
+    dry_run: say what would be trained, and train nothing.
+    objective: which number of a run's summary a sweeper that optimizes is told.
+    until: decided: seeds are added to a study, `seeds_at_once` at a time and up to `max_seeds` in all, until its claims
+        are decided.
+    """
+
+    device: str = "auto"
+    engine: Literal["auto", "serial", "stacked"] = "auto"
+    compile: Literal["auto", True, False] = "auto"
+    threads: int | None = None
+    progress: bool = True
+    checkpoint_seconds: float = 30.0
+    results_dir: str = "results"
+    cache_dir: str | None = None
+    dry_run: bool = False
+    objective: Objective = "final.val_accuracy"
+    until: Literal["decided"] | None = None
+    max_seeds: int = 40
+    seeds_at_once: int = 5
+
+    def check(self) -> None:
+        self.require(bool(self.results_dir), "results_dir", "the name of a folder")
+        allowed = re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device)
+        self.require(bool(allowed), "device", "auto, cpu, cuda or cuda:N")
+        self.require(self.threads is None or self.threads >= 1, "threads", "at least 1, or null for torch's choice")
+        self.require(self.checkpoint_seconds > 0, "checkpoint_seconds", "a number of seconds above 0")
+        self.require(self.max_seeds >= 1, "max_seeds", "at least 1")
+        self.require(self.seeds_at_once >= 1, "seeds_at_once", "at least 1")
+
+    @property
+    def results(self) -> Path:
+        return Path(self.results_dir).expanduser()
+
+    @property
+    def cache(self) -> Path:
+        return Path(self.cache_dir).expanduser() if self.cache_dir else self.results / "cache"
+
+
+LAUNCHER = "hydra_plugins.bnstudy_launcher.BnstudyLauncher"
+
+
+@dataclass(frozen=True)
+class Launcher(Spec):
+    """How the work of a command is shared out: the keys of `hydra.launcher`.
+
+    executor: inprocess, processes of this machine, or jobs: slurm; local and debug stand in for it, on this machine and
+        in this process. auto: in this process or in several.
+    workers: how many processes; null to have it chosen.
+    jobs: at most so many tasks in the array that Slurm is given; `time` (minutes), `mem`, `cpus` and `gpus` are each
+        task's.
+    extra: further options of sbatch, and of submitit.
+    """
+
+    group: ClassVar[str] = "hydra.launcher"
+    executor: Literal["auto", "inprocess", "processes", "slurm", "local", "debug"] = "auto"
+    workers: int | None = None
+    jobs: int = 32
+    partition: str | None = None
+    account: str | None = None
+    time: int = 60
+    mem: str | None = None
+    cpus: int = 2
+    gpus: int = 0
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def check(self) -> None:
+        self.require(self.workers is None or self.workers >= 1, "workers", "at least 1, or null to have it chosen")
+        self.require(self.jobs >= 1, "jobs", "at least 1")
+        self.require(self.time >= 1, "time", "a whole number of minutes, at least 1")
+        self.require(self.cpus >= 1, "cpus", "at least 1")
+        self.require(self.gpus >= 0, "gpus", "0 or more")
+        size = self.mem is None or re.fullmatch(r"\d+[KMGT]B?", self.mem)
+        self.require(bool(size), "mem", "a size such as 8GB or 500MB, or null for the cluster's default")
+        if self.executor in ("auto", "inprocess", "processes"):
+            self._refuse_what_only_jobs_have()
+
+    def _refuse_what_only_jobs_have(self) -> None:
+        """Without this, a forgotten executor=slurm would train everything on the login node."""
+        for name in ("partition", "account", "mem", "extra"):
+            if value := getattr(self, name):
+                raise ConfigError(
+                    f"{self.key(name)}={value} is not allowed with hydra.launcher.executor={self.executor}: it is for "
+                    "jobs; add hydra.launcher.executor=slurm."
+                )
+
+
+@dataclass(frozen=True)
+class Scale(Spec):
+    """How big a study is to be; the studies say what each scale means for them."""
+
+    group: ClassVar[str] = "scale"
+    name: str
+    about: str = ""
+
+
+@dataclass(frozen=True)
+class StudySpec(Spec):
+    """A sweep with a purpose.
+
+    title: the question it asks.
+    claims: names of the claims it bears on.
+    sweep, scales: overrides as on the command line, the latter by scale.
+    """
+
+    group: ClassVar[str] = "study"
+    name: str
+    title: str
+    claims: tuple[str, ...]
+    sweep: dict[str, Any]
+    scales: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class StudiesSpec(Spec):
+    """Several studies at once, each at the same scale.
+
+    names: null for all there are.
+    """
+
+    group: ClassVar[str] = "study"
+    name: str
+    names: tuple[str, ...] | None = None

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import itertools
+
+import pandas as pd
+import pytest
+
+from bnstudy.claims import arms
+from bnstudy.store.loading import _spec_columns
+from tests.synthetic import Run, lr_sweep, two_models
+
+
+def labelled(runs: list[Run]) -> pd.DataFrame:
+    return arms.label(pd.DataFrame([{"run_id": r.run_id, **_spec_columns(r.spec)} for r in runs]))
+
+
+def names(runs: list[Run], column: str = "arm") -> list[str]:
+    return list(labelled(runs)[column].cat.categories)
+
+
+def test_only_the_norm_differs() -> None:
+    assert names([Run("BatchNorm"), Run("NoNorm"), Run("NoNorm", seed=1)]) == ["NoNorm", "BatchNorm"]
+
+
+def test_learning_rates_are_sorted_as_numbers_and_stay_out_of_the_family() -> None:
+    runs = [Run("BatchNorm", lr) for lr in (10.0, 0.003, 1.0)]
+    assert names([*runs, Run("NoNorm", 1.0)]) == [
+        "NoNorm, lr=1",
+        "BatchNorm, lr=0.003",
+        "BatchNorm, lr=1",
+        "BatchNorm, lr=10",
+    ]
+    assert names([*runs, Run("NoNorm", 1.0)], "family") == ["NoNorm", "BatchNorm"]
+
+
+def test_models_and_data_are_named_in_the_arm_and_in_the_panel_only() -> None:
+    table = labelled(two_models())
+    assert list(table["panel"].cat.categories) == ["MLP on MNIST", "VGG on MNIST"]
+    assert list(table["family"].cat.categories) == ["NoNorm", "BatchNorm", "LayerNorm"]
+    assert "VGG, NoNorm" in set(table["arm"])
+
+
+def test_a_field_of_one_class_is_no_factor_unless_it_differs_there() -> None:
+    assert names([Run("NoNorm"), Run("BatchNorm"), Run("LayerNorm")]) == ["NoNorm", "BatchNorm", "LayerNorm"]
+    after = (("position", "after"),)
+    runs = [Run("NoNorm"), Run("BatchNorm"), Run("BatchNorm", norm_fields=after)]
+    assert names(runs) == ["NoNorm", "BatchNorm, position=after", "BatchNorm, position=before"]
+
+
+def test_a_factor_that_the_data_determine_is_dropped() -> None:
+    runs = [Run(data="Digits"), Run(data="MNIST")]
+    assert runs[0].spec["data"]["val_fraction"] != runs[1].spec["data"]["val_fraction"]
+    assert names(runs) == ["Digits", "MNIST"]
+
+
+def test_a_factor_that_another_determines_is_named_too() -> None:
+    runs = [Run(batch_size=b, total=t) for b, t in ((2, 400), (8, 100))]
+    assert names(runs) == ["batch_size=2, steps=400", "batch_size=8, steps=100"]
+    shallow = (("model.depth", 1), ("optim.momentum", 0.0))
+    table = labelled([Run("NoNorm", fields=shallow), Run("BatchNorm")])
+    assert list(table["family"].cat.categories) == [
+        "NoNorm, depth=1, optim.momentum=0",
+        "BatchNorm, depth=3, optim.momentum=0.9",
+    ]
+
+
+def test_fields_of_a_class_are_compared_within_it_only() -> None:
+    groups = [Run("GroupNorm", norm_fields=(("groups", g),)) for g in (4, 8)]
+    assert names([Run("NoNorm"), *groups]) == ["NoNorm", "GroupNorm, groups=4", "GroupNorm, groups=8"]
+    adam = (("optim._target_", "bnstudy.optim.Adam"), ("optim.momentum", None), ("optim.beta2", 0.99))
+    assert names([Run(), Run(fields=adam)]) == ["Adam", "SGD"]
+
+
+def test_what_is_recorded_is_no_factor() -> None:
+    table = labelled([Run(), Run(probed="weights"), Run("BatchNorm", fields=(("evaluation.early", 3),))])
+    assert list(table["arm"].cat.categories) == ["NoNorm", "BatchNorm"]
+
+
+def test_classes_of_one_name_are_called_by_their_full_ones() -> None:
+    mine = (("norm._target_", "mine.BatchNorm"),)
+    table = labelled([Run("NoNorm"), Run("BatchNorm"), Run("BatchNorm", fields=mine)])
+    assert list(table["arm"].cat.categories) == ["NoNorm", "bnstudy.norms.BatchNorm", "mine.BatchNorm"]
+    table = labelled([Run("NoNorm"), Run("NoNorm", fields=(("norm._target_", "a.NoNorm"),))])
+    assert list(table["arm"].cat.categories) == ["bnstudy.norms.NoNorm", "a.NoNorm"]
+    assert table["norm"].isin(arms.BASELINES).tolist() == [True, False]
+    assert names([Run(), Run(fields=(("model._target_", "mine.MLP"),))], "panel") == [
+        "bnstudy.models.mlp.MLP on Digits",
+        "mine.MLP on Digits",
+    ]
+
+
+def test_a_single_arm_is_called_by_its_norm() -> None:
+    table = labelled([Run("BatchNorm", seed=s) for s in range(3)])
+    assert set(table["arm"]) == set(table["family"]) == {"BatchNorm"}
+
+
+def test_rest_is_what_differs_beside_the_norm() -> None:
+    runs = [Run(n, gain=g) for n, g in itertools.product(("NoNorm", "BatchNorm"), (0.1, 1.0))]
+    table = labelled(runs)
+    assert list(table["rest"].cat.categories) == ["gain=0.1", "gain=1"]
+    assert list(table["norm_label"].cat.categories) == ["NoNorm", "BatchNorm"]
+
+
+def test_values_that_look_alike_stay_apart() -> None:
+    assert len(names([Run(lr=0.0316227766), Run(lr=0.0316227800)])) == 2
+
+
+@pytest.mark.parametrize("runs", [lr_sweep(3), two_models()])
+def test_arms_are_what_a_naive_grouping_by_everything_but_the_seed_gives(runs: list[Run]) -> None:
+    table = labelled(runs)
+    naive = [str({k: v for k, v in r.spec.items() if k != "seed"}) for r in runs]
+    assert table.groupby(naive)["arm"].nunique().eq(1).all()
+    assert table.groupby("arm", observed=True).size().eq(pd.Series(naive).value_counts().iloc[0]).all()
+
+
+@pytest.mark.parametrize("fields", [(), (("model.dropout", None),), (("probe.seed", 3),), (("model.seed", 3),)])
+def test_a_row_stands_for_all_that_differ_in_the_seed_alone(fields: tuple) -> None:
+    runs = [Run(lr=lr, seed=seed, fields=fields) for lr in (0.1, 0.10000000001, 1.0) for seed in range(3)]
+    specs = pd.DataFrame({"run_id": r.run_id, **_spec_columns(r.spec)} for r in runs)
+    one, nth = arms.distinct(specs)
+    others = [c for c in specs if c != "run_id" and (c != "seed" or any(c.endswith(".seed") for c in specs))]
+    assert len(one) == len(specs.astype(object)[others].map(repr).drop_duplicates())
+    spread = one.iloc[nth].reset_index(drop=True)
+    pd.testing.assert_frame_equal(spread[others], specs[others])
+
+
+def test_no_runs_have_no_labels() -> None:
+    assert labelled([Run()]).iloc[:0].pipe(arms.label).empty

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bnstudy.claims.completeness import missing_by_arm
+from bnstudy.claims.frames import RowsByRun, StudyData, load_study
+from bnstudy.report.summary import facts, findings
+from bnstudy.store.loading import load_runs
+from bnstudy.store.runs import Store
+from bnstudy.validation import ConfigError
+from tests import synthetic
+from tests.synthetic import Run
+
+
+def test_runs_of_the_plan_alone_are_loaded(tmp_path: Path) -> None:
+    ids = synthetic.write(tmp_path, [Run(seed=s) for s in range(4)])
+    synthetic.plan(tmp_path, "half", ids[:2])
+    assert set(load_study(tmp_path, "half").runs["run_id"]) == set(ids[:2])
+    assert len(load_study(tmp_path).runs) == 4
+
+
+def test_diverged_runs_stay_and_count_as_guessing(sweep: StudyData, sweep_dir: Path) -> None:
+    assert len(sweep.runs) == len(load_runs(sweep_dir)) == 47
+    lost = sweep.runs[sweep.runs["status"] == "diverged"]
+    assert len(lost) == 12
+    assert lost[["test_accuracy", "val_accuracy", "best_accuracy"]].eq(0.1).all(axis=None)
+    fine = sweep.runs[sweep.runs["status"] == "finished"]
+    assert fine["test_accuracy"].equals(fine["final.test_accuracy"])
+
+
+def test_step_time_leaves_the_warm_up_out(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, [Run()])
+    study = load_study(tmp_path)
+    rows = study.timing[study.timing["step"] > 0.05 * 400]
+    assert study.runs["step_ms"].item() == pytest.approx(1000 * rows["step_seconds"].median())
+
+
+def test_a_begun_run_that_is_missing_is_told_by_its_arm(tmp_path: Path) -> None:
+    runs = [Run(norm, seed=s) for norm in ("NoNorm", "BatchNorm") for s in range(3)]
+    synthetic.write(tmp_path, runs[:5])
+    Store(tmp_path).begin(runs[5].run_id, runs[5].spec)
+    synthetic.plan(tmp_path, "s", [r.run_id for r in runs])
+    assert missing_by_arm(load_study(tmp_path, "s")) == (["BatchNorm: 2 of 3 seeds"], 0)
+
+
+def test_seeds_not_begun_are_told_by_the_arms_that_lack_them(sweep: StudyData) -> None:
+    assert missing_by_arm(sweep) == (["BatchNorm, lr=1: 2 of 3 seeds"], 0)
+
+
+def test_arms_not_begun_are_counted(tmp_path: Path) -> None:
+    ids = synthetic.write(tmp_path, [Run(seed=s) for s in range(3)])
+    synthetic.plan(tmp_path, "s", [*ids, "a" * 12, "b" * 12])
+    study = load_study(tmp_path, "s")
+    assert missing_by_arm(study) == ([], 2)
+    assert study.n_missing == 2
+
+
+def test_nothing_is_missing_from_a_complete_study(two_models: StudyData) -> None:
+    assert missing_by_arm(two_models) == ([], 0)
+
+
+def test_failures_are_told_by_their_last_line(tmp_path: Path) -> None:
+    ids = synthetic.write(tmp_path, [Run()])
+    failed = Store(tmp_path).begin(Run(seed=1).run_id, Run(seed=1).spec)
+    failed.error.write_text("Traceback\n  somewhere\nRuntimeError: no memory\n")
+    synthetic.plan(tmp_path, "s", [*ids, Run(seed=1).run_id])
+    assert load_study(tmp_path, "s").failures == {Run(seed=1).run_id: "RuntimeError: no memory"}
+
+
+def test_the_scale_planned_last_is_the_default(tmp_path: Path) -> None:
+    small, full = (synthetic.write(tmp_path, [Run(total=t)]) for t in (100, 200))
+    synthetic.plan(tmp_path, "s", full, scale="full")
+    synthetic.plan(tmp_path, "s", small, scale="quick")
+    assert load_study(tmp_path, "s").scale == "quick"
+    assert load_study(tmp_path, "s", "full").runs["run_id"].tolist() == full
+    with pytest.raises(ConfigError, match=r"scale=huge .* but at full, quick\. To run it: bnstudy study=s scale=huge"):
+        load_study(tmp_path, "s", "huge")
+
+
+def test_an_unknown_study_is_refused_with_the_nearest_name(sweep_dir: Path) -> None:
+    with pytest.raises(ConfigError, match=r"did you mean lr_tolerance\? To run it: bnstudy study=lr_tolerence"):
+        load_study(sweep_dir, "lr_tolerence")
+
+
+def test_nothing_finished_is_refused_with_the_command_to_run(tmp_path: Path) -> None:
+    synthetic.plan(tmp_path, "s", ["a" * 12])
+    with pytest.raises(ConfigError, match=r"none of its 1 runs .* To run them: bnstudy study=s scale=quick"):
+        load_study(tmp_path, "s")
+    with pytest.raises(ConfigError, match=r"no finished run .* bnstudy -m norm=none,batch steps=300 'seed="):
+        load_study(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("scale", ["huge", 5])
+def test_a_scale_without_a_study_is_refused(sweep_dir: Path, scale: str) -> None:
+    with pytest.raises(ConfigError, match=rf"scale={scale} is not allowed without a study"):
+        load_study(sweep_dir, None, scale)
+
+
+def test_a_study_may_be_called_by_a_number(tmp_path: Path) -> None:
+    synthetic.plan(tmp_path, "5", synthetic.write(tmp_path, [Run(total=20)]), scale="3")
+    number: Any = 5
+    assert load_study(tmp_path, number).name == "5"
+    assert load_study(tmp_path, "5", number - 2).scale == "3"
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "lr_tolerance/quick"])
+def test_what_is_no_name_of_a_study_is_refused(sweep_dir: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="has not been run"):
+        load_study(sweep_dir, name)
+
+
+def test_runs_that_differ_in_what_is_recorded_count_once(tmp_path: Path) -> None:
+    seeds = [Run(norm, seed=s) for norm in ("NoNorm", "BatchNorm") for s in range(2)]
+    again = [replace(r, probed="weights", dead=False) for r in seeds]
+    sparse = [replace(r, fields=(("evaluation.early", 3),), dead=False) for r in seeds]
+    synthetic.write(tmp_path, [*again, *seeds, *sparse])
+    waiting = replace(seeds[0], probed="none")
+    Store(tmp_path).begin(waiting.run_id, waiting.spec)
+    study = load_study(tmp_path)
+    assert set(study.runs["run_id"]) == {r.run_id for r in seeds} == set(study.planned)
+    assert set(study.metrics["run_id"]) == set(study.timing["run_id"]) == set(study.runs["run_id"])
+    assert len(study.repeats) == 9
+    assert study.n_missing == 0
+    assert "4 of 4 finished, 0 of them diverged; 9 more left out" in dict(facts(study))["Runs"]
+    assert "2 shared seeds" in findings(study)[0]
+
+
+def test_runs_that_no_label_tells_apart_are_refused(tmp_path: Path) -> None:
+    runs = [Run(fields=(("init.gain", gain),)) for gain in (1, "1")]
+    synthetic.write(tmp_path, runs)
+    with pytest.raises(ConfigError, match=r"The runs \w+, \w+ are all called NoNorm, seed=0, but differ in init\.gain"):
+        load_study(tmp_path)
+
+
+def test_the_names_of_classes_are_those_of_the_arms(tmp_path: Path) -> None:
+    mine = Run("BatchNorm", fields=(("norm._target_", "mine.BatchNorm"),))
+    synthetic.write(tmp_path, [Run("NoNorm"), Run("BatchNorm"), mine])
+    runs = load_study(tmp_path).runs.sort_values("arm")
+    assert runs["norm"].tolist() == ["NoNorm", "bnstudy.norms.BatchNorm", "mine.BatchNorm"]
+
+
+def test_a_run_whose_last_evaluation_is_missing_counts_as_guessing(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, [replace(Run(), diverged_at=1)])
+    assert load_study(tmp_path).runs["test_accuracy"].tolist() == [0.1]
+
+
+@pytest.mark.parametrize("order", ["run by run", "mixed", "texts"])
+def test_rows_of_runs_are_those_of_a_look_at_all_rows(order: str) -> None:
+    names = [f"{i:02d}" for i in range(20)]
+    rng = np.random.default_rng(0)
+    drawn = rng.choice(names[:17], 200)
+    run_id = drawn if order == "mixed" else np.sort(drawn)
+    frame = pd.DataFrame({"run_id": run_id, "value": rng.normal(size=200)})
+    if order != "texts":
+        frame["run_id"] = pd.Categorical(frame["run_id"], categories=names)
+    rows = RowsByRun(frame)
+    for wanted in ([], ["05"], ["16", "03", "03", "00"], ["19", "none"], names):
+        run_ids = pd.Series(wanted, dtype=object)
+        pd.testing.assert_frame_equal(rows.of(run_ids), frame[frame["run_id"].isin(run_ids)])

@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bnstudy.claims.metrics import METRICS, coarseness, first_reached
+
+COLUMNS = ["run_id", "step", "split", "metric", "layer", "value"]
+
+
+def arm(*diverged: bool, steps: int = 100) -> pd.DataFrame:
+    """Runs r0, r1, ... of seeds 0, 1, ..."""
+    n = len(diverged)
+    return pd.DataFrame(
+        {
+            "run_id": [f"r{i}" for i in range(n)], "seed": range(n), "lr": 0.1, "steps": steps, "diverged": diverged,
+            "diverged_step": [7.0 if lost else np.nan for lost in diverged],
+            "test_accuracy": [0.1 if lost else 0.9 for lost in diverged], "chance": 0.1, "step_ms": 2.0,
+            "engine": "serial", "final.test_accuracy": 0.9,
+            "best_accuracy": [0.1 if lost else 0.9 for lost in diverged],
+        }
+    )  # fmt: skip
+
+
+def measured(*rows: tuple) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=COLUMNS).astype({"run_id": "category", "value": float, "step": int})
+
+
+def at_the_end(metric: str, *values: float, layer: str = "") -> pd.DataFrame:
+    """Of runs r0, r1, ...; it was another value before."""
+    rows = [(f"r{i}", step, "", metric, layer, v - 100 + step) for i, v in enumerate(values) for step in (0, 100)]
+    return measured(*rows)
+
+
+def read(name: str, runs: pd.DataFrame, metrics: pd.DataFrame, target: float = math.nan) -> tuple[list, list]:
+    found = METRICS[name].read(runs, metrics, target)
+    assert found.index.tolist() == sorted(set(runs["seed"]))
+    return found["value"].tolist(), found["capped"].tolist()
+
+
+def curve(*values: float, step: int = 10) -> pd.DataFrame:
+    return pd.DataFrame({"step": np.arange(len(values)) * step, "value": values})
+
+
+@pytest.mark.parametrize(
+    ("values", "target", "step"),
+    [
+        ((0.0, 0.3, 0.6, 0.9), 0.3, 10.0),  # averages of three: 0.15, 0.3, 0.6, 0.75
+        ((0.0, 0.3, 0.6, 0.9), 0.45, 15.0),
+        ((0.0, 0.3, 0.6, 0.9), 0.75, 30.0),
+        ((0.0, 0.3, 0.6, 0.9), 0.8, math.inf),
+        ((0.9, 0.9), 0.5, 1.0),
+        ((0.0, 0.0, 0.9, 0.0, 0.0), 0.5, math.inf),  # one lucky evaluation
+    ],
+)
+def test_the_first_update_at_which_a_smoothed_curve_reaches_its_target(values, target, step):
+    assert first_reached(curve(*values), target) == pytest.approx(step)
+
+
+def test_runs_that_diverged_or_never_reach_the_target_count_with_the_length_of_training():
+    values = {"r0": (0.5, 0.9, 0.9), "r1": (0.5, 0.9, 0.9), "r2": (0.1, 0.1, 0.1)}
+    rows = [(r, 10 * i, "val", "accuracy", "", v) for r, accuracies in values.items() for i, v in enumerate(accuracies)]
+    value, capped = read("updates_to_target", arm(False, True, False), measured(*rows), 0.8)
+    assert value == [pytest.approx(12.5), 100.0, 100.0]  # averages of r0: 0.7, 0.77, 0.9
+    assert capped == [False, True, True]
+
+
+def test_a_run_whose_accuracy_was_not_measured_has_no_value():
+    value, capped = read("updates_to_target", arm(False), measured(), 0.8)
+    assert math.isnan(value[0])
+    assert capped == [False]
+
+
+def test_the_training_loss_of_a_diverged_run_is_ten_times_the_initial_one():
+    rows = [("r0", 0, "train", "loss", "", 2.0), ("r0", 1, "train", "loss", "", 1.0)]
+    rows += [("r1", 0, "train", "loss", "", 3.0), ("r1", 1, "train", "loss", "", math.inf)]
+    assert read("mean_training_loss", arm(False, True), measured(*rows)) == ([1.5, 30.0], [False, True])
+
+
+def test_accuracies_and_dead_units_are_in_percentage_points():
+    assert read("test_accuracy", arm(False, True), measured()) == ([90.0, 10.0], [False, True])
+    rows = [("r0", 0, "", "dead_share", "", 0.1), ("r0", 100, "", "dead_share", "", 0.2)]
+    assert read("dead_units", arm(False, True), measured(*rows)) == ([20.0, 100.0], [False, True])
+
+
+def test_the_slope_of_gradients_is_a_size_and_that_before_training():
+    rows = [("r0", 0, "", "backprop_slope", "", -0.4), ("r0", 100, "", "backprop_slope", "", 3.0)]
+    assert read("gradient_slope", arm(False), measured(*rows)) == ([0.4], [False])
+
+
+# ------------------------------------------------------------------------------------------------- learning rates
+
+RATES = [0.01, 0.1, 1.0, 10.0]
+
+
+def family(outcomes: str, accuracies: tuple[float, ...] = (0.5,) * 4) -> pd.DataFrame:
+    """One seed at four rates: `o` learned, `x` diverged, `-` ended near guessing."""
+    ends = {"o": np.nan, "x": 7.0, "-": 100.0}
+    return pd.DataFrame(
+        {
+            "run_id": [f"r{lr}" for lr in RATES], "seed": 3, "lr": RATES, "steps": 100,
+            "diverged": [o != "o" for o in outcomes], "diverged_step": [ends[o] for o in outcomes],
+            "test_accuracy": accuracies,
+        }
+    ).sample(frac=1, random_state=0)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "largest", "capped"),
+    [
+        ("ooxx", 0.1, False),
+        ("oxox", 0.01, False),
+        ("oooo", 10.0, True),
+        ("xxxx", 0.001, True),
+        ("-oox", 1.0, False),  # too small a rate to learn anything is not too large
+        ("xoox", 0.001, True),
+        ("oo-x", 0.1, False),
+        ("----", 0.001, True),
+    ],
+)
+def test_the_largest_rate_that_with_all_smaller_ones_does_not_diverge(outcomes, largest, capped):
+    value, at_bound = read("largest_tolerated_rate", family(outcomes), measured())
+    assert value == [pytest.approx(largest)]
+    assert at_bound == [capped]
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "decades", "capped"),
+    [
+        ((0.5, 0.89, 0.9, 0.5), 1.0, False),
+        ((0.9, 0.5, 0.9, 0.9), 0.0, True),
+        ((0.5, 0.891, 0.9, 0.9), 2.0, True),
+        ((0.1, 0.9, 0.8, 0.1), 0.0, False),
+    ],
+)
+def test_the_width_of_the_rates_within_a_point_of_the_best(accuracies, decades, capped):
+    value, at_bound = read("width_of_good_rates", family("oooo", accuracies), measured())
+    assert value == [pytest.approx(decades)]
+    assert at_bound == [capped]
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "rate", "capped"),
+    [((0.1, 0.9, 0.8, 0.7), 0.1, False), ((0.9, 0.9, 0.8, 0.7), 0.01, True), ((0.1, 0.2, 0.3, 0.9), 10.0, True)],
+)
+def test_the_best_learning_rate(accuracies, rate, capped):
+    runs = family("oooo", accuracies)
+    value, at_bound = read("best_learning_rate", runs.assign(score=runs["test_accuracy"]), measured())
+    assert value == [rate]
+    assert at_bound == [capped]
+
+
+# ------------------------------------------------------------------------------------------- of what probes measured
+
+
+def test_the_time_to_a_target_is_its_updates_times_their_time():
+    rows = [("r0", 10 * i, "val", "accuracy", "", v) for i, v in enumerate((0.5, 0.9, 0.9))]
+    value, capped = read("seconds_to_target", arm(False), measured(*rows), 0.8)
+    assert value == [pytest.approx(0.002 * 12.5)]
+    assert capped == [False]
+    assert read("ms_per_update", arm(False), measured()) == ([2.0], [False])
+
+
+def test_a_stack_does_not_time_its_runs():
+    value, _ = read("ms_per_update", arm(False, False).assign(engine=["serial", "stacked"]), measured())
+    assert value == [2.0, pytest.approx(math.nan, nan_ok=True)]
+
+
+def test_accuracy_above_chance():
+    assert read("accuracy_above_chance", arm(False, True), measured()) == ([pytest.approx(80.0), 0.0], [False, False])
+
+
+def test_a_run_that_only_ends_near_guessing_was_measured_there():
+    late = arm(True).assign(diverged_step=100.0)
+    assert read("dead_units", late, at_the_end("dead_share", 0.2)) == ([pytest.approx(20.0)], [False])
+    assert read("dead_units", arm(True), at_the_end("dead_share", 0.2)) == ([100.0], [True])
+
+
+def test_the_largest_useful_rate():
+    value, capped = read("largest_useful_rate", family("oooo", (0.5, 0.9, 0.82, 0.1)), measured())
+    assert (value, capped) == ([1.0], [False])
+
+
+def test_the_gap_is_that_between_training_and_test_images():
+    value, capped = read("generalization_gap", arm(False, True), at_the_end("train_accuracy", 0.97, 0.2))
+    assert value == [pytest.approx(7.0), 100.0]
+    assert capped == [False, True]
+
+
+def test_drift_is_a_geometric_mean_over_hidden_layers_and_measurements():
+    values = {("hidden1", 1): 0.2, ("hidden1", 2): 0.4, ("hidden2", 1): 0.6, ("hidden2", 2): math.nan, ("out", 1): 9.0}
+    rows = [("r0", step, "", "z_drift_relative", layer, v) for (layer, step), v in values.items()]
+    assert read("distribution_drift", arm(False), measured(*rows))[0] == [pytest.approx((0.2 * 0.4 * 0.6) ** (1 / 3))]
+
+
+def test_the_shift_of_gradients_is_one_less_their_cosine():
+    rows = [("r0", 1, "", "ics_cosine", layer, v) for layer, v in (("a", 1.0), ("b", 0.5), ("c", math.nan))]
+    value, capped = read("gradient_shift", arm(False, True), measured(*rows))
+    assert value == [pytest.approx(0.25), 2.0]
+    assert capped == [False, True]
+
+
+def test_roughness_is_a_geometric_mean_and_has_no_worst_value():
+    rows = [("r0", step, "", "beta_eff_scaled", "", v) for step, v in enumerate((1, 4))]
+    value, capped = read("roughness", arm(False, True), measured(*rows))
+    assert value == [2.0, pytest.approx(math.nan, nan_ok=True)]
+    assert capped == [False, True]
+
+
+def test_saturated_units_are_those_of_all_layers_at_the_end():
+    metrics = pd.concat([at_the_end("saturated_share", v, layer=layer) for layer, v in (("a", 0.1), ("b", 0.5))])
+    assert read("saturated_units", arm(False), metrics)[0] == [pytest.approx(30.0)]
+
+
+@pytest.mark.parametrize("kind", ["precise", "batch"])
+def test_statistics_are_compared_on_the_same_network(kind):
+    metrics = pd.concat([at_the_end("accuracy_running", 0.7, 0.1), at_the_end(f"accuracy_{kind}", 0.8, 0.5)])
+    value, _ = read(f"{kind}_less_running", arm(False, True), metrics)
+    assert value == [pytest.approx(10.0), 0.0]
+
+
+@pytest.mark.parametrize(
+    ("losses", "target", "accuracy"),
+    [
+        ((1.0, 1.0, 0.5, 0.5, 0.2, 0.2), 0.5, 60.0),  # means up to the evaluations: 1, 0.5, 0.2
+        ((1.0, 1.0, 0.5, 0.5, 0.2, 0.2), 0.75, 50.0),
+        ((1.0, 1.0, 0.5, 0.5, 0.2, 0.2), 1.0, 40.0),
+        ((1.0, 1.0, 0.5, 0.5, 0.2, 0.2), 0.1, 90.0),  # never: the end
+    ],
+)
+def test_accuracy_at_a_training_loss(losses, target, accuracy):
+    train = [("r0", i, "train", "loss", "", v) for i, v in enumerate(losses)]
+    test = [("r0", 2 * i, "test", "accuracy", "", v) for i, v in enumerate((0.1, 0.4, 0.6, 0.7))]
+    value, capped = read("test_accuracy_at_training_loss", arm(False), measured(*train, *test), target)
+    assert value == [pytest.approx(accuracy)]
+    assert capped == [target < 0.2]
+
+
+# ----------------------------------------------------------------------------------------------- of several arms
+
+
+def test_what_arms_of_a_side_reach_is_told_by_seed():
+    accuracies = {0: (0.5, 0.9, 0.86), 1: (0.9, 0.9, 0.9)}
+    runs = pd.DataFrame([{"seed": s, "best_accuracy": v} for s, values in accuracies.items() for v in values])
+    assert read("spread_of_accuracy", runs, measured())[0] == pytest.approx([40.0, 0.0])
+    assert read("deviation_of_accuracy", runs, measured())[0] == pytest.approx([100 * np.std(accuracies[0], ddof=1), 0])
+    assert read("share_near_best", runs, measured())[0] == pytest.approx([200 / 3, 100.0])
+
+
+def test_how_coarse_a_grid_is():
+    assert coarseness(np.array([1.0, 0.1, 0.5, 0.5])) == pytest.approx(5)
+    assert coarseness(np.array([0.1])) == math.inf
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_no_runs_have_no_values(name):
+    assert len(METRICS[name].read(arm().astype({"diverged": bool}), measured(), 0.5)) == 0

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from bnstudy.config.build import build, run_spec, settings
+from bnstudy.run import RunSpec
+from bnstudy.store.files import conf_dir
+from bnstudy.sweep.settings import Settings
+from bnstudy.validation import ConfigError, to_dict
+from tests.conftest import spec_of
+
+GROUPS = ["model", "dropout", "norm", "init", "data", "optim", "schedule", "probe", "scale"]
+OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((conf_dir() / group).glob("*.yaml"))]
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_makes_a_valid_spec(group, option, tmp_path):
+    here = [f"data.root={tmp_path}/images"] if option == "image_folder" else []
+    spec = spec_of(f"{group}={option}", *here)
+    assert isinstance(spec, RunSpec)
+    assert len(spec.run_id) == 12
+
+
+@pytest.mark.parametrize("option", sorted({p.stem for p in (conf_dir() / "study").glob("*.yaml")} - {"all"}))
+def test_every_study_says_what_it_asks_and_has_all_scales(option):
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        study = build(OmegaConf.to_container(compose("config", [f"study={option}"]).study), "study")
+    assert study.name == option
+    assert study.title.endswith("?")
+    assert set(study.scales) == {"quick", "standard", "full"}
+
+
+def test_the_yaml_files_say_the_defaults_of_the_classes():
+    """A default stands in both; they must not drift apart."""
+    for group, option in OPTIONS:
+        if group in ("probe", "scale", "data"):
+            continue
+        node = OmegaConf.to_container(OmegaConf.load(conf_dir() / group / f"{option}.yaml"))
+        if "_target_" in node:
+            made = build(node, group)
+            assert to_dict(made) == to_dict(type(made)()), f"{group}/{option}.yaml"
+
+
+def test_settings_say_how_and_where():
+    made = Settings(results_dir="r")
+    assert made.cache == Path("r/cache")
+    assert Settings(results_dir="r", cache_dir="c").cache == Path("c")
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        assert settings(OmegaConf.to_container(compose("config"))) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("node", "sentence"),
+    [
+        ({"_target_": "bnstudy.norms.BatchNorn"}, "norm._target_=bnstudy.norms.BatchNorn cannot be imported"),
+        ({"_target_": "no_such_package.Norm"}, "No module named 'no_such_package'"),
+        ({"_target_": "os.path.join"}, "must be a class derived from a Spec and decorated with @dataclass"),
+        ({"_target_": "bnstudy.norms.BatchNorm", "epz": 1}, "norm.epz is not a known key; did you mean norm.eps?"),
+    ],
+)
+def test_a_wrong_node_is_refused(node, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        build(node, "norm")
+
+
+def test_a_null_probe_is_left_out():
+    assert "dead_units" not in spec_of("probe.dead_units=null").probe
+    assert "dead_units" in spec_of().probe
+
+
+def test_a_class_of_another_group_is_refused():
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = OmegaConf.to_container(
+            compose("config", ["steps=1", "norm._target_=bnstudy.optim.SGD", "~norm.position"]), resolve=True
+        )
+    config["norm"] = {"_target_": "bnstudy.optim.SGD"}
+    with pytest.raises(ConfigError, match="norm=SGD is not allowed"):
+        run_spec(config)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("probe.dead_units.when.shares=[2]", "probe.dead_units.when.shares=[2] is not allowed"),
+        ("probe.gradients.when.regular=0", "probe.gradients.when.regular=0 is not allowed"),
+        ("norm.eps=-1", "norm.eps=-1 is not allowed"),
+        ("lr=-1", "lr=-1 is not allowed"),
+    ],
+)
+def test_a_refused_value_is_named_by_its_whole_key(override, said):
+    with pytest.raises(ConfigError, match=f"^{re.escape(said)}"):
+        spec_of(override)

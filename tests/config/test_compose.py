@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from bnstudy.config.compose import plain_config, sweep_points
+from bnstudy.store.files import conf_dir
+from bnstudy.validation import ConfigError
+
+
+@pytest.fixture
+def points():
+    """`points("lr=1,2", ...)`: the points of that sweep."""
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+
+        def make(*arguments: str):
+            master = loader.load_configuration("config", list(arguments), run_mode=RunMode.MULTIRUN)
+            return sweep_points(loader, master, arguments)
+
+        yield make
+
+
+def test_points_are_what_hydra_composes_in_hydras_order(points):
+    arguments = ("norm=none,batch", "lr=0.1,1", "seed=range(0,3)", "model.width=choice(16,32)", "steps=5", "optim=adam")
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    jobs = BasicSweeper.split_arguments(parser.parse_overrides(list(arguments)), None)[0]
+    made = points(*arguments)
+    assert [list(p.overrides) for p in made] == jobs
+    for point, job in itertools.islice(zip(made, jobs, strict=True), 0, None, 5):
+        assert point.config == plain_config(compose("config", job))
+
+
+def test_each_choice_of_groups_is_composed_once(points, monkeypatch):
+    loader = GlobalHydra.instance().config_loader()
+    calls = []
+    original = type(loader).load_sweep_config
+    monkeypatch.setattr(type(loader), "load_sweep_config", lambda *a: calls.append(a) or original(*a))
+    assert len(points("norm=none,batch", "lr=1,2,3,4,5", "seed=range(0,10)", "steps=5")) == 100
+    assert len(calls) == 2
+
+
+def test_interpolations_are_resolved_after_plain_values(points):
+    made = points("model.width=16,32", "model.depth=${model.width}", "steps=5")
+    assert [p.config["model"]["depth"] for p in made] == [16, 32]
+
+
+def test_added_and_deleted_keys_are_composed_by_hydra(points):
+    (point,) = points("+probe.mine={_target_: bnstudy.probes.gradients.GradientNorm}", "~probe.dead_units", "steps=5")
+    assert "mine" in point.config["probe"]
+    assert "dead_units" not in point.config["probe"]
+
+
+def test_a_study_is_its_sweep_under_its_scale_under_the_command_line(points):
+    quick = points("study=lr_tolerance")
+    assert len(quick) == 2 * 9 * 18
+    assert {p.config["steps"] for p in quick} == {200}
+    changed = points("study=lr_tolerance", "lr=0.1,1", "epochs=2", "seed=7", "model.depth=1")
+    spelled_out = points("study=lr_tolerance", "lr=0.1,1", "epochs=2", "steps=null", "seed=7", "model.depth=1")
+    assert [p.config for p in changed] == [p.config for p in spelled_out]
+    assert {(p.config["lr"], p.config["norm"]["_target_"].rpartition(".")[2]) for p in changed} == {
+        (lr, norm) for lr in (0.1, 1) for norm in ("NoNorm", "BatchNorm")
+    }
+    assert {(p.config["epochs"], p.config["steps"], p.config["seed"], p.config["model"]["depth"]) for p in changed} == {
+        (2, None, 7, 1)
+    }
+    assert {
+        p.config["data"]["_target_"].rpartition(".")[2] for p in points("study=lr_tolerance", "scale=standard")
+    } == {"MNIST"}
+
+
+def test_a_glob_stands_for_the_options_it_matches(points):
+    made = points("norm=glob(*,exclude=[i*,g*,s*,w*,noisy*])", "steps=5")
+    assert [p.overrides[0] for p in made] == ["norm=batch", "norm=layer", "norm=none"]
+
+
+def test_dropout_is_swept_as_a_group_and_said_directly(points):
+    made = points("dropout=none,p50", "norm=none,batch", "steps=5")
+    assert [p.overrides[:2] for p in made] == [
+        (f"dropout={option}", f"norm={norm}") for option in ("none", "p50") for norm in ("none", "batch")
+    ]
+    assert [p.config["model"]["dropout"] for p in made] == [0.0, 0.0, 0.5, 0.5]
+    assert not any("dropout" in p.config for p in made)
+    [point] = points("dropout=p50", "model.dropout=0.3", "steps=5")
+    assert point.config["model"]["dropout"] == 0.3
+    assert {p.config["model"]["dropout"] for p in points("study=lr_tolerance", "dropout=p20", "seed=0")} == {0.2}
+
+
+def test_ranges_and_choices_are_hydras(points):
+    made = points("seed=range(4,0,step=-2)", "lr=sort(1,0.1)", "model.width=shuffle(range(16,18))", "steps=5")
+    assert [(p.config["seed"], p.config["lr"]) for p in made[::2]] == [(4, 0.1), (4, 1), (2, 0.1), (2, 1)]
+    assert {p.config["model"]["width"] for p in made} == {16, 17}
+
+
+def test_sweeper_params_lie_under_the_command_line(points):
+    made = points("hydra.sweeper.params={lr: '1,2', seed: '3,4'}", "seed=9", "steps=5")
+    assert [(p.config["lr"], p.config["seed"]) for p in made] == [(1, 9), (2, 9)]
+
+
+def test_sweeper_params_can_be_set_one_by_one(points):
+    made = points("hydra.sweeper.params.lr='1,2'", "hydra.sweeper.params.norm='glob(none*)'", "steps=5")
+    assert [p.overrides[:2] for p in made] == [("lr=1", "norm=none"), ("lr=2", "norm=none")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("lr=interval(0,1)", "steps=1"), "an interval has no list of values"),
+        (("study=lr_tolerance,dead_relu",), "choose one study at a time"),
+        (("seed=range(0,0)", "steps=1"), r"seed=range\(0,0\) is not allowed: it lists no values"),
+        (("norm=glob(x*)", "steps=1"), "it lists no values"),
+    ],
+)
+def test_sweeps_without_points_are_refused(points, arguments, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        points(*arguments)
+
+
+def test_values_keep_their_types(points):
+    (point,) = points("lr=1e-3", "epochs=null", "steps=3", "norm.affine=false", "device=cpu", "results_dir='a b'")
+    config = point.config
+    assert (config["lr"], config["epochs"], config["norm"]["affine"]) == (1e-3, None, False)
+    assert config["results_dir"] == "a b"
+    assert isinstance(OmegaConf.create(config).lr, float)

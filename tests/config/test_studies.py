@@ -1,0 +1,140 @@
+"""Several studies by one command."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bnstudy.store.files import conf_dir
+from bnstudy.store.loading import load_runs
+from bnstudy.store.runs import Store
+from bnstudy.sweep.request import PlannedRun, Request, together
+from bnstudy.sweep.settings import Launcher, Settings, StudySpec
+from tests.conftest import Command, spec_of
+
+STUDY = """# @package _global_
+study:
+  _target_: bnstudy.sweep.settings.StudySpec
+  name: {name}
+  title: Is it?
+  claims: []
+  sweep: {sweep}
+  scales:
+    quick: {{data: digits, model: mlp, model.width: 8, batch_size: 64, steps: 3}}
+hydra:
+  mode: MULTIRUN
+"""
+SWEEPS = {
+    "one": "{norm: 'none,batch', lr: '0.1,1'}",
+    "two": "{norm: 'batch,layer', lr: '0.1'}",
+    "timed": "{norm: batch, lr: '0.1', probe: none, engine: serial}",
+}
+
+
+@pytest.fixture
+def study_command(command: Command, tmp_path: Path) -> Command:
+    folder = tmp_path / "my_conf" / "study"
+    folder.mkdir(parents=True)
+    for name, sweep in SWEEPS.items():
+        (folder / f"{name}.yaml").write_text(STUDY.format(name=name, sweep=sweep))
+    return lambda *words: command("--config-dir", "my_conf", *words)
+
+
+def planned(name: str) -> dict:
+    (plan,) = Store(Path("results")).plans(name)
+    return plan
+
+
+def test_runs_in_common_are_trained_once_and_every_study_has_its_plan(study_command):
+    status, out, _ = study_command("study=all", "study.names=[one,two,timed]", "seed=range(0,2)")
+    assert status == 0
+    runs = load_runs("results")
+    assert len(runs) == 8 + 2 + 2  # of two's four runs one has the two with batch normalization
+    plans = {name: planned(name)["run_ids"] for name in SWEEPS}
+    assert {name: len(ids) for name, ids in plans.items()} == {"one": 8, "two": 4, "timed": 2}
+    assert len({*plans["one"]} & {*plans["two"]}) == 2
+    assert set(runs.loc[runs["run_id"].isin(plans["timed"]), "engine"]) == {"serial"}
+    assert planned("two")["commands"] == ["bnstudy --config-dir my_conf study=two 'seed=range(0,2)'"]
+    assert "one: norm=none lr=0.1 seed=0" in out
+
+
+def test_a_mistake_names_the_study(study_command):
+    status, _, err = study_command("study=all", "study.names=[one,two]", "lr=-1", "dry_run=true")
+    assert status == 2
+    assert "study=one: " in err
+    assert "lr=-1" in err
+
+
+def test_a_study_that_is_not_there_is_refused(study_command):
+    status, _, err = study_command("study=all", "study.names=[on]")
+    assert status == 2
+    assert "study.names=on is not allowed: there is no such study; did you mean one?" in err
+
+
+@pytest.mark.parametrize("word", ["study.names=one,two", "study.name=one", "study.names=null"])
+def test_studies_are_chosen_by_a_list(study_command, word):
+    status, _, err = study_command("study=all", word)
+    assert status == 2
+    assert f"{word} is not allowed with several studies: choose some by 'study.names=[cost,affine]'." in err
+
+
+def test_no_studies_are_none(study_command):
+    status, _, err = study_command("study=all", "study.names=[]")
+    assert (status, "study.names=[] is not allowed" in err) == (2, True)
+
+
+def test_several_of_ones_own_are_not_among_all(study_command, tmp_path):
+    own = tmp_path / "my_conf" / "study" / "both.yaml"
+    own.write_text((conf_dir() / "study" / "all.yaml").read_text().replace("name: all", "name: both"))
+    status, out, err = study_command("study=both", "study.names=[one,two]", "dry_run=true")
+    assert status == 0, err
+    assert out.startswith("5 runs: 0 finished")
+    again = study_command("study=all", "study.names=[one,two,both]", "dry_run=true")
+    assert again[1] == out
+    status, _, err = study_command("study=all", "study.names=[both]")
+    assert (status, "study.names=[both] is not allowed: it must be a list of single studies" in err) == (2, True)
+
+
+def test_all_requests_are_checked_before_the_first_trains(study_command, tmp_path):
+    bad = tmp_path / "my_conf" / "study" / "bad.yaml"
+    bad.write_text(STUDY.format(name="bad", sweep="{norm: instance, engine: serial}"))
+    status, _, err = study_command("study=all", "study.names=[one,bad]")
+    assert (status, "norm=instance is not allowed" in err) == (2, True)
+    assert not list(Path("results/runs").glob("*/summary.json"))
+
+
+def test_several_studies_are_a_sweep(study_command):
+    status, _, err = study_command("study=all", "study.names=[one]", "hydra.mode=RUN")
+    assert (status, "study=all is a sweep" in err) == (2, True)
+
+
+def test_seeds_until_it_is_decided_are_for_one_study(study_command):
+    status, _, err = study_command("study=all", "study.names=[quickstart]", "until=decided")
+    assert status == 2
+    assert "until=decided is not allowed with several studies" in err
+
+
+@pytest.mark.slow
+def test_all_are_those_of_the_package_and_ones_own(study_command):
+    status, out, err = study_command("study=all", "steps=1", "seed=0", "dry_run=true")
+    assert status == 0, err
+    for name in ("init_schemes", "lu_born_dead", "one"):
+        assert f"{name}: " in out
+
+
+def request(study: str, *names: str, settings: Settings | None = None) -> Request:
+    runs = tuple(PlannedRun(replace(spec_of(), seed=i), name, name) for i, name in enumerate(names))
+    return Request(settings or Settings(), runs, StudySpec(study, "?", (), {}, {}), "quick", Launcher())
+
+
+def test_what_is_done_in_the_same_way_is_done_together():
+    first, second = request("one", "norm=none", "norm=batch"), request("two", "norm=none")
+    serial = request("three", "norm=none", settings=Settings(engine="serial"))
+    joined, alone = together([first, serial, second])
+    assert [run.name for run in joined.runs] == ["one: norm=none", "one: norm=batch", "two: norm=none"]
+    assert [run.arm for run in joined.runs] == ["one", "one", "two"]
+    assert joined.members == (first, second)
+    assert joined.study is None
+    assert alone is serial

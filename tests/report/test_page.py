@@ -1,0 +1,241 @@
+"""The pages of reports in a real browser: Debian's Chromium, driven by Playwright; skipped where there is none."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bnstudy.claims.verdicts import STATUSES
+from bnstudy.report.compare import write_comparison
+from bnstudy.report.report import write_report
+from tests import synthetic
+from tests.synthetic import Run
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")]
+
+PAGES = ("one", "all", "two")
+WIDTHS = (390, 500, 1280)
+HOSTILE = "<script>alert(1)</script><img src=https://example.org/x.png onerror=alert(2)>"
+LEAST_CONTRAST = 4.5
+
+BACKGROUND = """
+element => {
+  const style = getComputedStyle(element);
+  let behind = element;
+  while (behind && getComputedStyle(behind).backgroundColor === "rgba(0, 0, 0, 0)") behind = behind.parentElement;
+  return [style.color, getComputedStyle(behind ?? document.body).backgroundColor];
+}
+"""
+
+
+@dataclass
+class Seen:
+    """What a page asked for, and what went wrong in it."""
+
+    requests: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The report on a study that lacks a run, that on all studies, and a comparison."""
+    folder = tmp_path_factory.mktemp("pages")
+    runs = synthetic.lr_sweep(seeds=12, total=60)
+    synthetic.write(folder, [r for r in runs if (r.norm, r.lr, r.seed) != ("BatchNorm", 10.0, 3)])
+    claims = ["faster_convergence", "higher_learning_rates", "dead_relus"]
+    synthetic.plan(folder, "lr_tolerance", [r.run_id for r in runs], title="Does it tolerate more?", claims=claims)
+    synthetic.plan(folder, "architectures", synthetic.write(folder, synthetic.two_models()), claims=["dead_relus"])
+    return {
+        "one": write_report(folder, "lr_tolerance").index,
+        "all": write_report(folder, "all").index,
+        "two": write_comparison(folder, "BatchNorm, lr=1 vs NoNorm, lr=0.1", "lr_tolerance").index,
+    }
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as started:
+        running = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield running
+        running.close()
+
+
+@contextmanager
+def opened(browser: Any, path: Path, width: int = 1280, **context: Any) -> Iterator[tuple[Any, Seen]]:
+    """The page as one opens it from disk, without a network."""
+    seen = Seen()
+    made = browser.new_context(viewport={"width": width, "height": 800}, offline=True, **context)
+    page = made.new_page()
+    page.on("request", lambda request: seen.requests.append(request.url))
+    page.on("console", lambda message: seen.errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: seen.errors.append(str(error)))
+    page.on("dialog", lambda dialog: (seen.errors.append(dialog.message), dialog.dismiss()))
+    page.goto(path.as_uri())
+    yield page, seen
+    made.close()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_nothing_is_asked_for_and_nothing_goes_wrong(browser, pages, name):
+    with opened(browser, pages[name]) as (page, seen):
+        page.wait_for_load_state("networkidle")
+        assert page.locator("h1").is_visible()
+        assert seen == Seen([pages[name].as_uri()])
+
+
+def test_hostile_names_do_nothing(browser, tmp_path):
+    runs = [Run(norm, lr, s, data=HOSTILE) for norm in ("NoNorm", HOSTILE) for lr in (0.1, 1.0) for s in range(2)]
+    synthetic.plan(tmp_path, "s", synthetic.write(tmp_path, runs), title=HOSTILE, claims=["higher_learning_rates"])
+    path = write_report(tmp_path, "s").index
+    with opened(browser, path) as (page, seen):
+        page.wait_for_load_state("networkidle")
+        assert page.locator("h1").inner_text() == HOSTILE
+        assert page.locator("img").count() == 0
+        assert seen == Seen([path.as_uri()])
+
+
+# ------------------------------------------------------------------------------------------------------- sorting
+
+
+def column(page: Any, table: str, i: int) -> list[str]:
+    return page.locator(f"{table} tbody tr > :nth-child({i})").all_inner_texts()
+
+
+ARMS = "#panel-1 ~ .scroll table"
+
+
+def test_numbers_are_sorted_as_numbers(browser, pages):
+    with opened(browser, pages["one"]) as (page, _):
+        header = page.locator(f"{ARMS} th", has_text="Test accuracy")
+        before = column(page, ARMS, 2)
+        assert {text[-1] for text in before} == {"%"}
+        header.get_by_role("button").click()
+        assert header.get_attribute("aria-sort") == "ascending"
+        assert column(page, ARMS, 2) == sorted(before, key=lambda text: float(text[:-1]))
+        header.get_by_role("button").press("Enter")
+        assert header.get_attribute("aria-sort") == "descending"
+        assert column(page, ARMS, 2) == sorted(before, key=lambda text: -float(text[:-1]))
+
+
+def test_sorting_is_stable_and_keeps_what_has_no_number_below(browser, pages):
+    with opened(browser, pages["one"]) as (page, _):
+        arms, lost = column(page, ARMS, 1), column(page, ARMS, 5)
+        rows = [(arm, float(n)) for arm, n in zip(arms, lost, strict=True) if n]
+        button = page.locator(f"{ARMS} th", has_text="Diverged").get_by_role("button")
+        for sign in (1, -1):
+            button.click()
+            expected = [arm for arm, _ in sorted(rows, key=lambda row: sign * row[1])]
+            assert column(page, ARMS, 1)[: len(rows)] == expected
+            assert not any(column(page, ARMS, 5)[len(rows) :])
+
+
+def test_verdicts_are_sorted_within_their_claims(browser, pages):
+    with opened(browser, pages["all"]) as (page, _):
+        groups = page.locator(".verdicts tbody").evaluate_all("all => all.map(body => body.rows[0].innerText)")
+        page.locator(".verdicts th", has_text="Seeds").get_by_role("button").click()
+        after = page.locator(".verdicts tbody").evaluate_all("all => all.map(body => body.rows[0].innerText)")
+        assert after == groups
+        assert len(groups) == 3
+
+
+def test_without_scripts_tables_are_plain_tables(browser, pages):
+    with opened(browser, pages["one"], java_script_enabled=False) as (page, _):
+        assert page.locator("thead button").count() == 0
+        assert page.locator("table").count() > 3
+        assert page.locator(".verdicts").is_visible()
+
+
+# --------------------------------------------------------------------------------------- what can be seen and read
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_figure_is_there_with_its_text(browser, pages, name):
+    with opened(browser, pages[name]) as (page, _):
+        figures = page.locator("figure svg").all()
+        assert figures
+        for figure in figures:
+            box = figure.bounding_box()
+            assert figure.is_visible()
+            assert min(box["width"], box["height"]) > 100
+            assert len(figure.get_attribute("aria-label")) > 40
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", PAGES)
+def test_the_page_fits_its_window(browser, pages, name, width):
+    with opened(browser, pages[name], width) as (page, _):
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        for cell in page.locator(".verdicts th:visible, .verdicts td:visible").all():
+            box = cell.bounding_box()
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= width
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", PAGES)
+def test_words_stand_out_from_what_is_behind_them(browser, pages, name, scheme):
+    with opened(browser, pages[name], color_scheme=scheme) as (page, _):
+        for status in STATUSES:  # whether there is such a verdict or not
+            spelled = f'<p><span class="status {status.lower()}">{status}</span></p>'
+            page.locator("main").evaluate("(main, text) => main.insertAdjacentHTML('beforeend', text)", spelled)
+        words = page.locator(
+            ".status, .note, .caution, caption, figcaption, a, summary, dt, dd, th, td, h2, pre, .kicker"
+        )
+        found = words.evaluate_all(
+            f"all => [...new Set(all.map(e => JSON.stringify(({BACKGROUND})(e))))].map(JSON.parse)"
+        )
+        assert len(found) > 3
+        assert {pair[1] for pair in found} != {"rgb(255, 255, 255)"} or scheme == "light"
+        assert [pair for pair in found if contrast(*pair) < LEAST_CONTRAST] == []
+
+
+def contrast(one: str, other: str) -> float:
+    """Of two colours as CSS has them (WCAG 2)."""
+    low, high = sorted(map(luminance, (one, other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def luminance(colour: str) -> float:
+    channels = [int(value) / 255 for value in re.findall(r"\d+", colour)[:3]]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def test_what_is_folded_is_open_on_paper(browser, pages):
+    with opened(browser, pages["one"]) as (page, _):
+        folded = page.locator("details .ids").first
+        assert not folded.is_visible()
+        page.emulate_media(media="print")
+        assert folded.is_visible()
+        assert not page.locator("nav").is_visible()
+        page.emulate_media(media="screen")
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert page.locator("details:not([open])").count() == 0
+        page.evaluate("dispatchEvent(new Event('afterprint'))")
+        assert page.locator("details[open]").count() == 0
+
+
+def test_the_results_are_a_key_away(browser, pages):
+    with opened(browser, pages["one"]) as (page, _):
+        page.keyboard.press("Tab")
+        link = page.locator(".skip")
+        assert link.evaluate("link => link === document.activeElement")
+        assert link.bounding_box()["x"] >= 0
+        page.keyboard.press("Enter")
+        assert page.locator("main").evaluate("main => main === document.activeElement")
+
+
+def test_the_verdicts_are_on_the_first_screen(browser, pages):
+    with opened(browser, pages["one"]) as (page, _):
+        for shown in ("h1", ".verdicts", "#runs"):
+            box = page.locator(shown).bounding_box()
+            assert box["y"] + box["height"] <= 800

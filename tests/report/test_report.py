@@ -1,0 +1,437 @@
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from bnstudy import cli
+from bnstudy.claims.frames import load_study
+from bnstudy.claims.verdicts import STATUSES
+from bnstudy.report.images import file_name, inline_svg
+from bnstudy.report.rendering import markdown_text, sort_value
+from bnstudy.report.report import ReportResult, write_report
+from bnstudy.stats.tests import holm
+from bnstudy.store.files import conf_dir
+from bnstudy.store.runs import Store
+from bnstudy.validation import ConfigError
+from tests import synthetic
+from tests.synthetic import Run
+
+WRITE = """
+import sys
+from pathlib import Path
+from bnstudy.report.report import write_report
+write_report(Path(sys.argv[1]), "lr_tolerance")
+assert "torch" not in sys.modules, "torch was imported"
+assert "matplotlib.pyplot" not in sys.modules, "pyplot was imported"
+"""
+KINDS = ("curves", "dead-map", "dead-units", "gradients", "learning-rates")
+HOSTILE = "<script>alert(1)</script>|`x`[y](javascript:z)"
+
+
+@pytest.fixture(scope="module")
+def result(sweep_dir: Path) -> ReportResult:
+    return write_report(sweep_dir, "lr_tolerance")
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the ids."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_what_is_written(result: ReportResult, sweep_dir: Path) -> None:
+    assert result.folder == sweep_dir / "reports" / "lr_tolerance"
+    figures = [f"figures/{kind}-mlp-on-digits" for kind in KINDS] + ["figures/effect-higher-learning-rates"]
+    expected = {
+        "index.html",
+        "report.md",
+        "runs.csv",
+        "claims.json",
+        *(f + end for f in figures for end in (".svg", ".png")),
+    }
+    assert set(files(result.folder)) == expected
+    assert (result.diverged, result.missing) == (12, 1)
+
+
+def test_the_same_store_gives_the_same_bytes_without_torch(result: ReportResult, sweep_dir: Path) -> None:
+    first = files(result.folder)
+    env = {**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-W", "error", "-c", WRITE, str(sweep_dir)], check=True, env=env)
+    assert files(result.folder) == first
+
+
+def test_the_page_stands_alone(result: ReportResult) -> None:
+    text = result.index.read_text()
+    page = Page(text)
+    loaded = [a.get("src") or a.get("href") or a.get("xlink:href") or "" for _, a in page.tags]
+    assert not [url for url in loaded if re.match(r"(?i)[a-z]+:|//", url)]
+    assert not page.all("link") + page.all("img") + page.all("iframe")
+    assert page.all("script") == [{}]  # its own, in the page
+    assert "@import" not in text
+    assert not re.search(r"url\((?!#)", text)
+
+
+def test_the_page_is_accessible(result: ReportResult) -> None:
+    page = Page(result.index.read_text())
+    drawings = page.all("svg")
+    assert len(drawings) == len(KINDS) + 1
+    assert all(d["role"] == "img" and "MLP on Digits" in str(d["aria-label"]) for d in drawings)
+    assert all("width" not in d and "viewbox" in d for d in drawings)
+    ids = [a["id"] for _, a in page.tags if "id" in a]
+    assert len(ids) == len(set(ids))
+    assert page.all("html")[0]["lang"] == "en"
+    assert any(m.get("name") == "viewport" for m in page.all("meta"))
+    headings = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h\d", tag)]
+    assert headings.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(headings))
+    assert all(len(page.all(landmark)) == 1 for landmark in ("header", "nav", "main", "footer"))
+    assert len(page.all("caption")) == len(page.all("table"))
+    targets = {str(a["href"])[1:] for a in page.all("a") if str(a["href"]).startswith("#")}
+    assert targets <= set(ids)
+
+
+@pytest.mark.parametrize("name", ["index.html", "report.md"])
+def test_missing_runs_are_said_with_the_command_that_completes_them(result: ReportResult, name: str) -> None:
+    text = (result.folder / name).read_text()
+    assert "Missing: 1 of 48 runs" in text
+    assert "BatchNorm, lr=1: 2 of 3 seeds" in text
+    assert "bnstudy study=lr_tolerance scale=quick" in text
+    assert "NoNorm, lr=1: 3 of 3 diverged, the first at update" in text
+
+
+@pytest.mark.parametrize("name", ["index.html", "report.md"])
+def test_verdicts_come_first(result: ReportResult, name: str) -> None:
+    text = (result.folder / name).read_text()
+    assert text.index("Batch normalization tolerates higher learning rates.") < text.index("Findings")
+    assert "INCONCLUSIVE" in text
+    assert "grid incomplete" in text or "runs incomplete" in text
+
+
+def test_verdicts_as_data(result: ReportResult) -> None:
+    (verdict,) = json.loads((result.folder / "claims.json").read_text())
+    named = {"claim", "statement", "model", "data", "status", "effect", "ci_low", "ci_high", "unit", "threshold"}
+    named |= {"n_seeds", "run_ids", "view", "p", "p_holm", "d_z", "more_seeds", "because"}
+    assert named <= set(verdict)
+    assert (verdict["claim"], verdict["model"], verdict["data"]) == ("higher_learning_rates", "MLP", "Digits")
+    assert len(verdict["run_ids"]) == 47
+
+
+def test_without_claims_there_is_no_table_of_verdicts(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, [Run(total=20)])
+    folder = write_report(tmp_path).folder
+    assert json.loads((folder / "claims.json").read_text()) == []
+    assert "Verdicts" not in (folder / "index.html").read_text()
+    assert "Verdicts" not in (folder / "report.md").read_text()
+
+
+def test_markdown_shows_the_figures(result: ReportResult) -> None:
+    text = (result.folder / "report.md").read_text()
+    shown = re.findall(r"!\[[^]]+\]\((figures/[^)]+\.png)\)", text)
+    assert len(shown) == len(set(shown)) == len(KINDS) + 1
+    assert all((result.folder / path).is_file() for path in shown)
+
+
+def test_the_table_of_runs_has_every_run(result: ReportResult) -> None:
+    table = pd.read_csv(result.folder / "runs.csv")
+    assert table["run_id"].is_monotonic_increasing
+    assert len(table) == 47
+    assert list(table.columns[1:]) == sorted(table.columns[1:])
+
+
+def test_hostile_names_do_nothing(tmp_path: Path) -> None:
+    runs = [Run(HOSTILE, data=HOSTILE), Run("NoNorm", data=HOSTILE)]
+    synthetic.plan(tmp_path, "s", synthetic.write(tmp_path, runs), title=f"Is {HOSTILE} bad?\n# no")
+    folder = write_report(tmp_path, "s").folder
+    page = (folder / "index.html").read_text()
+    assert "&lt;script&gt;" in page
+    assert Page(page).all("script") == [{}]
+    assert not [a for a in Page(page).all("a") if ":" in str(a["href"])]
+    markdown = (folder / "report.md").read_text()
+    assert "<script" not in markdown
+    assert "[y](" not in markdown.replace("\\[y\\](", "")
+    assert "\n# no" not in markdown
+
+
+def test_figures_of_an_earlier_report_go(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, [Run(total=20)])
+    old = tmp_path / "reports" / "all" / "figures" / "curves-old.svg"
+    old.parent.mkdir(parents=True)
+    old.touch()
+    result = write_report(tmp_path)
+    assert not old.exists()
+    assert result.folder.name == "all"
+    assert result.missing == 0
+
+
+@pytest.mark.parametrize("blocked", ["reports", "reports/all", "reports/all/figures"])
+def test_a_file_in_the_way_is_named(tmp_path: Path, blocked: str) -> None:
+    synthetic.write(tmp_path, [Run(total=20)])
+    path = tmp_path / blocked
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    with pytest.raises(ConfigError, match=rf"cannot be written .*: {path} is a file, not a folder"):
+        write_report(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["index.html", "report.md"])
+def test_all_cautions_are_shown(result: ReportResult, name: str) -> None:
+    text = (result.folder / name).read_text()
+    assert len(result.cautions) == 2
+    assert all(sentence in text for sentence in result.cautions)
+
+
+def test_tables_scroll_by_themselves(result: ReportResult) -> None:
+    page = Page(result.index.read_text())
+    regions = [a for a in page.all("div") if a.get("class") == "scroll"]
+    assert len(regions) == len(page.all("table")) - 1 == 2  # but the verdicts, whose rows become blocks
+    assert regions[0]["tabindex"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [("a_b", r"a\_b"), ("a\n# b", r"a \# b"), ("<b>&", "&lt;b&gt;&amp;"), ("- x|y", r"\- x\|y"), (3, "3")],
+)
+def test_markdown_text(value: object, text: str) -> None:
+    assert markdown_text(value) == text
+
+
+def test_file_names_are_plain_and_distinct() -> None:
+    taken: set[str] = set()
+    assert [file_name("a-B on ../ç", taken), file_name("a-b ON", taken)] == ["a-b-on", "a-b-on-2"]
+
+
+def test_inlined_drawings_keep_their_ids_to_themselves() -> None:
+    svg = (
+        '<?xml?><svg width="9pt" viewBox="0 0 9 9" height="9pt"><g id="p"/><use xlink:href="#p" clip="url(#p)"/></svg>'
+    )
+    assert inline_svg(svg, "f", 'a "b"') == (
+        '<svg viewBox="0 0 9 9" role="img" aria-label="a &#34;b&#34;">'
+        '<g id="f-p"/><use xlink:href="#f-p" clip="url(#f-p)"/></svg>'
+    )
+
+
+# ---------------------------------------------------------------------------------------------- runs picked by hand
+
+
+def test_runs_picked_by_hand_have_a_report_of_their_own(tmp_path: Path) -> None:
+    first, second, _ = synthetic.write(
+        tmp_path, [Run(total=20), Run("BatchNorm", total=20), Run("LayerNorm", total=20)]
+    )
+    result = write_report(tmp_path, picked=[second, first, first])
+    assert result.folder.name == f"runs-{'-'.join(sorted([first, second]))}"
+    assert set(pd.read_csv(result.folder / "runs.csv")["run_id"]) == {first, second}
+    text = (result.folder / "report.md").read_text()
+    assert "Runs picked by hand" in text
+    assert "LayerNorm" not in text
+
+
+def test_many_picked_runs_have_a_short_name(tmp_path: Path) -> None:
+    ids = synthetic.write(tmp_path, [Run(seed=seed, total=20) for seed in range(6)])
+    names = {load_study(tmp_path, picked=picked).name for picked in (ids, ids[::-1], ids[1:])}
+    assert len(names) == 2
+    assert all(re.fullmatch(r"runs-[0-9a-f]{12}-and-\d-more-[0-9a-f]{8}", name) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"picked": ["{near}"]}, "runs={near}: there is no such run in .*; did you mean {run_id}?"),
+        ({"picked": ["{run_id}", "zzz"]}, r"runs=zzz: there is no such run in [^;]*\."),
+        ({"picked": ["{run_id}"], "study": "s"}, "not allowed together with a study"),
+    ],
+)
+def test_picks_that_cannot_be_shown_are_refused(tmp_path: Path, asked: dict, sentence: str) -> None:
+    (run_id,) = synthetic.write(tmp_path, [Run(total=20)])
+    names = {"run_id": run_id, "near": run_id[:-1] + "-"}
+    asked = {**asked, "picked": [text.format(**names) for text in asked["picked"]]}
+    with pytest.raises(ConfigError, match=sentence.format(**names).replace("?", r"\?")):
+        write_report(tmp_path, **asked)
+
+
+def test_a_picked_run_that_is_not_finished_is_said(tmp_path: Path) -> None:
+    (run_id,) = synthetic.write(tmp_path, [Run(total=20)])
+    Store(tmp_path).run(run_id).summary.unlink()
+    with pytest.raises(ConfigError, match="None of the 1 runs picked is finished yet"):
+        write_report(tmp_path, picked=[run_id])
+
+
+def test_what_probes_cost_is_told(tmp_path: Path) -> None:
+    (run_id,) = synthetic.write(tmp_path, [Run(total=20)])
+    path = Store(tmp_path).run(run_id).summary
+    summary = json.loads(path.read_text())
+    total = summary["seconds"]["total"]
+    path.write_text(json.dumps({**summary, "probe_seconds": {"gradients": total / 4, "norms": total / 8}}))
+    folder = write_report(tmp_path).folder
+    assert "| gradients | 1 |" in (folder / "report.md").read_text()
+    assert '<td class="t">norms</td><td class="n" data-value="1">1</td>' in (folder / "index.html").read_text()
+    assert '<td class="n" data-value="12.5">12.5%</td>' in (folder / "index.html").read_text()
+
+
+# --------------------------------------------------------------------------------------------- claims, and many studies
+
+
+def claim_file(folder: Path, name: str = "mine", **changes: object) -> Path:
+    """A claim of one's own, like that on learning rates; returns its folder."""
+    node = yaml.safe_load((conf_dir() / "claim" / "higher_learning_rates.yaml").read_text())
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump({**node, **changes}))
+    return folder
+
+
+def test_figures_that_a_claim_names_stand_with_it_and_only_there(result: ReportResult) -> None:
+    text = result.index.read_text()
+    section = text[text.index('id="claim-higher-learning-rates"') : text.index('id="findings"')]
+    assert 'id="figure-effect-higher-learning-rates"' in section
+    assert 'id="figure-learning-rates-mlp-on-digits"' in section
+    assert text.count('id="figure-learning-rates-mlp-on-digits"') == 1
+    assert "What counts against it" in section
+    assert "bnstudy-report study=lr_tolerance scale=quick" in section
+
+
+def test_a_figure_of_two_claims_stands_with_the_first(tmp_path: Path) -> None:
+    runs = synthetic.lr_sweep(seeds=2, total=40)
+    own = claim_file(tmp_path / "claims", statement="Another one.", order=1)
+    ids = synthetic.write(tmp_path, runs)
+    synthetic.plan(tmp_path, "s", ids, claims=["higher_learning_rates", "mine"])
+    text = write_report(tmp_path, "s", claim_dirs=[own]).index.read_text()
+    assert text.index("Another one.") < text.index("tolerates higher")
+    assert text.count('id="figure-learning-rates-mlp-on-digits"') == 1
+    assert text.count('href="#figure-learning-rates-mlp-on-digits"') == 1
+
+
+def test_caveats_and_sources_are_shown_and_do_nothing(tmp_path: Path) -> None:
+    own = claim_file(tmp_path / "claims", caveats=[HOSTILE, "Second."], source=HOSTILE, statement=f"{HOSTILE} helps.")
+    synthetic.plan(tmp_path, "s", synthetic.write(tmp_path, synthetic.lr_sweep(seeds=2, total=40)), claims=["mine"])
+    folder = write_report(tmp_path, "s", claim_dirs=[own]).folder
+    page = Page((folder / "index.html").read_text())
+    assert page.all("script") == [{}]
+    assert "Second." in (folder / "report.md").read_text()
+    assert "<script" not in (folder / "report.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of three studies at two scales."""
+    folder = tmp_path_factory.mktemp("several")
+    claims = ["higher_learning_rates", "dead_relus"]
+    wide, narrow = synthetic.lr_sweep(seeds=6, total=40), synthetic.lr_sweep(seeds=2, total=60)
+    synthetic.plan(folder, "quickstart", synthetic.write(folder, wide), claims=claims)
+    synthetic.plan(folder, "lr_tolerance", synthetic.write(folder, narrow), claims=claims[:1])
+    waiting = [Run(norm, seed=99) for norm in ("NoNorm", "BatchNorm")]
+    synthetic.plan(folder, "dead_relu", [r.run_id for r in waiting], claims=claims[1:])
+    synthetic.plan(folder, "plain", synthetic.write(folder, synthetic.two_models()), scale="full")
+    return folder
+
+
+def test_each_claim_is_judged_by_the_study_it_names_or_else_by_one_that_is_there(several: Path) -> None:
+    result = write_report(several, "all", "quick")
+    assert result.folder == several / "reports" / "all-studies"
+    found = json.loads((result.folder / "claims.json").read_text())
+    assert {v["claim"]: v["study"] for v in found} == {
+        "higher_learning_rates": "lr_tolerance", "dead_relus": "quickstart",
+    }  # fmt: skip
+    assert result.cautions == ("dead_relu: none of its 2 runs is finished.",)
+
+
+def test_p_values_are_corrected_over_all_studies(several: Path) -> None:
+    found = json.loads((write_report(several, "all", "quick").folder / "claims.json").read_text())
+    assert [v["p_holm"] for v in found] == pytest.approx(holm([v["p"] for v in found]))
+
+
+def test_a_report_of_all_studies_has_the_figures_of_claims_alone(several: Path) -> None:
+    folder = write_report(several, "all", "quick").folder
+    assert {path.stem for path in (folder / "figures").glob("*.svg")} == {
+        "effect-higher-learning-rates", "lr-tolerance-learning-rates-mlp-on-digits",
+        "effect-dead-relus", "quickstart-dead-units-mlp-on-digits",
+    }  # fmt: skip
+    text = (folder / "index.html").read_text()
+    assert "bnstudy-report study=quickstart scale=quick" in text
+    ids = [a["id"] for _, a in Page(text).tags if "id" in a]
+    assert len(ids) == len(set(ids))
+    table = pd.read_csv(folder / "runs.csv")
+    assert table.groupby("study").size().to_dict() == {"lr_tolerance": 32, "quickstart": 96}
+
+
+def test_without_a_scale_it_is_the_one_planned_last(several: Path) -> None:
+    result = write_report(several, "all")
+    assert "scale full" in (result.folder / "report.md").read_text()
+    assert result.verdicts == ()
+
+
+def test_runs_that_studies_share_are_counted_once(tmp_path: Path) -> None:
+    runs = [Run(norm, seed=seed, total=20) for norm in ("NoNorm", "BatchNorm") for seed in range(4)]
+    runs[:3] = [replace(run, diverged_at=5) for run in runs[:3]]
+    synthetic.write(tmp_path, runs[:-1])
+    for study, its in (("one", runs), ("other", runs), ("part", runs[2:])):
+        synthetic.plan(tmp_path, study, [run.run_id for run in its])
+    result = write_report(tmp_path, "all")
+    assert "Runs: 7 of 8 finished, 3 of them diverged" in (result.folder / "report.md").read_text()
+    assert (result.diverged, result.missing) == (3, 1)
+    assert result.cautions[0].startswith("Runs are missing: 1 of 8 in one, 1 of 8 in other, 1 of 6 in part.")
+
+
+def test_the_terminal_shows_the_primary_views_of_all_studies_and_counts_the_others(several: Path, command) -> None:
+    found = json.loads((write_report(several, "all", "quick").folder / "claims.json").read_text())
+    counts = Counter(verdict["status"] for verdict in found)
+    status, out, err = command("study=all", "scale=quick", f"results_dir={several}", entry=cli.report)
+    assert (status, err) == (0, "")
+    *told, tally, caution, path = out.splitlines()
+    assert [line.partition(": ")[0] for line in told] == [v["status"] for v in found if v["primary"]]
+    assert len(told) < len(found)
+    assert tally == f"{len(found)} verdicts in all views: {', '.join(f'{n} {s}' for s, n in counts.items())}."
+    assert caution == "dead_relu: none of its 2 runs is finished."
+    assert path == f"Report: {several}/reports/all-studies/index.html"
+
+
+def test_the_terminal_shows_all_verdicts_of_a_study(several: Path, command) -> None:
+    _, out, _ = command("study=quickstart", f"results_dir={several}", entry=cli.report)
+    found = json.loads((several / "reports" / "quickstart" / "claims.json").read_text())
+    assert sum(line.startswith(STATUSES) for line in out.splitlines()) == len(found) == 3
+    assert "in all views" not in out
+
+
+def test_all_studies_give_the_same_bytes_again(several: Path) -> None:
+    folder = write_report(several, "all", "quick").folder
+    first = files(folder)
+    assert files(write_report(several, "all", "quick").folder) == first
+
+
+@pytest.mark.parametrize(
+    ("scale", "sentence"),
+    [("huge", "no study has been run at scale=huge in .*, but at full, quick"), (None, "no study has been run in")],
+)
+def test_studies_that_are_not_there(several: Path, tmp_path: Path, scale: str | None, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        write_report(several if scale else tmp_path, "all", scale)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("97.2%", "97.2"), ("-3.1 (-4 to 2) x", "-3.1"), ("1e-05", "1e-05"), ("-", "")]
+)
+def test_what_cells_are_sorted_by(text: str, value: str) -> None:
+    assert sort_value(text) == value

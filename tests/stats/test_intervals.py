@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+
+from bnstudy.claims.frames import StudyData
+from bnstudy.stats import intervals
+
+
+def test_mean_interval_is_the_one_of_scipy() -> None:
+    values = pd.Series([0.91, 0.94, 0.92, 0.97])
+    found = intervals.mean_interval(values)
+    expected = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx(tuple(expected))
+    assert (found.mean, found.n) == (pytest.approx(0.935), 4)
+
+
+def test_two_values_have_the_closed_form() -> None:
+    """With one degree of freedom t is Cauchy's: its 97.5% quantile is tan(0.475 pi)."""
+    found = intervals.mean_interval(pd.Series([1.0, 3.0]))
+    assert found.high - found.mean == pytest.approx(math.tan(0.475 * math.pi))
+
+
+def test_one_value_has_no_interval() -> None:
+    found = intervals.mean_interval(pd.Series([0.9]))
+    assert found.mean == 0.9
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+
+
+def test_differences_are_paired_on_shared_seeds() -> None:
+    rng = np.random.default_rng(0)
+    without = pd.Series(rng.normal(0.9, 0.05, 6), index=range(6))
+    with_ = pd.Series(without + rng.normal(0.02, 0.002, 6), index=range(6))
+    found = intervals.paired_difference(with_.drop(0).sample(frac=1, random_state=1), without.drop(5))
+    expected = scipy.stats.ttest_rel(with_[1:5], without[1:5]).confidence_interval(0.95)
+    assert found.n == 4
+    assert (found.low, found.high) == pytest.approx(tuple(expected))
+
+
+def test_a_seed_that_occurs_twice_cannot_be_paired() -> None:
+    once, twice = pd.Series([1.0, 2.0], index=[0, 1]), pd.Series([1.0, 2.0], index=[0, 0])
+    for pair in ((once, twice), (twice, once)):
+        with pytest.raises(ValueError, match="occurs twice"):
+            intervals.paired_difference(*pair)
+
+
+def test_no_shared_seed_is_no_difference() -> None:
+    found = intervals.paired_difference(pd.Series([1.0], index=[0]), pd.Series([1.0], index=[1]))
+    assert found.n == 0
+    assert math.isnan(found.mean)
+
+
+def test_summarize_agrees_with_one_group_at_a_time(sweep: StudyData) -> None:
+    table = intervals.summarize(sweep.runs, ["arm"], "test_accuracy").set_index("arm")
+    for arm, runs in sweep.runs.groupby("arm", observed=True):
+        row, naive = table.loc[arm], intervals.mean_interval(runs["test_accuracy"])
+        assert tuple(row) == pytest.approx((naive.mean, naive.low, naive.high, naive.n))

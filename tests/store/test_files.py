@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from bnstudy.store.files import write_atomic, write_text
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "folder" / "file.txt"
+    write_text(path, "first")
+
+    def fail(temporary):
+        temporary.write_text("half")
+        raise RuntimeError("interrupted")
+
+    with pytest.raises(RuntimeError, match="interrupted"):
+        write_atomic(path, fail)
+    assert path.read_text() == "first"
+    assert [p.name for p in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_readers_never_see_half_a_file(tmp_path):
+    path, texts, seen = tmp_path / "file", ["a" * 100_000, "b" * 100_000], set()
+    write_text(path, texts[0])
+    writer = threading.Thread(target=lambda: [write_text(path, texts[i % 2]) for i in range(100)])
+    writer.start()
+    while writer.is_alive():
+        seen.add(path.read_text())
+    assert seen <= set(texts)

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from threading import Thread
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+import bnstudy
+from bnstudy.store.runs import SharedStore, Store, spec_in
+from bnstudy.train.serial import SerialRun
+from bnstudy.train.state import Outcome
+from bnstudy.validation import ConfigError, to_dict
+from tests.conftest import CPU, spec_of
+
+
+def stored(store: Store, spec, digits) -> SerialRun:
+    run = SerialRun(spec, digits, CPU)
+    outcomes: list[Outcome] = []
+    run.train(lambda _, outcome: outcomes.append(outcome))
+    [outcome] = outcomes
+    store.begin(spec.run_id, to_dict(spec))
+    summary = {"run_id": spec.run_id, "status": outcome.status, "final": outcome.final, "seconds": {"total": 1.0}}
+    store.finish(spec.run_id, outcome.metrics, outcome.timing, summary)
+    return run
+
+
+def test_a_run_counts_only_with_its_summary(tmp_path, digits):
+    store, spec = Store(tmp_path), spec_of("steps=3")
+    store.begin(spec.run_id, to_dict(spec))
+    assert not store.is_finished(spec.run_id)
+    assert store.finished() == []
+    stored(store, spec, digits)
+    assert store.finished() == [spec.run_id]
+
+
+def test_loaded_runs_have_the_spec_and_the_summary_as_columns(tmp_path, digits):
+    for norm in ("none", "batch"):
+        stored(Store(tmp_path), spec_of(f"norm={norm}", "steps=3"), digits)
+    runs = bnstudy.load_runs(tmp_path).set_index("norm")
+    assert set(runs.index) == {"NoNorm", "BatchNorm"}
+    assert runs.loc["BatchNorm", "norm.eps"] == 1e-5
+    assert math.isnan(runs.loc["NoNorm", "norm.eps"])
+    assert runs.loc["BatchNorm", "model.depth"] == 3
+    assert runs.loc["BatchNorm", "data"] == "Digits"
+    assert runs.loc["BatchNorm", "lr"] == 0.1
+    assert 0 <= runs.loc["BatchNorm", "final.test_accuracy"] <= 1
+    assert runs.loc["BatchNorm", "steps"] == 3
+
+
+def test_loaded_metrics_are_what_was_recorded(tmp_path, digits):
+    store = Store(tmp_path)
+    runs = {
+        spec.run_id: stored(store, spec, digits)
+        for spec in (spec_of("seed=0", "steps=3"), spec_of("seed=1", "steps=3"))
+    }
+    metrics = bnstudy.load_metrics(tmp_path)
+    assert metrics.columns.tolist() == ["run_id", "step", "epoch", "split", "metric", "layer", "value"]
+    for run_id, run in runs.items():
+        one = metrics[(metrics.run_id == run_id) & (metrics.split == "train")]
+        assert torch.equal(torch.tensor(one.value.to_numpy(), dtype=torch.float32), run.record.losses[:, 0])
+    chosen = bnstudy.load_metrics(tmp_path, run_ids=[min(runs)])
+    assert set(chosen.run_id) == {min(runs)}
+    assert bnstudy.store.loading.load_timing(tmp_path).columns.tolist() == ["run_id", "step", "seconds", "step_seconds"]
+
+
+def test_an_empty_store_gives_empty_frames(tmp_path):
+    assert bnstudy.load_runs(tmp_path).empty
+    assert bnstudy.load_metrics(tmp_path).empty
+    assert isinstance(bnstudy.load_metrics(tmp_path), pd.DataFrame)
+
+
+def test_reading_a_store_runs_nothing_and_needs_no_torch(tmp_path, digits):
+    stored(Store(tmp_path), spec_of("steps=3"), digits)
+    code = f"import bnstudy, sys; bnstudy.load_runs({str(tmp_path)!r}); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_plan_grows_with_every_command_and_keeps_what_was_planned(tmp_path):
+    store, study = Store(tmp_path), {"name": "s", "title": "?", "claims": []}
+    store.add_to_plan(study, "quick", "bnstudy study=s", ["b", "a"])
+    store.add_to_plan(study, "quick", "bnstudy study=s seed=9", ["c"])
+    time.sleep(0.01)
+    store.add_to_plan(study, "quick", "bnstudy study=s", ["a"])
+    (plan,) = store.plans("s")
+    assert plan["run_ids"] == ["a", "c"]
+    assert plan["commands"] == ["bnstudy study=s seed=9", "bnstudy study=s"]
+    assert (plan["name"], plan["title"], plan["scale"]) == ("s", "?", "quick")
+    assert store.studies() == ["s"]
+
+
+def test_looks_that_were_repeated_once_stay_so(tmp_path):
+    store, study = Store(tmp_path), {"name": "s", "title": "?", "claims": []}
+    store.add_to_plan(study, "quick", "bnstudy study=s", ["a"])
+    assert "looks" not in store.plans("s")[0]
+    store.add_to_plan({**study, "looks": "repeated"}, "quick", "bnstudy study=s until=decided", ["b"])
+    time.sleep(0.01)
+    store.add_to_plan(study, "quick", "bnstudy study=s", ["a"])
+    assert store.plans("s")[0]["looks"] == "repeated"
+
+
+def test_processes_that_plan_at_once_lose_nothing(tmp_path):
+    store, study = Store(tmp_path), {"name": "s", "title": "?", "claims": []}
+    commands = [Thread(target=store.add_to_plan, args=(study, "quick", f"seed={i}", [f"r{i:02}"])) for i in range(40)]
+    for command in commands:
+        command.start()
+    for command in commands:
+        command.join()
+    assert store.plans("s")[0]["run_ids"] == [f"r{i:02}" for i in range(40)]
+
+
+def test_the_scale_planned_last_comes_first(tmp_path):
+    store, study = Store(tmp_path), {"name": "s", "title": "?", "claims": []}
+    for i, scale in enumerate(("standard", "quick")):
+        store.add_to_plan(study, scale, "bnstudy", ["a"])
+        (path,) = (tmp_path / "studies" / "s" / scale).glob("*.json")
+        os.utime(path, (i, i))
+    assert [plan["scale"] for plan in store.plans("s")] == ["quick", "standard"]
+
+
+@pytest.mark.parametrize("name", ["summary.json", "config.yaml", "metrics.parquet"])
+@pytest.mark.parametrize("content", ["{", "", "{}", "[1]"])
+def test_a_damaged_run_is_named(tmp_path, digits, name, content):
+    spec = spec_of("steps=3")
+    stored(Store(tmp_path), spec, digits)
+    (tmp_path / "runs" / spec.run_id / name).write_text(content)
+    load = bnstudy.load_metrics if name == "metrics.parquet" else bnstudy.load_runs
+    with pytest.raises(ConfigError, match=f"Run {spec.run_id} in .* is damaged .{name}: .* delete the folder"):
+        load(tmp_path)
+
+
+def test_temporary_files_of_killed_writers_go_with_the_finished_run(tmp_path, digits):
+    spec = spec_of("steps=3")
+    old, young = (tmp_path / "runs" / spec.run_id / f".checkpoint.pt.{age}" for age in ("old", "young"))
+    old.parent.mkdir(parents=True)
+    old.touch()
+    young.touch()
+    os.utime(old, (0, 0))
+    stored(Store(tmp_path), spec, digits)
+    assert (old.exists(), young.exists()) == (False, True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "model: {depth: 3}\nlr: 0.1\nseed: 7\nepochs: null\nprecision: fp32\n",
+        "lr: 1e-05\nseed: 010\nsteps: 1_000\nbatch_size: -3\ntrained: yes\nwhen: 2026-01-02\n",
+        "norm:\n  eps: 1\nlr: 1\nlr: 2\n",
+        "on: 5\n7: 5\nseed: 'seven'\nlr: 1.0e-05\ntexts:\n- a\n- b\n",
+        "a: &x {b: 1}\nc: *x\nseed: 3\n",
+        "a: 'in two\nlines: 3\nseed: 4'\nlr: 2\n",
+        "- 1\n- 2\n",
+        "seed: 3",
+        "",
+    ],
+)
+def test_a_spec_is_what_yaml_reads(text):
+    assert repr(spec_in(text)) == repr(yaml.safe_load(text))
+
+
+def test_specs_that_share_most_of_their_text_are_parsed_once(monkeypatch):
+    parsed = []
+    monkeypatch.setattr(yaml, "load", lambda text, loader, load=yaml.load: parsed.append(text) or load(text, loader))
+    shared = "model:\n  depth: 3\nnorm:\n  of: this test\nlr: 0.125\n"
+    found = [spec_in(f"{shared}seed: {seed}\n") for seed in range(91_000, 91_010)]
+    assert [spec["seed"] for spec in found] == list(range(91_000, 91_010))
+    assert sum("this test" in text for text in parsed) == 1
+
+
+def test_a_shared_store_keeps_what_is_wanted_again_until_the_last(tmp_path):
+    store = SharedStore(tmp_path, awaited=Counter({"once": 1, "twice": 2}))
+    for run_id in ("once", "twice"):
+        store.begin(run_id, {"model": run_id})
+    first = {run_id: store.config(run_id) for run_id in ("once", "twice")}
+    assert store.config("twice") is first["twice"]
+    assert store.config("once") == first["once"]
+    assert store.config("once") is not first["once"]
+    store.done(["once", "twice"])
+    assert store.config("twice") is first["twice"]
+    store.done(["twice"])
+    assert store.config("twice") is not first["twice"]
+
+
+def test_a_plan_that_is_looked_at_again_keeps_the_runs_of_later_looks(tmp_path):
+    store, about = Store(tmp_path), {"name": "mine", "title": "?", "claims": [], "looks": "repeated"}
+    for run_ids in (["a", "b", "c"], ["a"]):
+        store.add_to_plan(about, "quick", "bnstudy study=mine until=decided", run_ids)
+    (plan,) = store.plans("mine")
+    assert plan["run_ids"] == ["a", "b", "c"]

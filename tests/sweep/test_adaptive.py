@@ -1,0 +1,296 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bnstudy import cli
+from bnstudy.claims.contrasts import Contrast, contrasts
+from bnstudy.claims.judge import CAPPED, judge
+from bnstudy.claims.verdicts import Verdict
+from bnstudy.stats.sequential import anytime
+from bnstudy.store.runs import Store
+from bnstudy.sweep import adaptive
+from bnstudy.sweep.progress import RunResult
+from bnstudy.sweep.request import PlannedRun, Request
+from bnstudy.sweep.settings import Settings, StudySpec
+from bnstudy.validation import ConfigError
+from tests import sweeps
+from tests.conftest import spec_of
+
+DEAD = StudySpec("made", "Is it?", ("dead_relus",), {}, {})
+
+
+def asking(seeds: range, **settings) -> Request:
+    runs = tuple(PlannedRun(replace(spec_of(), seed=seed), f"seed={seed}", "") for seed in seeds)
+    return Request(Settings(until="decided", **settings), runs, DEAD, "quick")
+
+
+@dataclass
+class Made:
+    """A study whose seeds come out as it is made: `looks` are the numbers of seeds that were asked for."""
+
+    made: sweeps.Made
+    looks: list[int] = field(default_factory=list)
+    stop_at: int | None = None
+
+    def run(self, request: Request) -> list[RunResult]:
+        self.looks.append(len(request.runs))
+        if len(self.looks) == self.stop_at:
+            raise KeyboardInterrupt
+        return [RunResult(str(i), "", "", "finished", 1.0, 1.0, Path()) for i in range(len(request.runs))]
+
+    def load_study(self, _: Path, picked: list[str]):
+        return replace(self.made, seeds=len(picked)).study()
+
+
+Decide = Callable[..., tuple[list[int], list[str]]]
+
+
+@pytest.fixture
+def decide(monkeypatch, capsys) -> Decide:
+    """`decide(made, claims, ...)`: the numbers of seeds looked at, and what was said, in lines."""
+
+    def run(made: Made, claims: tuple[str, ...] = ("dead_relus",), own: int = 14, **settings):
+        capsys.readouterr()
+        monkeypatch.setattr(adaptive, "run", made.run)
+        monkeypatch.setattr(adaptive, "load_study", made.load_study)
+        first = replace(asking(range(own), **settings), study=replace(DEAD, claims=claims))
+        adaptive.decide(first, lambda seeds: replace(asking(seeds, **settings), study=first.study))
+        return made.looks, capsys.readouterr().out.splitlines()
+
+    return run
+
+
+def statuses(lines: list[str]) -> list[str]:
+    return [line.split(":")[0].strip() for line in lines if line.startswith("  ")]
+
+
+# ------------------------------------------------------------------------------------------------- when it ends
+
+
+def test_decided_at_once(decide):
+    looks, lines = decide(Made(sweeps.Made(fewer=0.15)))
+    assert looks == [14]
+    assert lines[0] == "Look 1, 14 seeds (0 to 13):"
+    assert statuses(lines) == ["SUPPORTED", "SUPPORTED"]
+    assert "percentage points fewer dead units, 10 seeds." in lines[1]
+    assert lines[3:] == ["Decided: all 2 verdicts, with 14 seeds.", "For the report: bnstudy-report study=made"]
+
+
+def test_decided_later(decide):
+    looks, lines = decide(Made(sweeps.Made(fewer=0.15, noise=0.07)))
+    assert len(looks) > 1
+    assert looks == list(range(14, looks[-1] + 1, 5))
+    assert lines[3] == "0 of 2 verdicts decided; 5 more seeds."
+    assert f"Decided: all 2 verdicts, with {looks[-1]} seeds." in lines
+    assert statuses(lines)[-2:] == ["SUPPORTED", "SUPPORTED"]
+
+
+def test_the_budget_is_spent(decide):
+    looks, lines = decide(Made(sweeps.Made(fewer=0.05, noise=0.1)), max_seeds=21)
+    assert looks == [14, 19, 21]
+    assert "0 of 2 verdicts decided; 2 more seeds." in lines
+    assert lines[-2] == "Stopped: 0 of 2 verdicts decided; max_seeds=21 is reached. A larger one goes on from here."
+
+
+def test_too_few_seeds_are_a_reason_to_go_on(decide):
+    looks, lines = decide(Made(sweeps.Made(fewer=0.15)), own=2, seeds_at_once=3)
+    assert looks == [2, 5, 8, 11, 14]
+    assert statuses(lines)[-2:] == ["SUPPORTED", "SUPPORTED"]
+
+
+def test_what_more_seeds_would_not_settle_ends_at_once(decide):
+    looks, lines = decide(Made(sweeps.Made(best=(0.1, 3.16), fewer=0.15)))
+    assert looks == [14]
+    assert "lies on the edge of the grid" in "".join(lines)
+    ending = "Stopped: 1 of 2 verdicts decided, and more seeds would not settle what is open, for the reason given."
+    assert lines[3] == ending
+
+
+def test_a_grid_that_is_too_coarse_ends_at_once(decide):
+    looks, lines = decide(Made(sweeps.Made(limits=(0.316, 0.316))), ("higher_learning_rates",))
+    assert looks == [14]
+    assert "too coarse" in lines[1]
+    assert lines[2].startswith("Stopped: 0 of 1 verdict decided, and more seeds would not settle what is open")
+
+
+def test_it_goes_on_for_those_that_more_seeds_may_settle(decide):
+    made = Made(sweeps.Made(best=(0.1, 3.16), fewer=0.05, noise=0.1))
+    looks, lines = decide(made, max_seeds=19)
+    assert looks == [14, 19]
+    assert (
+        "0 of 2 verdicts decided, and more seeds would not settle 1 of the open ones, for the reason given;" in lines[3]
+    )
+
+
+def test_the_same_again_after_an_interruption_ends_the_same(decide):
+    made = sweeps.Made(fewer=0.15, noise=0.07)
+    looks, lines = decide(Made(made))
+    with pytest.raises(KeyboardInterrupt):
+        decide(Made(made, stop_at=2))
+    assert decide(Made(made)) == (looks, lines)
+
+
+def test_progress_false_is_silent(decide):
+    assert decide(Made(sweeps.Made(fewer=0.15)), progress=False) == ([14], [])
+
+
+# ------------------------------------------------------------------------------------- what more seeds may settle
+
+
+def verdict(d: np.ndarray, slack: float = 0.0, capped: bool = False, lacking: str = "") -> Verdict:
+    claim = contrasts(sweeps.of(claims=("dead_relus",)), deciding_claim())[0]
+    contrast = replace(claim, d=pd.Series(d), slack=slack, capped=capped, lacking=lacking)
+    return Verdict(contrast, judged_of(contrast))
+
+
+def judged_of(c: Contrast):
+    return judge(c.d.to_numpy(), c.threshold, 10, None, c.slack, c.capped, c.lacking, method=anytime(10))
+
+
+def deciding_claim():
+    (claim,) = adaptive.load_claims(("dead_relus",), [adaptive.conf_dir() / "claim"])
+    return claim
+
+
+NOISE = np.random.default_rng(1).normal(size=12)
+
+
+@pytest.mark.parametrize(
+    ("found", "seeds", "expected"),
+    [
+        (verdict(5 + NOISE), 16, True),  # across the smallest effect of interest, 5
+        (verdict(20 + NOISE), 16, False),  # decided
+        (verdict(NOISE[:3]), 7, True),
+        (verdict(NOISE / 10, slack=1), 16, False),
+        (verdict(NOISE / 10, slack=6), 16, False),  # within reach of the steps of the grid, wherever it lies
+        (verdict(5 + NOISE / 10, slack=1), 16, False),
+        (verdict(6 + 3 * NOISE, slack=1), 16, True),
+        (verdict(NOISE / 10, capped=True), 16, False),
+        (verdict(5 + NOISE, capped=True), 16, True),
+        (verdict(NOISE, lacking="the best learning rate lies on the edge of the grid"), 16, False),
+        (verdict(NOISE[:0], lacking="no seeds to choose the learning rate with it"), 3, True),
+    ],
+)
+def test_what_more_seeds_may_settle(found, seeds, expected):
+    assert adaptive.may_settle(found, seeds) is expected
+
+
+def test_bounds_that_hide_a_difference_do_so_with_more_seeds_too():
+    assert verdict(NOISE / 10, capped=True).judged.because == CAPPED
+
+
+# ------------------------------------------------------------------------------------------------------ what is asked
+
+
+def test_the_looks_end_at_the_budget():
+    settings = Settings(max_seeds=24, seeds_at_once=5)
+    assert [*adaptive.looks(range(3, 18), settings)] == [range(3, 18), range(3, 23), range(3, 27)]
+    assert [*adaptive.looks(range(24), settings)] == [range(24)]
+
+
+def test_seeds_are_a_range():
+    assert adaptive.own_seeds(asking(range(2, 9))) == range(2, 9)
+    with pytest.raises(ConfigError, match="until=decided is not allowed with seed=0,2,4: seeds are added to a range"):
+        adaptive.own_seeds(asking(range(0, 5, 2)))
+    with pytest.raises(ConfigError, match="max_seeds=4 is not allowed: it must be at least 5, the seeds"):
+        adaptive.own_seeds(asking(range(5), max_seeds=4))
+
+
+SMALL = ("model.width=8", "steps=5", "probe=none")
+REFUSED = [
+    (("until=decided", "lr=0.1", *SMALL), "until=decided is not allowed with no study"),
+    (("until=decided", "-m", "lr=0.1,1", *SMALL), "until=decided is not allowed with no study"),
+    (("until=decided", "study=ioffe_fig1"), "with study=ioffe_fig1, which bears on no claim"),
+    (("until=settled", "study=quickstart"), "until=settled is not allowed"),
+    (("until=decided", "study=quickstart", "seeds_at_once=0"), "seeds_at_once=0 is not allowed"),
+    (("until=decided", "study=quickstart", "seed=1,4", *SMALL), "seed=1,4: seeds are added to a range"),
+    (("until=decided", "study=quickstart", "max_seeds=3", *SMALL), "max_seeds=3 is not allowed"),
+    (("until=decided", "study=quickstart", "study.claims=[dead]", *SMALL), "the claim dead, of which there is no"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), REFUSED, ids=[" ".join(a[:3]) for a, _ in REFUSED])
+def test_what_does_not_go_together_is_refused_in_a_sentence(command, arguments, sentence):
+    status, out, err = command(*arguments)
+    assert (status, out) == (2, "")
+    assert sentence in err
+    assert len(err.strip().splitlines()) == 1
+    assert not list(Path().glob("results/runs/*"))
+
+
+def test_a_dry_run_says_what_the_first_look_would_train(command):
+    status, out, _ = command("study=quickstart", "until=decided", "dry_run=true", "seed=range(0,3)", *SMALL)
+    assert status == 0
+    assert out.startswith("42 runs: 0 finished, 42 to do")
+    assert out.splitlines()[-1].startswith("That is the first look, with the seeds 0 to 2. Then 5 at a time")
+
+
+# ------------------------------------------------------------------------------------------------- the real command
+
+STUDY = """# @package _global_
+study:
+  _target_: bnstudy.sweep.settings.StudySpec
+  name: small
+  title: Is a small network better with it?
+  claims: [better]
+  sweep: {norm: "none,batch", lr: "0.00316,0.01,0.0316,0.1,0.316,1,3.16", seed: "range(0,3)"}
+  scales: {quick: {model.width: 8, model.depth: 1, steps: 4, probe: none}}
+hydra:
+  mode: MULTIRUN
+"""
+CLAIM = """
+statement: It is better.
+source: a test
+study: small
+metric: test_accuracy
+better: higher
+scale: difference
+delta: 0.01
+unit: percentage points
+with: {norm: BatchNorm}
+without: {norm: NoNorm}
+views: [same_rate]
+tuning_seeds: 1
+min_seeds: 4
+"""
+
+
+@pytest.mark.slow
+def test_a_study_goes_on_where_it_was_and_its_report_says_how_often_it_was_looked_at(command):
+    for name, text in (("study/small", STUDY), ("claim/better", CLAIM)):
+        path = Path("my_conf", f"{name}.yaml")
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    asked = ("--config-dir", "my_conf", "study=small", "until=decided", "seeds_at_once=2")
+    status, out, err = command(*asked, "max_seeds=5")
+    assert status == 0, err
+    assert [line for line in out.splitlines() if line.startswith("Look")] == [
+        "Look 1, 3 seeds (0 to 2):",
+        "Look 2, 5 seeds (0 to 4):",
+    ]
+    assert "Stopped: 0 of 1 verdict decided; max_seeds=5 is reached." in out
+    assert f"For the report: bnstudy-report study=small claims={Path('my_conf/claim').resolve()}" in out
+    store = Store(Path("results"))
+    trained = {run_id: store.run(run_id).summary.stat().st_mtime_ns for run_id in store.finished()}
+    assert len(trained) == 2 * 7 * 5
+    (plan,) = store.plans("small")
+    assert (plan["looks"], plan["run_ids"]) == ("repeated", store.finished())
+    assert plan["commands"] == [f"bnstudy {' '.join(asked)} max_seeds=5"]
+    assert command(*asked, "max_seeds=5")[:2] == (0, out)
+    assert trained == {run_id: store.run(run_id).summary.stat().st_mtime_ns for run_id in store.finished()}
+
+    command("--config-dir", "my_conf", "study=small", "seed=0")  # what was looked at again stays so
+    assert store.plans("small")[0]["looks"] == "repeated"
+    status, said, err = command("study=small", "claims=my_conf/claim", entry=cli.report)
+    assert status == 0, err
+    assert "The number of seeds was not fixed before" in said
+    (judged,) = json.loads(Path("results/reports/small/claims.json").read_text())
+    assert judged["n_seeds"] == 4
+    assert judged["ci_low"] is None  # of four differences it has no end

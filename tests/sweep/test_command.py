@@ -1,0 +1,126 @@
+"""Whole sweeps: several commands on one store, kills at random moments, and what is said at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from bnstudy.store.runs import Store
+from scripts.kill_test import kill_and_compare, left_over, metrics, start
+
+COUNTED = """
+from dataclasses import dataclass
+from bnstudy.inits import KaimingNormal
+
+@dataclass(frozen=True)
+class Counted(KaimingNormal):
+    def weight_(self, weight, generator):
+        with open("begun.txt", "a") as file:
+            file.write(f"{generator.initial_seed()}\\n")
+        super().weight_(weight, generator)
+"""
+
+
+def table(out: str) -> list[list[str]]:
+    return [line.split() for line in out.splitlines()[1:]]
+
+
+@pytest.mark.slow
+def test_two_commands_at_once_train_each_run_once(tmp_path, monkeypatch):
+    """One is stopped in the middle: the other says for what it waits, and does not take it over."""
+    monkeypatch.chdir(tmp_path)
+    Path("my_inits.py").write_text(COUNTED)
+    Path("my_conf/init").mkdir(parents=True)
+    Path("my_conf/init/counted.yaml").write_text("_target_: my_inits.Counted\n")
+    common = ["--config-dir", "my_conf", "-m", "init=counted", "steps=2500", "model.width=32", "threads=1"]
+    for name in ("a", "b"):  # a log of its own for each, and one store
+        Path(name).mkdir()
+        Path(name, "results").symlink_to(tmp_path / "results")
+    (tmp_path / "results").mkdir()
+    both = {
+        name: start([*common, f"seed=range({first},{first + 8})"], tmp_path / name / "results")
+        for name, first in (("a", 0), ("b", 4))
+    }
+    shared = holder_of_all(4, tmp_path / "results", both)
+    holding, waiting = ("a", "b") if shared == both["a"].pid else ("b", "a")
+    os.kill(shared, signal.SIGSTOP)
+    log = tmp_path / waiting / "results.log"
+    while "Waiting for 4 runs that process" not in log.read_text():
+        assert both[waiting].poll() is None
+        time.sleep(0.02)
+    assert f"Waiting for 4 runs that process {shared} on " in log.read_text()
+    assert len(metrics(tmp_path / "results")) < 12
+    os.kill(shared, signal.SIGCONT)
+    assert [both[name].wait() for name in (holding, waiting)] == [0, 0]
+    for name in both:
+        assert len(re.findall(r"seed=\d+ +finished ", (tmp_path / name / "results.log").read_text())) == 8
+    starts = Counter(Path("begun.txt").read_text().split())
+    assert len(metrics(tmp_path / "results")) == 12
+    assert set(starts.values()) == {1}
+    assert left_over(tmp_path / "results") == []
+
+
+def holder_of_all(shared: int, results: Path, commands: dict) -> int:
+    """The process that has the runs of both sweeps at hand, once all runs are begun."""
+    while True:
+        assert all(command.poll() is None for command in commands.values())
+        leases = list(results.glob("runs/*/lease.1"))
+        try:
+            pids = Counter(json.loads(path.read_text())["pid"] for path in leases)
+        except FileNotFoundError:
+            continue
+        if len(leases) == 12:
+            (pid, count), _ = pids.most_common()
+            assert count == 4 + shared
+            return pid
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_five_times_ends_as_an_undisturbed_one(tmp_path):
+    sweep = ["-m", "seed=range(0,20)", "norm=none,batch", "steps=150", "model.width=16", "threads=1"]
+    found = kill_and_compare([*sweep, "checkpoint_seconds=0.2"], tmp_path, 5, random.Random(1))
+    assert len(metrics(tmp_path / "undisturbed")) == 40
+    assert found.status == 0
+    assert found.different == []
+    assert found.left_over == []
+
+
+# ------------------------------------------------------------------------------------------------ what is said
+
+
+def test_results_stand_in_the_order_of_the_command_line_not_of_training(command):
+    """The wider networks are trained first, and one run was there before."""
+    command("model.width=32", "seed=1", "steps=5")
+    status, out, _ = command("-m", "model.width=16,32", "seed=0,1", "steps=5")
+    names = [" ".join(row[1:3]) for row in table(out)]
+    assert status == 0
+    assert names == [f"model.width={width} seed={seed}" for width in (16, 32) for seed in (0, 1)]
+
+
+def test_many_failures_are_counted_and_some_named(command, monkeypatch):
+    from bnstudy.train import serial, stacked
+
+    def build(*_):
+        raise ValueError("no such network\nat all")
+
+    for module in (serial, stacked):
+        monkeypatch.setattr(module, "build_model", build)
+    status, out, err = command("-m", "seed=range(0,12)", "steps=5")
+    end = err[err.index("bnstudy: ") :]
+    assert status == 1
+    assert [row[2] for row in table(out)] == ["failed"] * 12
+    assert end.startswith(
+        "bnstudy: 12 of 12 runs failed; the others are stored:\n  seed=0: ValueError: no such network ("
+    )
+    assert end.rstrip().endswith("\n  and 2 more")
+    assert len(list(Path("results").glob("runs/*/error.txt"))) == 12
+    assert not Store(Path("results")).finished()

@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from PIL import Image
+from torch import Tensor, nn
+
+from bnstudy.config.build import request
+from bnstudy.config.compose import Point, plain_config
+from bnstudy.models.base import ModelSpec
+from bnstudy.norms.base import NormSpec
+from bnstudy.store.files import conf_dir, write_json
+from bnstudy.store.runs import Store
+from bnstudy.sweep.command import expected_seconds
+from bnstudy.sweep.plan import Datasets, Plan, Stack, check_data, make_plan, make_stacks, try_out
+from bnstudy.sweep.request import PlannedRun, varying_names
+from bnstudy.validation import ConfigError
+from tests.conftest import CPU, spec_of
+
+
+def point(*overrides: str) -> Point:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return Point(overrides, plain_config(compose("config", ["steps=5", *overrides])))
+
+
+def planned(points: list[Point]) -> Plan:
+    return make_plan(request(points))
+
+
+def test_names_are_the_overrides_that_differ_and_arms_leave_out_the_seed():
+    points = [("norm=batch", f"lr={lr}", f"seed={seed}") for lr in (0.1, 1) for seed in (0, 1)]
+    assert varying_names(points) == [
+        ("lr=0.1 seed=0", "lr=0.1"),
+        ("lr=0.1 seed=1", "lr=0.1"),
+        ("lr=1 seed=0", "lr=1"),
+        ("lr=1 seed=1", "lr=1"),
+    ]
+
+
+def test_a_run_that_two_points_ask_for_stands_once(tmp_path):
+    plan = planned(
+        [point("init=kaiming", f"results_dir={tmp_path}"), point("init=kaiming_normal", f"results_dir={tmp_path}")]
+    )
+    assert len(plan.runs) == len(plan.todo) == 1
+
+
+def test_finished_runs_are_not_to_do(tmp_path):
+    points = [point(f"seed={seed}", f"results_dir={tmp_path}") for seed in (0, 1)]
+    store, finished = Store(tmp_path), planned(points).runs[0]
+    store.run(finished.spec.run_id).folder.mkdir(parents=True)
+    store.run(finished.spec.run_id).summary.write_text("{}")
+    assert [run.spec.seed for run in planned(points).todo] == [1]
+
+
+def test_a_dataset_is_loaded_once_for_all_runs_that_share_it(tmp_path, monkeypatch):
+    points = [point(f"seed={s}", f"model={m}", f"results_dir={tmp_path}") for s in range(3) for m in ("mlp", "vgg")]
+    loads = []
+    cls = type(planned(points).runs[0].spec.data)
+    original = cls.load
+    monkeypatch.setattr(cls, "load", lambda *a: loads.append(a) or original(*a))
+    datasets = Datasets(tmp_path / "cache", CPU)
+    plan = planned(points)
+    check_data(plan, datasets)
+    for run in plan.todo:
+        datasets.get(run.spec.data)
+    assert len(loads) == 1
+
+
+def test_finished_runs_on_other_images_of_the_same_name_are_not_mixed_up(tmp_path, command):
+    for split in ("train", "test"):
+        for label, colour in (("dark", 30), ("light", 220)):
+            folder = tmp_path / "pets" / split / label
+            folder.mkdir(parents=True)
+            for i in range(20):
+                Image.new("L", (8, 8), colour + i).save(folder / f"{i}.png")
+    arguments = ("data=image_folder", "data.root=pets", "batch_size=8", "steps=5", "lr=0.01", "norm=none")
+    assert command(*arguments)[0] == 0
+    assert command(*arguments)[0] == 0
+    Image.new("L", (8, 8), 0).save(tmp_path / "pets" / "train" / "light" / "0.png")
+    status, _, err = command(*arguments)
+    assert status == 2
+    assert "data.name=pets names other images" in err
+    assert command(*arguments, "data.name=pets2")[0] == 0
+
+
+def test_a_sweep_has_one_set_of_settings():
+    with pytest.raises(ConfigError, match="do not sweep them"):
+        planned([point("threads=1"), point("threads=2")])
+
+
+# ----------------------------------------------------------------------------------------------------- stacks
+
+
+def swept(results: Path, *sweeps: str) -> list[Point]:
+    """The points of the product of `key=value,value` sweeps."""
+    lists = [[f"{s.split('=')[0]}={value}" for value in s.split("=")[1].split(",")] for s in sweeps]
+    return [point(*own, f"results_dir={results}") for own in product(*lists)]
+
+
+def stacks_of(points: list[Point], workers: int = 1) -> list[Stack]:
+    plan = planned(points)
+    return make_stacks(plan, check_data(plan, Datasets(plan.settings.cache, CPU)), "cpu", workers, workers)
+
+
+def mark_finished(results: Path, runs: Sequence[PlannedRun]) -> None:
+    for run in runs:
+        summary = {"status": "finished", "seconds": {"total": 2.0}, "dataset": {"checksum": ""}}
+        write_json(Store(results).run(run.spec.run_id).summary, summary)
+
+
+def test_runs_of_a_kind_are_stacked_in_equal_parts_and_each_run_once(tmp_path):
+    points = swept(tmp_path, "norm=none,batch", "lr=0.01,0.1", "init=kaiming,orthogonal", "seed=0,1")
+    stacks = stacks_of(points, workers=2)
+    keys = [{run.spec.stack_key for run in stack.runs} for stack in stacks]
+    asked = {run.spec.run_id for run in planned(points).runs}
+    trained = [run_id for stack in stacks for run_id in stack.run_ids]
+    assert [len(stack.runs) for stack in stacks] == [4, 4, 4, 4]
+    assert all(len(own) == 1 for own in keys)
+    assert sorted(trained) == sorted(asked)
+
+
+def test_the_longest_stacks_come_first_and_those_on_the_same_data_together(tmp_path):
+    points = swept(tmp_path, "data.train_size=500,800", "model.width=16,64,32", "seed=0,1")
+    stacks = stacks_of(points)
+    seen = [(s.runs[0].spec.data.train_size, s.runs[0].spec.model.width) for s in stacks]
+    assert seen == [(size, width) for size in (500, 800) for width in (64, 32, 16)]
+
+
+def test_what_a_single_worker_trains_one_by_one_comes_in_the_order_of_the_command_line(tmp_path):
+    points = swept(tmp_path, "engine=serial", "seed=0,1", "data.train_size=500,800", "model.width=16,32")
+    in_turn = [(size, width) for size in (500, 800) for width in (16, 32, 16, 32)]
+    longest_first = [(size, width) for size in (500, 800) for width in (32, 32, 16, 16)]
+    for workers, expected in ((1, in_turn), (2, longest_first)):
+        specs = [run.spec for stack in stacks_of(points, workers) for run in stack.runs]
+        assert [(spec.data.train_size, spec.model.width) for spec in specs] == expected
+
+
+def test_stacks_come_before_what_a_single_worker_trains_one_by_one(tmp_path):
+    stacks = stacks_of(swept(tmp_path, "model=vgg,mlp", "seed=0,1", "norm=none,batch"))
+    assert [s.shape.engine for s in stacks] == ["stacked"] * 2 + ["serial"] * 4
+    assert [s.runs[0].spec.norm.label for s in stacks[2:]] == ["NoNorm", "BatchNorm"] * 2
+
+
+TIMING = """\
+# @package _global_
+study:
+  _target_: bnstudy.sweep.settings.StudySpec
+  name: timing
+  title: What does an update cost?
+  claims: []
+  sweep: {engine: serial, threads: 1, compile: false, seed: "0,1", norm: "none,batch"}
+  scales:
+    quick: {steps: 1000000}
+hydra:
+  mode: MULTIRUN
+  launcher:
+    executor: inprocess
+"""
+
+
+def test_a_study_says_how_it_is_trained_and_its_arms_take_turns(command, tmp_path):
+    (tmp_path / "conf" / "study").mkdir(parents=True)
+    (tmp_path / "conf" / "study" / "timing.yaml").write_text(TIMING)
+    status, out, _ = command("--config-dir", "conf", "study=timing", "dry_run=true")
+    first, *lines = out.splitlines()
+    assert (status, first) == (0, "4 runs: 0 finished, 4 to do, one by one, on cpu.")  # else in several processes
+    assert [line.split("serial, ")[1].split(", ")[1] for line in lines] == ["norm=NoNorm", "norm=BatchNorm"] * 2
+
+
+def test_a_run_is_trained_in_the_same_way_whichever_others_are_finished(tmp_path):
+    points = swept(tmp_path, "seed=" + ",".join(map(str, range(9))))
+    (before,) = stacks_of(points)
+    mark_finished(tmp_path, before.runs[:5])
+    (after,) = stacks_of(points)
+    assert after.runs == before.runs[5:]
+    assert after.shape == before.shape
+
+
+@pytest.mark.parametrize(
+    ("overrides", "engine", "sizes"),
+    [
+        (("engine=auto", "model=mlp"), "stacked", [4]),
+        (("engine=serial", "model=mlp"), "serial", [1, 1, 1, 1]),
+        (("engine=auto", "model=vgg"), "serial", [1, 1, 1, 1]),  # convolutions fill a core by themselves
+        (("engine=stacked", "model=vgg"), "stacked", [2, 2]),  # what fits into the cache
+    ],
+)
+def test_the_engine_is_chosen_by_the_network_or_by_hand(tmp_path, overrides, engine, sizes):
+    stacks = stacks_of(swept(tmp_path, "seed=0,1,2,3", *overrides))
+    assert {stack.shape.engine for stack in stacks} == {engine}
+    assert [len(stack.runs) for stack in stacks] == sizes
+
+
+def test_a_lone_run_is_trained_by_the_plain_engine(tmp_path):
+    (stack,) = stacks_of(swept(tmp_path, "seed=0"))
+    assert stack.shape.engine == "serial"
+
+
+@dataclass(frozen=True)
+class Branching(ModelSpec):
+    """A network with a branch that depends on values, too big to be tried out in earnest at once."""
+
+    def build(self, norm: NormSpec, shape: tuple[int, int, int], classes: int) -> nn.Module:  # noqa: ARG002
+        class Net(nn.Sequential):
+            def forward(self, x: Tensor) -> Tensor:
+                assert x.abs().max().item() < math.inf
+                return super().forward(x)
+
+        return Net(nn.Conv2d(shape[0], 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes))
+
+
+def test_a_network_whose_course_depends_on_values_is_tried_out_in_earnest():
+    run = replace(spec_of(), model=Branching())
+    network = try_out(run, (1, 8, 8), 10)
+    assert network.products == 36 * 8 * 9 + 8 * 10
+    with pytest.raises(ConfigError, match="cannot take images of 2x2"):
+        try_out(run, (1, 2, 2), 10)
+
+
+# ------------------------------------------------------------------------------------------------ what is said
+
+
+def test_a_dry_run_says_what_would_be_trained_and_trains_nothing(command):
+    status, out, err = command("-m", "norm=none,batch", "seed=range(0,4)", "model=mlp,vgg", "steps=5", "dry_run=true")
+    lines = out.splitlines()
+    assert (status, err) == (0, "")
+    assert lines[0] == "16 runs: 0 finished, 16 to do, 2 stacks of 4 and 8 one by one, on cpu."
+    assert sum(line.startswith("  4 runs of 5 steps, stacked, model=MLP") for line in lines) == 2
+    assert sum(line.startswith("  1 run of 5 steps, serial, model=VGG") for line in lines) == 8
+    assert not list(Path("results").glob("runs/*"))
+    assert not list(Path("results").glob("workers/*"))
+
+
+def test_the_time_is_expected_from_what_finished_runs_of_the_same_kinds_took(tmp_path):
+    points = swept(tmp_path, "norm=none,batch", "seed=0,1,2,3")
+    plan = planned(points)
+    assert math.isnan(expected_seconds(plan, 1))
+    none, batch = ([r for r in plan.runs if type(r.spec.norm).__name__ == name] for name in ("NoNorm", "BatchNorm"))
+    mark_finished(tmp_path, none[:2])
+    assert math.isnan(expected_seconds(planned(points), 1))
+    mark_finished(tmp_path, batch[:1])
+    assert expected_seconds(planned(points), 1) == (2 + 3) * 2.0
+    assert expected_seconds(planned(points), 2) == 5.0
+
+
+def test_the_command_says_how_long_it_will_take_once_it_can(command):
+    few, more = ("-m", "seed=0,1", "steps=5"), ("-m", "seed=0,1,2,3", "steps=5")
+    assert "Expected to take" not in command(*few)[2]
+    assert re.search(r"Expected to take about \d+ s\.", command(*more)[2])

@@ -1,0 +1,93 @@
+"""A store made by the first version, before classes, fields and modules were renamed: it opens, and says the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+
+import bnstudy
+from bnstudy.claims.frames import load_study
+from bnstudy.claims.verdicts import as_json, verdicts
+from bnstudy.config.build import request, run_spec
+from bnstudy.config.compose import sweep_points
+from bnstudy.store.files import conf_dir
+from bnstudy.store.runs import Store
+from tests.conftest import Command
+
+HERE = Path(__file__).parent / "golden"
+EXPECTED: dict[str, Any] = json.loads((HERE / "expected.json").read_text())
+"""runs: of each study and scale, how many runs it asks for, the first and last run_id, a hash of all. claims: numbers
+of the reports."""
+
+SHORT = ("scale=quick", "model.depth=2")
+QUICKSTART = ("study=quickstart", *SHORT, "model.width=8", "steps=24", "seed=range(0,14)")
+
+
+@pytest.fixture(scope="module")
+def golden(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("golden")
+    with tarfile.open(HERE / "store.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "store"
+
+
+def test_every_run_keeps_its_identity(golden: Path) -> None:
+    store = Store(golden)
+    ids = store.finished()
+    assert len(ids) == 388
+    for run_id in ids[::10]:
+        assert run_spec(store.config(run_id)).run_id == run_id
+
+
+def test_the_same_command_finds_every_run(golden: Path, command: Command) -> None:
+    status, out, err = command(*QUICKSTART, f"results_dir={golden}", "dry_run=true")
+    assert status == 0
+    assert "196 runs: 196 finished, 0 to do" in out + err
+
+
+@pytest.mark.parametrize("study", EXPECTED["claims"])
+def test_a_report_has_the_same_numbers(golden: Path, study: str) -> None:
+    found = as_json(verdicts(load_study(golden, study)))
+    assert len(found) == len(EXPECTED["claims"][study])
+    for row, expected in zip(found, EXPECTED["claims"][study], strict=True):
+        for key, value in expected.items():
+            is_number = isinstance(value, float | list)
+            assert row[key] == (pytest.approx(value, rel=1e-9) if is_number else value), (row["claim"], key)
+
+
+def test_columns_have_present_names(golden: Path) -> None:
+    runs = bnstudy.load_runs(golden)
+    assert set(runs["evaluation.images"]) == {2000}
+    assert "evaluation.pictures" not in runs
+    assert not runs["evaluation.when._target_"].str.startswith("bnstudy.spec.").any()
+
+
+@pytest.fixture
+def hydra_of_conf() -> Iterator[Any]:
+    yield Hydra.create_main_hydra2("golden", create_config_search_path(str(conf_dir()))).config_loader
+    GlobalHydra.instance().clear()
+
+
+@pytest.mark.slow
+def test_studies_ask_for_the_same_runs(hydra_of_conf: Any) -> None:
+    """At quick scale; the other scales compose the same classes."""
+    for name, (count, first, last, digest) in EXPECTED["runs"].items():
+        study, scale = name.split()
+        if scale != "quick":
+            continue
+        arguments = [f"study={study}", f"scale={scale}"]
+        master = hydra_of_conf.load_configuration("config", arguments, RunMode.MULTIRUN)
+        asked = request(sweep_points(hydra_of_conf, master, arguments), master.hydra.launcher)
+        ids = [run.spec.run_id for run in asked.runs]
+        found = len(ids), ids[0], ids[-1], hashlib.sha256(" ".join(ids).encode()).hexdigest()[:12]
+        assert found == (count, first, last, digest), name

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+
+import pytest
+
+from bnstudy.inits import Orthogonal
+from bnstudy.models.mlp import MLP
+from bnstudy.norms import BatchNorm, LayerNorm, NoNorm
+from bnstudy.optim import SGD, Adam, Cosine, Step
+from bnstudy.store.renames import with_former_names
+from bnstudy.validation import ConfigError, numbers_per_run, to_dict
+from bnstudy.when import At, AtEnd, AtShares, Every, LogSpaced, LogThenRegular
+from tests.conftest import spec_of
+
+
+def test_values_are_converted_only_where_nothing_is_lost():
+    assert SGD(momentum=0).momentum == 0.0
+    assert isinstance(SGD(momentum=0).momentum, float)
+    assert Step(milestones=[0.25]).milestones == (0.25,)
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: BatchNorm(eps="small"), "norm.eps=small is not allowed: it must be a finite number."),
+        (lambda: BatchNorm(eps=True), "norm.eps=true is not allowed: it must be a finite number."),
+        (lambda: BatchNorm(affine=1), "norm.affine=1 is not allowed: it must be true or false."),
+        (lambda: BatchNorm(position="befor"), "norm.position=befor is not allowed: it must be one of before, after"),
+        (lambda: SGD(momentum=1.5), "optim.momentum=1.5 is not allowed: it must be in [0, 1)."),
+    ],
+)
+def test_wrong_values_are_refused_with_key_value_and_what_is_allowed(make, sentence):
+    with pytest.raises(ConfigError) as error:
+        make()
+    assert str(error.value).startswith(sentence)
+
+
+def test_a_misspelt_choice_is_answered_with_the_nearest():
+    with pytest.raises(ConfigError, match="did you mean before"):
+        BatchNorm(position="befor")
+
+
+@pytest.mark.parametrize(
+    ("when", "expected"),
+    [
+        (AtEnd(), (100,)),
+        (At((0, 1, 500)), (0, 1, 100)),
+        (Every(40), (0, 40, 80, 100)),
+        (AtShares((0.5, 0, 0.101)), (0, 10, 50, 100)),
+        (LogSpaced(3), (0, 1, 10, 100)),
+        (LogThenRegular(early=2, regular=4), (0, 1, 25, 50, 75, 100)),
+    ],
+)
+def test_schedules_name_sorted_updates_and_always_the_last(when, expected):
+    assert when.updates(100) == expected
+
+
+@pytest.mark.parametrize("total", [1, 2, 3, 17])
+def test_schedules_hold_for_short_runs(total):
+    for when in (AtEnd(), Every(5), LogSpaced(20), LogThenRegular()):
+        updates = when.updates(total)
+        assert list(updates) == sorted(set(updates))
+        assert updates[-1] == total
+
+
+def test_the_run_id_is_the_hash_of_the_canonical_json_with_every_default():
+    spec = spec_of()
+    text = json.dumps({"schema": 1, "spec": with_former_names(to_dict(spec))}, sort_keys=True, separators=(",", ":"))
+    assert spec.run_id == hashlib.sha256(text.encode()).hexdigest()[:12]
+    assert '"eps":1e-05' in text
+
+
+def test_the_run_id_changes_with_the_run_and_with_nothing_else():
+    spec = spec_of()
+    assert replace(spec, seed=1).run_id != spec.run_id
+    assert replace(spec, norm=NoNorm()).run_id != spec.run_id
+    assert replace(spec, data=replace(spec.data, root="/elsewhere")).run_id == spec.run_id
+
+
+def test_an_alias_is_the_same_run():
+    assert spec_of("init=kaiming").run_id == spec_of("init=kaiming_normal").run_id
+
+
+@pytest.mark.parametrize(
+    ("lengths", "found"),
+    [
+        ({"epochs": None, "steps": None}, "neither is given"),
+        ({"epochs": 2, "steps": 5}, "epochs=2 and steps=5 are both given"),
+    ],
+)
+def test_the_length_is_said_in_one_way(lengths, found):
+    with pytest.raises(ConfigError, match=found):
+        replace(spec_of(), **lengths)
+
+
+def test_epochs_count_whole_batches():
+    spec = spec_of("epochs=2", "batch_size=64")
+    assert spec.total_steps(train_size=1150) == 2 * 17
+    with pytest.raises(ConfigError, match="batch_size=64 is not allowed: it must be at most 50"):
+        spec.total_steps(train_size=50)
+
+
+STACKED = {
+    "seed": 7,
+    "lr": 3.0,
+    "init": Orthogonal(gain=2.0),
+    "schedule": Cosine(warmup=5),
+    "optim": SGD(momentum=0.5, nesterov=True, weight_decay=1.0),
+    "norm": BatchNorm(eps=1.0, momentum=0.5),
+    "model": MLP(dropout=0.5),
+}
+APART = {
+    "batch_size": 16,
+    "steps": 21,
+    "precision": "bf16",
+    "trained": "norm",
+    "probe": {},
+    "optim": SGD(momentum=0.9, nesterov=True),
+    "norm": BatchNorm(momentum=None),
+    "model": MLP(),
+}
+
+
+@pytest.fixture
+def rich():
+    """A run in which none of the numbers that may differ is 0."""
+    return replace(
+        spec_of(), optim=SGD(momentum=0.9, nesterov=True, weight_decay=0.1), norm=BatchNorm(), model=MLP(dropout=0.1)
+    )
+
+
+@pytest.mark.parametrize("name", STACKED)
+def test_runs_that_differ_in_numbers_are_trained_at_once(rich, name):
+    other = replace(rich, **{name: STACKED[name]})
+    assert other.run_id != rich.run_id
+    assert other.stack_key == rich.stack_key
+
+
+@pytest.mark.parametrize("name", APART)
+def test_runs_whose_computation_differs_are_not(rich, name):
+    """A number that is 0 is one that is not there: no weight decay, no dropout layer, no momentum."""
+    assert replace(rich, **{name: APART[name]}).stack_key != rich.stack_key
+
+
+def test_each_field_of_a_spec_that_shapes_the_computation_keeps_runs_apart(rich):
+    for changed in (
+        replace(rich, optim=Adam()),
+        replace(rich, optim=replace(rich.optim, nesterov=False)),
+        replace(rich, norm=LayerNorm()),
+        replace(rich, norm=replace(rich.norm, position="after")),
+        replace(rich, norm=replace(rich.norm, affine=False)),
+        replace(rich, model=replace(rich.model, width=64)),
+        replace(rich, data=replace(rich.data, augment="crop_flip")),
+        replace(rich, probe={name: replace(p, when=AtEnd()) for name, p in rich.probe.items()}),
+        replace(rich, evaluation=replace(rich.evaluation, images=5)),
+    ):
+        assert changed.stack_key != rich.stack_key
+
+
+def test_where_the_data_lie_keeps_no_runs_apart(rich):
+    assert replace(rich, data=replace(rich.data, root="/elsewhere")).stack_key == rich.stack_key
+
+
+def test_the_numbers_of_a_run_are_those_that_are_not_0():
+    assert numbers_per_run(SGD(momentum=0.9)) == {"momentum": 0.9}
+    assert numbers_per_run(Adam(weight_decay=0.1)) == {"weight_decay": 0.1}
+    assert numbers_per_run(BatchNorm(momentum=None)) == {"eps": 1e-5}
