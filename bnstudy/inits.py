@@ -9,8 +9,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from bnstudy.models.layers import weight_layers
-from bnstudy.norms import Reparametrized
+from bnstudy.models.structure import weight_layers
+from bnstudy.norms.weight import ReparametrizedLayer
 from bnstudy.rng import Seeded, stream
 from bnstudy.validation import Spec
 
@@ -47,7 +47,7 @@ def initialize(model: nn.Module, init: InitSpec, seed: int) -> None:
         if layer.bias is not None:
             fan_in = layer.weight[0].numel()
             init.bias_(layer.bias, fan_in, stream(seed, "init", f"{name}.bias"))
-        if isinstance(layer, Reparametrized):
+        if isinstance(layer, ReparametrizedLayer):
             layer.start_()
     for name, module in model.named_modules():
         if isinstance(module, Seeded):

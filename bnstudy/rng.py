@@ -1,9 +1,9 @@
-"""Named random streams of a run, and noise that is a function of numbers on the device.
+"""Named random streams of a run, and noise that is computed from numbers on the device.
 
-A stream is a function of (seed, name, index) alone: nothing that another stream or another layer draws moves it.
-So two arms of one seed share their initial weights, batch order and augmentation although one of them has layers
-the other lacks, and a run resumed at update t needs no generator state. Streams live on the CPU, so that they are
-the same on every device.
+A stream is a function of (seed, name, index) alone; draws from other streams or in other layers do not change it. So
+two arms with one seed share their initial weights, batch order and augmentation even if one has layers that the other
+lacks, and a run that resumes needs no generator state. Streams live on the CPU, so that they are the same on every
+device.
 """
 
 from __future__ import annotations
@@ -29,17 +29,16 @@ def stream(seed: int, name: Stream, index: int | str = "") -> torch.Generator:
 
 @runtime_checkable
 class Seeded(Protocol):
-    """A module that draws noise, and is given a stream of its own when the network is initialized."""
+    """A module that draws noise. It gets a stream of its own when the network is initialized."""
 
     def seed_(self, generator: torch.Generator) -> None: ...
 
 
 class Noise(nn.Module):
-    """A module with noise that is a function of the run's seed, the module's place in the network and the number of
-    draws alone: whatever else is drawn, trained beside it or computes it.
+    """A module whose noise is a function of the run's seed, the module's place in the network and the number of draws.
 
-    The noise is a hash of (key, count, index of the value), integers throughout: the same on every device, alone and
-    under vmap. `key` stands for the seed and the layer; `count` is the number of draws, one a batch seen in training.
+    The noise is a hash of (key, count, index of the value) in integer arithmetic: the same on every device, alone and
+    under vmap. `key` stands for the seed and the layer; `count` is the number of draws, one for each training batch.
     """
 
     key: Tensor
@@ -58,7 +57,7 @@ class Noise(nn.Module):
 
     @torch.no_grad()
     def seed_(self, generator: torch.Generator) -> None:
-        """Draw the key, and begin."""
+        """Draw the key and reset the count."""
         self.key.copy_(torch.randint(2**63 - 1, (), generator=generator))
         self.count.zero_()
 
@@ -69,7 +68,7 @@ WORD = 0xFFFFFFFF
 def uniform(key: Tensor, count: Tensor, shape: torch.Size) -> Tensor:
     """Uniform multiples of 2^-24 in [0, 1), a function of two 0-dim int64 tensors, on their device.
 
-    A Weyl sequence whose start and odd stride come from key and count, as in SplitMix, each term hashed.
+    A Weyl sequence with start and odd stride from key and count, as in SplitMix; each term is hashed.
     """
     start = _mix(_mix(count & WORD) ^ (key & WORD))
     stride = _mix(start ^ (key >> 32)) | 1
@@ -81,7 +80,7 @@ def uniform(key: Tensor, count: Tensor, shape: torch.Size) -> Tensor:
 def _mix(x: Tensor) -> Tensor:
     """A bijection of 32-bit words held in int64: two rounds of xorshift and multiply (C. Wellons, hash prospector).
 
-    No product leaves 64 bits, so that nothing depends on how a compiler or a device overflows.
+    No product exceeds 64 bits, so the result does not depend on how a compiler or a device handles overflow.
     """
     x = x ^ (x >> 16)
     x = x * 0x21F0AAAD & WORD

@@ -1,4 +1,4 @@
-"""Frozen dataclasses that check themselves: the base of every node of the configuration."""
+"""Frozen dataclasses that validate themselves: the base of every node of the configuration."""
 
 from __future__ import annotations
 
@@ -10,36 +10,22 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
+BESIDE = {"identity": False}
+"""Metadata of a field that is no part of a run's identity: it says where or how the run is done."""
+
+PER_RUN = {"per_run": True}
+"""Metadata of a number that may differ among the runs of a stack, if it is 0 (or null) for all of them or for none."""
+
 
 class ConfigError(ValueError):
-    """A user's mistake, told in one sentence: the key, the value, what is allowed. Exit status 2."""
-
-
-def nearest(word: object, words: Iterable[object]) -> str:
-    """`"; did you mean X?"` for the name among `words` most similar to `word`, or "" where none is."""
-    found = closest(str(word), (w for w in words if isinstance(w, str)))
-    return f"; did you mean {found}?" if found else ""
-
-
-def closest(word: str, words: Iterable[str]) -> str | None:
-    found = difflib.get_close_matches(word, sorted(words), n=1, cutoff=0.5)
-    return found[0] if found else None
-
-
-def show(value: object) -> str:
-    """A value as one types it on the command line."""
-    if value is None or isinstance(value, bool):
-        return str(value).lower().replace("none", "null")
-    if isinstance(value, list | tuple):
-        return f"[{','.join(map(show, value))}]"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    """A user's mistake in one sentence: the key, the value, what is allowed. Leads to exit status 2."""
 
 
 @dataclass(frozen=True)
 class Spec:
-    """A node of the configuration: values checked against their annotations, then by `check`.
+    """A node of the configuration. Each value is checked against its annotation, then all by `check`.
 
-    `group` is the config key under which the node stands; error messages name values by it.
+    `group` is the config key of the node; error messages start with it.
 
     Raises:
         ConfigError: a value has the wrong type, is not one of the allowed ones, or `check` refuses it.
@@ -50,47 +36,92 @@ class Spec:
     """Whether the node names its class by `_target_`."""
 
     def __post_init__(self) -> None:
-        hints = _hints(type(self))  # type: ignore[arg-type]  # mypy looks for __hash__ in the class, not in its type
-        for name, hint in hints.items():
-            object.__setattr__(self, name, _coerced(self.key(name), getattr(self, name), hint))
+        for name, hint in _type_hints(type(self)).items():  # type: ignore[arg-type]  # mypy wants __hash__ in the class
+            object.__setattr__(self, name, _convert(self.key(name), getattr(self, name), hint))
+        for name, value in self.canonical().items():
+            object.__setattr__(self, name, value)
         self.check()
 
+    def canonical(self) -> Mapping[str, object]:
+        """Field values that replace the given ones, so that specs with the same meaning are equal."""
+        return {}
+
     def check(self) -> None:
-        """Refuse values that the annotations allow but the meaning does not."""
+        """Raise ConfigError for values that the annotations allow but the meaning does not."""
 
     def key(self, name: str) -> str:
+        """The config key of a field."""
         return f"{self.group}.{name}" if self.group else name
 
     def refuse(self, name: str, allowed: str) -> ConfigError:
-        """The error for field `name`, whose value should be `allowed`."""
+        """The error for a value of field `name` that is not `allowed`, such as "at least 1"."""
         return ConfigError(f"{self.key(name)}={show(getattr(self, name))} is not allowed: it must be {allowed}.")
 
     def require(self, condition: bool, name: str, allowed: str) -> None:
+        """Raise the error of `refuse` unless `condition` holds."""
         if not condition:
             raise self.refuse(name, allowed)
 
     @property
     def label(self) -> str:
-        """What figures and tables call it."""
+        """The name in figures and tables."""
         return type(self).__name__
 
 
+def to_dict(spec: Any) -> Any:
+    """A spec as plain data, with every default, and with the class of each node as `_target_`."""
+    if isinstance(spec, Spec):
+        inner = {f.name: to_dict(getattr(spec, f.name)) for f in fields(spec) if f.metadata.get("identity", True)}
+        return {"_target_": f"{type(spec).__module__}.{type(spec).__qualname__}", **inner} if spec.has_target else inner
+    if isinstance(spec, Mapping):
+        return {str(k): to_dict(v) for k, v in sorted(spec.items())}
+    if isinstance(spec, tuple):
+        return [to_dict(v) for v in spec]
+    return spec
+
+
+def numbers_per_run(spec: Spec) -> dict[str, float]:
+    """The fields marked PER_RUN that are neither 0 nor null."""
+    names = [f.name for f in fields(spec) if f.metadata.get("per_run")]
+    return {name: getattr(spec, name) for name in names if getattr(spec, name)}
+
+
+def show(value: object) -> str:
+    """A value as it is typed on the command line."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower().replace("none", "null")
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(show, value))}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def nearest(word: object, words: Iterable[object]) -> str:
+    """`"; did you mean X?"` with the name X among `words` most similar to `word`; "" if none is similar."""
+    match = closest(str(word), (w for w in words if isinstance(w, str)))
+    return f"; did you mean {match}?" if match else ""
+
+
+def closest(word: str, words: Iterable[str]) -> str | None:
+    matches = difflib.get_close_matches(word, sorted(words), n=1, cutoff=0.5)
+    return matches[0] if matches else None
+
+
 @cache
-def _hints(cls: type[Spec]) -> dict[str, Any]:
-    """The fields' annotations, in their order; kept, as evaluating them takes longer than all the rest."""
+def _type_hints(cls: type[Spec]) -> dict[str, Any]:
+    """The annotations of the fields in order. Cached, since evaluating them dominates the cost of a spec."""
     hints = get_type_hints(cls)
     return {f.name: hints[f.name] for f in fields(cls)}
 
 
-NAMES = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text", tuple: "a list"}
-NAMES |= {list: "a list", dict: "a mapping", Mapping: "a mapping"}
+_TYPE_NAMES = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text", tuple: "a list"}
+_TYPE_NAMES |= {list: "a list", dict: "a mapping", Mapping: "a mapping"}
 
 
-def _coerced(key: str, value: Any, hint: Any) -> Any:
-    """`value` as an instance of `hint`; converted only where nothing is lost: 1 to 1.0, a list to a tuple, 1 to "1"."""
+def _convert(key: str, value: Any, hint: Any) -> Any:
+    """`value` as an instance of `hint`. Only lossless conversions are made: 1 to 1.0, a list to a tuple, 1 to "1"."""
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
-        return _first_fitting(key, value, args)
+        return _convert_to_first(key, value, args)
     if origin is Literal:
         if value in args:
             return value
@@ -99,9 +130,9 @@ def _coerced(key: str, value: Any, hint: Any) -> Any:
             f"{key}={show(value)} is not allowed: it must be one of {allowed}{nearest(value, args) or '.'}"
         )
     if origin in (tuple, list) and isinstance(value, list | tuple):
-        return origin(_coerced(key, v, args[0]) for v in value)
+        return origin(_convert(key, v, args[0]) for v in value)
     kind = origin or hint
-    if kind is Any or (not isinstance(value, bool) and isinstance(value, kind) and not _infinite(value)):
+    if kind is Any or (not isinstance(value, bool) and isinstance(value, kind) and not _is_infinite(value)):
         return value
     if kind is bool and isinstance(value, bool):
         return value
@@ -111,49 +142,23 @@ def _coerced(key: str, value: Any, hint: Any) -> Any:
         return int(value)
     if kind is str and type(value) is int:
         return str(value)
-    shown = type(value).__name__ if isinstance(value, Spec) else show(value)
-    expected = NAMES.get(kind, f"a {getattr(kind, '__name__', kind)}")
-    raise ConfigError(f"{key}={shown} is not allowed: it must be {expected}.")
+    given = type(value).__name__ if isinstance(value, Spec) else show(value)
+    expected = _TYPE_NAMES.get(kind, f"a {getattr(kind, '__name__', kind)}")
+    raise ConfigError(f"{key}={given} is not allowed: it must be {expected}.")
 
 
-def _first_fitting(key: str, value: Any, hints: tuple[Any, ...]) -> Any:
-    """`value` by the first of the alternatives that takes it; refused as the first named one refuses it."""
+def _convert_to_first(key: str, value: Any, hints: tuple[Any, ...]) -> Any:
+    """`value` converted to the first alternative that accepts it. The error is that of the first alternative."""
     if value is None and NoneType in hints:
         return None
-    named = [hint for hint in hints if hint is not NoneType]
-    for hint in named:
+    alternatives = [hint for hint in hints if hint is not NoneType]
+    for hint in alternatives:
         try:
-            return _coerced(key, value, hint)
+            return _convert(key, value, hint)
         except ConfigError:
             continue
-    return _coerced(key, value, named[0])
+    return _convert(key, value, alternatives[0])
 
 
-def _infinite(value: Any) -> bool:
+def _is_infinite(value: Any) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
-
-
-BESIDE = {"identity": False}
-"""Metadata of a field that says where or how a run is done, not what it is: no part of its identity."""
-
-
-PER_RUN = {"per_run": True}
-"""Metadata of a number that may differ among the runs of a stack, as long as it is 0 (or null) for all or for none."""
-
-
-def numbers_per_run(spec: Spec) -> dict[str, float]:
-    """The fields marked PER_RUN that are neither 0 nor null."""
-    marked = [f.name for f in fields(spec) if f.metadata.get("per_run")]
-    return {name: getattr(spec, name) for name in marked if getattr(spec, name)}
-
-
-def to_dict(spec: Any) -> Any:
-    """A spec as plain data, every default written out, with `_target_` naming each class: what `config.yaml` holds."""
-    if isinstance(spec, Spec):
-        inner = {f.name: to_dict(getattr(spec, f.name)) for f in fields(spec) if f.metadata.get("identity", True)}
-        return {"_target_": f"{type(spec).__module__}.{type(spec).__qualname__}", **inner} if spec.has_target else inner
-    if isinstance(spec, Mapping):
-        return {str(k): to_dict(v) for k, v in sorted(spec.items())}
-    if isinstance(spec, tuple):
-        return [to_dict(v) for v in spec]
-    return spec

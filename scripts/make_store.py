@@ -30,17 +30,17 @@ from bnstudy.losses import CrossEntropy
 from bnstudy.models.base import ModelSpec
 from bnstudy.models.mlp import MLP
 from bnstudy.models.vgg import VGG
-from bnstudy.norms import BatchNorm, NoNorm
 from bnstudy.norms.base import NormSpec
+from bnstudy.norms.batch import BatchNorm
+from bnstudy.norms.none import NoNorm
 from bnstudy.optim import SGD, Constant
 from bnstudy.probes.gradients import Backprop, GradientNorm
 from bnstudy.probes.units import DeadUnits
 from bnstudy.probes.weights import WeightSize
 from bnstudy.run import Evaluation, RunSpec
-from bnstudy.store.runs import Store
-from bnstudy.store.tables import METRICS_SCHEMA, TIMING_SCHEMA
+from bnstudy.store.runs import METRICS_SCHEMA, TIMING_SCHEMA, Store
 from bnstudy.validation import to_dict
-from bnstudy.when import AtShares, LogThenRegular
+from bnstudy.when import AtFractions, LogThenRegular
 
 RATES = (0.00316, 0.01, 0.0316, 0.1, 0.316, 1.0, 3.16)
 NORMS: tuple[NormSpec, ...] = (NoNorm(), BatchNorm())
@@ -58,7 +58,7 @@ CLASSES, CHANCE = 10, 0.1
 BATCHES = 18
 """In an epoch."""
 
-OFTEN, SELDOM = LogThenRegular(early=4, regular=8), AtShares((0.0, 1.0))
+OFTEN, SELDOM = LogThenRegular(early=4, regular=8), AtFractions((0.0, 1.0))
 PROBES = {
     "backprop": Backprop(when=SELDOM),
     "dead_units": DeadUnits(when=SELDOM),
@@ -139,7 +139,7 @@ def blocks(layers: tuple[str, ...], total: int, until: int) -> list[Block]:
     """All rows but the values, which runs of the same course share."""
     updates = np.arange(min(until + 1, total))
     evaluated, often, seldom = (
-        np.array([u for u in when.updates(total) if u <= until])
+        np.array([u for u in when.resolve(total) if u <= until])
         for when in (LogThenRegular(early=6, regular=12), OFTEN, SELDOM)
     )
     depths = dict(zip(layers, np.linspace(0, 1, len(layers)), strict=True))

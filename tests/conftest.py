@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from bnstudy import cli
 from bnstudy.claims.frames import StudyData, load_study
 from bnstudy.config.build import run_spec
-from bnstudy.data import Dataset
+from bnstudy.data.dataset import Dataset
 from bnstudy.run import RunSpec
 from bnstudy.store.files import conf_dir
 from tests import synthetic

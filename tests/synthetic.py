@@ -16,12 +16,12 @@ import pyarrow as pa
 from bnstudy.store.runs import Store
 
 NORMS: dict[str, dict[str, Any]] = {
-    "NoNorm": {"_target_": "bnstudy.norms.NoNorm", "position": "before"},
+    "NoNorm": {"_target_": "bnstudy.norms.none.NoNorm", "position": "before"},
     "BatchNorm": {
-        "_target_": "bnstudy.norms.BatchNorm", "position": "before", "affine": True, "eps": 1e-05, "momentum": 0.1,
-        "track_running_stats": True,
+        "_target_": "bnstudy.norms.batch.BatchNorm", "position": "before", "affine": True, "eps": 1e-05,
+        "momentum": 0.1, "track_running_stats": True,
     },
-    "LayerNorm": {"_target_": "bnstudy.norms.LayerNorm", "position": "before", "affine": True, "eps": 1e-05},
+    "LayerNorm": {"_target_": "bnstudy.norms.group.LayerNorm", "position": "before", "affine": True, "eps": 1e-05},
 }  # fmt: skip
 MODELS: dict[str, dict[str, Any]] = {
     "MLP": {"_target_": "bnstudy.models.mlp.MLP", "depth": 3, "width": 128, "activation": "relu"},

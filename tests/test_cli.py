@@ -85,6 +85,7 @@ BAD = [
     (("+norm.extra=1",), "norm.extra is not a known key"),
     (("norm=bach",), "norm=bach is not known; did you mean batch? Known: batch, ghost, group, instance, layer, "),
     (("nrom=batch",), "nrom is not a known key; did you mean norm?"),
+    (("dropout=p50",), "dropout is not a known key; did you mean model.dropout?"),
     (("study=lr_tolerence",), "study=lr_tolerence is not known; did you mean lr_tolerance?"),
     (("lr=0",), "lr=0 is not allowed: it must be a number above 0."),
     (("lr=-1",), "lr=-1 is not allowed"),

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from bnstudy.inits import fans, initialize
-from bnstudy.models.layers import weight_layers
+from bnstudy.models.structure import weight_layers
 from tests.conftest import spec_of
 
 

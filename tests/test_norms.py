@@ -10,22 +10,14 @@ from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from bnstudy.inits import initialize
-from bnstudy.models.layers import weight_layers
 from bnstudy.models.mlp import MLP
-from bnstudy.norms import (
-    BatchNorm,
-    FreeNorm,
-    GhostBatchNorm,
-    GroupNorm,
-    InstanceNorm,
-    LayerNorm,
-    NoisyBatchNorm,
-    NoNorm,
-    Reparametrized,
-    WeightNorm,
-    free_numbers,
-)
+from bnstudy.models.structure import weight_layers
 from bnstudy.norms.base import NormSpec
+from bnstudy.norms.batch import BatchNorm, GhostBatchNorm, NoisyBatchNorm
+from bnstudy.norms.explicit import ExplicitNorm, make_numbers_buffers
+from bnstudy.norms.group import GroupNorm, InstanceNorm, LayerNorm
+from bnstudy.norms.none import NoNorm
+from bnstudy.norms.weight import ReparametrizedLayer, WeightNorm
 from bnstudy.rng import stream, uniform
 from bnstudy.validation import ConfigError
 from tests.conftest import spec_of
@@ -174,12 +166,12 @@ def test_the_noise_is_that_of_a_loop_over_units_and_samples():
 def test_the_noise_has_the_distribution_that_it_is_said_to_have():
     """Of many units one sample, then of one unit many samples."""
     unsteady = NoisyBatchNorm().build(1, spatial=False)[1]
-    shift, scale = unsteady._noise(1, 40_000)
+    shift, scale = unsteady.draw_shift_and_scale(1, 40_000)
     assert float(shift.mean()) == pytest.approx(0, abs=0.01)
     assert float(shift.var()) == pytest.approx((1 + 0.2**2) / 12, rel=0.05)
     assert float(scale.mean()) == pytest.approx(1.125, abs=0.01)
     assert float(scale.var()) == pytest.approx(0.25**2 / 12 + 0.1**2, rel=0.05)
-    shift, scale = unsteady._noise(40_000, 1)
+    shift, scale = unsteady.draw_shift_and_scale(40_000, 1)
     assert abs(float(shift.mean())) < 0.5
     assert float(shift.var()) == pytest.approx(0.2**2 / 12, rel=0.05)
     assert float(scale.var()) == pytest.approx(0.1**2, rel=0.05)
@@ -247,10 +239,10 @@ def test_with_weight_norm_a_network_begins_as_the_one_without(model, init):
 
 def test_weight_norm_does_not_depend_on_the_length_of_v_and_stands_zero():
     layer = WeightNorm().wrap(nn.Linear(6, 8))
-    x, before = torch.randn(4, 6), layer.used().detach()
+    x, before = torch.randn(4, 6), layer.effective_weight().detach()
     with torch.no_grad():
         layer.weight.mul_(7.5)
-    torch.testing.assert_close(layer.used(), before)
+    torch.testing.assert_close(layer.effective_weight(), before)
     zero = built("weight", "init.gain=0")
     out = zero(torch.randn(4, 1, 8, 8))
     assert out.abs().max() == 0
@@ -259,14 +251,14 @@ def test_weight_norm_does_not_depend_on_the_length_of_v_and_stands_zero():
     assert layer(x).isfinite().all()
 
 
-class UnitRows(Reparametrized, nn.Linear):
+class UnitRows(ReparametrizedLayer, nn.Linear):
     """Weights of length 1 for each unit."""
 
-    def used(self):
+    def effective_weight(self):
         return F.normalize(self.weight, dim=1)
 
     def forward(self, x):
-        return F.linear(x, self.used(), self.bias)
+        return F.linear(x, self.effective_weight(), self.bias)
 
 
 @dataclass(frozen=True)
@@ -325,7 +317,7 @@ def model_with(spec: NormSpec, shape: tuple[int, ...], free: bool = False) -> nn
     for i, parameter in enumerate(model.parameters()):
         parameter.data += 0.5 * torch.randn(8, generator=torch.Generator().manual_seed(i))
     if free:
-        free_numbers(model)
+        make_numbers_buffers(model)
     return model
 
 
@@ -377,7 +369,7 @@ def test_runs_under_vmap_are_the_runs_alone(spec, shape):
 def test_a_norm_with_free_numbers_is_torchs(spec, shape):
     free = model_with(spec, shape, free=True)
     theirs = model_with(spec, shape)
-    assert any(isinstance(module, FreeNorm) for module in free.modules())
+    assert any(isinstance(module, ExplicitNorm) for module in free.modules())
     assert [n for n, _ in free.named_parameters()] == [n for n, _ in theirs.named_parameters()]
     assert list(free.state_dict()) == list(theirs.state_dict())
     both = alone(free, batches(shape)), alone(theirs, batches(shape))
@@ -428,5 +420,5 @@ def test_half_precision_is_normalized_in_float32():
 
 
 def test_the_numbers_of_an_unknown_norm_are_not_guessed_at():
-    with pytest.raises(ConfigError, match="the same for all runs trained at once where the norm is a RMSNorm"):
-        free_numbers(nn.Sequential(nn.RMSNorm(8, eps=1e-5)))
+    with pytest.raises(ConfigError, match="the same for all runs of a stack if the norm is a RMSNorm"):
+        make_numbers_buffers(nn.Sequential(nn.RMSNorm(8, eps=1e-5)))

@@ -16,7 +16,7 @@ import pandas as pd
 
 from bnstudy.validation import show
 
-BASELINES = ("NoNorm", "bnstudy.norms.NoNorm")
+BASELINES = ("NoNorm", "bnstudy.norms.none.NoNorm")
 """What the `norm` that other norms are compared with is called: the long name where another class has the short one."""
 
 LABELS = ("panel", "norm_label", "rest", "family", "arm")

@@ -1,4 +1,4 @@
-"""Augmentation as tensor code: the random numbers come from outside, so that `torch.func.vmap` can run it."""
+"""Augmentation as tensor code. The random numbers are arguments, so that `torch.func.vmap` can run it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bnstudy.rng import stream
 
 
 class Draws(NamedTuple):
-    """What is done to each of N images: `dy`, `dx` int64 [N] and `flip` bool [N]."""
+    """The random shift and flip of each of N images: `dy`, `dx` int64 [N] and `flip` bool [N]."""
 
     dy: Tensor
     dx: Tensor
@@ -21,14 +21,14 @@ class Draws(NamedTuple):
         return Draws(*(t.to(device) for t in self))
 
     def at(self, places: slice) -> Draws:
-        """The draws of some images only, without a copy."""
+        """The draws of some of the images, without a copy."""
         return Draws(*(t[places] for t in self))
 
 
-def epoch_draws(n: int, height: int, seed: int, epoch: int) -> Draws:
-    """The draws for the n images of an epoch, in the order in which they are used.
+def draw_epoch(n: int, height: int, seed: int, epoch: int) -> Draws:
+    """The draws for the n images of an epoch, in the order in which the epoch uses them.
 
-    Shifts are uniform on -r..r with r an eighth of the height (at least 1), each way on its own.
+    Vertical and horizontal shifts are independent and uniform on -r..r, where r is an eighth of the height, at least 1.
     """
     generator = stream(seed, "augment", epoch)
     reach = max(1, height // 8)
@@ -37,14 +37,14 @@ def epoch_draws(n: int, height: int, seed: int, epoch: int) -> Draws:
 
 
 def crop_flip(x_BCHW: Tensor, draws: Draws, black_C: Tensor) -> Tensor:
-    """Each image flipped left to right where `flip`, then moved up by `dy` and left by `dx` pixels.
+    """Flip each image left to right if `flip`, then move it up by `dy` and left by `dx` pixels.
 
-    What comes in from outside is `black_C`, the normalized black of each channel.
+    `black_C`, the normalized black of each channel, fills the pixels that come in from outside.
     """
     _, C, H, W = x_BCHW.shape
     row_BH = torch.arange(H, device=x_BCHW.device) + draws.dy[:, None]
     col_BW = torch.arange(W, device=x_BCHW.device) + draws.dx[:, None]
-    inside_BHW = _within(row_BH, H)[:, :, None] & _within(col_BW, W)[:, None, :]
+    inside_BHW = _is_inside(row_BH, H)[:, :, None] & _is_inside(col_BW, W)[:, None, :]
     from_col_BW = torch.where(draws.flip[:, None], W - 1 - col_BW, col_BW).clamp(0, W - 1)
     pixel_BHW = row_BH.clamp(0, H - 1)[:, :, None] * W + from_col_BW[:, None, :]
     index_BCP = pixel_BHW.flatten(1)[:, None, :].expand(-1, C, -1)
@@ -52,5 +52,5 @@ def crop_flip(x_BCHW: Tensor, draws: Draws, black_C: Tensor) -> Tensor:
     return torch.where(inside_BHW[:, None], moved_BCHW, black_C[:, None, None])
 
 
-def _within(index: Tensor, size: int) -> Tensor:
+def _is_inside(index: Tensor, size: int) -> Tensor:
     return (index >= 0) & (index < size)

@@ -1,4 +1,4 @@
-"""The base of all datasets."""
+"""The base class of all datasets."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from bnstudy.validation import BESIDE, Spec
 class DataSpec(Spec):
     """A dataset of labelled images.
 
-    root: where it is looked for and downloaded to.
+    root: the folder that holds the raw files; missing files are downloaded to it.
     train_size: size of a stratified subset of the training split; null for all of it.
-    val_fraction: share of the training images set aside, stratified and the same for every run, for validation.
+    val_fraction: fraction of the training images in the validation split, which is stratified and the same for every
+        run.
     augment: none, or crop_flip: a random shift by up to an eighth of the height and a horizontal flip.
     """
 
     group: ClassVar[str] = "data"
-    published: ClassVar[bool] = True
-    """Whether the spec alone says which images these are; a folder's may change under the same name."""
+    is_fixed: ClassVar[bool] = True
+    """Whether the spec alone determines the images; the content of a user's folder can change under the same name."""
 
     root: str = field(default="data", metadata=BESIDE, kw_only=True)
     train_size: int | None = field(default=None, kw_only=True)
@@ -36,7 +37,7 @@ class DataSpec(Spec):
         self.require(0 < self.val_fraction < 1, "val_fraction", "between 0 and 1")
 
     def load(self, cache_dir: Path, device: torch.device) -> Dataset:
-        """The splits as tensors on `device`, decoded once into `cache_dir`.
+        """The splits as tensors on `device`. Raw files are decoded once, into `cache_dir`.
 
         Raises:
             ConfigError: the dataset is missing, cannot be downloaded or is damaged, or `train_size` exceeds it.

@@ -1,4 +1,4 @@
-"""The batches of a run, by update number."""
+"""The batch of each step of a run, and of R runs at once."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bnstudy.data.augment import Draws, crop_flip, epoch_draws
+from bnstudy.data.augment import Draws, crop_flip, draw_epoch
 from bnstudy.data.dataset import Dataset
 from bnstudy.rng import stream
 
 
 class BatchStream:
-    """The training batches of the run with `seed`, as a function of the number of updates done.
+    """The training batches of the run with `seed`, as a function of the number of steps done.
 
-    Each epoch takes the images in a new order and leaves out those that do not fill a batch. An epoch's order
-    and draws are made once and kept on the device, so that a step costs an index operation.
+    Each epoch takes the images in a new order and drops a last, incomplete batch. An epoch's order and draws are made
+    once and kept on the device, so that a step costs an index operation.
 
     batch_size: at most the size of the training split.
-    augment: `none` or `crop_flip`, as `DataSpec.augment` has it.
+    augment: `none` or `crop_flip`, as in `DataSpec.augment`.
     """
 
     def __init__(self, dataset: Dataset, augment: str, batch_size: int, seed: int) -> None:
@@ -34,20 +34,20 @@ class BatchStream:
         self._draws_N: Draws | None = None
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        """The batch of update `step` + 1: x [B, C, H, W], augmented as asked, and y [B]."""
-        index_B, draws_B = self.choice(step)
+        """The batch after `step` steps: x [B, C, H, W], augmented, and y [B]."""
+        index_B, draws_B = self.select(step)
         x_BCHW, y_B = self._train.x.index_select(0, index_B), self._train.y.index_select(0, index_B)
         return (x_BCHW if draws_B is None else crop_flip(x_BCHW, draws_B, self._black_C)), y_B
 
-    def choice(self, step: int) -> tuple[Tensor, Draws | None]:
-        """Which training images that batch holds, as indices [B], and their draws if they are augmented."""
+    def select(self, step: int) -> tuple[Tensor, Draws | None]:
+        """The indices [B] of that batch's training images, and their draws if they are augmented."""
         epoch, batch = divmod(step, self.steps_per_epoch)
-        order_N, draws_N = self.epoch(epoch)
+        order_N, draws_N = self.select_epoch(epoch)
         places = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
         return order_N[places], None if draws_N is None else draws_N.at(places)
 
-    def epoch(self, epoch: int) -> tuple[Tensor, Draws | None]:
-        """The order [N] of the images in an epoch, and their draws in that order."""
+    def select_epoch(self, epoch: int) -> tuple[Tensor, Draws | None]:
+        """The order [N] of the training images in an epoch, and their draws in that order."""
         if epoch != self._epoch:
             self._begin(epoch)
         return self._order_N, self._draws_N
@@ -56,12 +56,12 @@ class BatchStream:
         n, device = len(self._train), self._train.x.device
         self._order_N = torch.randperm(n, generator=stream(self._seed, "order", epoch)).to(device)
         if self._augment == "crop_flip":
-            self._draws_N = epoch_draws(n, self._train.x.shape[2], self._seed, epoch).to(device)
+            self._draws_N = draw_epoch(n, self._train.x.shape[2], self._seed, epoch).to(device)
         self._epoch = epoch
 
 
 class BatchStack:
-    """The batches of R runs at once: `BatchStream`s that differ in their seeds only."""
+    """The batches of R runs at once: `BatchStream`s that differ only in their seeds."""
 
     def __init__(self, dataset: Dataset, augment: str, batch_size: int, seeds: Sequence[int]) -> None:
         self.batch_size = batch_size
@@ -73,31 +73,31 @@ class BatchStack:
         self._draws_RN: Draws | None = None
 
     def keep(self, runs: Sequence[int]) -> None:
-        """Go on with these runs only."""
+        """Continue with these runs only, given as indices."""
         self._seeds = [self._seeds[run] for run in runs]
         self._streams = {seed: self._streams[seed] for seed in self._seeds}
         self._epoch = -1
 
-    def choice(self, step: int) -> tuple[Tensor, Draws | None]:
-        """Which training images the batches of update `step` + 1 hold: indices [R, B], and their draws [R, B]."""
+    def select(self, step: int) -> tuple[Tensor, Draws | None]:
+        """The indices [R, B] of the training images in the batches after `step` steps, and their draws [R, B]."""
         epoch, batch = divmod(step, len(self._train) // self.batch_size)
         if epoch != self._epoch:
             self._begin(epoch)
         places = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
         draws = self._draws_RN
-        chosen = None if draws is None else Draws(*(t[:, places].contiguous() for t in draws))
-        return self._order_RN[:, places].contiguous(), chosen
+        draws_RB = None if draws is None else Draws(*(t[:, places].contiguous() for t in draws))
+        return self._order_RN[:, places].contiguous(), draws_RB
 
     def _begin(self, epoch: int) -> None:
-        by_seed = {seed: stream.epoch(epoch) for seed, stream in self._streams.items()}
+        by_seed = {seed: batches.select_epoch(epoch) for seed, batches in self._streams.items()}
         orders, draws = zip(*(by_seed[seed] for seed in self._seeds), strict=True)
         self._order_RN = torch.stack(orders)
         if draws[0] is not None:
             self._draws_RN = Draws(*(torch.stack(column) for column in zip(*draws, strict=True)))
         self._epoch = epoch
 
-    def images(self, index_RB: Tensor, draws_RB: Draws | None) -> tuple[Tensor, Tensor]:
-        """The batches of such a choice: x [R, B, C, H, W], augmented as drawn, and y [R, B]."""
+    def gather(self, index_RB: Tensor, draws_RB: Draws | None) -> tuple[Tensor, Tensor]:
+        """The batches of such a selection: x [R, B, C, H, W], augmented, and y [R, B]."""
         flat = index_RB.flatten()
         x, y = self._train.x.index_select(0, flat), self._train.y.index_select(0, flat)
         if draws_RB is not None:

@@ -1,84 +1,105 @@
-"""Decoded datasets on disk: one file each, trusted only as far as its checksum holds."""
+"""Datasets that are decoded once: raw files, a cache of the decoded images, and the same splits for every run."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
+from bnstudy.data.base import DataSpec
+from bnstudy.data.dataset import Dataset, DecodedImages, assemble, stratified_split
 from bnstudy.store.files import write_atomic
+
+_FORMAT = 1
+"""Raised when the same raw files are to be decoded differently."""
+
+OFFLINE = "data=digits needs no download, and data=image_folder reads images of your own."
+"""The alternatives without a network: the end of every message about a missing dataset."""
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, eq=False)
-class Decoded:
-    """Images uint8 [N, C, H, W] and labels int64 [N] as their source has them; `classes` names the labels."""
+@dataclass(frozen=True)
+class CachedData(DataSpec):
+    """A dataset whose raw files are decoded into a cache. A subclass finds and decodes them."""
 
-    train_x: Tensor
-    train_y: Tensor
-    test_x: Tensor
-    test_y: Tensor
-    classes: tuple[str, ...]
+    def source(self) -> str:
+        """A checksum of the raw files, which are downloaded first if they are missing.
 
-    @cached_property
-    def checksum(self) -> str:
-        """SHA-256 of the shapes and contents of the tensors."""
-        digest = hashlib.sha256()
-        for tensor in (self.train_x, self.train_y, self.test_x, self.test_y):
-            digest.update(repr(tuple(tensor.shape)).encode())
-            digest.update(tensor.contiguous().numpy().data)
-        return digest.hexdigest()
+        Raises:
+            ConfigError: the files cannot be downloaded, or are damaged.
+        """
+        raise NotImplementedError
+
+    def decode(self) -> DecodedImages:
+        """Read the raw files; called after `source`.
+
+        Raises:
+            ConfigError: the files are damaged.
+        """
+        raise NotImplementedError
+
+    def decoding(self) -> tuple[object, ...]:
+        """Everything that the result of `decode` depends on besides the content of the raw files."""
+        return (self.folder,)
+
+    @property
+    def folder(self) -> Path:
+        """`root` as an absolute path."""
+        return Path(self.root).expanduser().absolute()
+
+    def cache_path(self, cache_dir: Path) -> Path:
+        identity = f"{_FORMAT} {type(self).__module__}.{type(self).__qualname__} {self.decoding()}"
+        key = hashlib.sha256(os.fsencode(identity)).hexdigest()[:12]
+        name = re.sub(r"[^\w.-]+", "_", self.label)
+        return cache_dir / f"{name}-{key}.pt"
+
+    def load(self, cache_dir: Path, device: torch.device) -> Dataset:
+        decoded = read_or_decode(self.cache_path(cache_dir), self.source(), self.decode)
+        val, train = stratified_split(decoded.train_y, self.val_fraction)
+        if self.train_size is not None and self.train_size > len(train):
+            raise self.refuse(
+                "train_size", f"at most {len(train)}, the images that the validation split leaves, or null for all"
+            )
+        return assemble(self.label, decoded, train[: self.train_size], val, device)
 
 
-def cached(path: Path, source: str, decode: Callable[[], Decoded]) -> Decoded:
-    """The dataset that `path` holds; decoded and put there where it holds none.
-
-    A damaged file is replaced, and so is one made from raw files with another checksum than `source`.
-    """
-    kept = _read(path, source) if path.exists() else None
-    if kept is not None:
-        return kept
+def read_or_decode(path: Path, source: str, decode: Callable[[], DecodedImages]) -> DecodedImages:
+    """The images in the cache file `path`. If the file is missing, damaged, or made from another `source`, the images
+    are decoded and the file is written."""
+    cached = _read(path, source) if path.exists() else None
+    if cached is not None:
+        return cached
     decoded = decode()
     write_atomic(path, lambda temporary: _write(temporary, source, decoded))
     return decoded
 
 
-def _read(path: Path, source: str) -> Decoded | None:
-    """The file's content, or None if it is not to be used."""
+def _read(path: Path, source: str) -> DecodedImages | None:
+    """The content of a cache file, or None if it is damaged or outdated."""
     try:
         content = torch.load(path, weights_only=True)
-        checksum, made_from = content.pop("checksum"), content.pop("source")
-        decoded = Decoded(**{**content, "classes": tuple(content["classes"])})
-        intact = decoded.checksum == checksum
-    except Exception as error:  # torch.load fails in many ways; what is to be done is always the same
+        checksum, cached_source = content.pop("checksum"), content.pop("source")
+        decoded = DecodedImages(**{**content, "classes": tuple(content["classes"])})
+        is_intact = decoded.checksum == checksum
+    except Exception as error:  # torch.load fails in many ways; the remedy is always the same
         _log.warning("The cache %s cannot be read (%s): decoding again.", path, type(error).__name__)
         return None
-    if not intact:
+    if not is_intact:
         _log.warning("The cache %s is damaged, its checksum is wrong: decoding again.", path)
         return None
-    if made_from != source:
+    if cached_source != source:
         _log.info("The files behind the cache %s have changed: decoding again.", path)
         return None
     return decoded
 
 
-def _write(path: Path, source: str, decoded: Decoded) -> None:
-    torch.save(
-        {
-            "train_x": decoded.train_x,
-            "train_y": decoded.train_y,
-            "test_x": decoded.test_x,
-            "test_y": decoded.test_y,
-            "classes": list(decoded.classes),
-            "source": source,
-            "checksum": decoded.checksum,
-        },
-        path,
-    )
+def _write(path: Path, source: str, decoded: DecodedImages) -> None:
+    content = {**vars(decoded), "classes": list(decoded.classes), "source": source, "checksum": decoded.checksum}
+    torch.save(content, path)

@@ -1,19 +1,40 @@
-"""A dataset as training sees it: three splits of normalized images on the device."""
+"""A dataset in memory: decoded images, and three splits of normalized images on the device."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from bnstudy.data.cache import Decoded
-from bnstudy.data.splits import stratified_order
+_SEED = 0  # of the order that all splits are cut from
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedImages:
+    """Images uint8 [N, C, H, W] and labels int64 [N] in the order of their source; `classes` names the labels."""
+
+    train_x: Tensor
+    train_y: Tensor
+    test_x: Tensor
+    test_y: Tensor
+    classes: tuple[str, ...]
+
+    @cached_property
+    def checksum(self) -> str:
+        """SHA-256 of the shapes and contents of the tensors."""
+        digest = hashlib.sha256()
+        for tensor in (self.train_x, self.train_y, self.test_x, self.test_y):
+            digest.update(repr(tuple(tensor.shape)).encode())
+            digest.update(tensor.contiguous().numpy().data)
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images `x` float32 [N, C, H, W], normalized, and their labels `y` int64 [N], or targets float32 [N, K]."""
+    """Normalized images `x` float32 [N, C, H, W] with labels `y` int64 [N], or with targets `y` float32 [N, K]."""
 
     x: Tensor
     y: Tensor
@@ -26,11 +47,11 @@ class Split:
 class Dataset:
     """The splits of a dataset on one device.
 
-    train, val, test: in a stratified order, so that the first m images of each are a stratified sample of it.
-    mean, std: per channel, of the training split, where black is 0 and white 1; std 1 for a constant channel.
-    checksum: SHA-256 of the decoded images and labels before they were split.
-    classes: how many, or how many values a target has.
-    learnable: whether there is anything to learn but by heart, so that to guess at the end is to have failed.
+    classes: the number of classes, or of values in a target.
+    train, val, test: each in a stratified order, so that its first m images are a stratified sample.
+    mean, std: per channel of the training split, with black 0 and white 1; std is 1 for a constant channel.
+    checksum: of the decoded images, before they were split.
+    is_learnable: whether inputs say anything about labels. If not, a run that ends at chance has not failed.
     """
 
     name: str
@@ -41,11 +62,11 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     checksum: str
-    learnable: bool = True
+    is_learnable: bool = True
 
     @property
     def is_labelled(self) -> bool:
-        """Whether each image belongs to a class, so that there is an accuracy."""
+        """Whether each image belongs to a class, so that a network has an accuracy."""
         return not self.train.y.is_floating_point()
 
     @property
@@ -56,25 +77,23 @@ class Dataset:
 
     @property
     def black(self) -> Tensor:
-        """What black is after normalization: [C], on the device."""
+        """The normalized value of a black pixel: [C], on the device."""
         pixel = torch.zeros(1, len(self.mean), 1, 1, dtype=torch.uint8, device=self.train.x.device)
-        return normalized(pixel, self.mean, self.std).flatten()
+        return normalize(pixel, self.mean, self.std).flatten()
 
 
-def assemble(name: str, decoded: Decoded, train: Tensor, val: Tensor, device: torch.device) -> Dataset:
-    """The dataset whose training and validation splits are the decoded training images of these indices."""
-    train_x = decoded.train_x[train]
-    mean, std = moments(train_x)
-
+def assemble(name: str, decoded: DecodedImages, train: Tensor, val: Tensor, device: torch.device) -> Dataset:
+    """The dataset with splits from the decoded training images of indices `train` and `val`, and all test images."""
+    mean, std = moments(decoded.train_x[train])
     test = stratified_order(decoded.test_y)
 
     def split(x_NCHW: Tensor, y_N: Tensor) -> Split:
-        return Split(normalized(x_NCHW.to(device), mean, std), y_N.to(device))
+        return Split(normalize(x_NCHW.to(device), mean, std), y_N.to(device))
 
     return Dataset(
         name=name,
         classes=len(decoded.classes),
-        train=split(train_x, decoded.train_y[train]),
+        train=split(decoded.train_x[train], decoded.train_y[train]),
         val=split(decoded.train_x[val], decoded.train_y[val]),
         test=split(decoded.test_x[test], decoded.test_y[test]),
         mean=mean,
@@ -83,19 +102,42 @@ def assemble(name: str, decoded: Decoded, train: Tensor, val: Tensor, device: to
     )
 
 
-def normalized(x_NCHW: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """uint8 images as float32 with the mean and standard deviation of each channel taken out."""
+def normalize(x_NCHW: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """uint8 images as float32, minus the mean and divided by the standard deviation of each channel."""
     mean_C11 = torch.tensor(mean, device=x_NCHW.device).view(-1, 1, 1)
     std_C11 = torch.tensor(std, device=x_NCHW.device).view(-1, 1, 1)
     return x_NCHW.float().div_(255).sub_(mean_C11).div_(std_C11)
 
 
 def moments(x_NCHW: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of uint8 images scaled to 0..1, where 0 stands as 1."""
+    """Mean and standard deviation per channel of uint8 images scaled to 0..1; a standard deviation of 0 becomes 1."""
     # From counts, which are exact: a float sum over so many pixels depends on the number of threads.
     counts_CL = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in x_NCHW.unbind(1)])
-    share_CL = counts_CL.double() / counts_CL.sum(1, keepdim=True)
-    levels_L = torch.arange(256, dtype=torch.float64) / 255
-    mean_C = share_CL @ levels_L
-    std_C = (share_CL * (levels_L - mean_C[:, None]).square()).sum(1).sqrt()
+    fraction_CL = counts_CL.double() / counts_CL.sum(1, keepdim=True)
+    level_L = torch.arange(256, dtype=torch.float64) / 255
+    mean_C = fraction_CL @ level_L
+    std_C = (fraction_CL * (level_L - mean_C[:, None]).square()).sum(1).sqrt()
     return tuple(mean_C.tolist()), tuple(std_C.where(std_C > 0, 1.0).tolist())
+
+
+def stratified_order(y: Tensor) -> Tensor:
+    """A fixed random order of the labels `y` [N], as indices [N]. Any stretch of it is stratified.
+
+    Image k of a class of n images is placed at the fraction (k + 1/2)/n of the order.
+    """
+    shuffled = torch.randperm(len(y), generator=torch.Generator().manual_seed(_SEED))
+    place = torch.empty(len(y), dtype=torch.float64)
+    for label in y.unique():
+        members = shuffled[y[shuffled] == label]
+        place[members] = (torch.arange(len(members), dtype=torch.float64) + 0.5) / len(members)
+    return shuffled[place[shuffled].argsort(stable=True)]
+
+
+def stratified_split(y: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
+    """Indices of a `fraction` of the images and of the rest, each in a stratified order. Neither part is empty.
+
+    The first m of a part are a stratified sample that the first m + 1 contain.
+    """
+    order = stratified_order(y)
+    n = min(max(1, round(fraction * len(y))), len(y) - 1)
+    return order[:n], order[n:]

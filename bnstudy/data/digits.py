@@ -1,4 +1,4 @@
-"""Handwritten digits that come with scikit-learn."""
+"""scikit-learn's handwritten digits."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from importlib.metadata import distribution, version
 import numpy as np
 import torch
 
-from bnstudy.data.cache import Decoded
-from bnstudy.data.source import CachedData
-from bnstudy.data.splits import stratified_split
+from bnstudy.data.cache import CachedData
+from bnstudy.data.dataset import DecodedImages, stratified_split
 
 _TEST_FRACTION = 0.2
 _STEP = 15  # from scikit-learn's levels 0..16 to 0..240, without loss
@@ -20,7 +19,7 @@ _STEP = 15  # from scikit-learn's levels 0..16 to 0..240, without loss
 class Digits(CachedData):
     """1,797 digits of 8x8 pixels (the test part of UCI's optical recognition set): no download.
 
-    A fixed, stratified fifth is the test split; scikit-learn names none.
+    A fixed, stratified fifth is the test split, since scikit-learn defines none.
     """
 
     val_fraction: float = field(default=0.2, kw_only=True)
@@ -31,11 +30,11 @@ class Digits(CachedData):
     def decoding(self) -> tuple[object, ...]:
         return ()
 
-    def decode(self) -> Decoded:
-        # The file that load_digits reads: to import scikit-learn takes a second, a fifth of a short sweep.
+    def decode(self) -> DecodedImages:
+        # The file that load_digits reads. Importing scikit-learn takes a second, a fifth of a short sweep.
         path = distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
         table = torch.from_numpy(np.loadtxt(str(path), delimiter=",", dtype=np.int64))
         x = (table[:, :-1] * _STEP).to(torch.uint8).view(-1, 1, 8, 8)
         y = table[:, -1].contiguous()
         test, train = stratified_split(y, _TEST_FRACTION)
-        return Decoded(x[train], y[train], x[test], y[test], tuple("0123456789"))
+        return DecodedImages(x[train], y[train], x[test], y[test], tuple("0123456789"))

@@ -1,4 +1,4 @@
-"""Gaussian noise with made-up targets: what theories of networks at initialization assume of the data."""
+"""Gaussian inputs with synthetic targets, as theories of networks at initialization assume."""
 
 from __future__ import annotations
 
@@ -10,21 +10,19 @@ import torch
 from torch import Tensor
 
 from bnstudy.data.base import DataSpec
-from bnstudy.data.cache import Decoded
-from bnstudy.data.dataset import Dataset, Split
-from bnstudy.data.splits import stratified_order
+from bnstudy.data.dataset import Dataset, DecodedImages, Split, stratified_order
 
 
 @dataclass(frozen=True)
 class Gaussian(DataSpec):
-    """Inputs x ~ N(0, I) of `dim` numbers, [N, 1, 1, dim], made on the fly and the same on every machine.
+    """Inputs x ~ N(0, I) of `dim` numbers, [N, 1, 1, dim], generated on the fly and the same on every machine.
 
-    target: `labels`, drawn uniformly over the classes and independent of x, so that there is nothing to learn but by
-        heart; `linear`, y = A x with A [classes, dim] of independent N(0, 1) entries: a regression without noise.
-    classes: how many labels, or values of a target.
-    samples: drawn for training and validation, shared out by `val_fraction`.
+    target: `labels`, uniform over the classes and independent of x, so that a network can only memorize them;
+        `linear`, y = A x with A [classes, dim] of independent N(0, 1) entries: a regression without noise.
+    classes: the number of labels, or of values in a target.
+    samples: for training and validation together, divided by `val_fraction`.
     test_size: samples of the test split.
-    draw: seed of all of it.
+    draw: the seed of all of the data.
     """
 
     dim: int = 10
@@ -40,45 +38,46 @@ class Gaussian(DataSpec):
         for name, least in (("dim", 1), ("classes", 1), ("samples", 2), ("test_size", 1), ("draw", 0)):
             self.require(getattr(self, name) >= least, name, f"{least} or more")
         self.require(self.augment == "none", "augment", "none: there are no images to shift")
-        most = self.samples - self._aside
+        most = self.samples - self._val_size
         self.require(self.train_size is None or self.train_size <= most, "train_size", f"at most {most}, or null")
 
     @property
-    def _aside(self) -> int:
-        """Samples of the validation split; neither part is empty."""
+    def _val_size(self) -> int:
+        """Samples of the validation split. Neither this nor the training split is empty."""
         return min(max(1, round(self.val_fraction * self.samples)), self.samples - 1)
 
     def load(self, cache_dir: Path, device: torch.device) -> Dataset:  # noqa: ARG002
-        x, y = self._drawn()
+        x, y = self._draw()
         n = self.samples
-        made = Decoded(x[:n], y[:n], x[n:], y[n:], ())
-        order = in_order(made.train_y)
+        decoded = DecodedImages(x[:n], y[:n], x[n:], y[n:], ())
+        order = split_order(decoded.train_y)
 
-        def split(x: Tensor, y: Tensor, chosen: Tensor) -> Split:
-            return Split(x[chosen].to(device), y[chosen].to(device))
+        def split(x: Tensor, y: Tensor, index: Tensor) -> Split:
+            return Split(x[index].to(device), y[index].to(device))
 
         return Dataset(
             name=self.label,
             classes=self.classes,
-            train=split(made.train_x, made.train_y, order[self._aside :][: self.train_size]),
-            val=split(made.train_x, made.train_y, order[: self._aside]),
-            test=split(made.test_x, made.test_y, in_order(made.test_y)),
+            train=split(decoded.train_x, decoded.train_y, order[self._val_size :][: self.train_size]),
+            val=split(decoded.train_x, decoded.train_y, order[: self._val_size]),
+            test=split(decoded.test_x, decoded.test_y, split_order(decoded.test_y)),
             mean=(0.0,),
             std=(1.0,),
-            checksum=made.checksum,
-            learnable=self.target == "linear",
+            checksum=decoded.checksum,
+            is_learnable=self.target == "linear",
         )
 
-    def _drawn(self) -> tuple[Tensor, Tensor]:
-        """All samples, those of the test split last: x, which does not depend on the kind of target, and y."""
+    def _draw(self) -> tuple[Tensor, Tensor]:
+        """All inputs and targets, those of the test split last. The inputs do not depend on the kind of target."""
         generator = torch.Generator().manual_seed(self.draw)
         x = torch.randn(self.samples + self.test_size, 1, 1, self.dim, generator=generator)
         if self.target == "labels":
             return x, torch.randint(self.classes, (len(x),), generator=generator)
         a = torch.randn(self.classes, self.dim, generator=generator)
-        return x, (x.flatten(1).double() @ a.double().T).float()  # rounded alike on every machine
+        # In float64, so that every machine rounds to the same float32.
+        return x, (x.flatten(1).double() @ a.double().T).float()
 
 
-def in_order(y: Tensor) -> Tensor:
-    """Indices in a stratified order where `y` are labels, as they stand where they are values."""
+def split_order(y: Tensor) -> Tensor:
+    """Indices in a stratified order of labels `y`, or in the given order of target values `y`."""
     return torch.arange(len(y)) if y.is_floating_point() else stratified_order(y)

@@ -1,4 +1,4 @@
-"""Datasets that torchvision knows: its downloads, its checksums, its readers."""
+"""torchvision's datasets, with its downloads, checksums and readers."""
 
 from __future__ import annotations
 
@@ -18,59 +18,59 @@ from torchvision import datasets
 from torchvision.datasets.mnist import read_image_file, read_label_file
 from torchvision.datasets.utils import calculate_md5
 
-from bnstudy.data.cache import Decoded
-from bnstudy.data.source import OFFLINE, CachedData
+from bnstudy.data.cache import OFFLINE, CachedData
+from bnstudy.data.dataset import DecodedImages
 from bnstudy.validation import ConfigError
 
-_PATIENCE = 30.0  # seconds without a byte; torchvision would wait for ever
-_DOWNLOAD_FAILS = (OSError, RuntimeError, EOFError, http.client.HTTPException, tarfile.TarError, zlib.error)
-_READING_FAILS = (RuntimeError, AssertionError, LookupError, TypeError, ValueError)
+_TIMEOUT = 30.0  # seconds without a byte; torchvision itself waits forever
+_DOWNLOAD_ERRORS = (OSError, RuntimeError, EOFError, http.client.HTTPException, tarfile.TarError, zlib.error)
+_READ_ERRORS = (RuntimeError, AssertionError, LookupError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
 class _TorchvisionSet(CachedData):
-    """Raw files in torchvision's place below `root`, downloaded by torchvision where one is missing."""
+    """Raw files where torchvision puts them below `root`; torchvision downloads them if one is missing."""
 
     dataset: ClassVar[Callable[..., Any]]
     below_root: ClassVar[str]
     md5: ClassVar[Mapping[str, str | None]]
-    """The raw files and their MD5, None where it is not published."""
+    """The MD5 of each raw file; None if it is not published."""
 
     @property
     def raw_folder(self) -> Path:
         return self.folder / self.below_root
 
     def source(self) -> str:
-        if self._missing():
+        if self._is_incomplete():
             self._download()
         found = {name: _md5(self.raw_folder / name) for name in self.md5}
         for name, md5 in found.items():
             if self.md5[name] not in (md5, None):
-                raise self.damaged(self.raw_folder / name)
+                raise self._damage_error(self.raw_folder / name)
         return " ".join(f"{name}:{md5}" for name, md5 in found.items())
 
-    def damaged(self, path: Path) -> ConfigError:
+    def _damage_error(self, path: Path) -> ConfigError:
         return ConfigError(
-            f"{path} is damaged: delete {self.raw_folder} and start again to download {self.label} anew."
+            f"{path} is damaged: delete {self.raw_folder} and run the command again to download {self.label}."
         )
 
-    def _missing(self) -> bool:
+    def _is_incomplete(self) -> bool:
         return not all((self.raw_folder / name).is_file() for name in self.md5)
 
     def _download(self) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise self._absent(f"data.root={self.root} cannot be created: {error.strerror}") from None
+            raise self._download_error(f"data.root={self.root} cannot be created: {error.strerror}") from None
         try:
-            with _socket_timeout(_PATIENCE):
+            with _socket_timeout(_TIMEOUT):
                 self.dataset(self.folder, download=True)
-        except _DOWNLOAD_FAILS as error:
-            raise self._absent(" ".join(str(error).split()) or type(error).__name__) from None
-        if self._missing():
-            raise self._absent("torchvision found nothing to download")
+        except _DOWNLOAD_ERRORS as error:
+            raise self._download_error(" ".join(str(error).split()) or type(error).__name__) from None
+        if self._is_incomplete():
+            raise self._download_error("torchvision found nothing to download")
 
-    def _absent(self, reason: str) -> ConfigError:
+    def _download_error(self, reason: str) -> ConfigError:
         return ConfigError(
             f"{self.label} is not in {self.raw_folder} and could not be downloaded ({reason}): set data.root to "
             f"the folder that has {self.below_root} in it; {OFFLINE}"
@@ -100,7 +100,7 @@ class MNIST(_TorchvisionSet):
 
     dataset = datasets.MNIST
     below_root = "MNIST/raw"
-    # torchvision checks the archives it downloads, but not the files that it finds unpacked.
+    # torchvision checks the archives that it downloads, but not unpacked files.
     md5: ClassVar[Mapping[str, str | None]] = {
         "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
         "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
@@ -108,22 +108,22 @@ class MNIST(_TorchvisionSet):
         "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
     }
 
-    def decode(self) -> Decoded:
-        return Decoded(*self._part("train"), *self._part("t10k"), tuple(self.dataset.classes))
+    def decode(self) -> DecodedImages:
+        return DecodedImages(*self._part("train"), *self._part("t10k"), tuple(self.dataset.classes))
 
     def _part(self, part: str) -> tuple[Tensor, Tensor]:
         images = self.raw_folder / f"{part}-images-idx3-ubyte"
         labels = self.raw_folder / f"{part}-labels-idx1-ubyte"
         x, y = self._read(read_image_file, images), self._read(read_label_file, labels)
         if len(x) != len(y) or y.max() >= len(self.dataset.classes):
-            raise self.damaged(labels)
+            raise self._damage_error(labels)
         return x.unsqueeze(1), y
 
     def _read(self, read: Callable[[str], Tensor], path: Path) -> Tensor:
         try:
             return read(str(path))
-        except _READING_FAILS:
-            raise self.damaged(path) from None
+        except _READ_ERRORS:
+            raise self._damage_error(path) from None
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class FashionMNIST(MNIST):
     md5 = dict.fromkeys(MNIST.md5)
 
 
-def _published(dataset: type[datasets.CIFAR10]) -> dict[str, str | None]:
+def _published_md5(dataset: type[datasets.CIFAR10]) -> dict[str, str | None]:
     """The raw files of a CIFAR set and their MD5."""
     return {**dict(dataset.train_list + dataset.test_list), dataset.meta["filename"]: dataset.meta["md5"]}
 
@@ -146,11 +146,11 @@ class CIFAR10(_TorchvisionSet):
 
     dataset = datasets.CIFAR10
     below_root = datasets.CIFAR10.base_folder
-    md5 = _published(datasets.CIFAR10)
+    md5 = _published_md5(datasets.CIFAR10)
 
-    def decode(self) -> Decoded:
+    def decode(self) -> DecodedImages:
         train, test = (self.dataset(self.folder, train=train) for train in (True, False))
-        return Decoded(*_tensors(train), *_tensors(test), tuple(train.classes))
+        return DecodedImages(*_tensors(train), *_tensors(test), tuple(train.classes))
 
 
 def _tensors(dataset: datasets.CIFAR10) -> tuple[Tensor, Tensor]:
@@ -164,4 +164,4 @@ class CIFAR100(CIFAR10):
 
     dataset = datasets.CIFAR100
     below_root = datasets.CIFAR100.base_folder
-    md5 = _published(datasets.CIFAR100)
+    md5 = _published_md5(datasets.CIFAR100)

@@ -1,1 +1,1 @@
-"""Networks. Each is a `ModelSpec` and an ordinary `nn.Module` of the layers in `layers.py`, whose names probes use."""
+"""Networks: a spec in `base.py` says what a model is, then one file a family; `layers.py` holds their parts."""

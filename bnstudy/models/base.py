@@ -1,4 +1,4 @@
-"""The base of all networks."""
+"""The base class of all models."""
 
 from __future__ import annotations
 
@@ -18,5 +18,9 @@ class ModelSpec(Spec):
     group: ClassVar[str] = "model"
 
     def build(self, norm: NormSpec, shape: tuple[int, int, int], classes: int) -> nn.Module:
-        """Raises ConfigError where the images' `shape` (C, H, W) or the norm does not fit."""
+        """The network for images of `shape` (C, H, W).
+
+        Raises:
+            ConfigError: the shape or the norm does not fit the network.
+        """
         raise NotImplementedError

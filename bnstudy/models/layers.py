@@ -1,25 +1,24 @@
-"""What the networks are made of, and how probes find their way in them.
+"""The parts that networks are made of.
 
-A `Layer` is a weight layer with its normalization and activation. Its path in the model ("hidden1",
-"stage1.block1.conv1") is the layer's name in metrics and in the `init` stream; it does not depend on the norm.
+A `Layer` is a weight layer with its norm and activation. Its path in the model ("hidden1", "stage1.block1.conv1") is
+the layer's name in metrics and in the `init` stream, and does not depend on the norm.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
-from bnstudy.models.dropout import Dropout as Dropout
-from bnstudy.norms import Reparametrized
 from bnstudy.norms.base import NormSpec
-from bnstudy.validation import ConfigError
+from bnstudy.rng import Noise
 
 ActivationName = Literal["relu", "leaky_relu", "gelu", "tanh", "sigmoid", "linear"]
 
 
 class LinearActivation(nn.Identity):
-    """a = z. A class of its own, as nn.Identity also stands for no normalization, which is not where probes tap."""
+    """a = z. Not a plain nn.Identity, which also stands for no norm, so that probes find the activation."""
 
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -33,9 +32,9 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 class NormAct(nn.Module):
-    """A normalization and an activation, in the order that the norm's `position` asks for.
+    """A norm and an activation, in the order of the norm's `position`.
 
-    ends_branch: whether the branch of a residual block ends here, which the norm may want to do something to.
+    ends_branch: whether the branch of a residual block ends here; the norm may add a module to the branch.
     """
 
     def __init__(
@@ -49,20 +48,20 @@ class NormAct(nn.Module):
         self.norm_first = norm.position == "before"
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
-        """`shortcut` is what a residual block adds: behind a norm that comes first, and before the activation."""
+        """Adds `shortcut`, that of a residual block, just before the activation."""
         x = self.norm(x) if self.norm_first else x
-        x = self.act(x if shortcut is None else self.joined(x, shortcut))
+        x = self.act(x if shortcut is None else self.add(x, shortcut))
         return x if self.norm_first else self.norm(x)
 
-    def joined(self, x: Tensor, shortcut: Tensor) -> Tensor:
-        """The sum of a residual block's branch, which ends with `x`, and its shortcut."""
-        return (x if self.branch is None else self.branch(x)) + shortcut
+    def add(self, branch: Tensor, shortcut: Tensor) -> Tensor:
+        """The sum of a residual block's branch and its shortcut."""
+        return (branch if self.branch is None else self.branch(branch)) + shortcut
 
 
 class Layer(nn.Module):
-    """A weight layer followed by its normalization and activation; with neither, it makes the logits.
+    """A weight layer followed by its norm and activation, or by neither if it computes the logits.
 
-    adds_first: whether a residual block adds its shortcut right behind the weight, before the norm.
+    adds_first: whether a residual block adds its shortcut right behind the weight layer, before the norm.
     """
 
     def __init__(
@@ -77,11 +76,30 @@ class Layer(nn.Module):
         z = self.weight(x)
         return z if self.norm_act is None else self.norm_act(z, shortcut)
 
-    def summed(self, x: Tensor, shortcut: Tensor) -> tuple[Tensor, Tensor]:
-        """Where it `adds_first`: what norm and activation make of the sum, and the sum."""
+    def add_first(self, x: Tensor, shortcut: Tensor) -> tuple[Tensor, Tensor]:
+        """For a layer that `adds_first`: its output, and the sum before norm and activation."""
         assert self.norm_act is not None
-        total = self.norm_act.joined(self.weight(x), shortcut)
+        total = self.norm_act.add(self.weight(x), shortcut)
         return self.norm_act(total), total
+
+
+class Dropout(Noise):
+    """Srivastava et al. 2014: in training each value is 0 with probability p, and the others are divided by 1 - p.
+
+    The noise is a function of the run's seed.
+    """
+
+    p: Tensor
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.register_buffer("p", torch.tensor(p), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        keep = self.draw(*x.shape) >= self.p
+        return x * (keep / (1 - self.p)).to(x.dtype)
 
 
 class GlobalAveragePool(nn.Module):
@@ -91,9 +109,14 @@ class GlobalAveragePool(nn.Module):
         return x.mean((2, 3))
 
 
+def needs_bias(norm: NormSpec) -> bool:
+    """Whether a hidden weight layer has a bias: not if the norm follows it directly and makes the bias redundant."""
+    return norm.keeps_bias or norm.position == "after"
+
+
 def dense(n_in: int, n_out: int, norm: NormSpec, activation: ActivationName) -> Layer:
     """A hidden fully connected layer."""
-    weight = nn.Linear(n_in, n_out, bias=norm.keeps_bias)
+    weight = nn.Linear(n_in, n_out, bias=needs_bias(norm))
     return Layer(norm.wrap(weight), NormAct(norm, n_out, False, activation))
 
 
@@ -105,76 +128,14 @@ def conv3x3(
     stride: int = 1,
     adds: Literal["nowhere", "before_norm", "behind_norm"] = "nowhere",
 ) -> Layer:
-    """A 3x3 convolution that keeps the size, or divides it by `stride`.
+    """A 3x3 convolution that keeps the size of the image, or divides it by `stride`.
 
     adds: where a residual block whose branch ends with this layer adds its shortcut.
     """
-    weight = nn.Conv2d(n_in, n_out, 3, stride, padding=1, bias=norm.keeps_bias)
+    weight = nn.Conv2d(n_in, n_out, 3, stride, padding=1, bias=needs_bias(norm))
     norm_act = NormAct(norm, n_out, True, activation, ends_branch=adds != "nowhere")
     return Layer(norm.wrap(weight), norm_act, adds == "before_norm")
 
 
 def classifier(n_in: int, classes: int) -> Layer:
     return Layer(nn.Linear(n_in, classes))
-
-
-def weight_layers(model: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
-    """The fully connected and convolutional layers by name, in order of depth."""
-    found = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
-    return {name.removesuffix(".weight"): m for name, m in found.items()}
-
-
-def activations(model: nn.Module) -> dict[str, nn.Module]:
-    """The activation modules by the name of their layer, in order of depth: where probes tap the network."""
-    kinds = tuple(ACTIVATIONS.values())
-    found = {n: m for n, m in model.named_modules() if isinstance(m, kinds)}
-    return {name.removesuffix(".act").removesuffix(".norm_act"): m for name, m in found.items()}
-
-
-def has_branches(model: nn.Module) -> bool:
-    """Whether there are residual blocks."""
-    return any(isinstance(module, NormAct) and module.ends_branch for module in model.modules())
-
-
-def norm_parameters(model: nn.Module) -> set[str]:
-    """The names of the parameters that the norm has brought: scales, shifts, and what it does to branches."""
-    brought: set[str] = set()
-    for path, module in model.named_modules():
-        if isinstance(module, NormAct):
-            brought |= {f"{path}.{name}" for name, _ in module.named_parameters()}
-        elif isinstance(module, Reparametrized):
-            brought |= {f"{path}.{name}" for name, _ in module.named_parameters() if name not in ("weight", "bias")}
-    return brought
-
-
-def check_made_by(norm: NormSpec, model: nn.Module) -> None:
-    """Raises ConfigError: the norm is one of weights, and none of the network's hidden layers is its."""
-    if type(norm).wrap is NormSpec.wrap or _is_linear(model):
-        return
-    if not any(isinstance(module, Reparametrized) for module in model.modules()):
-        raise ConfigError(
-            f"The norm {type(norm).__name__} is not allowed with this network: it is one of weights, and would change "
-            "none of them. Build the network's hidden layers by dense and conv3x3 of bnstudy.models.layers, or hand "
-            "their weights to norm.wrap; or choose another norm, such as norm=batch."
-        )
-
-
-def check_trainable(model: nn.Module) -> None:
-    """Raises ConfigError: the norm has brought no parameters, or they are where they are not found."""
-    if norm_parameters(model):
-        return
-    if _is_linear(model) or any(isinstance(module, NormAct | Reparametrized) for module in model.modules()):
-        raise ConfigError(
-            "trained=norm is not allowed where normalization has no parameters, as with norm=none or "
-            "norm.affine=false; it must be all, or choose a norm with scales and shifts, such as norm=batch."
-        )
-    raise ConfigError(
-        "trained=norm is not allowed with this network: the parameters of its norms are found only in the layers of "
-        "bnstudy.models.layers (dense, conv3x3, NormAct), and it has none of these; it must be all, or build the "
-        "network of such layers."
-    )
-
-
-def _is_linear(model: nn.Module) -> bool:
-    """Whether there is a classifier and nothing before it, so that nothing is normalized."""
-    return len(weight_layers(model)) == 1

@@ -1,4 +1,4 @@
-"""Multilayer perceptron."""
+"""Multilayer perceptrons."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from bnstudy.models.base import ModelSpec
-from bnstudy.models.dropout import Dropout
-from bnstudy.models.layers import ActivationName, classifier, dense
+from bnstudy.models.layers import ActivationName, Dropout, classifier, dense
 from bnstudy.norms.base import NormSpec
 from bnstudy.validation import PER_RUN
 
@@ -18,7 +17,7 @@ from bnstudy.validation import PER_RUN
 class MLP(ModelSpec):
     """`depth` hidden layers of `width` units, then a linear classifier.
 
-    dropout: share of the units that are dropped behind each hidden layer, its normalization and activation.
+    dropout: fraction of the units dropped behind each hidden layer with its norm and activation.
     """
 
     depth: int = 3

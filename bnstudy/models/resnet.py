@@ -1,4 +1,4 @@
-"""Residual networks of the CIFAR kind."""
+"""Residual networks for small images."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ BlockOrder = Literal["original", "preactivation", "after_addition"]
 class ResNet(ModelSpec):
     """He et al. 2016, section 4.2: a 3x3 convolution, three stages of n basic blocks, 6n+2 weight layers in all.
 
-    Shortcuts have no parameters (their option A): where the size halves they take every second pixel and pad the
-    new channels with zeros.
+    Shortcuts have no parameters (option A of the paper): where the size halves they take every second pixel and fill
+    the new channels with zeros.
 
     width: channels of the first stage; the others have two and four times as many.
-    block: the order of the layers in a block, of those that He et al. 2016b compare: see `Block`.
-    dropout: share of the features that are dropped before the classifier.
+    block: the order of the layers in a block, one of those that He et al. 2016b compare: see `Block`.
+    dropout: fraction of the features dropped before the classifier.
     """
 
     depth: Literal[8, 20, 32, 56] = 8
@@ -46,8 +46,8 @@ class ResNet(ModelSpec):
             )
         if norm.position == "after" and self.block != "original":
             raise ConfigError(
-                f"norm.position=after is not allowed with model.block={self.block}, which says itself where the norms "
-                "stand; it must be before, or choose model.block=original."
+                f"norm.position=after is not allowed with model.block={self.block}, which places the norms itself; "
+                "it must be before, or choose model.block=original."
             )
         return ResNetNet(self, norm, shape[0], classes)
 
@@ -66,15 +66,15 @@ class ResNetNet(nn.Module):
         self.out = classifier(4 * spec.width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = carried = self.stem(x)
+        x = shortcut = self.stem(x)
         for block in (*self.stage1, *self.stage2, *self.stage3):
-            x, carried = block(x, carried)
+            x, shortcut = block(x, shortcut)
         x = self.mean(x)
         return self.out(x if self.dropout is None else self.dropout(x))
 
 
 def stage(spec: ResNet, norm: NormSpec, n_in: int, n_out: int) -> nn.Sequential:
-    """Blocks of `n_out` channels, block1, block2, ..., the first of which gets `n_in`."""
+    """The blocks block1, block2, ... of `n_out` channels; the input of the first has `n_in`."""
     blocks = nn.Sequential()
     for i in range((spec.depth - 2) // 6):
         blocks.add_module(f"block{i + 1}", Block(spec, norm, n_out if i else n_in, n_out))
@@ -88,12 +88,12 @@ class Block(nn.Module):
     after_addition (b): act(norm(conv2(act(norm(conv1(x)))) + shortcut(x))).
     preactivation (e): s' = conv2(act(norm(conv1(act(norm(s)))))) + shortcut(s).
 
-    The third is written as in their Figure 5: as the second, but for a shortcut that hands on the sum s itself. So in
-    all of them norm and activation belong to the layer before them. As in their appendix, the first block is given
-    act(norm(stem)) on both paths, and the mean is taken of act(norm(s)) behind the last.
+    The third is written as in their Figure 5: like the second, except that the shortcut passes on the sum s itself.
+    So in all three a norm and an activation belong to the layer before them. As in their appendix, the first block
+    gets act(norm(stem)) on both paths, and the network averages act(norm(s)) of the last block.
 
-    With `position=after`, in the first order, each norm stands behind its activation, the second behind the addition
-    too.
+    With `position=after`, which only `original` allows, each norm follows its activation, and the block's second norm
+    also follows the addition.
     """
 
     def __init__(self, spec: ResNet, norm: NormSpec, n_in: int, n_out: int) -> None:
@@ -105,13 +105,13 @@ class Block(nn.Module):
         adds: Literal["before_norm", "behind_norm"] = "behind_norm" if spec.block == "original" else "before_norm"
         self.conv2 = conv3x3(n_out, n_out, norm, spec.activation, adds=adds)
 
-    def forward(self, x: Tensor, carried: Tensor) -> tuple[Tensor, Tensor]:
-        """What the branch and what the shortcut of the next block are to be given, from the same for this block."""
-        inside, shortcut = self.conv1(x), self.shortcut(carried)
+    def forward(self, x: Tensor, shortcut: Tensor) -> tuple[Tensor, Tensor]:
+        """The inputs of the next block's branch and shortcut, from those of this block's."""
+        hidden, shortcut = self.conv1(x), self.shortcut(shortcut)
         if self.order == "original":
-            out = self.conv2(inside, shortcut)
+            out = self.conv2(hidden, shortcut)
             return out, out
-        out, total = self.conv2.summed(inside, shortcut)
+        out, total = self.conv2.add_first(hidden, shortcut)
         return out, total if self.order == "preactivation" else out
 
     def shortcut(self, x: Tensor) -> Tensor:

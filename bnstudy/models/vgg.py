@@ -8,8 +8,7 @@ from typing import Literal
 from torch import nn
 
 from bnstudy.models.base import ModelSpec
-from bnstudy.models.dropout import Dropout
-from bnstudy.models.layers import ActivationName, GlobalAveragePool, classifier, conv3x3
+from bnstudy.models.layers import ActivationName, Dropout, GlobalAveragePool, classifier, conv3x3
 from bnstudy.norms.base import NormSpec
 from bnstudy.validation import PER_RUN, ConfigError
 
@@ -23,11 +22,11 @@ CHANNELS = (64, 128, 256, 512, 512)
 class VGG(ModelSpec):
     """Stages of 3x3 convolutions with a 2x2 max pooling between them, global average pooling, a linear classifier.
 
-    As usual for small images one linear layer stands for the original three. Depth 8 is a three-stage version
-    for images too small for the five stages of the others.
+    One linear layer replaces the original three, as usual for small images. Depth 8 has three stages, for images too
+    small for the five stages of the others.
 
     width: a multiplier of the original 64 to 512 channels.
-    dropout: share of the features that are dropped before the classifier.
+    dropout: fraction of the features dropped before the classifier.
     """
 
     depth: Literal[8, 11, 13, 16] = 8

@@ -1,56 +1,85 @@
-"""The base of all normalizations."""
+"""The base classes of all normalizations."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from torch import nn
 
-from bnstudy.validation import Spec
+from bnstudy.validation import PER_RUN, Spec
+
+WeightLayer = nn.Linear | nn.Conv2d
 
 
 @dataclass(frozen=True)
 class NormSpec(Spec):
-    """A normalization: `build` makes the layer for `channels` features.
+    """A normalization. `build` makes its layer; the other methods have defaults that suit most norms.
 
-    position: before or after the activation.
+    position: whether a hidden layer puts the norm before or after its activation. A norm does not read it.
     """
 
     group: ClassVar[str] = "norm"
     position: Literal["before", "after"] = "before"
 
     def build(self, channels: int, spatial: bool) -> nn.Module:
-        """A layer for [B, channels] (`spatial` false) or [B, channels, H, W] inputs.
+        """A layer for inputs [B, channels] (`spatial` false) or [B, channels, H, W].
 
         Raises:
-            ConfigError: the layer is not defined for such inputs.
+            ConfigError: the norm is not defined for such inputs.
         """
         raise NotImplementedError
 
     @property
     def is_none(self) -> bool:
-        """Whether nothing is normalized: the baseline."""
+        """Whether this is the baseline, which normalizes nothing."""
         return False
 
     @property
     def keeps_bias(self) -> bool:
-        """Whether the weight layer before keeps its bias, which a norm that follows, directly or behind the addition of
-        a residual block, makes up for."""
-        return self.is_none or self.position == "after"
+        """Whether a weight layer in front of the norm needs its bias; a norm with a shift makes it redundant."""
+        return self.is_none
 
-    def wrap(self, layer: nn.Linear | nn.Conv2d) -> nn.Linear | nn.Conv2d:
-        """What stands in for a hidden weight layer, whose weights are drawn later: the layer itself, unless the
-        normalization is one of weights. Another one derives from `bnstudy.norms.Reparametrized`, and its biases are
-        kept only if `keeps_bias` says so."""
+    def wrap(self, layer: WeightLayer) -> WeightLayer:
+        """The layer that replaces a hidden weight layer whose weights are not drawn yet.
+
+        A norm of weights returns a `bnstudy.norms.weight.ReparametrizedLayer`; the others return `layer` itself.
+        """
         return layer
 
     def branch(self) -> nn.Module | None:
-        """What the branch of a residual block goes through before it is added; None to leave it as it is."""
+        """A module that the branch of a residual block passes through before the addition; None for no such module."""
         return None
 
     def check_batch(self, batch_size: int) -> None:
-        """Refuse batch sizes for which the layer's statistics are not defined in training."""
+        """Raises ConfigError if the norm's statistics are not defined for this batch size in training."""
 
     def check_network(self, has_branches: bool) -> None:
-        """Refuse networks with, or without, residual branches."""
+        """Raises ConfigError if the norm does not fit a network with, or without, residual branches."""
+
+
+@dataclass(frozen=True)
+class NoActivationNorm(NormSpec):
+    """A norm that leaves activations as they are: weight layers keep their biases, and `position` has no effect."""
+
+    def canonical(self) -> Mapping[str, object]:
+        return {"position": "before"}
+
+    @property
+    def keeps_bias(self) -> bool:
+        return True
+
+    def build(self, channels: int, spatial: bool) -> nn.Module:  # noqa: ARG002
+        return nn.Identity()
+
+
+@dataclass(frozen=True)
+class AffineNorm(NormSpec):
+    """A norm that adds `eps` to the variance and then applies a learned scale and shift per channel, if `affine`."""
+
+    affine: bool = True
+    eps: float = field(default=1e-5, metadata=PER_RUN)
+
+    def check(self) -> None:
+        self.require(self.eps > 0, "eps", "a number above 0")

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from bnstudy.models.layers import activations
+from bnstudy.models.structure import activations
 from bnstudy.probes.base import ProbeSpec, Snapshot
 from bnstudy.probes.units import rounding
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vjp
 
-from bnstudy.data import Dataset
+from bnstudy.data.dataset import Dataset
 from bnstudy.losses import LossSpec
-from bnstudy.models.layers import activations
-from bnstudy.norms import FreeNorm, write_out
+from bnstudy.models.structure import activations
+from bnstudy.norms.explicit import ExplicitNorm, make_explicit
 
 Params = Mapping[str, Tensor]
 
@@ -60,9 +60,9 @@ def still(model: nn.Module) -> nn.Module:
     """A copy of the model for probes: its norms written out, which can be differentiated again and again, and not
     moving their running statistics."""
     model = copy.deepcopy(model)
-    write_out(model)
+    make_explicit(model)
     for module in model.modules():
-        if isinstance(module, FreeNorm):
+        if isinstance(module, ExplicitNorm):
             module.tracks = False
     return model.requires_grad_(False)
 
@@ -73,7 +73,7 @@ def mode_of(model: nn.Module, mode: Mode) -> Iterator[None]:
     model.train(mode == "training")
     if mode == "batch":
         for module in model.modules():
-            if isinstance(module, FreeNorm):
+            if isinstance(module, ExplicitNorm):
                 module.train()
     try:
         yield

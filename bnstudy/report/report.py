@@ -117,7 +117,7 @@ def write_report_on_all(results_dir: Path, scale: str | None = None, claim_dirs:
     store = SharedStore(results_dir, Counter(run_id for plan in begun.values() for run_id in plan["run_ids"]))
     for name, plan in begun.items():
         about = load_study(store, name, at)
-        store.done(plan["run_ids"])
+        store.release(plan["run_ids"])
         kinds = {kind for claim in claims[name] for kind in claim.figures}
         draft.add(about, claims[name], report_command(results_dir, name, at, claim_dirs=claim_dirs), kinds)
     waiting = [f"{name}: none of its {len(plans[name]['run_ids'])} runs is finished." for name in plans.keys() - begun]

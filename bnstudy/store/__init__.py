@@ -1,1 +1,1 @@
-"""What is on disk: run folders, study plans, tables and leases."""
+"""The files on disk: `runs.py` reads and writes the folders of runs and the plans of studies."""

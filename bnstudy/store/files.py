@@ -1,4 +1,4 @@
-"""Files that appear whole, and where the configs are."""
+"""Atomic writes, and the folders of the configs."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 
 
 def conf_dir() -> Path:
-    """Where the configs are: in an installed wheel inside the package, in a checkout beside it."""
+    """The folder of the configs: inside the package in an installed wheel, beside it in a checkout."""
     package = Path(__file__).parents[1]
     installed = package / "conf"
     return installed if installed.is_dir() else package.parent / "conf"
 
 
 def report_conf_dir() -> Path:
-    """Where the report's config is: apart, since its `study` names one that was run and is no config group."""
+    """The folder of the report's config. It is separate, since the report's `study` is a name and no config group."""
     return Path(__file__).parents[1] / "report" / "conf"
 
 
-def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it: readers see all of it or none."""
+def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, then rename it. Readers see all of the file or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
@@ -34,12 +34,8 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    write_atomic(path, lambda temporary: _ignore(temporary.write_text(text, encoding="utf-8")))
+    write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
-
-
-def _ignore(_: object) -> None:
-    """Drop a return value where a plain procedure is wanted."""

@@ -37,7 +37,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
 
-from bnstudy.store.runs import Store, abandoned
+from bnstudy.store.runs import Store, abandoned_files
 from bnstudy.validation import ConfigError
 
 _LEASE = re.compile(r"lease\.([1-9][0-9]*)")
@@ -272,7 +272,7 @@ class Leases:
             holder = Holder.parse(_read(path) or b"")
             if holder and holder.lives(self.me) is False:
                 path.unlink(missing_ok=True)
-        for path in abandoned(self._workers):
+        for path in abandoned_files(self._workers):
             path.unlink(missing_ok=True)
 
     def _heartbeat(self, holder: Holder) -> Path:

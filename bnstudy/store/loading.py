@@ -10,82 +10,89 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from bnstudy.store.runs import Store
-from bnstudy.store.tables import METRICS_SCHEMA, TIMING_SCHEMA
+from bnstudy.store.runs import METRICS_SCHEMA, TIMING_SCHEMA, Store
 
-Place = str | Path | Store
-"""Where runs are: a results_dir, or the store in it."""
+StoreLike = str | Path | Store
+"""A results_dir, or the store in it."""
 
 
-def load_runs(results_dir: Place = "results", run_ids: Iterable[str] | None = None) -> pd.DataFrame:
-    """The finished runs, one a row, sorted by run_id.
+def load_runs(results_dir: StoreLike = "results", run_ids: Iterable[str] | None = None) -> pd.DataFrame:
+    """The finished runs, one a row, sorted by run_id; with `run_ids` those of them that are finished.
 
-    Columns: `run_id`; the spec, with `model`, `norm`, `init`, `data`, ... holding class names (for images from a
-    folder, its name) and their fields dotted (`norm.eps`, `norm._target_`, `data.train_size`); `lr`, `batch_size`,
-    `seed`, `epochs`, `steps`; then the summary, likewise dotted: `status`, `diverged_step`, `final.test_accuracy`,
-    `seconds.total`, ...
-    A field that a run's own classes lack is missing (None or NaN) in its row. Asked-for runs that are not finished
-    are left out.
+    Columns: `run_id`; the spec, with class names in `model`, `norm`, `init`, `data`, ... (the dataset's name for
+    images from a folder) and fields below them (`norm.eps`, `norm._target_`, `data.train_size`); `lr`, `batch_size`,
+    `seed`, `epochs`, `steps`; then the summary in the same way: `status`, `diverged_step`, `final.test_accuracy`,
+    `seconds.total`, ... A field that a run's classes lack is missing (None or NaN) in its row.
 
     Raises:
-        ConfigError: a run's files are damaged; the sentence names it.
+        ConfigError: a run's files are damaged; the message names the run.
     """
-    store = _store(results_dir)
-    wanted = store.finished() if run_ids is None else sorted({r for r in run_ids if store.is_finished(r)})
-    rows = [{"run_id": r, **_spec_columns(store.config(r)), **_flat(store.summary(r))} for r in wanted]
-    return pd.DataFrame(rows) if rows else pd.DataFrame({"run_id": pd.Series(dtype=str)})
+    store = _as_store(results_dir)
+    rows = [
+        {"run_id": run_id, **_spec_columns(store.config(run_id)), **_flatten(store.summary(run_id))}
+        for run_id in _finished(store, run_ids)
+    ]
+    return _frame(rows)
 
 
-def load_specs(results_dir: Place = "results", run_ids: Iterable[str] | None = None) -> pd.DataFrame:
-    """The begun runs, finished or not, sorted by run_id: `run_id` and the spec's columns as in `load_runs`."""
-    store = _store(results_dir)
-    begun = sorted(p.parent.name for p in (store.results_dir / "runs").glob("*/config.yaml"))
-    wanted = begun if run_ids is None else sorted({*begun} & {*run_ids})
-    rows = [{"run_id": r, **_spec_columns(store.config(r))} for r in wanted]
-    return pd.DataFrame(rows) if rows else pd.DataFrame({"run_id": pd.Series(dtype=str)})
+def load_specs(results_dir: StoreLike = "results", run_ids: Iterable[str] | None = None) -> pd.DataFrame:
+    """The runs in the store, finished or not, sorted by run_id: `run_id` and the spec's columns as in `load_runs`."""
+    store = _as_store(results_dir)
+    present = {path.parent.name for path in (store.results_dir / "runs").glob("*/config.yaml")}
+    ids = present if run_ids is None else present & {*run_ids}
+    return _frame([{"run_id": run_id, **_spec_columns(store.config(run_id))} for run_id in sorted(ids)])
 
 
-def load_metrics(results_dir: Place = "results", run_ids: Iterable[str] | None = None) -> pd.DataFrame:
-    """The finished runs' metrics, tidy: `run_id` `step` `epoch` `split` `metric` `layer` `value`.
+def load_metrics(results_dir: StoreLike = "results", run_ids: Iterable[str] | None = None) -> pd.DataFrame:
+    """The metrics of the finished runs, tidy: `run_id` `step` `epoch` `split` `metric` `layer` `value`.
 
-    `step` is the number of updates done when the value was measured; accuracies are shares in 0..1, losses nats.
-    `run_id`, `split`, `metric` and `layer` are categorical. A single run's layers stand in order of depth.
+    `step` is the number of steps done at the measurement. Accuracies are in 0..1, losses in nats. `run_id`, `split`,
+    `metric` and `layer` are categorical. The layers of a single run are in order of depth.
     """
     return _load_tables(results_dir, run_ids, "metrics", METRICS_SCHEMA)
 
 
-def load_timing(results_dir: Place = "results", run_ids: Iterable[str] | None = None) -> pd.DataFrame:
-    """The finished runs' wall time: `run_id` `step` `seconds` `step_seconds`.
+def load_timing(results_dir: StoreLike = "results", run_ids: Iterable[str] | None = None) -> pd.DataFrame:
+    """The wall time of the finished runs: `run_id` `step` `seconds` `step_seconds`.
 
-    `seconds` is the training time up to `step`, without evaluation and probes; `step_seconds` the mean per update
-    since the row before.
+    `seconds` is the training time up to `step`, without evaluation and probes; `step_seconds` is the mean per step
+    since the previous row.
     """
     return _load_tables(results_dir, run_ids, "timing", TIMING_SCHEMA)
 
 
-def _store(place: Place) -> Store:
-    return place if isinstance(place, Store) else Store(Path(place))
+def _as_store(store: StoreLike) -> Store:
+    return store if isinstance(store, Store) else Store(Path(store))
 
 
-def _load_tables(results_dir: Place, run_ids: Iterable[str] | None, name: str, schema: pa.Schema) -> pd.DataFrame:
-    store = _store(results_dir)
-    wanted = store.finished() if run_ids is None else sorted({r for r in run_ids if store.is_finished(r)})
-    tables = [store.table(r, name) for r in wanted]
-    joined = pa.concat_tables(tables) if tables else schema.empty_table()
-    codes = np.repeat(np.arange(len(tables)), [table.num_rows for table in tables])
-    del tables
-    frame = joined.unify_dictionaries().to_pandas()
-    frame.insert(0, "run_id", pd.Categorical.from_codes(codes, categories=wanted))
+def _finished(store: Store, run_ids: Iterable[str] | None) -> list[str]:
+    """The ids of all finished runs, or of those among `run_ids`, sorted."""
+    return store.finished() if run_ids is None else sorted({r for r in run_ids if store.is_finished(r)})
+
+
+def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    return pd.DataFrame(rows) if rows else pd.DataFrame({"run_id": pd.Series(dtype=str)})
+
+
+def _load_tables(results_dir: StoreLike, run_ids: Iterable[str] | None, name: str, schema: pa.Schema) -> pd.DataFrame:
+    store = _as_store(results_dir)
+    ids = _finished(store, run_ids)
+    tables = [store.table(run_id, name) for run_id in ids]
+    table = pa.concat_tables(tables) if tables else schema.empty_table()
+    codes = np.repeat(np.arange(len(tables)), [run.num_rows for run in tables])
+    del tables  # frees them before the copy to pandas
+    frame = table.unify_dictionaries().to_pandas()
+    frame.insert(0, "run_id", pd.Categorical.from_codes(codes, categories=ids))
     return frame
 
 
 def _spec_columns(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A spec as columns: the class name under the group's own key, its fields below it."""
+    """A spec as columns: the class name under the group's key, its fields below it."""
     columns: dict[str, Any] = {}
     for key, node in config.items():
         if isinstance(node, Mapping) and "_target_" in node:
             columns[key] = (key == "data" and node.get("name")) or node["_target_"].rsplit(".", 1)[-1]
-            columns.update(_flat(node, f"{key}."))
+            columns.update(_flatten(node, f"{key}."))
         elif isinstance(node, Mapping):
             columns[key] = "+".join(node) or "none"
         else:
@@ -93,11 +100,11 @@ def _spec_columns(config: Mapping[str, Any]) -> dict[str, Any]:
     return columns
 
 
-def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in node.items():
         if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{prefix}{key}."))
+            flat.update(_flatten(value, f"{prefix}{key}."))
         else:
             flat[prefix + key] = tuple(value) if isinstance(value, list) else value
     return flat

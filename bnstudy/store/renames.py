@@ -1,8 +1,7 @@
-"""Names that have changed since the first stores were written.
+"""Classes and fields that were renamed after the first stores were written.
 
-A run's identity is a hash of its configuration, in which classes and fields keep the names that they had first: so a
-rename changes no `run_id`. Configurations with former names, in stores and in files of the user's, are read as if they
-had the present ones.
+A run's identity is a hash of its configuration with the first name of each class and field, so a rename changes no
+`run_id`. Configurations with former names, in stores and in users' files, are read as if they had the present names.
 """
 
 from __future__ import annotations
@@ -11,10 +10,19 @@ from collections.abc import Mapping
 from typing import Any
 
 FORMER_TARGETS: dict[str, str] = {
+    "bnstudy.norms.batch.BatchNorm": "bnstudy.norms.BatchNorm",
+    "bnstudy.norms.batch.GhostBatchNorm": "bnstudy.norms.GhostBatchNorm",
+    "bnstudy.norms.batch.NoisyBatchNorm": "bnstudy.norms.NoisyBatchNorm",
+    "bnstudy.norms.group.GroupNorm": "bnstudy.norms.GroupNorm",
+    "bnstudy.norms.group.InstanceNorm": "bnstudy.norms.InstanceNorm",
+    "bnstudy.norms.group.LayerNorm": "bnstudy.norms.LayerNorm",
+    "bnstudy.norms.none.NoNorm": "bnstudy.norms.NoNorm",
+    "bnstudy.norms.skipinit.SkipInit": "bnstudy.norms.SkipInit",
+    "bnstudy.norms.weight.WeightNorm": "bnstudy.norms.WeightNorm",
     "bnstudy.run.Evaluation": "bnstudy.spec.Evaluation",
     "bnstudy.when.At": "bnstudy.spec.At",
     "bnstudy.when.AtEnd": "bnstudy.spec.AtEnd",
-    "bnstudy.when.AtShares": "bnstudy.spec.AtShares",
+    "bnstudy.when.AtFractions": "bnstudy.spec.AtShares",
     "bnstudy.when.Every": "bnstudy.spec.Every",
     "bnstudy.when.LogSpaced": "bnstudy.spec.LogSpaced",
     "bnstudy.when.LogThenRegular": "bnstudy.spec.LogThenRegular",
@@ -22,16 +30,20 @@ FORMER_TARGETS: dict[str, str] = {
     "bnstudy.sweep.settings.StudySpec": "bnstudy.launch.request.Study",
     "bnstudy.sweep.settings.StudiesSpec": "bnstudy.launch.request.Studies",
 }
-"""`_target_` -> the one that the class had first."""
+"""The first `_target_` of each class that was renamed, by its present one."""
 
-FORMER_FIELDS = {"bnstudy.run.Evaluation": {"images": "pictures"}}
-"""`_target_` -> field -> the name that the field had first."""
+FORMER_FIELDS = {
+    "bnstudy.run.Evaluation": {"images": "pictures"},
+    "bnstudy.when.At": {"steps": "listed"},
+    "bnstudy.when.AtFractions": {"fractions": "shares"},
+}
+"""The first name of each field that was renamed, by the class's present `_target_` and the field's present name."""
 
 PRESENT_TARGETS = {former: present for present, former in FORMER_TARGETS.items()}
 
 
 def with_former_names(node: Any) -> Any:
-    """Plain data of a configuration with the names that classes and fields had first."""
+    """A configuration, as plain data, with the first name of each class and field."""
     if isinstance(node, list | tuple):
         return [with_former_names(value) for value in node]
     if not isinstance(node, Mapping):
@@ -43,10 +55,10 @@ def with_former_names(node: Any) -> Any:
 
 
 def with_present_names(node: Any) -> Any:
-    """Plain data of a configuration with the names that classes and fields have now.
+    """A configuration, as plain data, with the present name of each class and field.
 
-    Where a field stands under both names, the former one counts: the present one is then a default that a file with
-    former names could not know.
+    If a field is given under both names, the former one counts. A user's file with former names can hold the present
+    name only as a default.
     """
     if isinstance(node, list | tuple):
         return [with_present_names(value) for value in node]

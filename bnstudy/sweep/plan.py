@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from bnstudy.data import Dataset
 from bnstudy.data.base import DataSpec
+from bnstudy.data.dataset import Dataset
 from bnstudy.run import RunSpec
 from bnstudy.store.runs import Store
 from bnstudy.sweep.cost import NetworkCost, Shape, choose, measured, sized
@@ -147,7 +147,7 @@ def check_data(plan: Plan, datasets: Datasets) -> dict[str, tuple[int, NetworkCo
             if todo:
                 train_size, network = checker.check(spec)
                 kinds[spec.stack_key] = spec.total_steps(train_size), network
-            if spec.run_id not in todo and not spec.data.published:
+            if spec.run_id not in todo and not spec.data.is_fixed:
                 same_images(spec, plan.store, datasets.get(spec.data).checksum)
     return kinds
 

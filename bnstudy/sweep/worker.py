@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 import bnstudy
-from bnstudy.data import Dataset
+from bnstudy.data.dataset import Dataset
 from bnstudy.run import RunSpec
 from bnstudy.store.files import write_text
 from bnstudy.store.leases import Leases

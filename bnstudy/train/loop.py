@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnstudy.data import Dataset
+from bnstudy.data.dataset import Dataset
 from bnstudy.probes.base import ProbeSpec, Snapshot
 from bnstudy.probes.network import Mode, Network, still
 from bnstudy.run import RunSpec
@@ -61,8 +61,8 @@ class Engine:
         self.start = []
         self.memory: dict[str, dict[str, Tensor]] = {}
         self.probe_seconds = dict.fromkeys(first.probe, 0.0)
-        self._evaluations = frozenset(first.evaluation.when.updates(self.total))
-        self._probes = {name: frozenset(probe.when.updates(self.total)) for name, probe in first.probe.items()}
+        self._evaluations = frozenset(first.evaluation.when.resolve(self.total))
+        self._probes = {name: frozenset(probe.when.resolve(self.total)) for name, probe in first.probe.items()}
         self._due = sorted(self._evaluations.union(*self._probes.values()))
 
     # ------------------------------------------------------------------------------- what an engine has to say
@@ -289,7 +289,7 @@ class Engine:
         until = self.total if bad is None else bad[0]
         record = self.record
         accuracies = record.series(run, "val", "accuracy", until)
-        judged = accuracies and self.dataset.learnable
+        judged = accuracies and self.dataset.is_learnable
         if bad is None and judged and accuracies[-1][1] < 1 / self.dataset.classes + CHANCE_MARGIN:
             bad = self.total, "final validation accuracy below chance + 5 points"
         best_step, best = max(accuracies, key=lambda row: row[1]) if accuracies else (until, math.nan)

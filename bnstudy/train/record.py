@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from bnstudy.store.tables import METRICS_SCHEMA, TIMING_SCHEMA
+from bnstudy.store.runs import METRICS_SCHEMA, TIMING_SCHEMA
 
 Row = tuple[int, str, str, str]
 """step, split, metric, layer"""

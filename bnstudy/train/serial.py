@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnstudy.data import BatchStream, Dataset
+from bnstudy.data.batches import BatchStream
+from bnstudy.data.dataset import Dataset
 from bnstudy.probes.base import ProbeSpec
 from bnstudy.probes.network import Mode, in_parts
 from bnstudy.run import RunSpec

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from bnstudy.data import BatchStack, Dataset
-from bnstudy.norms import free_numbers, write_out
+from bnstudy.data.batches import BatchStack
+from bnstudy.data.dataset import Dataset
+from bnstudy.norms.explicit import make_explicit, make_numbers_buffers
 from bnstudy.optim import OptimSpec
 from bnstudy.probes.base import ProbeSpec
 from bnstudy.probes.network import Mode, in_parts
@@ -62,10 +63,10 @@ class StackedRun(Engine):
         free = free or (self._first.precision == "bf16" and device.type == "cpu")
         for model in models:
             if free:
-                free_numbers(model)
+                make_numbers_buffers(model)
             elif program is not None or mixes_runs(model):
                 # Of torch's own norms under vmap a compiler makes what is several times as slow.
-                write_out(model)
+                make_explicit(model)
         self.model = models[0].to(device).train()
         self._shapes = {name: p.shape for name, p in self.model.named_parameters()}
         params = [[p.detach().flatten() for p in model.parameters()] for model in models]
@@ -128,7 +129,7 @@ class StackedRun(Engine):
 
     def _inputs(self) -> tuple[Any, ...]:
         """All tensors that the next update depends on; the first three groups it changes in place."""
-        x, y = self._batches.images(*self._batches.choice(self.step))
+        x, y = self._batches.gather(*self._batches.select(self.step))
         lr, t = self._rates[self.step], self._counts[self.step]
         return self.params, self.slots, self._buffer, self._numbers, lr, t, x, y
 

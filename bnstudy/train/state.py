@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from bnstudy.data import Dataset, Split
+from bnstudy.data.dataset import Dataset, Split
 from bnstudy.inits import initialize
 from bnstudy.losses import LossSpec
-from bnstudy.models.layers import (
+from bnstudy.models.structure import (
     activations,
-    check_made_by,
-    check_trainable,
+    check_norm_has_effect,
+    check_norm_is_trainable,
     has_branches,
     norm_parameters,
     weight_layers,
@@ -65,9 +65,9 @@ def network_of(spec: RunSpec, shape: tuple[int, int, int], classes: int) -> nn.M
     """
     model = spec.model.build(spec.norm, shape, classes)
     spec.norm.check_network(has_branches(model))
-    check_made_by(spec.norm, model)
+    check_norm_has_effect(spec.norm, model)
     if spec.trained == "norm":
-        check_trainable(model)
+        check_norm_is_trainable(model)
     return model
 
 

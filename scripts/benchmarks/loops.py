@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from benchmarks.runs import CPU
-from bnstudy.data import Dataset
+from bnstudy.data.dataset import Dataset
 from bnstudy.run import RunSpec
 from bnstudy.train.serial import SerialRun
 from bnstudy.train.state import Outcome, build_model

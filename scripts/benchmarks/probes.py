@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 import torch
 
 from benchmarks.runs import CPU, mnist, spec_of
-from bnstudy.data import Dataset
+from bnstudy.data.dataset import Dataset
 from bnstudy.run import Evaluation, RunSpec
 from bnstudy.store.files import conf_dir
 from bnstudy.train.loop import Engine

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from benchmarks.runs import CPU, spec_of
-from bnstudy.data import Dataset
+from bnstudy.data.dataset import Dataset
 from bnstudy.run import Evaluation, RunSpec
 from bnstudy.store.runs import Store
 from bnstudy.train.stacked import StackedRun

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.loops import Loop, contenders
 from benchmarks.runs import mnist, random_dataset, spec_of
-from bnstudy.data import Dataset
+from bnstudy.data.dataset import Dataset
 from bnstudy.run import RunSpec
 
 

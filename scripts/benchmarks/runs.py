@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from bnstudy.config.build import run_spec
-from bnstudy.data import Dataset, Split
+from bnstudy.data.dataset import Dataset, Split
 from bnstudy.run import RunSpec
 from bnstudy.store.files import conf_dir
 from bnstudy.validation import ConfigError

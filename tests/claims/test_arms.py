@@ -79,9 +79,9 @@ def test_what_is_recorded_is_no_factor() -> None:
 def test_classes_of_one_name_are_called_by_their_full_ones() -> None:
     mine = (("norm._target_", "mine.BatchNorm"),)
     table = labelled([Run("NoNorm"), Run("BatchNorm"), Run("BatchNorm", fields=mine)])
-    assert list(table["arm"].cat.categories) == ["NoNorm", "bnstudy.norms.BatchNorm", "mine.BatchNorm"]
+    assert list(table["arm"].cat.categories) == ["NoNorm", "bnstudy.norms.batch.BatchNorm", "mine.BatchNorm"]
     table = labelled([Run("NoNorm"), Run("NoNorm", fields=(("norm._target_", "a.NoNorm"),))])
-    assert list(table["arm"].cat.categories) == ["bnstudy.norms.NoNorm", "a.NoNorm"]
+    assert list(table["arm"].cat.categories) == ["bnstudy.norms.none.NoNorm", "a.NoNorm"]
     assert table["norm"].isin(arms.BASELINES).tolist() == [True, False]
     assert names([Run(), Run(fields=(("model._target_", "mine.MLP"),))], "panel") == [
         "bnstudy.models.mlp.MLP on Digits",

@@ -142,7 +142,7 @@ def test_the_names_of_classes_are_those_of_the_arms(tmp_path: Path) -> None:
     mine = Run("BatchNorm", fields=(("norm._target_", "mine.BatchNorm"),))
     synthetic.write(tmp_path, [Run("NoNorm"), Run("BatchNorm"), mine])
     runs = load_study(tmp_path).runs.sort_values("arm")
-    assert runs["norm"].tolist() == ["NoNorm", "bnstudy.norms.BatchNorm", "mine.BatchNorm"]
+    assert runs["norm"].tolist() == ["NoNorm", "bnstudy.norms.batch.BatchNorm", "mine.BatchNorm"]
 
 
 def test_a_run_whose_last_evaluation_is_missing_counts_as_guessing(tmp_path: Path) -> None:

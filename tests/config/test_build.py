@@ -14,7 +14,7 @@ from bnstudy.sweep.settings import Settings
 from bnstudy.validation import ConfigError, to_dict
 from tests.conftest import spec_of
 
-GROUPS = ["model", "dropout", "norm", "init", "data", "optim", "schedule", "probe", "scale"]
+GROUPS = ["model", "norm", "init", "data", "optim", "schedule", "probe", "scale"]
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((conf_dir() / group).glob("*.yaml"))]
 
 
@@ -57,10 +57,16 @@ def test_settings_say_how_and_where():
 @pytest.mark.parametrize(
     ("node", "sentence"),
     [
-        ({"_target_": "bnstudy.norms.BatchNorn"}, "norm._target_=bnstudy.norms.BatchNorn cannot be imported"),
+        (
+            {"_target_": "bnstudy.norms.batch.BatchNor"},
+            "norm._target_=bnstudy.norms.batch.BatchNor cannot be imported",
+        ),
         ({"_target_": "no_such_package.Norm"}, "No module named 'no_such_package'"),
         ({"_target_": "os.path.join"}, "must be a class derived from a Spec and decorated with @dataclass"),
-        ({"_target_": "bnstudy.norms.BatchNorm", "epz": 1}, "norm.epz is not a known key; did you mean norm.eps?"),
+        (
+            {"_target_": "bnstudy.norms.group.LayerNorm", "epz": 1},
+            "norm.epz is not a known key; did you mean norm.eps?",
+        ),
     ],
 )
 def test_a_wrong_node_is_refused(node, sentence):
@@ -86,7 +92,7 @@ def test_a_class_of_another_group_is_refused():
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("probe.dead_units.when.shares=[2]", "probe.dead_units.when.shares=[2] is not allowed"),
+        ("probe.dead_units.when.fractions=[2]", "probe.dead_units.when.fractions=[2] is not allowed"),
         ("probe.gradients.when.regular=0", "probe.gradients.when.regular=0 is not allowed"),
         ("norm.eps=-1", "norm.eps=-1 is not allowed"),
         ("lr=-1", "lr=-1 is not allowed"),

@@ -81,18 +81,6 @@ def test_a_glob_stands_for_the_options_it_matches(points):
     assert [p.overrides[0] for p in made] == ["norm=batch", "norm=layer", "norm=none"]
 
 
-def test_dropout_is_swept_as_a_group_and_said_directly(points):
-    made = points("dropout=none,p50", "norm=none,batch", "steps=5")
-    assert [p.overrides[:2] for p in made] == [
-        (f"dropout={option}", f"norm={norm}") for option in ("none", "p50") for norm in ("none", "batch")
-    ]
-    assert [p.config["model"]["dropout"] for p in made] == [0.0, 0.0, 0.5, 0.5]
-    assert not any("dropout" in p.config for p in made)
-    [point] = points("dropout=p50", "model.dropout=0.3", "steps=5")
-    assert point.config["model"]["dropout"] == 0.3
-    assert {p.config["model"]["dropout"] for p in points("study=lr_tolerance", "dropout=p20", "seed=0")} == {0.2}
-
-
 def test_ranges_and_choices_are_hydras(points):
     made = points("seed=range(4,0,step=-2)", "lr=sort(1,0.1)", "model.width=shuffle(range(16,18))", "steps=5")
     assert [(p.config["seed"], p.config["lr"]) for p in made[::2]] == [(4, 0.1), (4, 1), (2, 0.1), (2, 1)]

@@ -13,8 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bnstudy.data import Dataset, Decoded
-from bnstudy.data.dataset import assemble
+from bnstudy.data.dataset import Dataset, DecodedImages, assemble
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -41,21 +40,21 @@ def real_jpegs() -> Path:
     return archive
 
 
-def make_decoded(train: int = 40, test: int = 10, shape: tuple[int, int, int] = (3, 6, 5)) -> Decoded:
+def make_decoded(train: int = 40, test: int = 10, shape: tuple[int, int, int] = (3, 6, 5)) -> DecodedImages:
     """Noise in two classes, every third image in the second."""
     noise = torch.Generator().manual_seed(1)
     x = torch.randint(0, 256, (train + test, *shape), dtype=torch.uint8, generator=noise)
     y = (torch.arange(train + test) % 3 == 0).long()
-    return Decoded(x[:train], y[:train], x[train:], y[train:], ("a", "b"))
+    return DecodedImages(x[:train], y[:train], x[train:], y[train:], ("a", "b"))
 
 
 @pytest.fixture
-def decoded() -> Decoded:
+def decoded() -> DecodedImages:
     return make_decoded()
 
 
 @pytest.fixture
-def dataset(decoded: Decoded, cpu: torch.device) -> Dataset:
+def dataset(decoded: DecodedImages, cpu: torch.device) -> Dataset:
     """30 training and 10 validation images of 3x6x5."""
     return assemble("noise", decoded, torch.arange(30), torch.arange(30, 40), cpu)
 

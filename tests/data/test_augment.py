@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bnstudy.data import Draws, crop_flip, epoch_draws
+from bnstudy.data.augment import Draws, crop_flip, draw_epoch
 
 
 def crop_flip_pixel_by_pixel(x: Tensor, draws: Draws, black: Tensor) -> Tensor:
@@ -27,13 +27,13 @@ def black() -> Tensor:
 
 def test_crop_flip_equals_loops(black: Tensor) -> None:
     x = torch.randn(40, 3, 17, 12)
-    draws = epoch_draws(40, height=17, seed=3, epoch=0)
+    draws = draw_epoch(40, height=17, seed=3, epoch=0)
     assert torch.equal(crop_flip(x, draws, black), crop_flip_pixel_by_pixel(x, draws, black))
 
 
 def test_crop_flip_of_several_runs_under_vmap(black: Tensor) -> None:
     x = torch.randn(3, 8, 3, 9, 9)
-    draws = [epoch_draws(8, height=9, seed=r, epoch=0) for r in range(3)]
+    draws = [draw_epoch(8, height=9, seed=r, epoch=0) for r in range(3)]
     stacked = Draws(*(torch.stack(t) for t in zip(*draws, strict=True)))
     got = torch.func.vmap(crop_flip, in_dims=(0, 0, None))(x, stacked, black)
     assert torch.equal(got, torch.stack([crop_flip(x[r], draws[r], black) for r in range(3)]))
@@ -41,7 +41,7 @@ def test_crop_flip_of_several_runs_under_vmap(black: Tensor) -> None:
 
 @pytest.mark.parametrize(("height", "reach"), [(32, 4), (28, 3), (8, 1), (5, 1)])
 def test_shifts_reach_an_eighth_of_the_height(height: int, reach: int) -> None:
-    draws = epoch_draws(5000, height, seed=0, epoch=0)
+    draws = draw_epoch(5000, height, seed=0, epoch=0)
     for shift in (draws.dy, draws.dx):
         counts = (shift + reach).bincount()
         assert len(counts) == 2 * reach + 1
@@ -51,7 +51,7 @@ def test_shifts_reach_an_eighth_of_the_height(height: int, reach: int) -> None:
 
 
 def test_draws_depend_on_seed_and_epoch_alone() -> None:
-    draws = [epoch_draws(50, 32, seed, epoch) for seed, epoch in [(0, 0), (0, 0), (0, 1), (1, 0)]]
+    draws = [draw_epoch(50, 32, seed, epoch) for seed, epoch in [(0, 0), (0, 0), (0, 1), (1, 0)]]
     assert all(torch.equal(a, b) for a, b in zip(draws[0], draws[1], strict=True))
     assert not torch.equal(draws[0].dy, draws[2].dy)
     assert not torch.equal(draws[0].dy, draws[3].dy)

@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from bnstudy.data import Decoded
-from bnstudy.data.cache import cached
+from bnstudy.data.cache import read_or_decode
+from bnstudy.data.dataset import DecodedImages
 
 
 class Decoder:
     """Gives what it was made with, and counts how often."""
 
-    def __init__(self, decoded: Decoded) -> None:
+    def __init__(self, decoded: DecodedImages) -> None:
         self.decoded, self.calls = decoded, 0
 
-    def __call__(self) -> Decoded:
+    def __call__(self) -> DecodedImages:
         self.calls += 1
         return self.decoded
 
@@ -27,10 +27,10 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "cache" / "noise.pt"
 
 
-def test_a_dataset_is_decoded_once(path: Path, decoded: Decoded) -> None:
+def test_a_dataset_is_decoded_once(path: Path, decoded: DecodedImages) -> None:
     decode = Decoder(decoded)
     for _ in range(2):
-        got = cached(path, "v1", decode)
+        got = read_or_decode(path, "v1", decode)
         assert got.checksum == decoded.checksum
         assert got.classes == ("a", "b")
         assert torch.equal(got.test_x, decoded.test_x)
@@ -38,10 +38,10 @@ def test_a_dataset_is_decoded_once(path: Path, decoded: Decoded) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["noise.pt"]
 
 
-def test_a_changed_source_is_decoded_again(path: Path, decoded: Decoded) -> None:
+def test_a_changed_source_is_decoded_again(path: Path, decoded: DecodedImages) -> None:
     decode = Decoder(decoded)
     for source in ("v1", "v2", "v2"):
-        cached(path, source, decode)
+        read_or_decode(path, source, decode)
     assert decode.calls == 2
 
 
@@ -73,23 +73,23 @@ def forget_a_tensor(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [flip_a_bit, truncate, empty, change_a_pixel, forget_a_tensor])
 def test_a_damaged_cache_is_noticed_and_rebuilt(
-    path: Path, decoded: Decoded, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+    path: Path, decoded: DecodedImages, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     decode = Decoder(decoded)
-    cached(path, "v1", decode)
+    read_or_decode(path, "v1", decode)
     damage(path)
     with caplog.at_level(logging.WARNING):
-        assert cached(path, "v1", decode).checksum == decoded.checksum
+        assert read_or_decode(path, "v1", decode).checksum == decoded.checksum
     assert decode.calls == 2
     assert [str(path) in record.getMessage() for record in caplog.records] == [True]
-    cached(path, "v1", decode)
+    read_or_decode(path, "v1", decode)
     assert decode.calls == 2
 
 
-def test_the_checksum_covers_shapes_images_and_labels(decoded: Decoded) -> None:
+def test_the_checksum_covers_shapes_images_and_labels(decoded: DecodedImages) -> None:
     variants = [decoded.train_x, decoded.train_x.flip(0), decoded.train_x.transpose(2, 3)]
-    others = [Decoded(x, decoded.train_y, decoded.test_x, decoded.test_y, ("a", "b")) for x in variants]
-    relabelled = Decoded(decoded.train_x, 1 - decoded.train_y, decoded.test_x, decoded.test_y, ("a", "b"))
+    others = [DecodedImages(x, decoded.train_y, decoded.test_x, decoded.test_y, ("a", "b")) for x in variants]
+    relabelled = DecodedImages(decoded.train_x, 1 - decoded.train_y, decoded.test_x, decoded.test_y, ("a", "b"))
     checksums = [d.checksum for d in (decoded, *others, relabelled)]
     assert checksums[0] == checksums[1]
     assert len(set(checksums)) == 4

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bnstudy.data import BatchStack
+from bnstudy.data.batches import BatchStack
 from bnstudy.data.gaussian import Gaussian
 from bnstudy.train.serial import SerialRun
 from bnstudy.train.stacked import StackedRun
@@ -92,7 +92,7 @@ def test_a_regression_is_trained_alike_by_both_engines_and_has_no_accuracy(norm)
 def test_batches_of_a_stack_hold_inputs_and_their_targets():
     data = load(target="linear", classes=2, dim=3)
     stack = BatchStack(data, "none", 4, [0, 1])
-    x, y = stack.images(*stack.choice(0))
+    x, y = stack.gather(*stack.select(0))
     assert (x.shape, y.shape) == ((2, 4, 1, 1, 3), (2, 4, 2))
     a = torch.linalg.lstsq(data.train.x.flatten(1), data.train.y).solution
     torch.testing.assert_close(y, x.flatten(2) @ a, atol=1e-4, rtol=1e-4)

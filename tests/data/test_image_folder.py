@@ -104,7 +104,7 @@ def test_a_missing_test_folder_is_refused(make_images: MakeImages) -> None:
 def test_other_classes_in_test_than_in_train_are_refused(make_images: MakeImages) -> None:
     make_images(parts=("train",))
     root = make_images(parts=("test",), classes=("cat", "fox"))
-    with pytest.raises(ConfigError, match=r"other classes in train/ than in test/: dog, fox in one only"):
+    with pytest.raises(ConfigError, match=r"other classes in train/ than in test/: dog, fox in only one of them"):
         ImageFolder(root=str(root)).source()
 
 

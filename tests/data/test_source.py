@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bnstudy.data import CachedData, Dataset, Decoded
+from bnstudy.data.cache import CachedData
+from bnstudy.data.dataset import Dataset, DecodedImages
 from bnstudy.validation import ConfigError
 
 
@@ -19,10 +20,10 @@ class Stripes(CachedData):
     def source(self) -> str:
         return "stripes"
 
-    def decode(self) -> Decoded:
+    def decode(self) -> DecodedImages:
         x = torch.arange(200, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 4, 4).contiguous()
         y = torch.arange(200) % 4
-        return Decoded(x[:160], y[:160], x[160:], y[160:], ("a", "b", "c", "d"))
+        return DecodedImages(x[:160], y[:160], x[160:], y[160:], ("a", "b", "c", "d"))
 
 
 def images(dataset: Dataset, split: str) -> list[int]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bnstudy.data.splits import stratified_order, stratified_split
+from bnstudy.data.dataset import stratified_order, stratified_split
 
 
 def labels(*sizes: int) -> Tensor:

@@ -6,7 +6,7 @@ from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from bnstudy.inits import initialize
-from bnstudy.models.dropout import Dropout
+from bnstudy.models.layers import Dropout
 from bnstudy.rng import Noise, stream
 from bnstudy.validation import ConfigError
 from tests.conftest import spec_of
@@ -105,15 +105,6 @@ def test_models_drop_where_they_say_and_only_if_asked(model, places):
     without = initialized(f"model={model}")
     assert not any(is_dropout(m) for m in without.modules())
     assert [n for n, _ in without.named_parameters()] == [n for n, _ in with_it.named_parameters()]
-
-
-@pytest.mark.parametrize(("option", "share"), [("none", 0.0), ("p20", 0.2), ("p50", 0.5)])
-def test_the_group_gives_the_model_its_share_unless_that_is_said_directly(option, share):
-    assert spec_of(f"dropout={option}").model.dropout == share
-    assert spec_of(f"dropout={option}", "model=vgg").model.dropout == share
-    assert spec_of(f"dropout={option}", "model.dropout=0.3").model.dropout == 0.3
-    assert spec_of("model.dropout=0.3", f"dropout={option}").model.dropout == 0.3
-    assert spec_of("dropout=none").run_id == spec_of().run_id
 
 
 def test_norms_that_draw_noise_have_noise_of_their_own_in_each_layer_and_seed():

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from bnstudy.models.layers import ACTIVATIONS, activations, weight_layers
+from bnstudy.models.layers import ACTIVATIONS
+from bnstudy.models.structure import activations, weight_layers
 from bnstudy.validation import ConfigError
 from tests.conftest import spec_of
 

@@ -11,11 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnstudy.inits import initialize
-from bnstudy.models.dropout import Dropout
-from bnstudy.models.layers import activations, norm_parameters, weight_layers
+from bnstudy.models.layers import Dropout
 from bnstudy.models.resnet import BlockOrder, ResNet
-from bnstudy.norms import BatchNorm, NoNorm, SkipInit
+from bnstudy.models.structure import activations, norm_parameters, weight_layers
 from bnstudy.norms.base import NormSpec
+from bnstudy.norms.batch import BatchNorm
+from bnstudy.norms.none import NoNorm
+from bnstudy.norms.skipinit import SkipInit
 from bnstudy.probes.network import still
 from bnstudy.probes.normalization import is_normalized
 from bnstudy.train.state import network_of

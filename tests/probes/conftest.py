@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bnstudy.data import Dataset
+from bnstudy.data.dataset import Dataset
 from bnstudy.probes.base import ProbeSpec, Snapshot
 from bnstudy.probes.network import Network, still
 from bnstudy.run import RunSpec

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bnstudy.data import Dataset
+from bnstudy.data.dataset import Dataset
 from bnstudy.probes.activations import Activations, drift, effective_rank, on_grid, percentiles
 from bnstudy.probes.base import Snapshot
 from bnstudy.probes.network import in_parts
@@ -79,7 +79,7 @@ def test_the_distributions_are_those_of_the_pre_activations(model, norm, digits)
     assert list(measured["z_mean"]) == list(inside(spec, digits, x[:2]))
 
 
-@pytest.mark.parametrize("overrides", [("norm=noisy_batch",), ("norm=batch", "dropout=p50")])
+@pytest.mark.parametrize("overrides", [("norm=noisy_batch",), ("norm=batch", "model.dropout=0.5")])
 def test_in_training_there_is_the_noise_of_the_next_update_which_goes_on_undisturbed(overrides, digits):
     spec = replace(spec_of(*TINY, *overrides), steps=2)
     ends = {}

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch.func import functional_call, vmap
 
-from bnstudy.data import Dataset
-from bnstudy.data.dataset import Split
+from bnstudy.data.dataset import Dataset, Split
 from bnstudy.probes.curvature import Sharpness, lanczos
 from bnstudy.train.state import build_model
 from bnstudy.when import At

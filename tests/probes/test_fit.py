@@ -6,17 +6,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bnstudy.data import Split
+from bnstudy.data.dataset import Split
 from bnstudy.probes.fit import TrainingFit
 from bnstudy.train.serial import SerialRun
 from bnstudy.train.state import build_model, evaluate
-from bnstudy.when import At, AtShares
+from bnstudy.when import At, AtFractions
 from tests.conftest import CPU, spec_of
 from tests.probes.conftest import TINY, engines_agree, snapshot_of
 
 
 def test_it_is_what_evaluation_mode_makes_of_the_probe_batch(digits):
-    spec = spec_of(*TINY, "norm=batch", "dropout=p50")
+    spec = spec_of(*TINY, "norm=batch", "model.dropout=0.5")
     snapshot, model = snapshot_of(spec, digits, double=False), build_model(spec, digits)
     model(digits.train.x[:100])  # moves the running statistics
     network = replace(snapshot.network, buffers=dict(model.named_buffers()))
@@ -29,7 +29,7 @@ def test_it_is_what_evaluation_mode_makes_of_the_probe_batch(digits):
 
 
 def test_at_the_end_it_is_the_evaluation_of_the_trained_network(digits):
-    spec = replace(spec_of("norm=batch", "model.width=16"), probe={"fit": TrainingFit(when=AtShares((0.0, 1.0)))})
+    spec = replace(spec_of("norm=batch", "model.width=16"), probe={"fit": TrainingFit(when=AtFractions((0.0, 1.0)))})
     run, outcomes = SerialRun(spec, digits, CPU), []
     run.train(lambda _, outcome: outcomes.append(outcome))
     rows = outcomes[0].metrics.to_pandas().query("metric in ('train_loss', 'train_accuracy')")
@@ -60,7 +60,7 @@ def test_a_regression_has_a_loss_only(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "overrides", [("norm=batch", "dropout=p50"), ("model=vgg", "model.depth=8", "model.width=0.03", "norm=layer")]
+    "overrides", [("norm=batch", "model.dropout=0.5"), ("model=vgg", "model.depth=8", "model.width=0.03", "norm=layer")]
 )
 def test_stacked_equals_serial(overrides, digits):
     engines_agree(TrainingFit(when=At((0, 6))), digits, *overrides)
@@ -70,6 +70,6 @@ def test_the_presets_measure_it_and_what_statistics_come_to():
     gap, statistics = spec_of("probe=gap").probe, spec_of("probe=statistics").probe
     assert gap.keys() - statistics.keys() == {"training_fit"}
     assert statistics.keys() - gap.keys() == {"norm_internals"}
-    assert statistics["norm_internals"].when.updates(100) == (100,)
-    assert gap["training_fit"].when.updates(100) == (0, 50, 100)
+    assert statistics["norm_internals"].when.resolve(100) == (100,)
+    assert gap["training_fit"].when.resolve(100) == (0, 50, 100)
     assert spec_of().probe.keys() <= gap.keys()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.func import functional_call, grad
 
-from bnstudy.data import BatchStream
+from bnstudy.data.batches import BatchStream
 from bnstudy.losses import CrossEntropy
 from bnstudy.probes.base import ProbeSpec
 from bnstudy.probes.network import in_parts, still

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from bnstudy.data import Dataset
-from bnstudy.data.dataset import Split
+from bnstudy.data.dataset import Dataset, Split
 from bnstudy.probes.normalization import NormInternals
 from bnstudy.train.state import build_model
 from bnstudy.when import At

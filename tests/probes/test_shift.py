@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bnstudy.models.layers import weight_layers
+from bnstudy.models.structure import weight_layers
 from bnstudy.probes.shift import CovariateShift
 from bnstudy.train.state import build_model
 from bnstudy.when import At

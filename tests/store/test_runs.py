@@ -14,7 +14,7 @@ import torch
 import yaml
 
 import bnstudy
-from bnstudy.store.runs import SharedStore, Store, spec_in
+from bnstudy.store.runs import SharedStore, Store, parse_spec
 from bnstudy.train.serial import SerialRun
 from bnstudy.train.state import Outcome
 from bnstudy.validation import ConfigError, to_dict
@@ -162,29 +162,29 @@ def test_temporary_files_of_killed_writers_go_with_the_finished_run(tmp_path, di
     ],
 )
 def test_a_spec_is_what_yaml_reads(text):
-    assert repr(spec_in(text)) == repr(yaml.safe_load(text))
+    assert repr(parse_spec(text)) == repr(yaml.safe_load(text))
 
 
 def test_specs_that_share_most_of_their_text_are_parsed_once(monkeypatch):
     parsed = []
     monkeypatch.setattr(yaml, "load", lambda text, loader, load=yaml.load: parsed.append(text) or load(text, loader))
     shared = "model:\n  depth: 3\nnorm:\n  of: this test\nlr: 0.125\n"
-    found = [spec_in(f"{shared}seed: {seed}\n") for seed in range(91_000, 91_010)]
+    found = [parse_spec(f"{shared}seed: {seed}\n") for seed in range(91_000, 91_010)]
     assert [spec["seed"] for spec in found] == list(range(91_000, 91_010))
     assert sum("this test" in text for text in parsed) == 1
 
 
 def test_a_shared_store_keeps_what_is_wanted_again_until_the_last(tmp_path):
-    store = SharedStore(tmp_path, awaited=Counter({"once": 1, "twice": 2}))
+    store = SharedStore(tmp_path, readers=Counter({"once": 1, "twice": 2}))
     for run_id in ("once", "twice"):
         store.begin(run_id, {"model": run_id})
     first = {run_id: store.config(run_id) for run_id in ("once", "twice")}
     assert store.config("twice") is first["twice"]
     assert store.config("once") == first["once"]
     assert store.config("once") is not first["once"]
-    store.done(["once", "twice"])
+    store.release(["once", "twice"])
     assert store.config("twice") is first["twice"]
-    store.done(["twice"])
+    store.release(["twice"])
     assert store.config("twice") is not first["twice"]
 
 

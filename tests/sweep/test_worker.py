@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bnstudy.data import Dataset
 from bnstudy.data.base import DataSpec
+from bnstudy.data.dataset import Dataset
 from bnstudy.inits import InitSpec
 from bnstudy.models.base import ModelSpec
 from bnstudy.norms.base import NormSpec

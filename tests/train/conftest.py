@@ -6,8 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bnstudy.data import Dataset
-from bnstudy.data.dataset import Split
+from bnstudy.data.dataset import Dataset, Split
 
 
 @pytest.fixture(scope="session")

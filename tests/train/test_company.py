@@ -11,7 +11,8 @@ import torch
 from bnstudy.models.mlp import MLP
 from bnstudy.models.resnet import ResNet
 from bnstudy.models.vgg import VGG
-from bnstudy.norms import BatchNorm, NoNorm
+from bnstudy.norms.batch import BatchNorm
+from bnstudy.norms.none import NoNorm
 from bnstudy.optim import SGD, Adam
 from bnstudy.probes.base import ProbeSpec
 from bnstudy.run import Evaluation, RunSpec

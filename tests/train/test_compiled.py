@@ -9,7 +9,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from bnstudy.models.mlp import MLP
 from bnstudy.models.vgg import VGG
-from bnstudy.norms import BatchNorm, GhostBatchNorm, GroupNorm, NoisyBatchNorm, WeightNorm
+from bnstudy.norms.batch import BatchNorm, GhostBatchNorm, NoisyBatchNorm
+from bnstudy.norms.group import GroupNorm
+from bnstudy.norms.weight import WeightNorm
 from bnstudy.optim import SGD, AdamW
 from bnstudy.run import Evaluation, RunSpec
 from bnstudy.train import compiled

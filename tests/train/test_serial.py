@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bnstudy.data import BatchStream
+from bnstudy.data.batches import BatchStream
 from bnstudy.run import Evaluation, RunSpec
 from bnstudy.train import serial as serial_engine
 from bnstudy.train.serial import SerialRun
@@ -93,7 +93,7 @@ def test_evaluation_and_probes_come_at_their_updates(digits):
     assert list(rows(ended.metrics, "test", "loss")) == [0, 7, 20]
     assert list(rows(ended.metrics, "train", "loss")) == list(range(20))
     for metric, probe in (("grad_norm", "gradients"), ("dead_share", "dead_units")):
-        assert tuple(rows(ended.metrics, "", metric)) == spec.probe[probe].when.updates(20)
+        assert tuple(rows(ended.metrics, "", metric)) == spec.probe[probe].when.resolve(20)
 
 
 def test_before_the_end_a_sample_of_the_images_is_evaluated_and_all_of_them_at_the_end(digits):

@@ -23,17 +23,11 @@ from bnstudy.inits import KaimingNormal, Orthogonal
 from bnstudy.models.mlp import MLP
 from bnstudy.models.resnet import ResNet
 from bnstudy.models.vgg import VGG
-from bnstudy.norms import (
-    BatchNorm,
-    GhostBatchNorm,
-    GroupNorm,
-    InstanceNorm,
-    LayerNorm,
-    NoisyBatchNorm,
-    NoNorm,
-    SkipInit,
-    WeightNorm,
-)
+from bnstudy.norms.batch import BatchNorm, GhostBatchNorm, NoisyBatchNorm
+from bnstudy.norms.group import GroupNorm, InstanceNorm, LayerNorm
+from bnstudy.norms.none import NoNorm
+from bnstudy.norms.skipinit import SkipInit
+from bnstudy.norms.weight import WeightNorm
 from bnstudy.optim import SGD, Adam, AdamW, Constant, Cosine
 from bnstudy.probes.base import ProbeSpec
 from bnstudy.probes.gradients import GradientNorm
@@ -181,7 +175,7 @@ def test_runs_begin_with_the_weights_and_see_the_batches_that_they_have_alone_bi
     for run, one in enumerate(SerialRun(spec, few, CPU) for spec in specs):
         assert_same_state(stack.state(run), one.state(), tolerance=0)
         for step in (0, 31, 32):
-            x, y = stack._batches.images(*stack._batches.choice(step))
+            x, y = stack._batches.gather(*stack._batches.select(step))
             assert torch.equal(x[run], one.batches(step)[0])
             assert torch.equal(y[run], one.batches(step)[1])
 

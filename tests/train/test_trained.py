@@ -8,11 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bnstudy.data import BatchStream
-from bnstudy.models.layers import norm_parameters
+from bnstudy.data.batches import BatchStream
 from bnstudy.models.mlp import MLP
 from bnstudy.models.resnet import ResNet
-from bnstudy.norms import BatchNorm, SkipInit, WeightNorm
+from bnstudy.models.structure import norm_parameters
+from bnstudy.norms.batch import BatchNorm
+from bnstudy.norms.skipinit import SkipInit
+from bnstudy.norms.weight import WeightNorm
 from bnstudy.optim import SGD, Adam, AdamW
 from bnstudy.run import Evaluation, RunSpec
 from bnstudy.store.runs import Store

@@ -1,4 +1,5 @@
-"""Torch's normalizations written out, which runs of a stack may differ in and probes can differentiate again."""
+"""Torch's normalizations as explicit tensor code: stacked runs may differ in their numbers, and probes can
+differentiate them twice."""
 
 from __future__ import annotations
 
@@ -12,14 +13,14 @@ from bnstudy.validation import ConfigError
 TorchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.GroupNorm | nn.InstanceNorm2d
 
 
-class FreeNorm(nn.Module):
-    """One of torch's normalizations written out, with eps and momentum as 0-dim float32 buffers.
+class ExplicitNorm(nn.Module):
+    """One of torch's normalizations as tensor code, with eps and momentum as 0-dim float32 buffers.
 
-    The names of its parameters and the other buffers are torch's. `eps` and `momentum` are not persistent: they are
-    no part of the `state_dict`. A momentum of None is the cumulative average. Statistics are computed in float32 at
-    least.
+    Parameters and the other buffers have torch's names. `eps` and `momentum` are not persistent, so the `state_dict`
+    is torch's. Statistics are computed at least in float32.
 
-    tracks: whether running statistics move in training.
+    momentum: None for the cumulative average.
+    tracks: whether training updates the running statistics.
     """
 
     tracks = True
@@ -45,14 +46,14 @@ class FreeNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         if self.groups is None and not self.training and self.running_mean is not None and self.running_var is not None:
-            return self._over_updates(wide, self.running_mean, self.running_var).to(x.dtype)
+            return self._by_running_statistics(wide, self.running_mean, self.running_var).to(x.dtype)
         out = self._over_batch(wide) if self.groups is None else self._over_groups(wide, self.groups)
         if self.weight is not None and self.bias is not None:
             out = out * _per_channel(self.weight, x) + _per_channel(self.bias, x)
         return out.to(x.dtype)
 
-    def _over_updates(self, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
-        """By running statistics: as one product and sum, as torch does it."""
+    def _by_running_statistics(self, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+        """One product and one sum, as in torch."""
         scale = torch.rsqrt(var + self.eps)
         if self.weight is not None:
             scale = scale * self.weight
@@ -67,24 +68,24 @@ class FreeNorm(nn.Module):
     def _over_batch(self, x: Tensor) -> Tensor:
         var, mean = torch.var_mean(x, [0, *range(2, x.ndim)], correction=0)
         if self.training and self.tracks:
-            self._track_(mean.detach(), unbiased(var.detach(), x.numel() // x.shape[1]))
+            self._track_(mean.detach(), unbiased_variance(var.detach(), x.numel() // x.shape[1]))
         return (x - _per_channel(mean, x)) * _per_channel(torch.rsqrt(var + self.eps), x)
 
     def _track_(self, mean: Tensor, var: Tensor) -> None:
-        """Move the running statistics to the mean and unbiased variance of a batch."""
+        """Update the running statistics with the mean and unbiased variance of a batch."""
         if self.num_batches_tracked is None or self.running_mean is None or self.running_var is None:
             return
         self.num_batches_tracked.add_(1)
-        share = self.num_batches_tracked.reciprocal() if self.momentum is None else self.momentum
-        self.running_mean.add_((mean - self.running_mean) * share)
-        self.running_var.add_((var - self.running_var) * share)
+        weight = self.num_batches_tracked.reciprocal() if self.momentum is None else self.momentum
+        self.running_mean.add_((mean - self.running_mean) * weight)
+        self.running_var.add_((var - self.running_var) * weight)
 
 
-class GhostNorm(FreeNorm):
-    """Batch normalization over parts of the batch, of `size` samples each.
+class GhostNorm(ExplicitNorm):
+    """Batch normalization over ghost batches of `size` samples.
 
-    A batch of another size is cut into as many parts as hold `size` samples each, as even as possible: of 40 samples
-    and a size of 16 these are two of 20. A batch of fewer samples is one part.
+    A batch that `size` does not divide is cut into parts of at least `size` samples, as many and as even as possible:
+    with size 16, 40 samples make two parts of 20. A batch of fewer than `size` samples is one part.
     """
 
     def __init__(self, like: nn.BatchNorm1d | nn.BatchNorm2d, size: int) -> None:
@@ -98,57 +99,57 @@ class GhostNorm(FreeNorm):
         pieces = [self._over_parts(x[cut:], samples)]
         if longer:
             pieces.insert(0, self._over_parts(x[:cut], samples + 1))
-        normalized, means, variances = zip(*pieces, strict=True)
+        outputs, means, variances = zip(*pieces, strict=True)
         if self.training and self.tracks:
             self._track_(torch.cat(means).mean(0).detach(), torch.cat(variances).mean(0).detach())
-        return torch.cat(normalized)
+        return torch.cat(outputs)
 
     def _over_parts(self, x: Tensor, samples: int) -> tuple[Tensor, Tensor, Tensor]:
         """x [parts * samples, C, ...] normalized, and the parts' means and unbiased variances, [parts, C] each."""
         parts = x.unflatten(0, (-1, samples))
         var, mean = torch.var_mean(parts, [1, *range(3, parts.ndim)], correction=0, keepdim=True)
         out = (parts - mean) * torch.rsqrt(var + self.eps)
-        return out.flatten(0, 1), mean.flatten(1), unbiased(var.flatten(1), samples * x[0, 0].numel())
+        return out.flatten(0, 1), mean.flatten(1), unbiased_variance(var.flatten(1), samples * x[0, 0].numel())
 
 
-def unbiased(var: Tensor, n: int) -> Tensor:
-    """The unbiased variance of `n` values with this biased one; of a single value it is 0 like the other."""
-    return var * (n / max(1, n - 1))
+def unbiased_variance(biased: Tensor, n: int) -> Tensor:
+    """The unbiased variance of `n` values from their biased variance; 0 for a single value."""
+    return biased * (n / max(1, n - 1))
 
 
 def _groups(norm: nn.Module) -> int | None:
-    """How many groups of a sample's channels share their statistics; None for statistics over the batch."""
+    """The number of groups of channels over which a sample is normalized; None for statistics over the batch."""
     if isinstance(norm, nn.GroupNorm):
         return norm.num_groups
     return norm.num_features if isinstance(norm, nn.InstanceNorm2d) else None
 
 
 def _per_channel(values: Tensor, x: Tensor) -> Tensor:
-    """[C] so that it broadcasts against `x` [B, C, ...]."""
+    """[C] in a shape that broadcasts against `x` [B, C, ...]."""
     return values.view(-1, *[1] * (x.ndim - 2))
 
 
-def write_out(model: nn.Module) -> None:
-    """Put a `FreeNorm` in place of each of torch's normalizations.
+def make_explicit(model: nn.Module) -> None:
+    """Replace each of torch's normalizations in `model` by an `ExplicitNorm`.
 
-    Call it before the model is moved to a device: a norm without parameters does not say where it is.
+    Call it before the model moves to a device: a norm without parameters does not know its device.
     """
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if isinstance(child, TorchNorm) and type(child) in get_args(TorchNorm):
-                setattr(parent, name, FreeNorm(child))
+                setattr(parent, name, ExplicitNorm(child))
 
 
-def free_numbers(model: nn.Module) -> None:
-    """Make eps and momentum of each normalization buffers, so that stacked runs may differ in them: `write_out`.
+def make_numbers_buffers(model: nn.Module) -> None:
+    """Make eps and momentum of each normalization buffers, so that stacked runs may differ in them.
 
     Raises:
-        ConfigError: a module other than torch's and ours has such a number, and nobody knows what it does with it.
+        ConfigError: a module that is neither torch's nor ours has a number `eps`, whose use is unknown.
     """
-    write_out(model)
+    make_explicit(model)
     for module in model.modules():
         if isinstance(getattr(module, "eps", None), float):
             raise ConfigError(
-                "norm.eps and norm.momentum must be the same for all runs trained at once where the norm is a "
+                "norm.eps and norm.momentum must be the same for all runs of a stack if the norm is a "
                 f"{type(module).__name__}; choose engine=serial."
             )

@@ -1,0 +1,72 @@
+"""Finds the parts of a network: its weight layers, activations, residual branches and norm parameters."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from bnstudy.models.layers import ACTIVATIONS, NormAct
+from bnstudy.norms.base import NormSpec
+from bnstudy.norms.weight import ReparametrizedLayer
+from bnstudy.validation import ConfigError
+
+
+def weight_layers(model: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
+    """The fully connected and convolutional layers by name, in order of depth."""
+    found = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
+    return {name.removesuffix(".weight"): m for name, m in found.items()}
+
+
+def activations(model: nn.Module) -> dict[str, nn.Module]:
+    """The activation modules by the name of their layer, in order of depth. Probes read the network here."""
+    kinds = tuple(ACTIVATIONS.values())
+    found = {n: m for n, m in model.named_modules() if isinstance(m, kinds)}
+    return {name.removesuffix(".act").removesuffix(".norm_act"): m for name, m in found.items()}
+
+
+def has_branches(model: nn.Module) -> bool:
+    """Whether the network has residual branches."""
+    return any(isinstance(module, NormAct) and module.ends_branch for module in model.modules())
+
+
+def norm_parameters(model: nn.Module) -> set[str]:
+    """The names of the norm's parameters: scales, shifts, and those that it adds to weights and branches."""
+    names: set[str] = set()
+    for path, module in model.named_modules():
+        if isinstance(module, NormAct):
+            names |= {f"{path}.{name}" for name, _ in module.named_parameters()}
+        elif isinstance(module, ReparametrizedLayer):
+            names |= {f"{path}.{name}" for name, _ in module.named_parameters() if name not in ("weight", "bias")}
+    return names
+
+
+def check_norm_has_effect(norm: NormSpec, model: nn.Module) -> None:
+    """Raises ConfigError if the norm is one of weights and the network has no layer of it."""
+    if type(norm).wrap is NormSpec.wrap or _is_linear(model):
+        return
+    if not any(isinstance(module, ReparametrizedLayer) for module in model.modules()):
+        raise ConfigError(
+            f"The norm {type(norm).__name__} is not allowed with this network: it normalizes weights, and would change "
+            "none of the network's. Build its hidden layers with dense and conv3x3 of bnstudy.models.layers, or pass "
+            "their weight layers to norm.wrap; or choose another norm, such as norm=batch."
+        )
+
+
+def check_norm_is_trainable(model: nn.Module) -> None:
+    """Raises ConfigError if the norm has no parameters, or if `norm_parameters` cannot find them."""
+    if norm_parameters(model):
+        return
+    if _is_linear(model) or any(isinstance(module, NormAct | ReparametrizedLayer) for module in model.modules()):
+        raise ConfigError(
+            "trained=norm is not allowed if the norm has no parameters, as with norm=none or norm.affine=false; "
+            "it must be all, or choose a norm with scales and shifts, such as norm=batch."
+        )
+    raise ConfigError(
+        "trained=norm is not allowed with this network: norm parameters are found only in the layers of "
+        "bnstudy.models.layers (dense, conv3x3, NormAct), and the network has none of these; it must be all, or build "
+        "the network of such layers."
+    )
+
+
+def _is_linear(model: nn.Module) -> bool:
+    """Whether the classifier is the only layer, so that the network has nothing to normalize."""
+    return len(weight_layers(model)) == 1
