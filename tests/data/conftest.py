@@ -1,4 +1,4 @@
-"""What the tests of the datasets share: made-up datasets, servers of them, and the real ones where they lie about."""
+"""Synthetic datasets, HTTP servers for them, and the real datasets where they are present."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def cpu() -> torch.device:
 
 @pytest.fixture(scope="session")
 def real_mnist() -> Path:
-    """The folder that has MNIST/raw in it."""
+    """A root that contains MNIST/raw."""
     if not (SHARED / "MNIST" / "raw").is_dir():
         pytest.skip(f"no MNIST in {SHARED}")
     return SHARED
@@ -33,37 +33,32 @@ def real_mnist() -> Path:
 
 @pytest.fixture(scope="session")
 def real_jpegs() -> Path:
-    """The archive with CIFAR-10's images as JPEG."""
+    """The archive of CIFAR-10's images as JPEG files."""
     archive = SHARED / "cifar10-jpeg.tar"
     if not archive.is_file():
         pytest.skip(f"no {archive}")
     return archive
 
 
-def make_decoded(train: int = 40, test: int = 10, shape: tuple[int, int, int] = (3, 6, 5)) -> DecodedImages:
-    """Noise in two classes, every third image in the second."""
-    noise = torch.Generator().manual_seed(1)
-    x = torch.randint(0, 256, (train + test, *shape), dtype=torch.uint8, generator=noise)
-    y = (torch.arange(train + test) % 3 == 0).long()
-    return DecodedImages(x[:train], y[:train], x[train:], y[train:], ("a", "b"))
-
-
 @pytest.fixture
 def decoded() -> DecodedImages:
-    return make_decoded()
+    """40 training and 10 test images of 3x6x5 noise in two classes, every third image in the second."""
+    x = torch.randint(0, 256, (50, 3, 6, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    y = (torch.arange(50) % 3 == 0).long()
+    return DecodedImages(x[:40], y[:40], x[40:], y[40:], ("a", "b"))
 
 
 @pytest.fixture
 def dataset(decoded: DecodedImages, cpu: torch.device) -> Dataset:
-    """30 training and 10 validation images of 3x6x5."""
+    """30 training, 10 validation and 10 test images of 3x6x5."""
     return assemble("noise", decoded, torch.arange(30), torch.arange(30, 40), cpu)
 
 
 @pytest.fixture
-def make_images(tmp_path: Path) -> Callable[..., Path]:
-    """Makes PNGs in torchvision's ImageFolder layout; image i of a class is of the i-th size."""
+def write_images(tmp_path: Path) -> Callable[..., Path]:
+    """A function that writes PNGs in torchvision's ImageFolder layout, image i of a class in the i-th size."""
 
-    def make(
+    def write(
         sizes: list[tuple[int, int]] | None = None,
         parts: tuple[str, ...] = ("train", "test"),
         classes: tuple[str, ...] = ("cat", "dog"),
@@ -78,23 +73,23 @@ def make_images(tmp_path: Path) -> Callable[..., Path]:
                     Image.fromarray(pixels).save(folder / f"{i}.png")
         return tmp_path / "pets"
 
-    return make
+    return write
 
 
-class _Quiet(SimpleHTTPRequestHandler):
+class QuietHandler(SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
 
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], str]]:
-    """Serves a folder on the loopback; gives its URL, which ends in a slash."""
+    """A function that serves a folder on the loopback interface and returns its URL, which ends in a slash."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     servers = []
 
     def start(folder: Path) -> str:
         folder.mkdir(exist_ok=True)
-        server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder)))
+        server = ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=str(folder)))
         servers.append(server)
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         return f"http://127.0.0.1:{server.server_port}/"

@@ -9,7 +9,7 @@ from bnstudy.data.dataset import Dataset
 from bnstudy.rng import stream
 
 
-def test_a_batch_is_the_next_stretch_of_the_epochs_order(dataset: Dataset) -> None:
+def test_batches_follow_the_order_of_their_epoch(dataset: Dataset) -> None:
     batches = BatchStream(dataset, "none", batch_size=8, seed=5)
     assert batches.steps_per_epoch == 3
     for step in range(9):
@@ -21,7 +21,7 @@ def test_a_batch_is_the_next_stretch_of_the_epochs_order(dataset: Dataset) -> No
         assert torch.equal(y, dataset.train.y[index])
 
 
-def test_an_augmented_batch_is_the_plain_one_with_the_epochs_draws(dataset: Dataset) -> None:
+def test_augmentation_applies_the_draws_of_the_epoch_to_the_batch(dataset: Dataset) -> None:
     plain = BatchStream(dataset, "none", batch_size=8, seed=5)
     augmented = BatchStream(dataset, "crop_flip", batch_size=8, seed=5)
     for step in (0, 2, 4):
@@ -32,42 +32,40 @@ def test_an_augmented_batch_is_the_plain_one_with_the_epochs_draws(dataset: Data
 
 
 @pytest.mark.parametrize("augment", ["none", "crop_flip"])
-def test_a_resumed_run_gets_the_same_batches(dataset: Dataset, augment: str) -> None:
-    through = [BatchStream(dataset, augment, 7, seed=0)(step) for step in range(10)]
-    resumed = BatchStream(dataset, augment, 7, seed=0)
+def test_batches_can_be_requested_in_any_order(dataset: Dataset, augment: str) -> None:
+    in_order = [BatchStream(dataset, augment, 7, seed=0)(step) for step in range(10)]
+    batches = BatchStream(dataset, augment, 7, seed=0)
     for step in (9, 3, 8, 0):
-        assert all(torch.equal(a, b) for a, b in zip(resumed(step), through[step], strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(batches(step), in_order[step], strict=True))
 
 
-def test_an_epoch_holds_no_image_twice(dataset: Dataset) -> None:
+def test_an_epoch_contains_no_image_twice(dataset: Dataset) -> None:
     batches = BatchStream(dataset, "none", batch_size=7, seed=1)
-    chosen = torch.cat([batches.select(step)[0] for step in range(batches.steps_per_epoch)])
-    assert len(set(chosen.tolist())) == 28
+    indices = torch.cat([batches.select(step)[0] for step in range(batches.steps_per_epoch)])
+    assert len(set(indices.tolist())) == 28
 
 
-def test_seeds_and_epochs_have_orders_of_their_own(dataset: Dataset) -> None:
+def test_orders_differ_between_seeds_and_epochs(dataset: Dataset) -> None:
     orders = [BatchStream(dataset, "none", 30, seed).select(step)[0] for seed, step in [(0, 0), (0, 1), (1, 0)]]
     assert len({tuple(order.tolist()) for order in orders}) == 3
 
 
 @pytest.mark.parametrize("augment", ["none", "crop_flip"])
-def test_a_stack_holds_the_batches_of_its_runs_bit_for_bit(dataset: Dataset, augment: str) -> None:
+def test_a_stack_has_the_batches_of_its_runs_bit_for_bit(dataset: Dataset, augment: str) -> None:
     seeds = [3, 0, 3]
     stack = BatchStack(dataset, augment, 8, seeds)
     for step in (0, 2, 3, 1):
         x, y = stack.gather(*stack.select(step))
         assert x.shape == (3, 8, 3, 6, 5)
         for run, seed in enumerate(seeds):
-            x_alone, y_alone = BatchStream(dataset, augment, 8, seed)(step)
-            assert torch.equal(x[run], x_alone)
-            assert torch.equal(y[run], y_alone)
+            assert all(map(torch.equal, (x[run], y[run]), BatchStream(dataset, augment, 8, seed)(step)))
 
 
 @pytest.mark.parametrize("augment", ["none", "crop_flip"])
-def test_the_runs_that_stay_keep_their_batches_within_an_epoch(dataset: Dataset, augment: str) -> None:
+def test_the_remaining_runs_of_a_stack_keep_their_batches(dataset: Dataset, augment: str) -> None:
     stack = BatchStack(dataset, augment, 8, [0, 1, 2])
     before = stack.gather(*stack.select(1))
     stack.keep([2, 0, 2])
     after = stack.gather(*stack.select(1))
-    for ours, theirs in zip(after, before, strict=True):
-        assert torch.equal(ours, theirs[[2, 0, 2]])
+    for tensor, original in zip(after, before, strict=True):
+        assert torch.equal(tensor, original[[2, 0, 2]])

@@ -2,17 +2,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import torch
 
-from bnstudy.data.cache import read_or_decode
-from bnstudy.data.dataset import DecodedImages
+from bnstudy.data.cache import CachedData, read_or_decode
+from bnstudy.data.dataset import Dataset, DecodedImages
+from bnstudy.validation import ConfigError
 
 
 class Decoder:
-    """Gives what it was made with, and counts how often."""
+    """Returns the given images and counts the calls."""
 
     def __init__(self, decoded: DecodedImages) -> None:
         self.decoded, self.calls = decoded, 0
@@ -30,10 +32,10 @@ def path(tmp_path: Path) -> Path:
 def test_a_dataset_is_decoded_once(path: Path, decoded: DecodedImages) -> None:
     decode = Decoder(decoded)
     for _ in range(2):
-        got = read_or_decode(path, "v1", decode)
-        assert got.checksum == decoded.checksum
-        assert got.classes == ("a", "b")
-        assert torch.equal(got.test_x, decoded.test_x)
+        images = read_or_decode(path, "v1", decode)
+        assert images.checksum == decoded.checksum
+        assert images.classes == ("a", "b")
+        assert torch.equal(images.test_x, decoded.test_x)
     assert decode.calls == 1
     assert [p.name for p in path.parent.iterdir()] == ["noise.pt"]
 
@@ -65,14 +67,14 @@ def change_a_pixel(path: Path) -> None:
     torch.save(content, path)
 
 
-def forget_a_tensor(path: Path) -> None:
+def delete_a_tensor(path: Path) -> None:
     content = torch.load(path, weights_only=True)
     del content["train_y"]
     torch.save(content, path)
 
 
-@pytest.mark.parametrize("damage", [flip_a_bit, truncate, empty, change_a_pixel, forget_a_tensor])
-def test_a_damaged_cache_is_noticed_and_rebuilt(
+@pytest.mark.parametrize("damage", [flip_a_bit, truncate, empty, change_a_pixel, delete_a_tensor])
+def test_a_damaged_cache_is_reported_and_rebuilt(
     path: Path, decoded: DecodedImages, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     decode = Decoder(decoded)
@@ -87,9 +89,74 @@ def test_a_damaged_cache_is_noticed_and_rebuilt(
 
 
 def test_the_checksum_covers_shapes_images_and_labels(decoded: DecodedImages) -> None:
-    variants = [decoded.train_x, decoded.train_x.flip(0), decoded.train_x.transpose(2, 3)]
-    others = [DecodedImages(x, decoded.train_y, decoded.test_x, decoded.test_y, ("a", "b")) for x in variants]
-    relabelled = DecodedImages(decoded.train_x, 1 - decoded.train_y, decoded.test_x, decoded.test_y, ("a", "b"))
-    checksums = [d.checksum for d in (decoded, *others, relabelled)]
-    assert checksums[0] == checksums[1]
-    assert len(set(checksums)) == 4
+    def checksum(x: torch.Tensor, y: torch.Tensor) -> str:
+        return DecodedImages(x, y, decoded.test_x, decoded.test_y, ("a", "b")).checksum
+
+    x, y = decoded.train_x, decoded.train_y
+    assert checksum(x, y) == decoded.checksum
+    assert len({decoded.checksum, checksum(x.flip(0), y), checksum(x.transpose(2, 3), y), checksum(x, 1 - y)}) == 4
+
+
+# ----------------------------------------------------------------------------------------------- splits and subsets
+
+
+@dataclass(frozen=True)
+class GreyLevels(CachedData):
+    """A user's own dataset. Every pixel of image i has the value i, so that an image shows its index."""
+
+    val_fraction: float = field(default=0.2, kw_only=True)
+
+    def source(self) -> str:
+        return "grey levels"
+
+    def decode(self) -> DecodedImages:
+        x = torch.arange(200, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 4, 4).contiguous()
+        y = torch.arange(200) % 4
+        return DecodedImages(x[:160], y[:160], x[160:], y[160:], ("a", "b", "c", "d"))
+
+
+def indices(dataset: Dataset, split: str) -> list[int]:
+    """The indices of the split's images, from their grey values."""
+    x = getattr(dataset, split).x[:, 0, 0, 0].double()
+    return (255 * (x * dataset.std[0] + dataset.mean[0])).round().int().tolist()
+
+
+@pytest.fixture
+def whole(tmp_path: Path, cpu: torch.device) -> Dataset:
+    return GreyLevels().load(tmp_path, cpu)
+
+
+def test_the_splits_are_disjoint_complete_and_stratified(whole: Dataset) -> None:
+    train, val, test = (indices(whole, split) for split in ("train", "val", "test"))
+    assert sorted(train + val) == list(range(160))
+    assert sorted(test) == list(range(160, 200))
+    assert whole.test.y[:4].unique().numel() == 4
+    assert whole.val.y.bincount().tolist() == [8, 8, 8, 8]
+
+
+@pytest.mark.parametrize("size", [1, 17, 60, 128])
+def test_a_subset_is_stratified_and_does_not_change_the_validation_split(
+    whole: Dataset, tmp_path: Path, cpu: torch.device, size: int
+) -> None:
+    subset = GreyLevels(train_size=size, augment="crop_flip").load(tmp_path, cpu)
+    assert len(subset.train) == size
+    counts = subset.train.y.bincount(minlength=4)
+    assert counts.max() - counts.min() <= 1
+    assert indices(subset, "val") == indices(whole, "val")
+
+
+def test_a_larger_subset_contains_a_smaller_one(tmp_path: Path, cpu: torch.device) -> None:
+    small, large = (set(indices(GreyLevels(train_size=n).load(tmp_path, cpu), "train")) for n in (20, 70))
+    assert small < large
+
+
+def test_a_subset_larger_than_the_training_split_is_refused(tmp_path: Path, cpu: torch.device) -> None:
+    with pytest.raises(ConfigError, match=r"data\.train_size=129 is not allowed: it must be at most 128"):
+        GreyLevels(train_size=129).load(tmp_path, cpu)
+
+
+def test_fields_that_do_not_change_the_decoding_share_a_cache(tmp_path: Path) -> None:
+    path = GreyLevels(root="here").cache_path(tmp_path)
+    assert path.parent == tmp_path
+    assert path == GreyLevels(root="here", train_size=3, val_fraction=0.5).cache_path(tmp_path)
+    assert path != GreyLevels(root="there").cache_path(tmp_path)

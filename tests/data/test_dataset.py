@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import pytest
 import torch
+from torch import Tensor
 
-from bnstudy.data.dataset import Dataset, DecodedImages, assemble, moments, stratified_order
+from bnstudy.data.dataset import Dataset, DecodedImages, assemble, moments, stratified_order, stratified_split
 
 
-def test_the_training_split_is_normalized_per_channel(dataset: Dataset) -> None:
+def test_the_training_split_has_mean_0_and_std_1_per_channel(dataset: Dataset) -> None:
     x = dataset.train.x
     assert x.dtype == torch.float32
     assert dataset.train.y.dtype == torch.int64
@@ -13,7 +15,7 @@ def test_the_training_split_is_normalized_per_channel(dataset: Dataset) -> None:
     torch.testing.assert_close(x.std((0, 2, 3), correction=0), torch.ones(3))
 
 
-def test_all_splits_are_normalized_by_the_training_split(dataset: Dataset, decoded: DecodedImages) -> None:
+def test_the_moments_of_the_training_split_normalize_all_splits(dataset: Dataset, decoded: DecodedImages) -> None:
     train = decoded.train_x[:30].double() / 255
     mean, std = train.mean((0, 2, 3)), train.std((0, 2, 3), correction=0)
     torch.testing.assert_close(torch.tensor(dataset.mean, dtype=torch.float64), mean)
@@ -22,24 +24,62 @@ def test_all_splits_are_normalized_by_the_training_split(dataset: Dataset, decod
         (dataset.val, decoded.train_x[30:]),
         (dataset.test, decoded.test_x[stratified_order(decoded.test_y)]),
     ]:
-        by_hand = (raw.double() / 255 - mean[:, None, None]) / std[:, None, None]
-        torch.testing.assert_close(split.x, by_hand.float())
+        expected = (raw.double() / 255 - mean[:, None, None]) / std[:, None, None]
+        torch.testing.assert_close(split.x, expected.float())
 
 
-def test_black_is_what_a_black_pixel_becomes(decoded: DecodedImages, cpu: torch.device) -> None:
+def test_black_is_the_normalized_value_of_a_black_pixel(decoded: DecodedImages, cpu: torch.device) -> None:
     decoded.train_x[0, :, 2, 3] = 0
     dataset = assemble("noise", decoded, torch.arange(30), torch.arange(30, 40), cpu)
     assert torch.equal(dataset.black, dataset.train.x[0, :, 2, 3])
 
 
-def test_a_constant_channel_has_std_one() -> None:
+def test_a_constant_channel_has_std_1() -> None:
     x = torch.zeros(4, 2, 3, 3, dtype=torch.uint8)
     x[:, 1] = 51
     assert moments(x) == ((0.0, 51 / 255), (1.0, 1.0))
 
 
-def test_a_dataset_says_its_shape_and_sizes(dataset: Dataset, decoded: DecodedImages) -> None:
+def test_a_dataset_has_shape_classes_sizes_and_checksum(dataset: Dataset, decoded: DecodedImages) -> None:
     assert dataset.shape == (3, 6, 5)
     assert dataset.classes == 2
     assert [len(split) for split in (dataset.train, dataset.val, dataset.test)] == [30, 10, 10]
     assert dataset.checksum == decoded.checksum
+
+
+# ------------------------------------------------------------------------------------------------------- splits
+
+
+def labels(*sizes: int) -> Tensor:
+    """Labels with one class of each size, in blocks, as in a folder of images."""
+    return torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+
+
+def test_a_stratified_order_is_a_fixed_permutation() -> None:
+    y = labels(7, 30, 13)
+    order = stratified_order(y)
+    assert sorted(order.tolist()) == list(range(50))
+    assert torch.equal(order, stratified_order(y))
+    assert order.tolist() != list(range(50))
+
+
+@pytest.mark.parametrize("sizes", [(100, 100, 100), (300, 100, 20), (50,) * 100])
+def test_every_prefix_of_a_stratified_order_is_stratified(sizes: tuple[int, ...]) -> None:
+    y = labels(*sizes)
+    order = stratified_order(y)
+    for m in range(1, len(y)):
+        counts = y[order[:m]].bincount(minlength=len(sizes))
+        expected = torch.tensor(sizes) * (m / len(y))
+        assert (counts - expected).abs().max() <= 1.5
+
+
+def test_a_split_is_disjoint_complete_and_stratified() -> None:
+    y = labels(400, 200, 100)
+    val, train = stratified_split(y, 0.1)
+    assert y[val].bincount().tolist() == [40, 20, 10]
+    assert sorted([*val.tolist(), *train.tolist()]) == list(range(700))
+
+
+@pytest.mark.parametrize(("fraction", "size"), [(0.001, 1), (0.999, 9)])
+def test_no_part_of_a_split_is_empty(fraction: float, size: int) -> None:
+    assert [len(part) for part in stratified_split(labels(5, 5), fraction)] == [size, 10 - size]

@@ -15,7 +15,7 @@ def load(**fields):
     return Gaussian(**fields).load(None, CPU)
 
 
-def test_inputs_are_standard_normal_and_the_splits_as_large_as_asked():
+def test_inputs_are_standard_normal_and_splits_have_the_requested_sizes():
     data = load(dim=7, samples=5000, test_size=1000)
     assert [len(split) for split in (data.train, data.val, data.test)] == [4000, 1000, 1000]
     assert data.train.x.shape == (4000, 1, 1, 7)
@@ -24,7 +24,7 @@ def test_inputs_are_standard_normal_and_the_splits_as_large_as_asked():
     torch.testing.assert_close(data.train.x.flatten(1).T.cov(), torch.eye(7), atol=0.1, rtol=0)
 
 
-def test_labels_are_uniform_and_tell_nothing_of_the_input():
+def test_labels_are_uniform_and_independent_of_the_input():
     data = load(samples=20000, classes=4)
     assert data.is_labelled
     torch.testing.assert_close(data.train.y.bincount() / 16000, torch.full((4,), 0.25), atol=0.02, rtol=0)
@@ -32,7 +32,7 @@ def test_labels_are_uniform_and_tell_nothing_of_the_input():
     assert means.abs().max() < 0.06
 
 
-def test_linear_targets_are_one_matrix_times_the_input_in_every_split():
+def test_linear_targets_are_the_same_matrix_times_the_input_in_every_split():
     data = load(dim=5, classes=3, target="linear")
     assert not data.is_labelled
     assert data.train.y.shape == (1024, 3)
@@ -41,14 +41,14 @@ def test_linear_targets_are_one_matrix_times_the_input_in_every_split():
         torch.testing.assert_close(split.y, split.x.flatten(1) @ a, atol=1e-4, rtol=1e-4)
 
 
-def test_the_fields_alone_say_what_the_data_are():
-    same, again, other = load(), load(), load(draw=1)
-    assert torch.equal(same.train.x, again.train.x)
-    assert same.checksum == again.checksum != other.checksum
-    assert torch.equal(load(train_size=100).train.x, same.train.x[:100])
+def test_the_data_are_a_function_of_the_fields():
+    first, second, other = load(), load(), load(draw=1)
+    assert torch.equal(first.train.x, second.train.x)
+    assert first.checksum == second.checksum != other.checksum
+    assert torch.equal(load(train_size=100).train.x, first.train.x[:100])
 
 
-def test_both_kinds_of_target_come_with_the_same_inputs():
+def test_the_inputs_do_not_depend_on_the_kind_of_target():
     def inputs(target):
         data = load(target=target)
         return torch.cat([data.train.x, data.val.x]).flatten(1).sum(1).sort().values
@@ -64,7 +64,7 @@ def test_both_kinds_of_target_come_with_the_same_inputs():
         ({"samples": 100, "train_size": 81}, "data.train_size=81 is not allowed: it must be at most 80"),
     ],
 )
-def test_what_has_no_meaning_is_refused(fields, sentence):
+def test_fields_of_gaussian_out_of_range_are_refused(fields, sentence):
     with pytest.raises(ConfigError, match=sentence):
         Gaussian(**fields)
 
@@ -73,14 +73,14 @@ REGRESSION = ("data=gaussian", "data.target=linear", "loss=mse", "model.width=8"
 
 
 @pytest.mark.parametrize("norm", ["none", "batch"])
-def test_a_regression_is_trained_alike_by_both_engines_and_has_no_accuracy(norm):
+def test_both_engines_train_a_regression_alike_and_without_accuracy(norm):
     specs = [spec_of(*REGRESSION, f"norm={norm}", f"seed={seed}", "steps=12") for seed in (0, 1)]
     data = specs[0].data.load(None, CPU)
-    alone, together = [], {}
+    serial_outcomes, stacked_outcomes = [], {}
     for spec in specs:
-        SerialRun(spec, data, CPU).train(lambda _, outcome: alone.append(outcome))
-    StackedRun(specs, data, CPU).train(lambda spec, outcome: together.__setitem__(spec.seed, outcome))
-    for serial, stacked in zip(alone, together.values(), strict=True):
+        SerialRun(spec, data, CPU).train(lambda _, outcome: serial_outcomes.append(outcome))
+    StackedRun(specs, data, CPU).train(lambda spec, outcome: stacked_outcomes.__setitem__(spec.seed, outcome))
+    for serial, stacked in zip(serial_outcomes, stacked_outcomes.values(), strict=True):
         assert serial.status == stacked.status == "finished"
         a, b = (outcome.metrics.to_pandas() for outcome in (serial, stacked))
         assert "accuracy" not in set(a["metric"])
@@ -89,7 +89,7 @@ def test_a_regression_is_trained_alike_by_both_engines_and_has_no_accuracy(norm)
         assert torch.tensor(serial.final["test_accuracy"]).isnan()
 
 
-def test_batches_of_a_stack_hold_inputs_and_their_targets():
+def test_batches_of_a_stack_pair_inputs_with_their_targets():
     data = load(target="linear", classes=2, dim=3)
     stack = BatchStack(data, "none", 4, [0, 1])
     x, y = stack.gather(*stack.select(0))

@@ -29,7 +29,7 @@ def idx(array: np.ndarray) -> bytes:
 
 
 def idx_files(train: int = 30, test: int = 10) -> dict[str, bytes]:
-    """A tiny MNIST: the four files and their content."""
+    """The content of the four files of a tiny MNIST, by name."""
     rng = np.random.default_rng(0)
     files = {}
     for part, n in (("train", train), ("t10k", test)):
@@ -38,7 +38,7 @@ def idx_files(train: int = 30, test: int = 10) -> dict[str, bytes]:
     return files
 
 
-def put(root: Path, files: dict[str, bytes], folder: str = "MNIST/raw") -> Path:
+def write_files(root: Path, files: dict[str, bytes], folder: str = "MNIST/raw") -> Path:
     (root / folder).mkdir(parents=True)
     for name, content in files.items():
         (root / folder / name).write_bytes(content)
@@ -47,7 +47,7 @@ def put(root: Path, files: dict[str, bytes], folder: str = "MNIST/raw") -> Path:
 
 @pytest.fixture
 def tiny_mnist(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
-    """Files that pass for MNIST's, by their MD5."""
+    """The files of a tiny MNIST, whose MD5 are accepted as MNIST's."""
     files = idx_files()
     monkeypatch.setattr(MNIST, "md5", {name: md5(content) for name, content in files.items()})
     return files
@@ -55,7 +55,7 @@ def tiny_mnist(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
 
 @pytest.fixture
 def mirror(tmp_path: Path, tiny_mnist: dict[str, bytes], serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that torchvision downloads MNIST from."""
+    """The folder from which torchvision downloads the tiny MNIST."""
     folder = tmp_path / "mirror"
     monkeypatch.setattr(datasets.MNIST, "mirrors", [serve(folder)])
     archives = {f"{name}.gz": gzip.compress(content) for name, content in tiny_mnist.items()}
@@ -67,17 +67,17 @@ def mirror(tmp_path: Path, tiny_mnist: dict[str, bytes], serve: Serve, monkeypat
 
 @pytest.fixture
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing listens where torchvision looks."""
+    """Let every download fail: nothing listens at the URLs."""
     for dataset in (datasets.MNIST, datasets.FashionMNIST):
         monkeypatch.setattr(dataset, "mirrors", ["http://127.0.0.1:9/"])
     monkeypatch.setattr(datasets.CIFAR10, "url", "http://127.0.0.1:9/cifar.tar.gz")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 
-# ----------------------------------------------------------------------------------------------- files in place
+# ----------------------------------------------------------------------------------------------- present files
 
 
-def test_real_mnist_is_what_torchvision_reads(real_mnist: Path, tmp_path: Path, cpu: torch.device) -> None:
+def test_mnist_equals_that_of_torchvision(real_mnist: Path, tmp_path: Path, cpu: torch.device) -> None:
     spec = MNIST(root=str(real_mnist))
     spec.source()
     decoded = spec.decode()
@@ -94,19 +94,23 @@ def test_real_mnist_is_what_torchvision_reads(real_mnist: Path, tmp_path: Path, 
     assert data.std[0] == pytest.approx(0.3081, abs=5e-4)
 
 
-def test_damaged_mnist_is_refused(tiny_mnist: dict[str, bytes], tmp_path: Path, cpu: torch.device) -> None:
+def test_an_mnist_file_with_a_wrong_md5_is_refused(
+    tiny_mnist: dict[str, bytes], tmp_path: Path, cpu: torch.device
+) -> None:
     name = "t10k-images-idx3-ubyte"
     damaged = bytearray(tiny_mnist[name])
     damaged[100] ^= 1
-    root = put(tmp_path, {**tiny_mnist, name: bytes(damaged)})
-    with pytest.raises(ConfigError, match=rf"{root}/MNIST/raw/{name} is damaged: delete {root}/MNIST/raw and"):
+    root = write_files(tmp_path, {**tiny_mnist, name: bytes(damaged)})
+    with pytest.raises(
+        ConfigError, match=rf"{root}/MNIST/raw/{name} is damaged: delete {root}/MNIST/raw and run the command again"
+    ):
         MNIST(root=str(root)).load(tmp_path / "cache", cpu)
 
 
-def test_files_damaged_after_they_were_cached_are_refused(
+def test_a_file_damaged_after_it_was_cached_is_refused(
     tiny_mnist: dict[str, bytes], tmp_path: Path, cpu: torch.device
 ) -> None:
-    spec = MNIST(root=str(put(tmp_path, tiny_mnist)))
+    spec = MNIST(root=str(write_files(tmp_path, tiny_mnist)))
     spec.load(tmp_path / "cache", cpu)
     (spec.raw_folder / "train-labels-idx1-ubyte").write_bytes(b"")
     with pytest.raises(ConfigError, match="train-labels-idx1-ubyte is damaged"):
@@ -129,16 +133,16 @@ IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
     ],
     ids=["empty", "short", "long", "flat", "html", "too few labels", "labels above 9"],
 )
-def test_damaged_fashion_mnist_is_refused_without_a_checksum(
+def test_a_damaged_fashion_mnist_file_is_refused_without_a_published_md5(
     name: str, content: bytes, tmp_path: Path, cpu: torch.device
 ) -> None:
-    root = put(tmp_path, {**idx_files(), name: content}, "FashionMNIST/raw")
+    root = write_files(tmp_path, {**idx_files(), name: content}, "FashionMNIST/raw")
     with pytest.raises(ConfigError, match=r"FashionMNIST/raw/train-\w+-idx\d-ubyte is damaged"):
         FashionMNIST(root=str(root)).load(tmp_path / "cache", cpu)
 
 
 def test_fashion_mnist_loads(tmp_path: Path, cpu: torch.device) -> None:
-    data = FashionMNIST(root=str(put(tmp_path, idx_files(), "FashionMNIST/raw"))).load(tmp_path / "cache", cpu)
+    data = FashionMNIST(root=str(write_files(tmp_path, idx_files(), "FashionMNIST/raw"))).load(tmp_path / "cache", cpu)
     assert (data.name, data.shape) == ("FashionMNIST", (1, 28, 28))
     assert [len(s) for s in (data.train, data.val, data.test)] == [27, 3, 10]
 
@@ -147,20 +151,18 @@ def test_fashion_mnist_loads(tmp_path: Path, cpu: torch.device) -> None:
 
 
 @pytest.mark.usefixtures("mirror")
-def test_mnist_is_downloaded_when_it_is_missing(tmp_path: Path, cpu: torch.device) -> None:
+def test_missing_mnist_is_downloaded(tmp_path: Path, cpu: torch.device) -> None:
     data = MNIST(root=str(tmp_path / "new" / "root")).load(tmp_path / "cache", cpu)
     assert [len(s) for s in (data.train, data.val, data.test)] == [27, 3, 10]
     assert (tmp_path / "new" / "root" / "MNIST" / "raw" / IMAGES).is_file()
 
 
 @pytest.mark.usefixtures("no_network")
-def test_mnist_is_not_downloaded_when_it_is_there(
-    tiny_mnist: dict[str, bytes], tmp_path: Path, cpu: torch.device
-) -> None:
-    assert len(MNIST(root=str(put(tmp_path, tiny_mnist))).load(tmp_path / "cache", cpu).test) == 10
+def test_present_mnist_is_not_downloaded(tiny_mnist: dict[str, bytes], tmp_path: Path, cpu: torch.device) -> None:
+    assert len(MNIST(root=str(write_files(tmp_path, tiny_mnist))).load(tmp_path / "cache", cpu).test) == 10
 
 
-def test_a_missing_file_is_fetched_again(mirror: Path, tmp_path: Path, cpu: torch.device) -> None:  # noqa: ARG001
+def test_a_missing_file_is_downloaded_again(mirror: Path, tmp_path: Path, cpu: torch.device) -> None:  # noqa: ARG001
     spec = MNIST(root=str(tmp_path))
     spec.load(tmp_path / "cache", cpu)
     (spec.raw_folder / LABELS).unlink()
@@ -176,7 +178,7 @@ def test_a_corrupted_download_is_refused(mirror: Path, tmp_path: Path, cpu: torc
 
 @pytest.mark.usefixtures("no_network")
 @pytest.mark.parametrize("dataset", [MNIST, FashionMNIST, CIFAR10])
-def test_without_a_network_the_message_says_what_to_do(
+def test_the_error_without_a_network_names_the_alternatives(
     dataset: type[MNIST], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cpu: torch.device
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -192,7 +194,7 @@ def test_without_a_network_the_message_says_what_to_do(
     assert "\n" not in message
 
 
-def test_a_root_that_cannot_be_made_is_named(tmp_path: Path, cpu: torch.device) -> None:
+def test_the_error_for_a_root_that_cannot_be_created_names_it(tmp_path: Path, cpu: torch.device) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"data\.root=\S+/file/root cannot be created: Not a directory"):
         MNIST(root=str(tmp_path / "file" / "root")).load(tmp_path / "cache", cpu)
@@ -201,7 +203,7 @@ def test_a_root_that_cannot_be_made_is_named(tmp_path: Path, cpu: torch.device) 
 # -------------------------------------------------------------------------------------------------------- CIFAR
 
 
-def batch(rng: np.random.Generator, n: int) -> bytes:
+def pickle_batch(rng: np.random.Generator, n: int) -> bytes:
     data = rng.integers(0, 256, (n, 3072), dtype=np.uint8)
     return pickle.dumps({"data": data, "labels": [i % 10 for i in range(n)]}, protocol=2)
 
@@ -210,12 +212,16 @@ def cifar_files() -> dict[str, bytes]:
     rng = np.random.default_rng(0)
     names = [f"data_batch_{i}" for i in range(1, 6)]
     meta = pickle.dumps({"label_names": [f"class {i}" for i in range(10)]})
-    return {**{name: batch(rng, 20) for name in names}, "test_batch": batch(rng, 10), "batches.meta": meta}
+    return {
+        **{name: pickle_batch(rng, 20) for name in names},
+        "test_batch": pickle_batch(rng, 10),
+        "batches.meta": meta,
+    }
 
 
 @pytest.fixture
 def tiny_cifar(tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
-    """A tiny CIFAR-10, where torchvision downloads it from."""
+    """The files of a tiny CIFAR-10, which torchvision can download."""
     files = cifar_files()
     (tmp_path / "mirror").mkdir()
     archive = tmp_path / "mirror" / "cifar-10-python.tar.gz"
@@ -244,7 +250,9 @@ def test_cifar_is_downloaded_and_decoded(tiny_cifar: dict[str, bytes], tmp_path:
     assert spec.decode().test_x[7].flatten().tolist() == row.tolist()
 
 
-def test_damaged_cifar_is_refused(tiny_cifar: dict[str, bytes], tmp_path: Path, cpu: torch.device) -> None:
-    root = put(tmp_path, {**tiny_cifar, "data_batch_3": b"?"}, "cifar-10-batches-py")
+def test_a_cifar_file_with_a_wrong_md5_is_refused(
+    tiny_cifar: dict[str, bytes], tmp_path: Path, cpu: torch.device
+) -> None:
+    root = write_files(tmp_path, {**tiny_cifar, "data_batch_3": b"?"}, "cifar-10-batches-py")
     with pytest.raises(ConfigError, match=r"cifar-10-batches-py/data_batch_3 is damaged: delete"):
         CIFAR10(root=str(root)).load(tmp_path / "cache", cpu)
