@@ -10,15 +10,29 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
-BESIDE = {"identity": False}
-"""Metadata of a field that is no part of a run's identity: it says where or how the run is done."""
-
-PER_RUN = {"per_run": True}
-"""Metadata of a number that may differ among the runs of a stack, if it is 0 (or null) for all of them or for none."""
-
 
 class ConfigError(ValueError):
     """A user's mistake in one sentence: the key, the value, what is allowed. Leads to exit status 2."""
+
+
+def nearest(word: object, words: Iterable[object]) -> str:
+    """`"; did you mean X?"` with the name X among `words` most similar to `word`; "" if none is similar."""
+    match = closest(str(word), (w for w in words if isinstance(w, str)))
+    return f"; did you mean {match}?" if match else ""
+
+
+def closest(word: str, words: Iterable[str]) -> str | None:
+    found = difflib.get_close_matches(word, sorted(words), n=1, cutoff=0.5)
+    return found[0] if found else None
+
+
+def show(value: object) -> str:
+    """A value as it is typed on the command line."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower().replace("none", "null")
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(show, value))}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 @dataclass(frozen=True)
@@ -66,44 +80,6 @@ class Spec:
     def label(self) -> str:
         """The name in figures and tables."""
         return type(self).__name__
-
-
-def to_dict(spec: Any) -> Any:
-    """A spec as plain data, with every default, and with the class of each node as `_target_`."""
-    if isinstance(spec, Spec):
-        inner = {f.name: to_dict(getattr(spec, f.name)) for f in fields(spec) if f.metadata.get("identity", True)}
-        return {"_target_": f"{type(spec).__module__}.{type(spec).__qualname__}", **inner} if spec.has_target else inner
-    if isinstance(spec, Mapping):
-        return {str(k): to_dict(v) for k, v in sorted(spec.items())}
-    if isinstance(spec, tuple):
-        return [to_dict(v) for v in spec]
-    return spec
-
-
-def numbers_per_run(spec: Spec) -> dict[str, float]:
-    """The fields marked PER_RUN that are neither 0 nor null."""
-    names = [f.name for f in fields(spec) if f.metadata.get("per_run")]
-    return {name: getattr(spec, name) for name in names if getattr(spec, name)}
-
-
-def show(value: object) -> str:
-    """A value as it is typed on the command line."""
-    if value is None or isinstance(value, bool):
-        return str(value).lower().replace("none", "null")
-    if isinstance(value, list | tuple):
-        return f"[{','.join(map(show, value))}]"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def nearest(word: object, words: Iterable[object]) -> str:
-    """`"; did you mean X?"` with the name X among `words` most similar to `word`; "" if none is similar."""
-    match = closest(str(word), (w for w in words if isinstance(w, str)))
-    return f"; did you mean {match}?" if match else ""
-
-
-def closest(word: str, words: Iterable[str]) -> str | None:
-    matches = difflib.get_close_matches(word, sorted(words), n=1, cutoff=0.5)
-    return matches[0] if matches else None
 
 
 @cache
@@ -162,3 +138,29 @@ def _convert_to_first(key: str, value: Any, hints: tuple[Any, ...]) -> Any:
 
 def _is_infinite(value: Any) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
+
+
+BESIDE = {"identity": False}
+"""Metadata of a field that is no part of a run's identity: it says where or how the run is done."""
+
+
+PER_RUN = {"per_run": True}
+"""Metadata of a number that may differ among the runs of a stack, if it is 0 (or null) for all of them or for none."""
+
+
+def numbers_per_run(spec: Spec) -> dict[str, float]:
+    """The fields marked PER_RUN that are neither 0 nor null."""
+    marked = [f.name for f in fields(spec) if f.metadata.get("per_run")]
+    return {name: getattr(spec, name) for name in marked if getattr(spec, name)}
+
+
+def to_dict(spec: Any) -> Any:
+    """A spec as plain data, with every default, and with the class of each node as `_target_`."""
+    if isinstance(spec, Spec):
+        inner = {f.name: to_dict(getattr(spec, f.name)) for f in fields(spec) if f.metadata.get("identity", True)}
+        return {"_target_": f"{type(spec).__module__}.{type(spec).__qualname__}", **inner} if spec.has_target else inner
+    if isinstance(spec, Mapping):
+        return {str(k): to_dict(v) for k, v in sorted(spec.items())}
+    if isinstance(spec, tuple):
+        return [to_dict(v) for v in spec]
+    return spec

@@ -1,4 +1,4 @@
-"""A store made by the first version, before classes, fields and modules were renamed: it opens, and says the same."""
+"""A store of the first version, written before classes, fields and modules were renamed, gives the same results."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from tests.conftest import Command
 
 HERE = Path(__file__).parent / "golden"
 EXPECTED: dict[str, Any] = json.loads((HERE / "expected.json").read_text())
-"""runs: of each study and scale, how many runs it asks for, the first and last run_id, a hash of all. claims: numbers
-of the reports."""
+"""runs: by study and scale, the number of runs, the first and last run_id, and a hash of all. claims: numbers of the
+reports."""
 
 SHORT = ("scale=quick", "model.depth=2")
 QUICKSTART = ("study=quickstart", *SHORT, "model.width=8", "steps=24", "seed=range(0,14)")
@@ -41,7 +41,7 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "store"
 
 
-def test_every_run_keeps_its_identity(golden: Path) -> None:
+def test_stored_runs_keep_their_run_ids(golden: Path) -> None:
     store = Store(golden)
     ids = store.finished()
     assert len(ids) == 388
@@ -49,7 +49,7 @@ def test_every_run_keeps_its_identity(golden: Path) -> None:
         assert run_spec(store.config(run_id)).run_id == run_id
 
 
-def test_the_same_command_finds_every_run(golden: Path, command: Command) -> None:
+def test_the_command_of_the_store_finds_all_of_its_runs(golden: Path, command: Command) -> None:
     status, out, err = command(*QUICKSTART, f"results_dir={golden}", "dry_run=true")
     assert status == 0
     assert "196 runs: 196 finished, 0 to do" in out + err
@@ -65,10 +65,11 @@ def test_a_report_has_the_same_numbers(golden: Path, study: str) -> None:
             assert row[key] == (pytest.approx(value, rel=1e-9) if is_number else value), (row["claim"], key)
 
 
-def test_columns_have_present_names(golden: Path) -> None:
+def test_the_columns_of_old_runs_have_present_names(golden: Path) -> None:
     runs = bnstudy.load_runs(golden)
     assert set(runs["evaluation.images"]) == {2000}
     assert "evaluation.pictures" not in runs
+    assert "bnstudy.norms.batch.BatchNorm" in set(runs["norm._target_"])
     assert not runs["evaluation.when._target_"].str.startswith("bnstudy.spec.").any()
 
 
@@ -79,8 +80,8 @@ def hydra_of_conf() -> Iterator[Any]:
 
 
 @pytest.mark.slow
-def test_studies_ask_for_the_same_runs(hydra_of_conf: Any) -> None:
-    """At quick scale; the other scales compose the same classes."""
+def test_studies_plan_the_same_runs(hydra_of_conf: Any) -> None:
+    """Only at the quick scale, since the other scales use the same classes."""
     for name, (count, first, last, digest) in EXPECTED["runs"].items():
         study, scale = name.split()
         if scale != "quick":

@@ -12,17 +12,17 @@ def draw(*key):
     return torch.rand(4, generator=stream(*key))
 
 
-def test_a_stream_is_a_function_of_its_name():
+def test_a_stream_is_a_function_of_seed_name_and_index():
     assert torch.equal(draw(0, "init", "out.weight"), draw(0, "init", "out.weight"))
 
 
-def test_streams_differ_by_seed_name_and_index():
-    drawn = [draw(0, "init", "a"), draw(1, "init", "a"), draw(0, "order", "a"), draw(0, "init", "b")]
-    assert len({tuple(d.tolist()) for d in drawn}) == 4
+def test_streams_differ_between_seeds_names_and_indices():
+    draws = [draw(0, "init", "a"), draw(1, "init", "a"), draw(0, "order", "a"), draw(0, "init", "b")]
+    assert len({tuple(d.tolist()) for d in draws}) == 4
 
 
-def test_the_numbers_never_change():
-    """A release that moved them would call other trainings by the run_ids of stored ones."""
+def test_a_stream_has_the_same_numbers_in_every_release():
+    """Otherwise stored run_ids would stand for other trainings."""
     assert draw(7, "order", 3).tolist() == pytest.approx([0.654408, 0.576633, 0.304377, 0.516326], abs=1e-6)
 
 
@@ -49,7 +49,7 @@ def test_noise_is_uniform(seed):
     assert ((counts - expected).square() / expected).sum() < 63 + 5 * (2 * 63) ** 0.5  # chi-squared, 5 sigma
 
 
-def test_noise_of_other_steps_seeds_units_and_samples_is_unrelated():
+def test_noise_is_uncorrelated_between_steps_seeds_units_and_samples():
     u = noise()
     limit = 5 / u.numel() ** 0.5
     for other in (*(noise(count=c) for c in (1, 2, 1000)), *(noise(seed=s) for s in (1, 2, 1000))):
@@ -60,15 +60,14 @@ def test_noise_of_other_steps_seeds_units_and_samples_is_unrelated():
         assert abs(correlation(u[distance:], u[:-distance])) < limit
 
 
-def test_neighbouring_pairs_fill_the_square():
+def test_neighbouring_pairs_of_the_noise_are_uniform_in_the_square():
     u = noise(shape=torch.Size((2**18, 2)))
     counts = torch.bincount((u[:, 0] * 16).long() * 16 + (u[:, 1] * 16).long(), minlength=256)
     expected = len(u) / 256
     assert ((counts - expected).square() / expected).sum() < 255 + 5 * (2 * 255) ** 0.5
 
 
-def test_no_bit_of_the_noise_gives_away_another_seed_or_step():
-    """Keys and counts that differ in one bit flip half the bits of the noise."""
+def test_one_bit_of_key_or_count_flips_half_the_bits_of_the_noise():
     words = {(k, c): (uniform(torch.tensor(k), torch.tensor(c), WIDE) * 2**24).long() for k, c in KEYS_AND_COUNTS}
     for other in KEYS_AND_COUNTS[1:]:
         flipped = words[KEYS_AND_COUNTS[0]] ^ words[other]
@@ -89,14 +88,14 @@ def mix(x: int) -> int:
 
 @pytest.mark.parametrize("key", [0, 2**63 - 1, 0x0123456789ABCDEF])
 @pytest.mark.parametrize("count", [0, 7, 10**9])
-def test_the_noise_is_what_unbounded_integers_give(key, count):
+def test_the_noise_equals_that_of_unbounded_integers(key, count):
     start = mix(mix(count) ^ key % 2**32)
     stride = mix(start ^ key >> 32) | 1
     expected = [(mix((i * stride + start) % 2**32) >> 8) / 2**24 for i in range(1000)]
     assert uniform(torch.tensor(key), torch.tensor(count), torch.Size((10, 100))).flatten().tolist() == expected
 
 
-def test_each_draw_is_the_next():
+def test_successive_draws_use_successive_counts():
     drawing = Noise()
     drawing.seed_(stream(0, "dropout", "dropout1"))
     assert torch.equal(drawing.draw(10, 100), noise(count=0, shape=torch.Size((10, 100))))

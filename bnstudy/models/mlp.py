@@ -28,7 +28,7 @@ class MLP(ModelSpec):
     def check(self) -> None:
         self.require(self.depth >= 0, "depth", "0 or more hidden layers")
         self.require(self.width >= 1, "width", "at least 1")
-        self.require(0 <= self.dropout < 1, "dropout", "a share in [0, 1)")
+        self.require(0 <= self.dropout < 1, "dropout", "a fraction in [0, 1)")
 
     def build(self, norm: NormSpec, shape: tuple[int, int, int], classes: int) -> nn.Module:
         return MLPNet(self, norm, math.prod(shape), classes)

@@ -36,7 +36,7 @@ class ResNet(ModelSpec):
 
     def check(self) -> None:
         self.require(self.width >= 1, "width", "at least 1")
-        self.require(0 <= self.dropout < 1, "dropout", "a share in [0, 1)")
+        self.require(0 <= self.dropout < 1, "dropout", "a fraction in [0, 1)")
 
     def build(self, norm: NormSpec, shape: tuple[int, int, int], classes: int) -> nn.Module:
         if min(shape[1:]) < 4:

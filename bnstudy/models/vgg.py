@@ -36,7 +36,7 @@ class VGG(ModelSpec):
 
     def check(self) -> None:
         self.require(64 * self.width >= 1 and self.width <= 16, "width", "a multiplier from 1/64 to 16")
-        self.require(0 <= self.dropout < 1, "dropout", "a share in [0, 1)")
+        self.require(0 <= self.dropout < 1, "dropout", "a fraction in [0, 1)")
 
     def build(self, norm: NormSpec, shape: tuple[int, int, int], classes: int) -> nn.Module:
         smallest = 2 ** (len(CONVOLUTIONS[self.depth]) - 1)

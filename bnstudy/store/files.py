@@ -17,7 +17,7 @@ def conf_dir() -> Path:
 
 
 def report_conf_dir() -> Path:
-    """The folder of the report's config. It is separate, since the report's `study` is a name and no config group."""
+    """Where the report's config is: apart, since its `study` names one that was run and is no config group."""
     return Path(__file__).parents[1] / "report" / "conf"
 
 

@@ -20,40 +20,40 @@ def dropout(p: float = 0.3, seed: int = 0) -> Dropout:
     return layer
 
 
-def test_kept_values_are_scaled_so_that_the_mean_stays():
+def test_dropout_keeps_the_mean():
     out = dropout(0.3)(torch.ones(WIDE))
     assert out.unique().tolist() == pytest.approx([0, 1 / 0.7])
     assert float(out.mean()) == pytest.approx(1, abs=4 * (0.3 / 0.7 / out.numel()) ** 0.5)
 
 
-def test_evaluation_and_a_share_of_zero_change_nothing():
+def test_dropout_in_evaluation_or_with_p_0_changes_nothing():
     x = torch.randn(4, 8)
     assert torch.equal(dropout().eval()(x), x)
     assert torch.equal(dropout(0.0)(x), x)
 
 
-def test_dropped_values_pass_no_gradient_and_kept_ones_theirs_scaled():
+def test_gradients_are_dropped_and_scaled_like_their_values():
     x = torch.ones(4, 8, requires_grad=True)
     out = dropout()(x)
     out.sum().backward()
     assert torch.equal(x.grad, out.detach())
 
 
-def test_stacked_runs_draw_the_noise_that_each_draws_alone():
+def test_each_run_of_a_stack_draws_the_same_noise_as_alone():
     layers = [dropout(p, seed) for p, seed in ((0.1, 0), (0.5, 1), (0.9, 2))]
     x = torch.randn(3, 64, 16, requires_grad=True)
     _, buffers = stack_module_state(layers)
     run = vmap(lambda b, x: functional_call(layers[0], b, (x,)))
     stacked = [run(buffers, x) for _ in range(3)]
-    alone = [torch.stack([layer(row) for layer, row in zip(layers, x, strict=True)]) for _ in range(3)]
-    assert torch.equal(torch.stack(stacked), torch.stack(alone))
-    grads = [torch.autograd.grad(out[-1].sum(), x)[0] for out in (stacked, alone)]
+    serial = [torch.stack([layer(row) for layer, row in zip(layers, x, strict=True)]) for _ in range(3)]
+    assert torch.equal(torch.stack(stacked), torch.stack(serial))
+    grads = [torch.autograd.grad(out[-1].sum(), x)[0] for out in (stacked, serial)]
     assert torch.equal(*grads)
     assert buffers["count"].tolist() == [3, 3, 3]
 
 
 @pytest.mark.slow
-def test_a_compiled_stack_draws_the_same_noise_and_is_compiled_once():
+def test_a_compiled_stack_draws_the_same_noise_and_compiles_once():
     layers = [dropout(p, seed) for p, seed in ((0.1, 0), (0.5, 1))]
     x = torch.ones(2, 8, 16)
     torch.compiler.reset()
@@ -66,7 +66,7 @@ def test_a_compiled_stack_draws_the_same_noise_and_is_compiled_once():
     assert compiled["count"].tolist() == [3, 3]
 
 
-def test_the_noise_goes_on_from_key_and_count():
+def test_resumed_dropout_continues_with_the_next_noise():
     layer, x = dropout(), torch.ones(16, 16)
     layer(x)
     resumed = Dropout(0.3)
@@ -83,7 +83,7 @@ def initialized(*overrides: str, seed: int = 0) -> nn.Module:
     return model
 
 
-def test_each_layer_and_seed_has_noise_of_its_own_whatever_the_norm():
+def test_the_noise_depends_on_layer_and_seed_and_not_on_the_norm():
     keys = [
         [int(m.key) for m in initialized("model.dropout=0.2", f"norm={norm}", seed=seed).modules() if is_dropout(m)]
         for norm, seed in (("batch", 0), ("batch", 1), ("none", 0))
@@ -97,17 +97,17 @@ def is_dropout(module: nn.Module) -> bool:
 
 
 @pytest.mark.parametrize(("model", "places"), [("mlp", ["dropout1", "dropout2", "dropout3"]), ("vgg", ["dropout"])])
-def test_models_drop_where_they_say_and_only_if_asked(model, places):
-    with_it = initialized(f"model={model}", "model.dropout=0.2")
-    assert [name for name, m in with_it.named_modules() if is_dropout(m)] == places
-    names = [name for name, _ in with_it.named_children()]
+def test_models_have_dropout_layers_only_if_dropout_is_set(model, places):
+    network = initialized(f"model={model}", "model.dropout=0.2")
+    assert [name for name, m in network.named_modules() if is_dropout(m)] == places
+    names = [name for name, _ in network.named_children()]
     assert [names[names.index(place) + 1] for place in places][-1] == "out"
-    without = initialized(f"model={model}")
-    assert not any(is_dropout(m) for m in without.modules())
-    assert [n for n, _ in without.named_parameters()] == [n for n, _ in with_it.named_parameters()]
+    plain = initialized(f"model={model}")
+    assert not any(is_dropout(m) for m in plain.modules())
+    assert [n for n, _ in plain.named_parameters()] == [n for n, _ in network.named_parameters()]
 
 
-def test_norms_that_draw_noise_have_noise_of_their_own_in_each_layer_and_seed():
+def test_noise_of_norms_differs_between_layers_and_seeds_and_leaves_dropout_as_it_is():
     models = [initialized("norm=noisy_batch", "model.dropout=0.2", seed=seed) for seed in (0, 1)]
     keys = [int(m.key) for model in models for m in model.modules() if isinstance(m, Noise)]
     assert len(keys) == len(set(keys)) == 12
@@ -118,6 +118,6 @@ def test_norms_that_draw_noise_have_noise_of_their_own_in_each_layer_and_seed():
 
 @pytest.mark.parametrize("model", ["mlp", "vgg"])
 @pytest.mark.parametrize("share", [-0.1, 1])
-def test_a_share_out_of_range_is_refused(model, share):
-    with pytest.raises(ConfigError, match=r"model.dropout=\S+ is not allowed: it must be a share in \[0, 1\)"):
+def test_dropout_out_of_range_is_refused(model, share):
+    with pytest.raises(ConfigError, match=r"model.dropout=\S+ is not allowed: it must be a fraction in \[0, 1\)"):
         spec_of(f"model={model}", f"model.dropout={share}")

@@ -18,7 +18,7 @@ def build(*overrides: str, shape=(3, 32, 32), classes=10) -> nn.Module:
 @pytest.mark.parametrize("model", ["mlp", "vgg", "resnet"])
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64)])
 @pytest.mark.parametrize("norm", ["none", "batch"])
-def test_images_of_all_sizes_become_logits(model, shape, norm):
+def test_models_accept_images_of_all_sizes(model, shape, norm):
     assert build(f"model={model}", f"norm={norm}", shape=shape, classes=7)(torch.randn(4, *shape)).shape == (4, 7)
 
 
@@ -31,7 +31,7 @@ def test_every_norm_fits_every_convolutional_model(norm, position, model):
 
 
 @pytest.mark.parametrize("depth", [8, 11, 13, 16])
-def test_vgg_counts_its_weight_layers_as_the_paper_with_one_linear_layer_for_three(depth):
+def test_vgg_has_the_papers_weight_layers_with_one_linear_layer_instead_of_three(depth):
     convolutions = [n for n in weight_layers(build("model=vgg", f"model.depth={depth}")) if n.startswith("conv")]
     assert len(convolutions) == (6 if depth == 8 else depth - 3)
 
@@ -47,7 +47,7 @@ def test_resnet_20_has_the_papers_number_of_parameters():
     assert weights == 432 + 13824 + 50688 + 202752 + 640  # He et al. 2016, Table 6: 0.27M
 
 
-def test_names_stand_in_order_of_depth_and_do_not_depend_on_the_norm():
+def test_layer_names_are_in_order_of_depth_and_do_not_depend_on_the_norm():
     names = list(weight_layers(build("model=mlp", "norm=none")))
     assert names == ["hidden1", "hidden2", "hidden3", "out"]
     assert list(weight_layers(build("model=mlp", "norm=batch"))) == names
@@ -68,14 +68,14 @@ def test_names_stand_in_order_of_depth_and_do_not_depend_on_the_norm():
         ("weight", "before", True),
     ],
 )
-def test_a_layer_that_a_norm_follows_has_no_bias(norm, position, bias):
+def test_a_weight_layer_has_a_bias_unless_a_norm_with_a_shift_follows_directly(norm, position, bias):
     for model in ("mlp", "vgg", "resnet"):
         layers = weight_layers(build(f"model={model}", f"norm={norm}", f"norm.position={position}"))
         assert [m.bias is not None for m in layers.values()] == [bias] * (len(layers) - 1) + [True]
 
 
 @pytest.mark.parametrize("position", ["before", "after"])
-def test_position_orders_norm_and_activation(position):
+def test_position_decides_the_order_of_norm_and_activation(position):
     model = build("model=mlp", "model.depth=1", f"norm.position={position}").train()
     with torch.no_grad():
         model.out.weight = nn.Identity()
@@ -84,7 +84,7 @@ def test_position_orders_norm_and_activation(position):
     assert torch.allclose(hidden.mean(0), torch.zeros(128), atol=1e-5) == (position == "after")
 
 
-def test_a_residual_block_whose_branch_is_zero_passes_its_input_on():
+def test_a_residual_block_with_a_branch_of_zero_is_the_identity():
     model = build("model=resnet", "norm=none")
     block, x = model.stage1.block1, torch.rand(2, 16, 8, 8)
     nn.init.zeros_(block.conv2.weight.weight)
@@ -92,7 +92,7 @@ def test_a_residual_block_whose_branch_is_zero_passes_its_input_on():
     torch.testing.assert_close(block(x, x)[0], x)
 
 
-def test_the_shortcut_halves_and_pads_with_zeros():
+def test_the_shortcut_halves_the_image_and_fills_new_channels_with_zeros():
     block, x = build("model=resnet").stage2.block1, torch.rand(2, 16, 8, 8)
     shortcut = block.shortcut(x)
     torch.testing.assert_close(shortcut[:, :16], x[:, :, ::2, ::2])
@@ -100,7 +100,7 @@ def test_the_shortcut_halves_and_pads_with_zeros():
 
 
 @pytest.mark.parametrize("activation", list(ACTIVATIONS))
-def test_activations_are_torchs(activation):
+def test_activations_are_those_of_torch(activation):
     model = build("model=mlp", f"model.activation={activation}")
     assert all(type(m) is ACTIVATIONS[activation] for m in activations(model).values())
 
@@ -117,12 +117,12 @@ def test_activations_are_torchs(activation):
         (("model=mlp", "norm=instance"), (3, 32, 32), "norm=instance is not allowed"),
     ],
 )
-def test_what_does_not_fit_is_refused(overrides, shape, sentence):
+def test_images_norms_and_sizes_that_do_not_fit_the_model_are_refused(overrides, shape, sentence):
     with pytest.raises(ConfigError, match=sentence):
         build(*overrides, shape=shape)
 
 
-def test_the_linear_activation_is_found_where_no_normalization_is_not():
+def test_a_linear_activation_differs_from_the_identity_of_no_norm():
     model = build("model=mlp", "model.activation=linear", "norm=none", "model.depth=2")
     assert list(activations(model)) == ["hidden1", "hidden2"]
     names = [name for name, module in model.named_modules() if isinstance(module, nn.Identity)]

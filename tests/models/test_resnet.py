@@ -1,4 +1,4 @@
-"""The orders of a residual block's layers, and what a norm may do to its branch."""
+"""The order of a residual block's layers, and norms that change its branch."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ X = torch.randn(6, *SHAPE, generator=torch.Generator().manual_seed(0))
 
 
 def network(*overrides: str) -> nn.Module:
-    """A small ResNet-8 with drawn weights, in float64."""
+    """A small ResNet-8 with initial weights, in float64."""
     spec = spec_of("model=resnet", "model.width=4", *overrides)
     model = network_of(spec, SHAPE, 10)
     initialize(model, spec.init, seed=3)
     return model.double()
 
 
-def by_hand(order: str, model: nn.Module, x: Tensor) -> Tensor:
-    """The network as its paper draws it: norm and activation in front of the weights, for the pre-activation."""
+def reference(order: str, model: nn.Module, x: Tensor) -> Tensor:
+    """The network as its paper draws it: for preactivation, with norm and activation in front of the weights."""
     layers = weight_layers(model)
 
     def conv(name: str, x: Tensor) -> Tensor:
@@ -64,61 +64,61 @@ def by_hand(order: str, model: nn.Module, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_each_order_is_that_of_its_figure(order):
+def test_each_block_order_is_that_of_the_papers_figure(order):
     model = network(f"model.block={order}").train()
-    torch.testing.assert_close(model(X.double()), by_hand(order, model, X.double()))
+    torch.testing.assert_close(model(X.double()), reference(order, model, X.double()))
 
 
 @pytest.mark.parametrize("norm", ["none", "batch"])
-def test_the_orders_begin_with_the_same_weights_by_name(norm):
-    one, *others = ({**dict(network(f"model.block={o}", f"norm={norm}").named_parameters())} for o in ORDERS)
+def test_networks_of_all_block_orders_start_with_the_same_weights(norm):
+    first, *others = (dict(network(f"model.block={o}", f"norm={norm}").named_parameters()) for o in ORDERS)
     for other in others:
-        assert list(one) == list(other)
-        assert all(torch.equal(one[name], other[name]) for name in one)
+        assert list(first) == list(other)
+        assert all(torch.equal(first[name], other[name]) for name in first)
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_probes_find_each_layer_and_its_activation_by_the_same_name(order):
+def test_each_hidden_layer_has_an_activation_of_its_name_in_order_of_the_forward_pass(order):
     model = network(f"model.block={order}")
     hidden = [name for name in weight_layers(model) if name != "out"]
     assert list(activations(model)) == hidden
-    seen = []
+    called = []
     for name, act in activations(model).items():
-        act.register_forward_hook(lambda *_, name=name: seen.append(name))
+        act.register_forward_hook(lambda *_, name=name: called.append(name))
     model(X.double())
-    assert seen == hidden
+    assert called == hidden
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_a_weight_in_front_of_an_addition_is_not_directly_normalized(order):
+def test_a_weight_layer_in_front_of_an_addition_does_not_count_as_normalized(order):
     model = still(network(f"model.block={order}"))
     found = {name: is_normalized(module) for name, module in model.named_modules() if name in weight_layers(model)}
     assert found == {name: name != "out" and (order == "original" or "conv2" not in name) for name in found}
 
 
 @pytest.mark.parametrize("order", ["preactivation", "after_addition"])
-def test_where_the_order_says_where_norms_stand_they_have_no_position(order):
+def test_position_after_is_refused_with_block_orders_that_place_the_norms(order):
     with pytest.raises(ConfigError, match=f"norm.position=after is not allowed with model.block={order}"):
         network(f"model.block={order}", "norm.position=after")
     network(f"model.block={order}", "norm=none", "norm.position=after")
 
 
-def test_dropout_stands_before_the_classifier():
+def test_resnet_drops_features_before_the_classifier():
     assert not any(isinstance(module, Dropout) for module in network().modules())
-    model, dropped = network("model.dropout=0.5").train(), []
-    model.out.register_forward_hook(lambda _, inputs, __: dropped.append((inputs[0] == 0).double().mean()))
+    model, fractions = network("model.dropout=0.5").train(), []
+    model.out.register_forward_hook(lambda _, inputs, __: fractions.append((inputs[0] == 0).double().mean()))
     model(X.double().repeat(20, 1, 1, 1))
-    assert 0.4 < dropped[0] < 0.7
+    assert 0.4 < fractions[0] < 0.7
     with pytest.raises(ConfigError, match=r"model\.dropout=1 is not allowed"):
         ResNet(dropout=1.0)
 
 
-# --------------------------------------------------------------------------------------------------- its branch
+# ------------------------------------------------------------------------------------------- norms and branches
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.3])
 @pytest.mark.parametrize("order", ORDERS)
-def test_skipinit_scales_the_branches(order, scale):
+def test_skipinit_multiplies_the_branches_by_its_scalars(order, scale):
     model = network(f"model.block={order}", "norm=skipinit", f"norm.initial={scale}")
     plain = network(f"model.block={order}", "norm=none")
     for layer, module in weight_layers(plain).items():
@@ -129,7 +129,7 @@ def test_skipinit_scales_the_branches(order, scale):
     assert weight_layers(model)["stem"].bias is not None
 
 
-def test_with_skipinit_branches_begin_to_learn_with_the_second_update():
+def test_with_skipinit_the_weights_of_branches_change_from_the_second_step_on():
     model = network("norm=skipinit")
     conv, scale = model.stage1.block1.conv1.weight.weight, model.stage1.block1.conv2.norm_act.branch.scale
 
@@ -142,7 +142,7 @@ def test_with_skipinit_branches_begin_to_learn_with_the_second_update():
 
 
 @pytest.mark.parametrize("model", ["mlp", "vgg"])
-def test_skipinit_needs_branches(model):
+def test_skipinit_is_refused_for_networks_without_branches(model):
     spec = spec_of(f"model={model}", "norm=skipinit")
     with pytest.raises(ConfigError, match="norm=skipinit is not allowed with a network without residual branches"):
         network_of(spec, SHAPE, 10)
@@ -151,19 +151,18 @@ def test_skipinit_needs_branches(model):
 def test_skipinit_is_not_the_baseline():
     assert not SkipInit().is_none
     assert SkipInit().label != NoNorm().label
-    assert SkipInit(position="after") == SkipInit()
 
 
 @dataclass(frozen=True)
-class Halved(BatchNorm):
-    """A norm from elsewhere that has its say about branches too."""
+class SoftplusBranch(BatchNorm):
+    """A user's norm with a module for branches."""
 
     def branch(self) -> nn.Module:
         return nn.Softplus()
 
 
-def test_a_norm_from_elsewhere_may_have_its_say_about_branches():
-    block = ResNet(width=4).build(Halved(), SHAPE, 10).stage1.block1
+def test_a_users_norm_can_add_a_module_to_branches():
+    block = ResNet(width=4).build(SoftplusBranch(), SHAPE, 10).stage1.block1
     x, norms = torch.randn(5, 4, 8, 8), [block.conv1.norm_act.norm, block.conv2.norm_act.norm]
     branch = norms[1](block.conv2.weight(norms[0](block.conv1.weight(x)).relu()))
     torch.testing.assert_close(block(x, x)[0], (F.softplus(branch) + x).relu())

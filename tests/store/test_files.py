@@ -7,7 +7,7 @@ import pytest
 from bnstudy.store.files import write_atomic, write_text
 
 
-def test_a_file_appears_whole_or_not_at_all(tmp_path):
+def test_an_interrupted_write_leaves_the_previous_file(tmp_path):
     path = tmp_path / "folder" / "file.txt"
     write_text(path, "first")
 
@@ -21,11 +21,11 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["file.txt"]
 
 
-def test_readers_never_see_half_a_file(tmp_path):
-    path, texts, seen = tmp_path / "file", ["a" * 100_000, "b" * 100_000], set()
+def test_readers_never_see_a_partial_file(tmp_path):
+    path, texts, contents = tmp_path / "file", ["a" * 100_000, "b" * 100_000], set()
     write_text(path, texts[0])
     writer = threading.Thread(target=lambda: [write_text(path, texts[i % 2]) for i in range(100)])
     writer.start()
     while writer.is_alive():
-        seen.add(path.read_text())
-    assert seen <= set(texts)
+        contents.add(path.read_text())
+    assert contents <= set(texts)

@@ -21,7 +21,7 @@ from bnstudy.validation import ConfigError, to_dict
 from tests.conftest import CPU, spec_of
 
 
-def stored(store: Store, spec, digits) -> SerialRun:
+def train_and_store(store: Store, spec, digits) -> SerialRun:
     run = SerialRun(spec, digits, CPU)
     outcomes: list[Outcome] = []
     run.train(lambda _, outcome: outcomes.append(outcome))
@@ -32,18 +32,18 @@ def stored(store: Store, spec, digits) -> SerialRun:
     return run
 
 
-def test_a_run_counts_only_with_its_summary(tmp_path, digits):
+def test_a_run_is_finished_only_with_its_summary(tmp_path, digits):
     store, spec = Store(tmp_path), spec_of("steps=3")
     store.begin(spec.run_id, to_dict(spec))
     assert not store.is_finished(spec.run_id)
     assert store.finished() == []
-    stored(store, spec, digits)
+    train_and_store(store, spec, digits)
     assert store.finished() == [spec.run_id]
 
 
-def test_loaded_runs_have_the_spec_and_the_summary_as_columns(tmp_path, digits):
+def test_load_runs_has_the_spec_and_the_summary_as_columns(tmp_path, digits):
     for norm in ("none", "batch"):
-        stored(Store(tmp_path), spec_of(f"norm={norm}", "steps=3"), digits)
+        train_and_store(Store(tmp_path), spec_of(f"norm={norm}", "steps=3"), digits)
     runs = bnstudy.load_runs(tmp_path).set_index("norm")
     assert set(runs.index) == {"NoNorm", "BatchNorm"}
     assert runs.loc["BatchNorm", "norm.eps"] == 1e-5
@@ -55,10 +55,10 @@ def test_loaded_runs_have_the_spec_and_the_summary_as_columns(tmp_path, digits):
     assert runs.loc["BatchNorm", "steps"] == 3
 
 
-def test_loaded_metrics_are_what_was_recorded(tmp_path, digits):
+def test_load_metrics_returns_the_recorded_values(tmp_path, digits):
     store = Store(tmp_path)
     runs = {
-        spec.run_id: stored(store, spec, digits)
+        spec.run_id: train_and_store(store, spec, digits)
         for spec in (spec_of("seed=0", "steps=3"), spec_of("seed=1", "steps=3"))
     }
     metrics = bnstudy.load_metrics(tmp_path)
@@ -66,24 +66,24 @@ def test_loaded_metrics_are_what_was_recorded(tmp_path, digits):
     for run_id, run in runs.items():
         one = metrics[(metrics.run_id == run_id) & (metrics.split == "train")]
         assert torch.equal(torch.tensor(one.value.to_numpy(), dtype=torch.float32), run.record.losses[:, 0])
-    chosen = bnstudy.load_metrics(tmp_path, run_ids=[min(runs)])
-    assert set(chosen.run_id) == {min(runs)}
+    metrics = bnstudy.load_metrics(tmp_path, run_ids=[min(runs)])
+    assert set(metrics.run_id) == {min(runs)}
     assert bnstudy.store.loading.load_timing(tmp_path).columns.tolist() == ["run_id", "step", "seconds", "step_seconds"]
 
 
-def test_an_empty_store_gives_empty_frames(tmp_path):
+def test_an_empty_store_loads_as_empty_frames(tmp_path):
     assert bnstudy.load_runs(tmp_path).empty
     assert bnstudy.load_metrics(tmp_path).empty
     assert isinstance(bnstudy.load_metrics(tmp_path), pd.DataFrame)
 
 
-def test_reading_a_store_runs_nothing_and_needs_no_torch(tmp_path, digits):
-    stored(Store(tmp_path), spec_of("steps=3"), digits)
+def test_loading_a_store_needs_no_torch(tmp_path, digits):
+    train_and_store(Store(tmp_path), spec_of("steps=3"), digits)
     code = f"import bnstudy, sys; bnstudy.load_runs({str(tmp_path)!r}); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_plan_grows_with_every_command_and_keeps_what_was_planned(tmp_path):
+def test_a_plan_has_the_runs_of_all_commands(tmp_path):
     store, study = Store(tmp_path), {"name": "s", "title": "?", "claims": []}
     store.add_to_plan(study, "quick", "bnstudy study=s", ["b", "a"])
     store.add_to_plan(study, "quick", "bnstudy study=s seed=9", ["c"])
@@ -96,7 +96,7 @@ def test_a_plan_grows_with_every_command_and_keeps_what_was_planned(tmp_path):
     assert store.studies() == ["s"]
 
 
-def test_looks_that_were_repeated_once_stay_so(tmp_path):
+def test_a_study_that_was_looked_at_repeatedly_once_stays_marked(tmp_path):
     store, study = Store(tmp_path), {"name": "s", "title": "?", "claims": []}
     store.add_to_plan(study, "quick", "bnstudy study=s", ["a"])
     assert "looks" not in store.plans("s")[0]
@@ -106,7 +106,7 @@ def test_looks_that_were_repeated_once_stay_so(tmp_path):
     assert store.plans("s")[0]["looks"] == "repeated"
 
 
-def test_processes_that_plan_at_once_lose_nothing(tmp_path):
+def test_commands_that_plan_at_the_same_time_lose_no_runs(tmp_path):
     store, study = Store(tmp_path), {"name": "s", "title": "?", "claims": []}
     commands = [Thread(target=store.add_to_plan, args=(study, "quick", f"seed={i}", [f"r{i:02}"])) for i in range(40)]
     for command in commands:
@@ -116,7 +116,7 @@ def test_processes_that_plan_at_once_lose_nothing(tmp_path):
     assert store.plans("s")[0]["run_ids"] == [f"r{i:02}" for i in range(40)]
 
 
-def test_the_scale_planned_last_comes_first(tmp_path):
+def test_plans_start_with_the_scale_that_was_planned_last(tmp_path):
     store, study = Store(tmp_path), {"name": "s", "title": "?", "claims": []}
     for i, scale in enumerate(("standard", "quick")):
         store.add_to_plan(study, scale, "bnstudy", ["a"])
@@ -127,23 +127,23 @@ def test_the_scale_planned_last_comes_first(tmp_path):
 
 @pytest.mark.parametrize("name", ["summary.json", "config.yaml", "metrics.parquet"])
 @pytest.mark.parametrize("content", ["{", "", "{}", "[1]"])
-def test_a_damaged_run_is_named(tmp_path, digits, name, content):
+def test_the_error_for_a_damaged_run_names_it(tmp_path, digits, name, content):
     spec = spec_of("steps=3")
-    stored(Store(tmp_path), spec, digits)
+    train_and_store(Store(tmp_path), spec, digits)
     (tmp_path / "runs" / spec.run_id / name).write_text(content)
     load = bnstudy.load_metrics if name == "metrics.parquet" else bnstudy.load_runs
     with pytest.raises(ConfigError, match=f"Run {spec.run_id} in .* is damaged .{name}: .* delete the folder"):
         load(tmp_path)
 
 
-def test_temporary_files_of_killed_writers_go_with_the_finished_run(tmp_path, digits):
+def test_finishing_a_run_deletes_old_temporary_files_of_killed_writers(tmp_path, digits):
     spec = spec_of("steps=3")
     old, young = (tmp_path / "runs" / spec.run_id / f".checkpoint.pt.{age}" for age in ("old", "young"))
     old.parent.mkdir(parents=True)
     old.touch()
     young.touch()
     os.utime(old, (0, 0))
-    stored(Store(tmp_path), spec, digits)
+    train_and_store(Store(tmp_path), spec, digits)
     assert (old.exists(), young.exists()) == (False, True)
 
 
@@ -161,20 +161,20 @@ def test_temporary_files_of_killed_writers_go_with_the_finished_run(tmp_path, di
         "",
     ],
 )
-def test_a_spec_is_what_yaml_reads(text):
+def test_parse_spec_equals_yaml(text):
     assert repr(parse_spec(text)) == repr(yaml.safe_load(text))
 
 
-def test_specs_that_share_most_of_their_text_are_parsed_once(monkeypatch):
-    parsed = []
-    monkeypatch.setattr(yaml, "load", lambda text, loader, load=yaml.load: parsed.append(text) or load(text, loader))
+def test_the_shared_text_of_specs_is_parsed_once(monkeypatch):
+    texts = []
+    monkeypatch.setattr(yaml, "load", lambda text, loader, load=yaml.load: texts.append(text) or load(text, loader))
     shared = "model:\n  depth: 3\nnorm:\n  of: this test\nlr: 0.125\n"
-    found = [parse_spec(f"{shared}seed: {seed}\n") for seed in range(91_000, 91_010)]
-    assert [spec["seed"] for spec in found] == list(range(91_000, 91_010))
-    assert sum("this test" in text for text in parsed) == 1
+    specs = [parse_spec(f"{shared}seed: {seed}\n") for seed in range(91_000, 91_010)]
+    assert [spec["seed"] for spec in specs] == list(range(91_000, 91_010))
+    assert sum("this test" in text for text in texts) == 1
 
 
-def test_a_shared_store_keeps_what_is_wanted_again_until_the_last(tmp_path):
+def test_a_shared_store_keeps_a_file_until_its_last_reader(tmp_path):
     store = SharedStore(tmp_path, readers=Counter({"once": 1, "twice": 2}))
     for run_id in ("once", "twice"):
         store.begin(run_id, {"model": run_id})
@@ -188,9 +188,9 @@ def test_a_shared_store_keeps_what_is_wanted_again_until_the_last(tmp_path):
     assert store.config("twice") is not first["twice"]
 
 
-def test_a_plan_that_is_looked_at_again_keeps_the_runs_of_later_looks(tmp_path):
-    store, about = Store(tmp_path), {"name": "mine", "title": "?", "claims": [], "looks": "repeated"}
+def test_a_plan_keeps_the_runs_of_all_looks_at_a_study(tmp_path):
+    store, study = Store(tmp_path), {"name": "mine", "title": "?", "claims": [], "looks": "repeated"}
     for run_ids in (["a", "b", "c"], ["a"]):
-        store.add_to_plan(about, "quick", "bnstudy study=mine until=decided", run_ids)
+        store.add_to_plan(study, "quick", "bnstudy study=mine until=decided", run_ids)
     (plan,) = store.plans("mine")
     assert plan["run_ids"] == ["a", "b", "c"]
