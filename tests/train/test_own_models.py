@@ -55,7 +55,7 @@ def test_both_engines_train_them_with_norms_that_are_built(few):
 
 
 def test_a_norm_of_weights_that_would_change_none_is_refused(few):
-    with pytest.raises(ConfigError, match="The norm WeightNorm is not allowed with this network: it is one of weights"):
+    with pytest.raises(ConfigError, match="The norm WeightNorm is not allowed with this network: it normalizes weights"):
         SerialRun(spec(model=Plain(), norm=WeightNorm()), few, CPU)
 
 
@@ -75,7 +75,7 @@ def test_norms_that_are_not_found_are_not_said_to_have_no_parameters(few):
     [(Mixed(), NoNorm()), (Mixed(), BatchNorm(affine=False)), (MLP(depth=1), NoNorm()), (MLP(depth=0), BatchNorm())],
 )
 def test_those_that_have_none_are(model, norm, few):
-    with pytest.raises(ConfigError, match="trained=norm is not allowed where normalization has no parameters"):
+    with pytest.raises(ConfigError, match="trained=norm is not allowed if the norm has no parameters"):
         network_of(spec(model=model, norm=norm, trained="norm"), few.shape, few.classes)
 
 

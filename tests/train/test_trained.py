@@ -171,7 +171,7 @@ def test_compiled_steps_leave_the_rest_alone_too(few):
 def test_without_anything_to_train_it_is_refused_before_anything_trains(norm, command, tmp_path):
     status, _, err = command("-m", "trained=norm,all", norm, "steps=2")
     assert status == 2
-    assert "trained=norm is not allowed where normalization has no parameters" in err
+    assert "trained=norm is not allowed if the norm has no parameters" in err
     assert Store(tmp_path / "results").finished() == []
 
 
