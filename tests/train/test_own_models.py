@@ -55,7 +55,7 @@ def test_both_engines_train_them_with_norms_that_are_built(few):
 
 
 def test_a_norm_of_weights_that_would_change_none_is_refused(few):
-    with pytest.raises(ConfigError, match="The norm WeightNorm is not allowed with this network: it normalizes weights"):
+    with pytest.raises(ConfigError, match="WeightNorm is not allowed with this network: it normalizes weights"):
         SerialRun(spec(model=Plain(), norm=WeightNorm()), few, CPU)
 
 
