@@ -25,14 +25,14 @@ def report_command(
     # `bnstudy-report` itself quotes the names of arms for Hydra.
     words += [f"compare={compare}"] if compare is not None else []
     words += [f"runs={','.join(sorted({*picked}))}"] if picked else []
-    words += [f"study={quote_for_hydra(str(study))}"] if study is not None else []
-    words += [f"scale={quote_for_hydra(str(scale))}"] if scale is not None else []
-    words += [f"results_dir={quote_for_hydra(str(results_dir))}"] if Path(results_dir) != RESULTS_DIR else []
-    words += [f"claims={quote_for_hydra(str(folder))}" for folder in claim_dirs]
+    words += [f"study={for_hydra(str(study))}"] if study is not None else []
+    words += [f"scale={for_hydra(str(scale))}"] if scale is not None else []
+    words += [f"results_dir={for_hydra(str(results_dir))}"] if Path(results_dir) != RESULTS_DIR else []
+    words += [f"claims={for_hydra(str(folder))}" for folder in claim_dirs]
     return shlex.join(["bnstudy-report", *words])
 
 
-def quote_for_hydra(text: str) -> str:
+def for_hydra(text: str) -> str:
     """Quote a value for Hydra, unless it contains only words and the characters of paths."""
     if re.fullmatch(r"[\w./+-]+( [\w./+-]+)*", text, re.ASCII):
         return text

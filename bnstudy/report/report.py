@@ -86,7 +86,7 @@ def write_report(
     study: `all` for every study in the store, with a verdict on each claim, in `reports/all-studies/`.
     scale: of the study, by default the one planned last. picked: ids of runs, for a report on these alone, in
     `reports/runs-<ids>/`. claim_dirs: folders with claims of one's own. config_dirs: folders with
-    `figure/` and `reproduction/` of one's own. The same store gives the same bytes.
+    `claim/`, `figure/` and `reproduction/` of one's own. The same store gives the same bytes.
 
     Raises:
         ConfigError: as `load_study` and `verdicts.verdicts`; or the report cannot be written.
@@ -96,7 +96,8 @@ def write_report(
     about, draft = load_study(results_dir, study, scale, picked), Draft(config_dirs=config_dirs)
     scale = about.scale if study else None
     again = report_command(results_dir, study, scale, picked, claim_dirs, config_dirs=config_dirs)
-    draft.add(about, verdicts.claims_of(about.claims, claim_dirs), again)
+    folders = [*claim_dirs, *(folder / "claim" for folder in config_dirs)]
+    draft.add(about, verdicts.claims_of(about.claims, folders), again)
     part = draft.parts[0]
     page: dict[str, Any] = {"name": part.name, "title": part.title, "scale": part.scale, "facts": part.facts}
     page |= {"several": False, "report": part.report}
@@ -119,7 +120,8 @@ def write_report_on_all(
     begun = {name: plan for name, plan in plans.items() if _has_finished(Store(results_dir), plan)}
     if not begun:
         raise ConfigError(f"study=all: no run of a study at scale={at} is finished in {results_dir}.")
-    claims, draft = _shared_out(begun, claim_dirs), Draft(config_dirs=config_dirs)
+    folders = [*claim_dirs, *(folder / "claim" for folder in config_dirs)]
+    claims, draft = _shared_out(begun, folders), Draft(config_dirs=config_dirs)
     store = SharedStore(results_dir, Counter(run_id for plan in begun.values() for run_id in plan["run_ids"]))
     for name, plan in begun.items():
         about = load_study(store, name, at)

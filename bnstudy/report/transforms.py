@@ -19,7 +19,7 @@ from bnstudy.stats.intervals import summarize
 
 MANY_RATES = 3
 MANY_ARMS = 9
-"""From so many learning rates in a family, or arms, on, curves are drawn only at each family's best rate."""
+"""With that many learning rates in a family, or arms, curves are drawn only at each family's best rate."""
 
 SMALLEST_LOSS = 1e-7
 """Cross-entropy in single precision rounds to zero below this, and a log axis cannot show zero."""

@@ -13,7 +13,7 @@ from bnstudy.report.figures.style import Palette, ReportFigure
 from bnstudy.report.transforms import MOMENTS, Panel, mean_band, split_by_arm
 
 MAX_NAMES = 8
-"""Up to so many layers are named on an axis; more are numbered."""
+"""An axis with more layers has numbers instead of names."""
 
 
 @dataclass(frozen=True)

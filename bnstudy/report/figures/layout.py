@@ -29,7 +29,7 @@ LABEL_DISTANCE = 0.085
 ROOM = 3.0
 """Factor by which a log axis may extend beyond the means."""
 SHARED_RATIO = 8.0
-"""Axes share a scale if the widest range is at most so many times the narrowest."""
+"""Axes share a scale up to this ratio of the widest range to the narrowest."""
 
 
 def make_grid(n: int, title: str, row: float = ROW, **subplots: Any) -> tuple[Figure, list[Axes]]:
