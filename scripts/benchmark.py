@@ -1,34 +1,38 @@
-"""What things cost, as ratios measured in one call. Each subcommand prints a table and can write JSON.
+"""Measure time and memory, as ratios within one call. Each subcommand prints a table and can write JSON.
 
     python scripts/benchmark.py sweep [data.root=DIR] [--steps 2000] [--repeats 1] [--only digits ...] [--json FILE]
     python scripts/benchmark.py runner [data.root=DIR] [--steps 1000] [--repeats 3] [--tasks mlp resnet] [--json FILE]
     python scripts/benchmark.py probes [data.root=DIR] [--steps 1000] [--repeats 3] [--presets standard] [--json FILE]
+    python scripts/benchmark.py versions CHECKOUT [--steps 500] [--repeats 3] [--json FILE]
 
-`sweep` measures whole commands, from the start of the interpreter to the table at the end, on two cores:
+`sweep` times whole commands, from the start of the interpreter to the final table, on two cores:
 
-  digits      256 runs of an MLP 64-64-64-64-10 against plain loops, in one process and in two, and what memory the
-              command takes; once more with 300 steps a run, where starting counts for more
+  digits      256 runs of an MLP 64-64-64-64-10 against plain loops in one and in two processes, and the memory of
+              the command; again with 300 steps per run, where the start-up time matters more
   mnist       32 runs of an MLP 784-100-100-100-10 against two processes of plain loops; MNIST from `data.root`
-  planning    1,000 runs: a dry run, and the same command again when all of them are finished
-  recording   what measuring and storing adds to a stack of 32 runs, evaluation apart
+  planning    1,000 runs: a dry run, and the same command again after all runs have finished
+  recording   the time that measuring and storing add to a stack of 32 runs, without evaluation
   quickstart  the quickstart study and its report
 
-The plain loops are one run after another in torch.nn and torch.optim.SGD on tensors, one thread a process, nothing
-recorded. A few runs of each kind are timed, before and after each command, and stand for all; their learning rate
-does not matter to the time. Start-up, and reading the data, is counted for bnstudy only.
+The plain loops train one run after another with torch.nn and torch.optim.SGD on tensors, with one thread per process,
+and record nothing. A few runs of each kind are timed before and after each command and represent all runs; the
+learning rate does not change the time. Start-up and reading the data count for bnstudy only.
 
-`runner` compares, on the MLP 784-100-100-100-10 with batch normalization and batches of 60, and on a ResNet-8 on
-32x32 images with batches of 64, in alternation:
+`runner` compares four ways to train, in alternation, on the MLP 784-100-100-100-10 with batch normalization and
+batches of 60, and on a ResNet-8 on 32x32 images with batches of 64:
 
-  bare        a plain PyTorch loop over in-memory tensors, nothing recorded
-  runner      bnstudy's runner with its default recording (evaluation apart: the others do none)
+  bare        a plain PyTorch loop over in-memory tensors, without recording
+  runner      bnstudy's runner with its default recording, without evaluation, which the others do not do
   dataloader  a plain loop over a DataLoader with torchvision transforms
-  lightning   the same under Lightning, where it is installed: pip install bnstudy[lightning]
+  lightning   the same with Lightning, if it is installed: pip install bnstudy[lightning]
 
-`probes` measures what each probe, and each preset of them (none, light, standard, full), adds to the training of that
-MLP, one run and a stack of 8: by the runs' own clocks, and by wall time against no probes, in alternation.
+`probes` measures the overhead of each probe and of each preset (none, light, standard, full) for that MLP, for one
+run and a stack of 8: by the runs' own clocks, and by wall time against training without probes, in alternation.
 
-The MLP takes MNIST from `data.root` (random images where it is missing), the ResNet random images.
+`versions` runs the same commands with this checkout and with another one, such as the commit before a change, in
+alternation: help, planning, training, a study and its report. It prints the ratio of their wall and CPU seconds.
+
+The MLP uses MNIST from `data.root`, or random images if it is missing; the ResNet uses random images.
 """
 
 from __future__ import annotations
@@ -38,12 +42,13 @@ import json
 import os
 from pathlib import Path
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line sets it, for all contenders
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line sets it, for all loops
 
 import torch
 from benchmarks.probes import known_presets, measure_probes
 from benchmarks.runner import TASKS, measure_runner
 from benchmarks.sweep import CORES, MEASURES, measure_sweep
+from benchmarks.versions import measure_versions
 
 
 def parser() -> argparse.ArgumentParser:
@@ -52,21 +57,25 @@ def parser() -> argparse.ArgumentParser:
     sweep = commands.add_parser("sweep", help="whole commands against plain loops")
     sweep.set_defaults(measure=measure_sweep, threads=None)
     sweep.add_argument("--only", nargs="+", choices=list(MEASURES), default=list(MEASURES), metavar="NAME")
-    sweep.add_argument("--cores", type=int, default=CORES, help="use so many")
-    sweep.add_argument("--try-out", action="store_true", help="a few short runs: to see that it works")
+    sweep.add_argument("--cores", type=int, default=CORES, help="number of cores to use")
+    sweep.add_argument("--try-out", action="store_true", help="a few short runs, to test the script")
     runner = commands.add_parser("runner", help="the runner against plain loops")
     runner.set_defaults(measure=measure_runner)
     runner.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
-    runner.add_argument("--threads", type=int, help="CPU threads; torch's choice if not given")
-    probes = commands.add_parser("probes", help="what probes add to training")
+    runner.add_argument("--threads", type=int, help="CPU threads; default: torch's choice")
+    probes = commands.add_parser("probes", help="the overhead of probes")
     probes.set_defaults(measure=measure_probes, threads=1)
     presets = known_presets()
     probes.add_argument("--presets", nargs="+", choices=presets[1:], default=presets[1:])
-    for command, steps, repeats in ((sweep, 2000, 1), (runner, 1000, 3), (probes, 1000, 3)):
+    versions = commands.add_parser("versions", help="this checkout against another one")
+    versions.set_defaults(measure=measure_versions, threads=None)
+    versions.add_argument("other", type=Path, help="root of the other checkout")
+    for command in (sweep, runner, probes):
         command.add_argument("root", nargs="?", default="data.root=data", help="data.root=DIR with MNIST in it")
-        command.add_argument("--steps", type=int, default=steps, help="updates of each run")
+    for command, steps, repeats in ((sweep, 2000, 1), (runner, 1000, 3), (probes, 1000, 3), (versions, 500, 3)):
+        command.add_argument("--steps", type=int, default=steps, help="steps of each run")
         command.add_argument("--repeats", type=int, default=repeats)
-        command.add_argument("--json", type=Path, help="where to write the figures")
+        command.add_argument("--json", type=Path, help="file for the results")
     return parser
 
 
@@ -76,8 +85,8 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     tasks = options.measure(options)
     if options.json:
-        figures = {"torch": torch.__version__, "threads": torch.get_num_threads(), "tasks": tasks}
-        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+        results = {"torch": torch.__version__, "threads": torch.get_num_threads(), "tasks": tasks}
+        options.json.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -12,24 +12,24 @@ SCRIPT = Path(__file__).parents[1] / "scripts" / "benchmark.py"
 
 @pytest.fixture
 def benchmark(tmp_path):
-    """`benchmark("runner", ...)` has the script measure: what it printed, and its figures."""
+    """`benchmark("runner", ...)` runs the script: (its output, its results)."""
 
     def run(measure: str, *options: str) -> tuple[str, dict]:
-        figures = tmp_path / "figures.json"
-        command = [sys.executable, SCRIPT, measure, f"data.root={tmp_path}/none", *options, "--json", figures]
+        results = tmp_path / "results.json"
+        command = [sys.executable, SCRIPT, measure, f"data.root={tmp_path}/none", *options, "--json", results]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        return done.stdout, json.loads(figures.read_text())
+        return done.stdout, json.loads(results.read_text())
 
     return run
 
 
-# What is tested is that it measures, not what: speed has no place in a test.
+# These tests check that the script measures, not how fast the machine is.
 
 
 @pytest.mark.slow
-def test_the_runner_is_measured_against_plain_loops(benchmark):
-    printed, figures = benchmark("runner", "--steps", "3", "--repeats", "2", "--threads", "1")
-    tasks = figures["tasks"]
+def test_the_runner_is_compared_with_plain_loops(benchmark):
+    printed, results = benchmark("runner", "--steps", "3", "--repeats", "2", "--threads", "1")
+    tasks = results["tasks"]
     assert [task["task"].split(",")[0] for task in tasks] == ["MLP 784-100-100-100-10", "ResNet-8"]
     for task in tasks:
         assert set(task["loops"]) >= {"bare", "runner", "dataloader"}
@@ -39,16 +39,16 @@ def test_the_runner_is_measured_against_plain_loops(benchmark):
 
 
 @pytest.mark.slow
-def test_sweeps_are_measured_as_whole_commands(benchmark):
-    printed, figures = benchmark(
+def test_sweeps_are_timed_as_whole_commands(benchmark):
+    printed, results = benchmark(
         "sweep", "--try-out", "--steps", "5", "--only", "digits", "planning", "recording", "quickstart"
     )
-    rows = figures["tasks"]["rows"]
+    rows = results["tasks"]["rows"]
     assert set(rows) == {"digits", "planning", "recording", "quickstart"}
-    assert all(row["what"] in printed and row["to_reach"] for of_name in rows.values() for row in of_name)
+    assert all(row["what"] in printed and row["target"] for of_name in rows.values() for row in of_name)
     in_one, _, memory = rows["digits"]
     assert in_one["raw"]["runs"] == 32
-    assert in_one["raw"]["taken"][0]["seconds"] > 0
+    assert in_one["raw"]["costs"][0]["seconds"] > 0
     assert len(in_one["raw"]["loops"]["2"]) == 2
     assert "0.00 GiB" not in memory["measured"]
     assert [row["what"].split()[0] for row in rows["planning"]] == ["planning", "20"]
@@ -57,31 +57,31 @@ def test_sweeps_are_measured_as_whole_commands(benchmark):
 
 
 @pytest.mark.slow
-def test_presets_of_probes_are_measured_with_either_engine(benchmark):
-    printed, figures = benchmark("probes", "--steps", "3", "--repeats", "1", "--presets", "standard")
-    assert [(cost["engine"], cost["preset"]) for cost in figures["tasks"]] == [
+def test_probe_presets_are_measured_with_both_engines(benchmark):
+    printed, results = benchmark("probes", "--steps", "3", "--repeats", "1", "--presets", "standard")
+    assert [(cost["engine"], cost["preset"]) for cost in results["tasks"]] == [
         ("serial", "standard"),
         ("stacked", "standard"),
     ]
-    for cost in figures["tasks"]:
+    for cost in results["tasks"]:
         assert {"gradients", "dead_units"} <= set(cost["by_probe"])
         assert cost["by_clock"] == pytest.approx(sum(cost["by_probe"].values()))
-    assert "to be at most 5%" in printed
+    assert "must be at most 5%" in printed
 
 
-def test_a_ratio_is_of_the_medians(monkeypatch):
+def test_a_speed_up_is_a_ratio_of_medians(monkeypatch):
     monkeypatch.syspath_prepend(SCRIPT.parent)
-    from benchmarks.commands import Taken
-    from benchmarks.sweep import Compared, speed_up
+    from benchmarks.commands import CommandCost
+    from benchmarks.sweep import Comparison, speed_up
 
-    taken = [Taken(seconds, 0, 0) for seconds in (10.0, 12.0, 50.0)]
-    compared = Compared(256, 2000, 4, loops={1: [95.0, 96.0, 97.0, 500.0], 2: [48.0] * 4}, taken=taken)
-    assert speed_up(compared, "MLP", 1, 8).measured.startswith("8.04 x (96.5 s by 16 timed / 12.0 s")
-    assert speed_up(compared, "MLP", 1, 8).ok
-    assert not speed_up(compared, "MLP", 2, 5).ok
+    costs = [CommandCost(seconds, 0, 0) for seconds in (10.0, 12.0, 50.0)]
+    comparison = Comparison(256, 2000, 4, loops={1: [95.0, 96.0, 97.0, 500.0], 2: [48.0] * 4}, costs=costs)
+    assert speed_up(comparison, "MLP", 1, 8).measured.startswith("8.04 x (96.5 s by 16 timed / 12.0 s")
+    assert speed_up(comparison, "MLP", 1, 8).ok
+    assert not speed_up(comparison, "MLP", 2, 5).ok
 
 
-def test_all_processes_of_a_command_are_seen(monkeypatch):
+def test_descendants_include_all_processes_of_a_command(monkeypatch):
     monkeypatch.syspath_prepend(SCRIPT.parent)
     from benchmarks.commands import descendants, kilobytes
 

@@ -6,10 +6,10 @@ from collections import Counter
 
 import bnstudy
 from bnstudy.report.report import write_report
-from scripts.make_store import ALL_CLAIMS, chosen, main
+from scripts.make_store import ALL_CLAIMS, choose_specs, main
 
 
-def test_a_made_up_store_is_reported_like_a_real_one(tmp_path, monkeypatch, capsys):
+def test_a_report_on_a_made_up_store_has_verdicts_on_all_claims(tmp_path, monkeypatch, capsys):
     options = ["--results-dir", str(tmp_path), "--runs", "10", "--rows", "700", "--seeds", "1"]
     monkeypatch.setattr(sys, "argv", ["make_store.py", *options])
     main()
@@ -21,13 +21,13 @@ def test_a_made_up_store_is_reported_like_a_real_one(tmp_path, monkeypatch, caps
     assert lengths[runs.loc[runs["status"] == "finished", "run_id"]].between(600, 800).all()
     result = write_report(tmp_path, "large")
     assert (result.missing, result.diverged) == (0, int((runs["status"] == "diverged").sum()))
-    told = json.loads((result.folder / "claims.json").read_text())
-    assert {entry["claim"] for entry in told} == {*ALL_CLAIMS}
+    verdicts = json.loads((result.folder / "claims.json").read_text())
+    assert {entry["claim"] for entry in verdicts} == {*ALL_CLAIMS}
     assert write_report(tmp_path, "all").index.exists()
 
 
-def test_all_arms_have_about_as_many_seeds():
-    of = chosen(runs=200, seeds=5, steps=60)
-    assert len({spec.run_id for spec in of}) == 200
-    seeds = Counter((spec.model, spec.norm, spec.lr) for spec in of)
+def test_arms_differ_by_at_most_one_seed():
+    specs = choose_specs(runs=200, seeds=5, steps=60)
+    assert len({spec.run_id for spec in specs}) == 200
+    seeds = Counter((spec.model, spec.norm, spec.lr) for spec in specs)
     assert max(seeds.values()) - min(seeds.values()) <= 1

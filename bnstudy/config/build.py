@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, fields
 from functools import cache
@@ -19,7 +16,7 @@ from bnstudy.run import RunSpec
 from bnstudy.store.renames import with_present_names
 from bnstudy.sweep.request import PlannedRun, Request, naming, varying_names
 from bnstudy.sweep.settings import LAUNCHER, Launcher, Settings, StudySpec
-from bnstudy.validation import ConfigError, Spec, show
+from bnstudy.validation import ConfigError, Spec, import_object, show
 
 S = TypeVar("S", bound=Spec)
 
@@ -148,14 +145,7 @@ def with_full_key(text: str, cls: type[Spec], prefix: str) -> str:
 @cache
 def locate(target: str, key: str) -> type[Spec]:
     """The spec class with the dotted name `target`; modules in the working directory are found too."""
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    module, _, name = str(target).rpartition(".")
-    try:
-        cls = getattr(importlib.import_module(module), name)
-    except Exception as error:  # importing runs code of the user's, which can fail in any way
-        where = f"; looked for in {os.getcwd()} and the installed packages" if isinstance(error, ImportError) else ""
-        raise ConfigError(f"{key}._target_={target} cannot be imported: {error}{where}.") from error
+    cls = import_object(str(target), f"{key}._target_={target}")
     if not (isinstance(cls, type) and issubclass(cls, Spec) and "__dataclass_params__" in vars(cls)):
         raise ConfigError(
             f"{key}._target_={target} is not allowed: it must be a class derived from a Spec and decorated with "

@@ -1,4 +1,4 @@
-"""The commands that make reports."""
+"""The command line that makes a report."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 RESULTS_DIR = Path("results")
-"""Where the store is unless the command says else."""
+"""The default of `results_dir`."""
 
 
 def report_command(
@@ -18,11 +18,12 @@ def report_command(
     picked: Collection[str] = (),
     claim_dirs: Iterable[Path] = (),
     compare: str | None = None,
+    config_dirs: Iterable[Path] = (),
 ) -> str:
-    """As it is typed into a shell in the folder where this report was asked for. The arguments are those of
-    `write_report` and `write_comparison`."""
-    # The names of arms are quoted for Hydra by `bnstudy-report` itself.
-    words = [f"compare={compare}"] if compare is not None else []
+    """The shell command, for the current folder; arguments as of `write_report` and `write_comparison`."""
+    words = [f"--config-dir={folder}" for folder in config_dirs]
+    # `bnstudy-report` itself quotes the names of arms for Hydra.
+    words += [f"compare={compare}"] if compare is not None else []
     words += [f"runs={','.join(sorted({*picked}))}"] if picked else []
     words += [f"study={for_hydra(str(study))}"] if study is not None else []
     words += [f"scale={for_hydra(str(scale))}"] if scale is not None else []
@@ -32,7 +33,7 @@ def report_command(
 
 
 def for_hydra(text: str) -> str:
-    """A value as Hydra reads it as this text: in quotes where it has more than words and what paths have."""
+    """Quote a value for Hydra, unless it contains only words and the characters of paths."""
     if re.fullmatch(r"[\w./+-]+( [\w./+-]+)*", text, re.ASCII):
         return text
     escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text)

@@ -17,9 +17,9 @@ from bnstudy.claims.metrics import METRICS
 from bnstudy.claims.verdicts import digits, number
 from bnstudy.report import summary
 from bnstudy.report.commands import report_command
-from bnstudy.report.figures import Palette, draw_panel
-from bnstudy.report.figures.style import styled
-from bnstudy.report.images import Image, image, slug
+from bnstudy.report.figures import Palette, draw_panel, load_figures
+from bnstudy.report.figures.style import report_style
+from bnstudy.report.images import Image, render_image, slug
 from bnstudy.report.rendering import publish
 from bnstudy.report.report import EVERY_STUDY, ReportResult, as_csv, as_json
 from bnstudy.report.transforms import panels
@@ -210,12 +210,12 @@ def _compared(quantity: Quantity, both: pd.DataFrame) -> Compared:
 
 
 def _curves(both: StudyData) -> list[Image]:
-    taken, palette = set[str](), Palette.of(both.runs)
-    with styled():
+    taken, palette, figures = set[str](), Palette.of(both.runs), load_figures()
+    with report_style():
         return [
-            image(drawn, f"{drawn.kind}-{panel.name}", taken)
+            render_image(figure, f"{figure.kind}-{panel.name}", taken)
             for panel in panels(both)
-            for drawn in draw_panel(panel, palette, ("curves",))
+            for figure in draw_panel(panel, palette, figures, ("curves",))
         ]
 
 

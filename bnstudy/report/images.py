@@ -1,4 +1,4 @@
-"""Figures as a report has them: files beside the page, and elements of it."""
+"""Rendered figures: files beside the page, and elements of the page."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from bnstudy.report.figures import Drawn, render
+from bnstudy.report.figures import ReportFigure, render
 from bnstudy.store.files import write_atomic
 
-LONGEST = 100
-"""Characters of a name that is made of a text."""
+MAX_NAME = 100
+"""Characters of a name that is made from a text."""
 
 
 @dataclass(frozen=True)
 class Image:
-    """A figure as files named `name`.svg and .png, and as the page shows it. kind: as `Drawn` has it."""
+    """A rendered figure, with files `name`.svg and `name`.png. kind: of the figure, as claims name it."""
 
     name: str
     kind: str
@@ -35,14 +35,14 @@ class Image:
         return Markup(inline_svg(self.svg.decode(), self.name, self.alt))
 
 
-def image(drawn: Drawn, name: str, taken: set[str]) -> Image:
-    """A figure rendered, under the file name that is nearest to `name`."""
-    svg, png = render(drawn.figure, "svg"), render(drawn.figure, "png")
-    return Image(file_name(name, taken), drawn.kind, drawn.title, drawn.caption, drawn.alt, svg, png)
+def render_image(figure: ReportFigure, name: str, taken: set[str]) -> Image:
+    """Render a figure under a free file name like `name`, which is added to `taken`."""
+    svg, png = render(figure.figure, "svg"), render(figure.figure, "png")
+    return Image(choose_name(name, taken), figure.kind, figure.title, figure.caption, figure.alt, svg, png)
 
 
-def file_name(text: str, taken: set[str]) -> str:
-    """A name of letters, digits and dashes for `text` that is not yet `taken`, and is from then on."""
+def choose_name(text: str, taken: set[str]) -> str:
+    """A name of letters, digits and dashes for `text` that is not in `taken`; it is added."""
     base = slug(text)
     name, i = base, 1
     while name in taken:
@@ -53,15 +53,15 @@ def file_name(text: str, taken: set[str]) -> str:
 
 
 def slug(text: str) -> str:
-    """Its letters, digits and dashes; where these are too many the first of them, and a digest of the text."""
+    """The letters and digits of a text, with dashes between words; a long text is cut and gets a digest."""
     plain = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-    if len(plain) <= LONGEST:
+    if len(plain) <= MAX_NAME:
         return plain
-    return f"{plain[: LONGEST - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return f"{plain[: MAX_NAME - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def inline_svg(svg: str, name: str, alt: str) -> str:
-    """An SVG file as an element of a page: scaling with it, described by `alt`, its ids its own by a prefix."""
+    """An SVG file as an element of a page: it scales with the page, and its ids begin with `name`."""
     body = svg[svg.index("<svg") :]
     body = re.sub(r'\bid="', f'id="{name}-', body)
     body = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", body)
@@ -71,9 +71,8 @@ def inline_svg(svg: str, name: str, alt: str) -> str:
 
 
 def write_images(folder: Path, images: Iterable[Image]) -> None:
-    """Write them all, and remove those of an earlier report that are no more."""
-    shown = list(images)
-    files = {f"{i.name}.svg": i.svg for i in shown} | {f"{i.name}.png": i.png for i in shown}
+    """Write all images, and remove those of an earlier report."""
+    files = {f"{image.name}.{kind}": getattr(image, kind) for image in images for kind in ("svg", "png")}
     for name, content in files.items():
         write_atomic(folder / name, partial(_write_bytes, content))
     for old in sorted([*folder.glob("*.svg"), *folder.glob("*.png")]):

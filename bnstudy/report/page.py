@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from pathlib import Path
 
 import pandas as pd
 
@@ -14,12 +15,12 @@ from bnstudy.claims.counterevidence import objections
 from bnstudy.claims.frames import StudyData
 from bnstudy.claims.verdicts import Verdict, VerdictRow, rows, summarize_claim
 from bnstudy.report import summary
-from bnstudy.report.figures import FIGURES, Palette, draw_panel
+from bnstudy.report.figures import Palette, draw_panel, load_figures
 from bnstudy.report.figures.effects import draw_effect
-from bnstudy.report.figures.style import styled
-from bnstudy.report.images import Image, image, slug
-from bnstudy.report.probe_overhead import CostRow, probe_costs
-from bnstudy.report.reproductions import Reproduction, reproduce
+from bnstudy.report.figures.style import report_style
+from bnstudy.report.images import Image, render_image, slug
+from bnstudy.report.probe_overhead import OverheadRow, probe_overhead
+from bnstudy.report.reproductions import ReproductionResult, reproduce
 from bnstudy.report.summary import ArmRow
 from bnstudy.report.transforms import panels
 
@@ -56,8 +57,8 @@ class StudyPart:
     cautions: list[str]
     diverged: list[str]
     sections: list[PanelSection]
-    costs: list[CostRow]
-    reproduction: Reproduction | None
+    costs: list[OverheadRow]
+    reproduction: ReproductionResult | None
     reproduction_images: list[Image]
 
     @property
@@ -110,16 +111,23 @@ class ClaimSection:
         return found.pop() if len(found) == 1 else ""
 
 
-def part_of(study: StudyData, taken: set[str], report: str, kinds: Collection[str] | None = None) -> StudyPart:
-    """A study with its figures drawn, all or those of some kinds. taken: file names that figures have already."""
+def part_of(
+    study: StudyData,
+    taken: set[str],
+    report: str,
+    kinds: Collection[str] | None = None,
+    config_dirs: Sequence[Path] = (),
+) -> StudyPart:
+    """A study with its figures drawn, all or those of some kinds. taken: file names that figures have already.
+    config_dirs: folders with figures and reproductions of one's own."""
     several = kinds is not None
     missing, others = missing_by_arm(study)
-    with styled():
-        reproduction = reproduce(study)
+    with report_style():
+        reproduction = reproduce(study, config_dirs)
         prefix = f"{study.name}-" if several else ""
-        drawn = reproduction.drawn if reproduction else None
-        published = [image(drawn, f"{prefix}published-{drawn.kind}", taken)] if drawn else []
-        sections = _sections(study, taken, FIGURES.keys() if kinds is None else kinds, prefix)
+        figure = reproduction.figure if reproduction else None
+        published = [render_image(figure, f"{prefix}published-{figure.kind}", taken)] if figure else []
+        sections = _sections(study, taken, kinds, prefix, config_dirs)
     return StudyPart(
         name=study.name,
         title=study.title,
@@ -137,19 +145,24 @@ def part_of(study: StudyData, taken: set[str], report: str, kinds: Collection[st
         cautions=summary.cautions(study),
         diverged=summary.diverged_lines(study),
         sections=sections,
-        costs=[] if several else probe_costs(study.runs),
+        costs=[] if several else probe_overhead(study.runs),
         reproduction=reproduction,
         reproduction_images=published,
     )
 
 
-def _sections(study: StudyData, taken: set[str], kinds: Collection[str], prefix: str) -> list[PanelSection]:
-    palette = Palette.of(study.runs)
+def _sections(
+    study: StudyData, taken: set[str], kinds: Collection[str] | None, prefix: str, config_dirs: Sequence[Path]
+) -> list[PanelSection]:
+    palette, figures = Palette.of(study.runs), load_figures(config_dirs)
     return [
         PanelSection(
             panel.name,
             summary.arm_rows(panel.runs),
-            [image(drawn, f"{prefix}{drawn.kind}-{panel.name}", taken) for drawn in draw_panel(panel, palette, kinds)],
+            [
+                render_image(figure, f"{prefix}{figure.kind}-{panel.name}", taken)
+                for figure in draw_panel(panel, palette, figures, kinds)
+            ],
         )
         for panel in panels(study)
     ]
@@ -163,8 +176,8 @@ def claim_sections(found: Iterable[Verdict], parts: Sequence[StudyPart], taken: 
         claim, part = of_claim[0].contrast.claim, by_name[of_claim[0].study]
         told, all_images = rows(of_claim), [i for section in part.sections for i in section.images]
         named = sorted((i for i in all_images if i.kind in claim.figures), key=lambda i: claim.figures.index(i.kind))
-        with styled():
-            effect = image(draw_effect(of_claim), f"effect-{claim.name}", taken)
+        with report_style():
+            effect = render_image(draw_effect(of_claim), f"effect-{claim.name}", taken)
         sections.append(
             ClaimSection(
                 claim, summarize_claim(told), told, objections(of_claim),

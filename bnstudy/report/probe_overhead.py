@@ -1,4 +1,4 @@
-"""What probes cost, from the summaries of the runs."""
+"""The time that probes take, from the summaries of the runs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ TOTAL = "all probes"
 
 
 @dataclass(frozen=True)
-class CostRow:
-    """A probe on the runs of a panel that had it, as the table shows it: means over runs, the share one of the whole
-    time of a run."""
+class OverheadRow:
+    """A row of the table: means over the runs of a panel with the probe. share: of the whole time of a run."""
 
     panel: str
     probe: str
@@ -22,25 +21,20 @@ class CostRow:
     share: str
 
 
-def probe_costs(runs: pd.DataFrame) -> list[CostRow]:
-    """A row a panel and probe, the dearest first, and one for all together where there are several."""
-    return [row for panel, of_panel in runs.groupby("panel", observed=True) for row in _of_panel(str(panel), of_panel)]
+def probe_overhead(runs: pd.DataFrame) -> list[OverheadRow]:
+    """A row for each panel and probe, the slowest first, and a row for all probes together if there are several."""
+    return [row for panel, group in runs.groupby("panel", observed=True) for row in _panel_rows(str(panel), group)]
 
 
-def _of_panel(panel: str, runs: pd.DataFrame) -> list[CostRow]:
-    seconds = probe_seconds(runs)
-    means = seconds.mean().sort_values(ascending=False, kind="stable")
-    probes = [_row(panel, str(name), seconds[name].dropna(), runs) for name in means.index]
-    every = seconds.sum(axis=1)[seconds.notna().any(axis=1)]
-    return [*probes, _row(panel, TOTAL, every, runs)] if len(probes) > 1 else probes
-
-
-def probe_seconds(runs: pd.DataFrame) -> pd.DataFrame:
-    """A column a probe, in the order of their names, missing where a run did not have it."""
+def _panel_rows(panel: str, runs: pd.DataFrame) -> list[OverheadRow]:
     columns = sorted(c for c in runs.columns if c.startswith(PREFIX))
-    return runs[columns].astype(float).rename(columns=lambda c: c.removeprefix(PREFIX)).dropna(axis=1, how="all")
-
-
-def _row(panel: str, probe: str, seconds: pd.Series, runs: pd.DataFrame) -> CostRow:
-    share = (seconds / runs.loc[seconds.index, "seconds.total"].astype(float)).mean()
-    return CostRow(panel, probe, len(seconds), f"{seconds.mean():.3g}", f"{100 * share:.1f}%")
+    seconds = runs[columns].astype(float).rename(columns=lambda c: c.removeprefix(PREFIX)).dropna(axis=1, how="all")
+    slowest_first = seconds.mean().sort_values(ascending=False, kind="stable").index
+    by_probe = {str(probe): seconds[probe] for probe in slowest_first}
+    if len(by_probe) > 1:
+        by_probe[TOTAL] = seconds.sum(axis=1, min_count=1)
+    total = runs["seconds.total"].astype(float)
+    return [
+        OverheadRow(panel, probe, int(s.count()), f"{s.mean():.3g}", f"{100 * (s / total).mean():.1f}%")
+        for probe, s in by_probe.items()
+    ]

@@ -66,10 +66,11 @@ class Draft:
     parts: list[StudyPart] = field(default_factory=list)
     asked: list[Asked] = field(default_factory=list)
     taken: set[str] = field(default_factory=set)
+    config_dirs: Sequence[Path] = ()
 
     def add(self, study: StudyData, claims: Sequence[Claim], report: str, kinds: Collection[str] | None = None) -> None:
         self.asked += verdicts.asked(study, claims)
-        self.parts.append(part_of(study, self.taken, report, kinds))
+        self.parts.append(part_of(study, self.taken, report, kinds, self.config_dirs))
 
 
 def write_report(
@@ -78,28 +79,34 @@ def write_report(
     scale: str | None = None,
     picked: Collection[str] = (),
     claim_dirs: Sequence[Path] = (),
+    config_dirs: Sequence[Path] = (),
 ) -> ReportResult:
     """Write `<results_dir>/reports/<study>/`; without a study, on every run of the store, `reports/all/`.
 
     study: `all` for every study in the store, with a verdict on each claim, in `reports/all-studies/`.
     scale: of the study, by default the one planned last. picked: ids of runs, for a report on these alone, in
-    `reports/runs-<ids>/`. claim_dirs: folders with claims of one's own. The same store gives the same bytes.
+    `reports/runs-<ids>/`. claim_dirs: folders with claims of one's own. config_dirs: folders with
+    `claim/`, `figure/` and `reproduction/` of one's own. The same store gives the same bytes.
 
     Raises:
         ConfigError: as `load_study` and `verdicts.verdicts`; or the report cannot be written.
     """
     if study == EVERY_STUDY and not picked:
-        return write_report_on_all(results_dir, scale, claim_dirs)
-    about, draft = load_study(results_dir, study, scale, picked), Draft()
-    again = report_command(results_dir, study, about.scale if study else None, picked, claim_dirs)
-    draft.add(about, verdicts.claims_of(about.claims, claim_dirs), again)
+        return write_report_on_all(results_dir, scale, claim_dirs, config_dirs)
+    about, draft = load_study(results_dir, study, scale, picked), Draft(config_dirs=config_dirs)
+    scale = about.scale if study else None
+    again = report_command(results_dir, study, scale, picked, claim_dirs, config_dirs=config_dirs)
+    folders = [*claim_dirs, *(folder / "claim" for folder in config_dirs)]
+    draft.add(about, verdicts.claims_of(about.claims, folders), again)
     part = draft.parts[0]
     page: dict[str, Any] = {"name": part.name, "title": part.title, "scale": part.scale, "facts": part.facts}
     page |= {"several": False, "report": part.report}
     return _write(results_dir / "reports" / part.name, draft, page, part.cautions, part.runs)
 
 
-def write_report_on_all(results_dir: Path, scale: str | None = None, claim_dirs: Sequence[Path] = ()) -> ReportResult:
+def write_report_on_all(
+    results_dir: Path, scale: str | None = None, claim_dirs: Sequence[Path] = (), config_dirs: Sequence[Path] = ()
+) -> ReportResult:
     """The report on the studies of a store at one scale, by default the one planned last.
 
     Each claim is judged by the study that it names; where that one is not there, by the first that bears on it. All
@@ -113,16 +120,18 @@ def write_report_on_all(results_dir: Path, scale: str | None = None, claim_dirs:
     begun = {name: plan for name, plan in plans.items() if _has_finished(Store(results_dir), plan)}
     if not begun:
         raise ConfigError(f"study=all: no run of a study at scale={at} is finished in {results_dir}.")
-    claims, draft = _shared_out(begun, claim_dirs), Draft()
+    folders = [*claim_dirs, *(folder / "claim" for folder in config_dirs)]
+    claims, draft = _shared_out(begun, folders), Draft(config_dirs=config_dirs)
     store = SharedStore(results_dir, Counter(run_id for plan in begun.values() for run_id in plan["run_ids"]))
     for name, plan in begun.items():
         about = load_study(store, name, at)
         store.release(plan["run_ids"])
         kinds = {kind for claim in claims[name] for kind in claim.figures}
-        draft.add(about, claims[name], report_command(results_dir, name, at, claim_dirs=claim_dirs), kinds)
+        again = report_command(results_dir, name, at, claim_dirs=claim_dirs, config_dirs=config_dirs)
+        draft.add(about, claims[name], again, kinds)
     waiting = [f"{name}: none of its {len(plans[name]['run_ids'])} runs is finished." for name in plans.keys() - begun]
     page = {"name": EVERY_FOLDER, "title": "Which claims about normalization hold?", "scale": at, "several": True}
-    again = report_command(results_dir, EVERY_STUDY, at, claim_dirs=claim_dirs)
+    again = report_command(results_dir, EVERY_STUDY, at, claim_dirs=claim_dirs, config_dirs=config_dirs)
     page |= {"facts": _facts_of_all(draft.parts), "report": again}
     runs = pd.concat([part.runs.assign(study=part.name) for part in draft.parts], ignore_index=True)
     cautions = [*_missing_of_all(draft.parts), *sorted(waiting)]

@@ -1,15 +1,14 @@
-"""From measurements to what is drawn: frame -> frame transforms, each a small dataclass of its parameters.
+"""Panels, and transforms from measurements to the values that figures show.
 
-    HoldAtChance(runs)(accuracy).pipe(MeanBand(("arm", "step")))
+    hold_at_chance(accuracy, runs).pipe(mean_band, ["arm", "step"])
 
-They return new frames and leave the given ones alone. Frames of measurements have `run_id`, `step` and `value`.
+A transform returns a new frame. Frames of measurements have the columns `run_id`, `arm`, `step` and `value`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -18,192 +17,181 @@ from bnstudy.claims.best_arms import best_arms
 from bnstudy.claims.frames import RowsByRun, StudyData
 from bnstudy.stats.intervals import summarize
 
-SWEPT = 3
-"""With so many learning rates in a family only the best one's curves are shown,"""
-CROWDED = 9
-"""or with so many arms."""
+MANY_RATES = 3
+MANY_ARMS = 9
+"""With that many learning rates in a family, or arms, curves are drawn only at each family's best rate."""
 
 SMALLEST_LOSS = 1e-7
-"""Cross-entropy in single precision rounds to zero below this, where a log axis has no place for it."""
+"""Cross-entropy in single precision rounds to zero below this, and a log axis cannot show zero."""
 
 
 @dataclass(frozen=True)
 class Panel:
     """One model on one dataset.
 
-    runs: all runs. shown: the arms whose curves are drawn, one a row: `arm` `family` `label`. metrics, timing: the
-    shown arms' measurements, with their runs' `arm`.
+    Args:
+        runs: all runs.
+        arms: the arms whose curves are drawn, one a row: `arm` `family` `label`.
+        metrics, timing: the measurements of these arms, with the column `arm`.
     """
 
     name: str
     runs: pd.DataFrame
-    shown: pd.DataFrame
+    arms: pd.DataFrame
     metrics: pd.DataFrame
     timing: pd.DataFrame
 
     @property
-    def shown_runs(self) -> pd.DataFrame:
-        return self.runs[self.runs["arm"].isin(self.shown["arm"])]
+    def arm_runs(self) -> pd.DataFrame:
+        return self.runs[self.runs["arm"].isin(self.arms["arm"])]
 
-    def measured(self, metric: str, split: str = "") -> pd.DataFrame:
-        """Rows of one metric of the whole network."""
+    @property
+    def labels(self) -> dict[str, str]:
+        return dict(zip(self.arms["arm"].astype(str), self.arms["label"], strict=True))
+
+    def network_rows(self, metric: str, split: str = "") -> pd.DataFrame:
+        """Rows of a metric of the whole network."""
         m = self.metrics
         return m[(m["metric"] == metric) & (m["split"] == split) & (m["layer"] == "")]
 
-    def by_layer(self, metric: str) -> pd.DataFrame:
-        """Rows of one metric of the layers, with `depth`: 1 for the first."""
+    def layer_rows(self, metric: str) -> pd.DataFrame:
+        """Rows of a metric of the layers, with `depth`, which is 1 for the first layer."""
         m = self.metrics
         rows = m[(m["metric"] == metric) & (m["layer"] != "")]
         return rows.assign(depth=rows.groupby(["run_id", "step"], observed=True).cumcount() + 1)
 
 
 def panels(study: StudyData) -> list[Panel]:
-    """One for each model and dataset that has finished runs, in order."""
+    """One panel for each model and dataset with finished runs, in order."""
     return [_panel(study, str(name), runs) for name, runs in study.runs.groupby("panel", observed=True)]
 
 
 def _panel(study: StudyData, name: str, runs: pd.DataFrame) -> Panel:
-    shown = shown_arms(runs)
-    arm_of = runs[runs["arm"].isin(shown["arm"])].set_index("run_id")["arm"]
-    metrics, timing = (_with_arm(rows, arm_of) for rows in (study.metrics_of, RowsByRun(study.timing)))
-    return Panel(name, runs, shown, metrics, timing)
+    arms = choose_arms(runs)
+    arm_of_run = runs[runs["arm"].isin(arms["arm"])].set_index("run_id")["arm"]
+    metrics, timing = (_add_arm(rows, arm_of_run) for rows in (study.metrics_of, RowsByRun(study.timing)))
+    return Panel(name, runs, arms, metrics, timing)
 
 
-def _with_arm(rows: RowsByRun, arm_of: pd.Series) -> pd.DataFrame:
-    """Those of the runs in `arm_of` (by run_id), with their arm."""
-    own = rows.of(arm_of.index.to_series()).reset_index(drop=True)
-    run = own["run_id"].astype("category")
-    arm = arm_of.reindex(run.cat.categories).array.take(run.cat.codes.to_numpy())
-    return own.assign(arm=arm)
+def _add_arm(rows: RowsByRun, arm_of_run: pd.Series) -> pd.DataFrame:
+    """The rows of the runs in `arm_of_run` (arm by run_id), with their arm."""
+    selected = rows.of(arm_of_run.index.to_series()).reset_index(drop=True)
+    run = selected["run_id"].astype("category")
+    arm = arm_of_run.reindex(run.cat.categories).array.take(run.cat.codes.to_numpy())  # `map` would lose the categories
+    return selected.assign(arm=arm)
 
 
-def shown_arms(runs: pd.DataFrame) -> pd.DataFrame:
-    """`arm` `family` `label` of each family at its best learning rate if there are many, else of every arm."""
+def choose_arms(runs: pd.DataFrame) -> pd.DataFrame:
+    """The arms to draw, `arm` `family` `label`: each family at its best learning rate if there are many, else all."""
     best = best_arms(runs)
-    if (best["rates"] >= SWEPT).any() or runs["arm"].nunique() >= CROWDED:
+    if (best["rates"] >= MANY_RATES).any() or runs["arm"].nunique() >= MANY_ARMS:
         at = [f" (best lr={lr:g})" if rates > 1 else "" for lr, rates in zip(best["lr"], best["rates"], strict=True)]
         return best[["arm", "family"]].assign(label=best["family"].astype(str) + at)
     every = runs.drop_duplicates("arm").sort_values("arm").reset_index(drop=True)
-    several = every.groupby("family", observed=True)["lr"].transform("nunique") > 1
+    has_rates = every.groupby("family", observed=True)["lr"].transform("nunique") > 1
     at_lr = every["family"].astype(str) + [f", lr={lr:g}" for lr in every["lr"]]
-    return every[["arm", "family"]].assign(label=at_lr.where(several, every["family"].astype(str)))
+    return every[["arm", "family"]].assign(label=at_lr.where(has_rates, every["family"].astype(str)))
 
 
 # ------------------------------------------------------------------------------------------------- transforms
 
 
-@dataclass(frozen=True)
-class MeanBand:
+def mean_band(rows: pd.DataFrame, by: Sequence[str], log: bool = False) -> pd.DataFrame:
     """`mean` `low` `high` `n` over the runs of each group of `by`, with a 95% t interval.
 
-    log: geometric mean, the interval being one on the log axis; values that are not above 0 are left out.
+    Args:
+        log: geometric mean, with the interval on the log axis; values that are not above 0 are left out.
     """
-
-    by: Sequence[str]
-    log: bool = False
-
-    def __call__(self, frame: pd.DataFrame) -> pd.DataFrame:
-        if not self.log:
-            return summarize(frame, self.by, "value")
-        positive = frame[frame["value"] > 0]
-        table = summarize(positive.assign(value=np.log(positive["value"])), self.by, "value")
-        return table.assign(**np.exp(table[["mean", "low", "high"]]))
+    if not log:
+        return summarize(rows, by, "value")
+    positive = rows[rows["value"] > 0]
+    table = summarize(positive.assign(value=np.log(positive["value"])), by, "value")
+    return table.assign(**np.exp(table[["mean", "low", "high"]]))
 
 
-@dataclass(frozen=True)
-class LogBins:
-    """Each run's mean loss within `n` bins, evenly spaced on a log axis, of the numbers of updates.
+def split_by_arm(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    for arm, of_arm in rows.groupby("arm", observed=True):
+        yield str(arm), of_arm
 
-    The loss of row `step` is that of the batch for update step + 1; the new `step` is the mean of those in the bin.
+
+def last_means(table: pd.DataFrame) -> pd.Series:
+    """The last mean of each arm, by arm; `table` comes from `mean_band`."""
+    return table.sort_values("step").groupby("arm", observed=True)["mean"].last()
+
+
+def bin_losses(loss: pd.DataFrame, n: int = 24) -> pd.DataFrame:
+    """Each run's mean loss in `n` bins of steps, evenly spaced on a log axis.
+
+    The loss in row `step` belongs to the batch of step + 1. The new `step` is the middle of the bin from `start` to
+    `end`.
     """
-
-    n: int = 24
-
-    def __call__(self, loss: pd.DataFrame) -> pd.DataFrame:
-        update = loss["step"] + 1
-        edges = np.unique(np.geomspace(1, max(2, update.max() + 1), self.n + 1).round())
-        keys = ["arm", "run_id", np.searchsorted(edges, update, side="right")]
-        bins = loss.assign(update=update).groupby(keys, observed=True)
-        table = bins.agg(value=("value", "mean"), start=("update", "min"), end=("update", "max")).reset_index()
-        return table.assign(step=(table["start"] + table["end"]) / 2, value=table["value"].clip(lower=SMALLEST_LOSS))
+    number = loss["step"] + 1
+    edges = np.unique(np.geomspace(1, max(2, number.max() + 1), n + 1).round())
+    keys = ["arm", "run_id", np.searchsorted(edges, number, side="right")]
+    bins = loss.assign(number=number).groupby(keys, observed=True)
+    table = bins.agg(value=("value", "mean"), start=("number", "min"), end=("number", "max")).reset_index()
+    return table.assign(step=(table["start"] + table["end"]) / 2, value=table["value"].clip(lower=SMALLEST_LOSS))
 
 
-@dataclass(frozen=True)
-class UntilDivergence:
-    """Rows of an arm up to the first divergence among its runs: beyond, a mean would be one of survivors only."""
-
-    runs: pd.DataFrame
-
-    def __call__(self, frame: pd.DataFrame) -> pd.DataFrame:
-        last = self.runs.groupby("arm", observed=True)["diverged_step"].min()
-        until = frame["arm"].map(last).astype(float)
-        return frame[~(frame["step"] >= until) & np.isfinite(frame["value"])]
+def until_divergence(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Finite rows of each arm before the first of its runs diverges: later means would be means of survivors."""
+    first = runs.groupby("arm", observed=True)["diverged_step"].min()
+    end = rows["arm"].map(first).astype(float)
+    return rows[~(rows["step"] >= end) & np.isfinite(rows["value"])]
 
 
-@dataclass(frozen=True)
-class HoldAtChance:
-    """Give diverged runs the accuracy of guessing from their divergence to the end of training.
+def hold_at_chance(accuracy: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Give diverged runs chance accuracy from their divergence to the end of training.
 
-    It is held at the steps at which the other runs of the same length were measured, and at the last.
+    The new rows are at the steps at which other runs of the same length were measured, and at the last step.
     """
-
-    runs: pd.DataFrame
-
-    def __call__(self, accuracy: pd.DataFrame) -> pd.DataFrame:
-        lost = self.runs.loc[self.runs["diverged"], ["run_id", "arm", "steps", "diverged_step", "chance"]]
-        total = accuracy["run_id"].map(self.runs.set_index("run_id")["steps"])
-        ends = pd.DataFrame({"steps": lost["steps"], "step": lost["steps"]})
-        grid = pd.concat([accuracy[["step"]].assign(steps=total), ends]).drop_duplicates()
-        held = lost.merge(grid, on="steps").query("step >= diverged_step").rename(columns={"chance": "value"})
-        until = accuracy["run_id"].map(lost.set_index("run_id")["diverged_step"]).astype(float)
-        kept = accuracy[~(accuracy["step"] >= until)]
-        columns = ["run_id", "arm", "step", "value"]
-        return pd.concat([kept[columns], held[columns].astype(kept[columns].dtypes)], ignore_index=True)
+    diverged = runs.loc[runs["diverged"], ["run_id", "arm", "steps", "diverged_step", "chance"]]
+    total = accuracy["run_id"].map(runs.set_index("run_id")["steps"])
+    ends = pd.DataFrame({"steps": diverged["steps"], "step": diverged["steps"]})
+    grid = pd.concat([accuracy[["step"]].assign(steps=total), ends]).drop_duplicates()
+    chance = diverged.merge(grid, on="steps").query("step >= diverged_step").rename(columns={"chance": "value"})
+    end = accuracy["run_id"].map(diverged.set_index("run_id")["diverged_step"]).astype(float)
+    columns = ["run_id", "arm", "step", "value"]
+    kept = accuracy.loc[~(accuracy["step"] >= end), columns]
+    return pd.concat([kept, chance[columns].astype(kept.dtypes)], ignore_index=True)
 
 
-@dataclass(frozen=True)
 class Clock:
-    """`seconds` of training until `step` (fractions allowed), a mean over the arm's runs that went on longest.
+    """Adds `seconds`, the training time until `step` (fractions allowed): the mean over the arm's longest runs.
 
-    Beyond the last timed update it is missing: nothing was trained there.
+    The time is missing after the last timed step of an arm.
     """
 
-    timing: pd.DataFrame
+    def __init__(self, timing: pd.DataFrame) -> None:
+        last = timing.groupby("run_id", observed=True)["step"].transform("max")
+        longest = timing[last == last.groupby(timing["arm"], observed=True).transform("max")]
+        self.means = longest.groupby(["arm", "step"], observed=True)["seconds"].mean()
 
-    def __call__(self, frame: pd.DataFrame) -> pd.DataFrame:
-        seconds = pd.Series(np.nan, frame.index)
-        for arm, rows in frame.groupby("arm", observed=True):
-            if arm in self._means:
-                clock = self._means[arm]
-                seconds[rows.index] = np.interp(rows["step"], clock.index, clock, right=np.nan)
-        return frame.assign(seconds=seconds)
-
-    @cached_property
-    def _means(self) -> dict[Hashable, pd.Series]:
-        return {arm: self._mean(rows) for arm, rows in self.timing.groupby("arm", observed=True)}
-
-    @staticmethod
-    def _mean(rows: pd.DataFrame) -> pd.Series:
-        last = rows.groupby("run_id", observed=True)["step"].transform("max")
-        return rows[last == last.max()].groupby("step")["seconds"].mean()
+    def __call__(self, rows: pd.DataFrame) -> pd.DataFrame:
+        seconds = pd.Series(np.nan, rows.index)
+        for arm, of_arm in rows.groupby("arm", observed=True):
+            if arm in self.means:
+                clock = self.means[arm]
+                seconds[of_arm.index] = np.interp(of_arm["step"], clock.index, clock, right=np.nan)
+        return rows.assign(seconds=seconds)
 
 
 @dataclass(frozen=True)
 class Moment:
-    """A point of training by the share of it that is done; measurements within low..high stand for it."""
+    """A point of training, as the share of steps done; a measurement between `low` and `high` may represent it."""
 
     title: str
     share: float
     low: float
     high: float
 
-    def __call__(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Each run's rows at its measured step that is nearest; `frame` has the runs' `steps` besides."""
-        share = frame["step"] / frame["steps"]
-        near = frame[share.between(self.low, self.high)].assign(off=(share - self.share).abs())
-        nearest = near.groupby("run_id", observed=True)["off"].transform("min")
-        chosen = near[near["off"] == nearest]
-        return chosen[chosen["step"] == chosen.groupby("run_id", observed=True)["step"].transform("min")]
+    def __call__(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Each run's rows at its nearest measured step; `rows` also has the runs' `steps`."""
+        share = rows["step"] / rows["steps"]
+        near = rows[share.between(self.low, self.high)].assign(distance=(share - self.share).abs())
+        by_run = near.groupby("run_id", observed=True)["distance"]
+        nearest = near[near["distance"] == by_run.transform("min")]
+        return nearest[nearest["step"] == nearest.groupby("run_id", observed=True)["step"].transform("min")]
 
 
 MOMENTS = (
@@ -214,10 +202,10 @@ MOMENTS = (
 )
 
 
-def crosses(panel: Panel, loss: pd.DataFrame) -> pd.DataFrame:
-    """Where shown runs diverged: `arm` `run_id` `step` and the last finite loss as `value`, given the binned loss."""
-    lost = panel.shown_runs.query("diverged")[["run_id", "arm", "diverged_step"]]
+def divergence_points(panel: Panel, loss: pd.DataFrame) -> pd.DataFrame:
+    """Where runs diverged: `arm` `run_id` `step`, and the last finite value of the binned loss as `value`."""
+    diverged = panel.arm_runs.query("diverged")[["run_id", "arm", "diverged_step"]]
     finite = loss[np.isfinite(loss["value"])].sort_values("step")
     last = finite.drop_duplicates("run_id", keep="last").set_index("run_id")["value"]
-    step = lost["diverged_step"].astype(float).clip(lower=1)
-    return lost.assign(step=step, value=lost["run_id"].map(last)).dropna(subset=["step", "value"])
+    step = diverged["diverged_step"].astype(float).clip(lower=1)
+    return diverged.assign(step=step, value=diverged["run_id"].map(last)).dropna(subset=["step", "value"])

@@ -1,4 +1,4 @@
-"""Plain training loops, one run after another, as in a script without bnstudy: nothing is recorded."""
+"""Plain training loops, one run after another, as in a script without bnstudy, and without recording."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ WARM_UP = 20
 
 @dataclass(frozen=True)
 class Task:
-    """What is trained, and how much of it stands for the whole.
+    """What to train.
 
-    overrides: the network, the data and the size of batches, as for bnstudy; `norms` its two kinds.
-    timed: runs of each kind in each process.
+    overrides: the network, the data and the batch size, as for bnstudy; `norms` are its two kinds.
+    timed: runs of each kind to time in each process.
     """
 
     overrides: tuple[str, ...]
@@ -36,7 +36,7 @@ class Task:
 
 
 def seconds_for(runs: int, processes: int, task: Task) -> float:
-    """What so many runs, half of each kind, take when these processes share them, all at it at the same time."""
+    """The seconds that `runs` runs, half of each kind, take in `processes` processes at the same time."""
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(processes), context.Queue()
     workers = [context.Process(target=work, args=(task, barrier, results)) for _ in range(processes)]
@@ -49,7 +49,7 @@ def seconds_for(runs: int, processes: int, task: Task) -> float:
 
 
 def work(task: Task, barrier: Barrier, results: Queue[float]) -> None:
-    """Time the loops and report the mean seconds of a run."""
+    """Time the loops and put the mean seconds per run into `results`."""
     torch.set_num_threads(1)
     spec = spec_of(*task.overrides, f"steps={task.steps}")
     data = spec.data.load(task.cache, CPU)

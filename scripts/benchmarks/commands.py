@@ -1,4 +1,4 @@
-"""The commands as a user types them: timed from outside, with the memory of all their processes."""
+"""Run whole commands, and measure their time and the memory of all their processes."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 REPOSITORY = Path(__file__).parents[2]
-LOOK_SECONDS = 1.0
-"""Between two looks at the memory, each of which takes some 20 ms."""
+SAMPLE_SECONDS = 1.0
+"""Time between two samples of the memory, each of which takes about 20 ms."""
 
 
 @dataclass(frozen=True)
-class Taken:
-    """What a command took.
+class CommandCost:
+    """The time and memory of a command.
 
-    resident: most bytes that its processes had in memory together, seen once a second, pages that they share counted
+    resident: peak memory of all its processes together in bytes, sampled once a second, with shared pages counted
         once (PSS).
-    resident_each: the same with these pages counted in each, from the peaks of each (VmHWM): an upper bound.
+    resident_each: the sum of the peaks of the processes (VmHWM), with shared pages counted in each: an upper bound.
     """
 
     seconds: float
@@ -29,11 +29,11 @@ class Taken:
     resident_each: int
 
 
-def run(*arguments: str, folder: Path, entry: str = "main") -> Taken:
-    """Have the entry point of `bnstudy.cli` do its work, with `folder` as working directory.
+def run(*arguments: str, folder: Path, entry: str = "main") -> CommandCost:
+    """Run an entry point of `bnstudy.cli` in a process of its own, with `folder` as working directory.
 
     Raises:
-        SystemExit: it failed; with what it said.
+        SystemExit: the command failed; the message has its output.
     """
     environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     command = [sys.executable, "-c", f"from bnstudy.cli import {entry}; {entry}()", *arguments]
@@ -41,7 +41,7 @@ def run(*arguments: str, folder: Path, entry: str = "main") -> Taken:
     with TemporaryFile("w+") as output:
         begin = time.perf_counter()
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output)
-        while not ended(process, LOOK_SECONDS):
+        while not has_ended(process, SAMPLE_SECONDS):
             tree = descendants(process.pid)
             resident = max(resident, sum(kilobytes(pid, "smaps_rollup", "Pss:") for pid in tree))
             peaks |= {pid: max(peaks.get(pid, 0), kilobytes(pid, "status", "VmHWM:")) for pid in tree}
@@ -49,11 +49,11 @@ def run(*arguments: str, folder: Path, entry: str = "main") -> Taken:
         if process.returncode:
             output.seek(0)
             raise SystemExit(f"bnstudy {' '.join(arguments)} failed:\n{output.read()}")
-    return Taken(seconds, 1024 * resident, 1024 * sum(peaks.values()))
+    return CommandCost(seconds, 1024 * resident, 1024 * sum(peaks.values()))
 
 
-def ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    """Whether the process ends within so many seconds."""
+def has_ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    """Wait at most `seconds` for the process to end."""
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -62,7 +62,7 @@ def ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
 
 
 def descendants(pid: int) -> list[int]:
-    """The process and all below it that are there now."""
+    """The process and its descendants that exist now."""
     found = [pid]
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
         found += [each for child in read(path).split() for each in descendants(int(child))]
@@ -70,7 +70,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def kilobytes(pid: int, file: str, field: str) -> int:
-    """A field of a file in /proc; 0 where the process has ended."""
+    """A field of a file in /proc; 0 if the process has ended."""
     lines = [line for line in read(Path(f"/proc/{pid}/{file}")).splitlines() if line.startswith(field)]
     return int(lines[0].split()[1]) if lines else 0
 

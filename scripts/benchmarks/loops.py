@@ -22,7 +22,7 @@ from bnstudy.train.serial import SerialRun
 from bnstudy.train.state import Outcome, build_model
 
 Loop = Callable[[RunSpec, Dataset], float]
-"""Trains the whole run and returns the seconds that its steps took."""
+"""Trains a whole run and returns the seconds of its steps."""
 
 
 def bare(spec: RunSpec, data: Dataset) -> float:
@@ -34,11 +34,11 @@ def bare(spec: RunSpec, data: Dataset) -> float:
         if batch == 0:
             order = torch.randperm(n)
         index = order[batch * size : (batch + 1) * size]
-        update(model, optimizer, data.train.x[index], data.train.y[index])
+        make_step(model, optimizer, data.train.x[index], data.train.y[index])
     return time.perf_counter() - begin
 
 
-def update(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> None:
+def make_step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> None:
     optimizer.zero_grad()
     F.cross_entropy(model(x), y).backward()
     optimizer.step()
@@ -52,7 +52,7 @@ def runner(spec: RunSpec, data: Dataset) -> float:
 
 
 class Images(TorchDataset[tuple[Tensor, int]]):
-    """uint8 images through torchvision transforms, one at a time, as the usual training script has them."""
+    """uint8 images with torchvision transforms, one at a time, as in the usual training script."""
 
     def __init__(self, data: Dataset) -> None:
         from torchvision import transforms
@@ -83,7 +83,7 @@ def dataloader(spec: RunSpec, data: Dataset) -> float:
     total, step, begin = spec.total_steps(len(data.train)), 0, time.perf_counter()
     while True:
         for x, y in batches:
-            update(model, optimizer, x, y)
+            make_step(model, optimizer, x, y)
             step += 1
             if step == total:
                 return time.perf_counter() - begin
@@ -122,7 +122,7 @@ def lightning(spec: RunSpec, data: Dataset) -> float:
         return time.perf_counter() - begin
 
 
-def contenders() -> dict[str, Loop]:
+def available_loops() -> dict[str, Loop]:
     found: dict[str, Loop] = {"bare": bare, "runner": runner, "dataloader": dataloader}
     try:
         import lightning as _  # noqa: F401

@@ -1,4 +1,4 @@
-"""What measuring and storing adds to a stack of runs, in this process and on one thread."""
+"""The time that measuring and storing add to a stack of runs, in this process and on one thread."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from bnstudy.when import AtEnd
 
 
 @dataclass
-class Recording:
-    """Seconds of a whole stack, one a repeat: with nothing measured, with probes, losses and rows, for storing."""
+class RecordingTimes:
+    """Seconds of a whole stack, one value per repeat: without measurements, with them, and for storing."""
 
     plain: list[float] = field(default_factory=list)
     measured: list[float] = field(default_factory=list)
     storing: list[float] = field(default_factory=list)
 
 
-def recorded(overrides: tuple[str, ...], runs: int, repeats: int) -> Recording:
-    """Train the stack with default measurements and with none, in alternation. Evaluations are not counted."""
+def time_recording(overrides: tuple[str, ...], runs: int, repeats: int) -> RecordingTimes:
+    """Train the stack with default measurements and with none, in alternation, without the time of evaluation."""
     torch.set_num_threads(1)
     first = spec_of(*overrides, "norm=batch", "lr=0.05")
     nothing = replace(first, probe={}, evaluation=Evaluation(when=AtEnd()))
-    taken = Recording()
+    times = RecordingTimes()
     with TemporaryDirectory() as folder:
         data = first.data.load(Path(folder), CPU)
-        trained(replace(first, steps=10, epochs=None), runs, data, lambda *_: None)
+        time_training(replace(first, steps=10, epochs=None), runs, data, lambda *_: None)
         for repeat in range(repeats):
             store, storing = Store(Path(folder) / str(repeat)), 0.0
 
@@ -48,14 +48,14 @@ def recorded(overrides: tuple[str, ...], runs: int, repeats: int) -> Recording:
                 store.finish(spec.run_id, outcome.metrics, outcome.timing, {"status": outcome.status})
                 storing += time.perf_counter() - begin
 
-            taken.plain.append(trained(nothing, runs, data, lambda *_: None))
-            taken.measured.append(trained(first, runs, data, keep) - storing)
-            taken.storing.append(storing)
-    return taken
+            times.plain.append(time_training(nothing, runs, data, lambda *_: None))
+            times.measured.append(time_training(first, runs, data, keep) - storing)
+            times.storing.append(storing)
+    return times
 
 
-def trained(first: RunSpec, runs: int, data: Dataset, done: Callable[[RunSpec, Outcome], None]) -> float:
-    """Seconds of training a stack that differs in the seed, without those of its evaluations."""
+def time_training(first: RunSpec, runs: int, data: Dataset, done: Callable[[RunSpec, Outcome], None]) -> float:
+    """Seconds of training a stack of different seeds, without its evaluations."""
     evaluation = 0.0
 
     def ended(spec: RunSpec, outcome: Outcome) -> None:

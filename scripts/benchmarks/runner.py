@@ -1,4 +1,4 @@
-"""`benchmark.py runner`: what one run costs, in alternation with plain loops."""
+"""`benchmark.py runner`: the time of one run, in alternation with plain loops."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from dataclasses import replace
 
 import torch
 
-from benchmarks.loops import Loop, contenders
+from benchmarks.loops import Loop, available_loops
 from benchmarks.runs import mnist, random_dataset, spec_of
 from bnstudy.data.dataset import Dataset
 from bnstudy.run import RunSpec
 
 
-def alternating(loops: dict[str, Loop], spec: RunSpec, data: Dataset, repeats: int) -> dict[str, list[float]]:
-    """Milliseconds per step of each loop, in turn after a short warm-up, so that drifts of the machine hit all."""
+def time_in_turn(loops: dict[str, Loop], spec: RunSpec, data: Dataset, repeats: int) -> dict[str, list[float]]:
+    """Milliseconds per step of each loop, in turn after a short warm-up, so that drifts of the machine affect all."""
     for loop in loops.values():
         loop(replace(spec, steps=min(10, spec.total_steps(len(data.train)))), data)
     steps = spec.total_steps(len(data.train))
-    taken: dict[str, list[float]] = {name: [] for name in loops}
+    times: dict[str, list[float]] = {name: [] for name in loops}
     for _ in range(repeats):
         for name, loop in loops.items():
-            taken[name].append(1000 * loop(spec, data) / steps)
-    return taken
+            times[name].append(1000 * loop(spec, data) / steps)
+    return times
 
 
-def report(task: str, taken: dict[str, list[float]]) -> dict[str, object]:
-    """Print a row a loop; the ratio is the median over repeats of loop / bare within one repeat."""
+def print_times(task: str, times: dict[str, list[float]]) -> dict[str, object]:
+    """Print a row for each loop; the ratio is the median over repeats of loop / bare within one repeat."""
     print(f"\n{task}\n{'':12}{'ms/step':>9}{'min':>9}{'max':>9}{'x bare':>9}")
     rows = {}
-    for name, times in taken.items():
-        ratio = statistics.median(a / b for a, b in zip(times, taken["bare"], strict=True))
-        rows[name] = {"ms_per_step": times, "median": statistics.median(times), "ratio_to_bare": ratio}
-        print(f"{name:12}{statistics.median(times):9.3f}{min(times):9.3f}{max(times):9.3f}{ratio:9.2f}")
+    for name, of_loop in times.items():
+        ratio = statistics.median(a / b for a, b in zip(of_loop, times["bare"], strict=True))
+        rows[name] = {"ms_per_step": of_loop, "median": statistics.median(of_loop), "ratio_to_bare": ratio}
+        print(f"{name:12}{statistics.median(of_loop):9.3f}{min(of_loop):9.3f}{max(of_loop):9.3f}{ratio:9.2f}")
     return {"task": task, "loops": rows}
 
 
@@ -59,5 +59,5 @@ def measure_runner(options: argparse.Namespace) -> list[dict[str, object]]:
     reports = []
     for name in options.tasks:
         task, spec, data = TASKS[name](options)
-        reports.append(report(task, alternating(contenders(), spec, data, options.repeats)))
+        reports.append(print_times(task, time_in_turn(available_loops(), spec, data, options.repeats)))
     return reports

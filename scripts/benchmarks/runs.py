@@ -1,4 +1,4 @@
-"""The runs and the images that the benchmarks are about."""
+"""The runs and the images of the benchmarks."""
 
 from __future__ import annotations
 

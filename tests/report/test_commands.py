@@ -19,18 +19,19 @@ AWKWARD = "a  b's, (1); `touch x` =1"
 
 
 @pytest.mark.parametrize(
-    ("asked", "command"),
+    ("arguments", "command"),
     [
         ({}, "bnstudy-report"),
         ({"study": "s", "scale": "quick"}, "bnstudy-report study=s scale=quick"),
         ({"results_dir": Path("out/1")}, "bnstudy-report results_dir=out/1"),
         ({"picked": ["b", "a", "b"]}, "bnstudy-report runs=a,b"),
         ({"compare": "A, lr=1 vs B", "study": 7}, "bnstudy-report 'compare=A, lr=1 vs B' study=7"),
+        ({"config_dirs": [Path("my conf")]}, "bnstudy-report '--config-dir=my conf'"),
         ({"claim_dirs": [Path("my conf")]}, "bnstudy-report 'claims=my conf'"),
     ],
 )
-def test_the_command_says_what_is_not_the_default(asked, command):
-    assert report_command(**{"results_dir": Path("results"), **asked}) == command
+def test_the_command_has_the_arguments_that_are_not_defaults(arguments, command):
+    assert report_command(**{"results_dir": Path("results"), **arguments}) == command
 
 
 @pytest.mark.parametrize(
@@ -42,8 +43,8 @@ def test_hydra_reads_what_was_meant(text):
 
 
 @pytest.fixture
-def made_again(command):
-    """Draws a report, then by the last command in it once more: whether all bytes are the same, and that command."""
+def rewrite(command):
+    """Write a report, then again with the command in it: (whether all bytes are the same, the command)."""
 
     def draw(*arguments: str) -> tuple[bool, str]:
         status, out, err = command(*arguments, entry=cli.report)
@@ -60,35 +61,35 @@ def made_again(command):
     return draw
 
 
-def test_a_report_is_made_again_by_its_command_wherever_the_store_is(made_again):
+def test_the_command_in_a_report_writes_the_same_bytes_for_any_folder(rewrite):
     ids = synthetic.write(Path(AWKWARD), synthetic.lr_sweep(seeds=2, total=40))
     synthetic.plan(Path(AWKWARD), "s", ids, claims=["mine"])
     where = (f"results_dir={for_hydra(AWKWARD)}", f"claims={claim_file(Path('my claims'))}")
     for study in ("s", "all"):
-        same, shown = made_again(f"study={study}", *where)
+        same, shown = rewrite(f"study={study}", *where)
         assert same
         assert shown.startswith(f"bnstudy-report study={study} ")
 
 
 @pytest.mark.parametrize("place", ["results", "elsewhere"])
-def test_a_comparison_is_made_again_by_its_command(made_again, place):
+def test_the_command_in_a_comparison_writes_the_same_bytes(rewrite, place):
     runs = synthetic.lr_sweep(seeds=2, total=40)
     synthetic.write(Path(place), runs)
     picked = ",".join(sorted(run.run_id for run in runs if run.lr == 0.1))
-    same, shown = made_again("compare=BatchNorm,NoNorm", f"runs={picked}", f"results_dir={place}")
+    same, shown = rewrite("compare=BatchNorm,NoNorm", f"runs={picked}", f"results_dir={place}")
     assert same
     assert shown.endswith(
         f"'compare=BatchNorm vs NoNorm' runs={picked}" + " results_dir=elsewhere" * (place != "results")
     )
-    assert made_again("compare=BatchNorm, lr=0.1 vs NoNorm, lr=0.1", f"results_dir={place}")[0]
+    assert rewrite("compare=BatchNorm, lr=0.1 vs NoNorm, lr=0.1", f"results_dir={place}")[0]
 
 
 @pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
-def test_a_command_does_not_leave_its_block_of_code(tmp_path, end):
+def test_a_command_with_line_breaks_stays_in_its_code_block(tmp_path, end):
     run, other = synthetic.Run(total=20), synthetic.Run(total=20, seed=1)
     synthetic.write(tmp_path, [run])
-    asked = f"bnstudy lr=0.1{end}# <b>hostile</b>{end}[hostile](y)"
+    hostile = f"bnstudy lr=0.1{end}# <b>hostile</b>{end}[hostile](y)"
     about = {"name": "s", "title": "Does it?"}
-    Store(tmp_path).add_to_plan(about, "quick", asked, [run.run_id, other.run_id])
+    Store(tmp_path).add_to_plan(about, "quick", hostile, [run.run_id, other.run_id])
     lines = (write_report(tmp_path, "s").folder / "report.md").read_text().splitlines()
     assert [line for line in lines if "hostile" in line] == ["    bnstudy lr=0.1 # <b>hostile</b> [hostile](y)"]

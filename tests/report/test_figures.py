@@ -8,12 +8,10 @@ import pytest
 
 from bnstudy.claims.frames import StudyData, load_study
 from bnstudy.claims.verdicts import Verdict, verdicts
-from bnstudy.report.figures import FIGURES, Palette, draw_panel, style
-from bnstudy.report.figures.curves import draw_curves
+from bnstudy.report.figures import Palette, ReportFigure, draw_panel, load_figures, style
 from bnstudy.report.figures.effects import MOST, draw_effect
-from bnstudy.report.figures.layers import draw_dead_units, draw_gradients
-from bnstudy.report.figures.rates import draw_rates
 from bnstudy.report.transforms import Panel, panels
+from bnstudy.validation import ConfigError
 from tests import sweeps, synthetic
 from tests.synthetic import Run
 
@@ -24,73 +22,72 @@ def one_panel(folder: Path, runs: list[Run]) -> tuple[Panel, Palette]:
     return panels(study)[0], Palette.of(study.runs)
 
 
+def draw(panel: Panel, palette: Palette, *kinds: str) -> list[ReportFigure]:
+    """The figures of these kinds, or all."""
+    with style.report_style():
+        return list(draw_panel(panel, palette, load_figures(), kinds or None))
+
+
 def families(*rows: tuple[str, str]) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=["norm", "rest"])
     family = pd.Categorical(table["norm"] + table["rest"], categories=table["norm"] + table["rest"], ordered=True)
     return table.assign(norm_label=table["norm"], family=family)
 
 
-def test_the_baseline_is_grey_and_nothing_else_is() -> None:
-    looks = Palette.of(families(("NoNorm", ""), ("BatchNorm", ""), ("LayerNorm", ""))).looks
-    assert looks["NoNorm"].colour == style.BASELINE_COLOUR
-    assert looks["BatchNorm"].colour != looks["LayerNorm"].colour
-    assert style.BASELINE_COLOUR not in (looks["BatchNorm"].colour, looks["LayerNorm"].colour)
+def test_only_the_baseline_is_grey() -> None:
+    styles = Palette.of(families(("NoNorm", ""), ("BatchNorm", ""), ("LayerNorm", ""))).styles
+    assert styles["NoNorm"].colour == style.BASELINE_COLOUR
+    assert styles["BatchNorm"].colour != styles["LayerNorm"].colour
+    assert style.BASELINE_COLOUR not in (styles["BatchNorm"].colour, styles["LayerNorm"].colour)
 
 
-def test_no_two_families_look_alike() -> None:
-    shaded = Palette.of(families(*((n, f"g={g}") for n in ("NoNorm", "BatchNorm") for g in range(5)))).looks
-    many = Palette.of(families(*(("BatchNorm", f"g={g}") for g in range(20)))).looks
-    for looks in (shaded, many):
-        assert len({(look.colour, str(look.line)) for look in looks.values()}) == len(looks)
+def test_no_two_families_have_the_same_line_style() -> None:
+    shaded = Palette.of(families(*((n, f"g={g}") for n in ("NoNorm", "BatchNorm") for g in range(5)))).styles
+    many = Palette.of(families(*(("BatchNorm", f"g={g}") for g in range(20)))).styles
+    for styles in (shaded, many):
+        assert len({(s.colour, str(s.line)) for s in styles.values()}) == len(styles)
 
 
-def test_arms_of_one_family_differ_in_their_line() -> None:
-    palette = Palette({"a": style.Look("#000000")})
-    looks = palette.of_arms(pd.DataFrame({"arm": ["a1", "a2"], "family": ["a", "a"]}))
-    assert looks["a1"].colour == looks["a2"].colour
-    assert looks["a1"].line != looks["a2"].line
+def test_arms_of_one_family_differ_in_their_dash_pattern() -> None:
+    palette = Palette({"a": style.LineStyle("#000000")})
+    styles = palette.of_arms(pd.DataFrame({"arm": ["a1", "a2"], "family": ["a", "a"]}))
+    assert styles["a1"].colour == styles["a2"].colour
+    assert styles["a1"].line != styles["a2"].line
 
 
-def test_a_sweep_has_all_figures(sweep: StudyData) -> None:
+def test_a_sweep_of_learning_rates_has_its_figures_in_order(sweep: StudyData) -> None:
     (panel,) = panels(sweep)
-    with style.styled():
-        drawn = list(draw_panel(panel, Palette.of(sweep.runs)))
-    assert [d.kind for d in drawn] == ["learning-rates", "curves", "gradients", "dead-units", "dead-map"]
-    assert set(FIGURES) >= {d.kind for d in drawn}
+    figures = draw(panel, Palette.of(sweep.runs))
+    assert [f.kind for f in figures] == ["learning-rates", "curves", "gradients", "dead-units", "dead-map"]
     best = sweep.runs.query("arm == 'NoNorm, lr=0.1'")["test_accuracy"].mean()
-    assert f"NoNorm {100 * best:.1f}% at its chosen rate 0.1" in drawn[0].alt
-    assert all("MLP on Digits" in d.alt for d in drawn)
+    assert f"NoNorm {100 * best:.1f}% at its best rate 0.1" in figures[0].alt
+    assert all("MLP on Digits" in f.alt for f in figures)
 
 
-def test_only_the_kinds_asked_for_are_drawn(sweep: StudyData) -> None:
+def test_only_the_requested_kinds_are_drawn(sweep: StudyData) -> None:
     (panel,) = panels(sweep)
-    with style.styled():
-        drawn = list(draw_panel(panel, Palette.of(sweep.runs), ("dead-map", "learning-rates", "cosines")))
-    assert [d.kind for d in drawn] == ["learning-rates", "dead-map"]
+    figures = draw(panel, Palette.of(sweep.runs), "dead-map", "learning-rates", "cosines")
+    assert [f.kind for f in figures] == ["learning-rates", "dead-map"]
 
 
-def test_figures_without_measurements_are_left_out(tmp_path: Path) -> None:
+def test_one_rate_without_dead_units_has_neither_figure(tmp_path: Path) -> None:
     panel, palette = one_panel(tmp_path, [Run(dead=False)])
-    assert draw_rates(panel, palette) is None
-    assert draw_dead_units(panel, palette) is None
-    assert draw_gradients(panel, palette) is not None
+    assert [f.kind for f in draw(panel, palette, "learning-rates", "dead-units", "gradients")] == ["gradients"]
 
 
-def test_every_diverged_run_is_marked_against_the_learning_rate(sweep: StudyData) -> None:
+def test_every_diverged_run_has_a_cross_at_its_learning_rate(sweep: StudyData) -> None:
     (panel,) = panels(sweep)
-    drawn = draw_rates(panel, Palette.of(sweep.runs))
-    assert drawn is not None
-    marked = sum(len(line.get_xdata()) for line in drawn.figure.axes[0].lines if line.get_marker() == "x")
-    assert marked == sweep.runs["diverged"].sum()
+    (figure,) = draw(panel, Palette.of(sweep.runs), "learning-rates")
+    crosses = sum(len(line.get_xdata()) for line in figure.figure.axes[0].lines if line.get_marker() == "x")
+    assert crosses == sweep.runs["diverged"].sum()
 
 
-def test_curves_carry_the_means_over_seeds(two_models: StudyData) -> None:
+def test_curves_end_at_the_mean_accuracy_over_seeds(two_models: StudyData) -> None:
     panel = panels(two_models)[0]
-    drawn = draw_curves(panel, Palette.of(two_models.runs))
-    assert drawn is not None
-    last = {round(line.get_ydata()[-1], 6) for line in drawn.figure.axes[4].lines if len(line.get_xdata()) > 2}
+    (figure,) = draw(panel, Palette.of(two_models.runs), "curves")
+    ends = {round(line.get_ydata()[-1], 6) for line in figure.figure.axes[4].lines if len(line.get_xdata()) > 2}
     means = panel.runs.groupby("arm", observed=True)["final.test_accuracy"].mean()
-    assert last == {round(100 * m, 6) for m in means}
+    assert ends == {round(100 * m, 6) for m in means}
 
 
 @pytest.mark.parametrize(
@@ -103,11 +100,58 @@ def test_curves_carry_the_means_over_seeds(two_models: StudyData) -> None:
     ],
     ids=["one run", "all diverged", "all rates diverged", "odd names"],
 )
-def test_any_store_can_be_drawn(tmp_path: Path, runs: list[Run]) -> None:
+def test_every_store_can_be_drawn(tmp_path: Path, runs: list[Run]) -> None:
     panel, palette = one_panel(tmp_path, runs)
-    with style.styled():
-        for drawn in draw_panel(panel, palette):
-            assert style.render(drawn.figure, "svg").startswith(b"<?xml")
+    for figure in draw(panel, palette):
+        with style.report_style():
+            assert style.render(figure.figure, "svg").startswith(b"<?xml")
+
+
+# ------------------------------------------------------------------------------------------------- figures by name
+
+
+OWN_FIGURE = """
+from matplotlib.figure import Figure
+from bnstudy.report.figures import ReportFigure
+
+def draw(panel, palette):
+    return ReportFigure("Mine", "How to read it.", f"Nothing of {panel.name}.", Figure())
+"""
+
+
+def own_figure(folder: Path, name: str, text: str) -> Path:
+    path = folder / "figure" / f"{name}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return folder
+
+
+def test_a_figure_from_outside_the_package_is_drawn_in_its_order(sweep: StudyData, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "my_figures.py").write_text(OWN_FIGURE)
+    own = own_figure(tmp_path / "my_conf", "mine", "_target_: my_figures.draw\norder: 15\n")
+    own_figure(own, "curves", "_target_: my_figures.draw\n")  # instead of the one in conf/
+    (panel,) = panels(sweep)
+    figures = list(draw_panel(panel, Palette.of(sweep.runs), load_figures([own]), ("learning-rates", "mine", "curves")))
+    assert [(f.kind, f.title == "Mine") for f in figures] == [
+        ("learning-rates", False),
+        ("mine", True),
+        ("curves", True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("order: 1", r"mine.yaml has no _target_: it must name a class or function"),
+        ("_target_: nowhere.draw", r"^figure/mine._target_=nowhere.draw cannot be imported: No module named 'nowhere'"),
+        ("_target_: os.getcwd\norder: first", r"mine.yaml: order=first is not allowed: it must be a number."),
+        ("_target_: [", r"^In .*mine.yaml: "),
+    ],
+)
+def test_a_wrong_figure_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_figures([own_figure(tmp_path, "mine", text)])
 
 
 # ------------------------------------------------------------------------------------------------ effects of claims
@@ -120,7 +164,7 @@ def of_claim(claim: str, **changes) -> list[Verdict]:
 @pytest.mark.parametrize(("claim", "scale"), [("dead_relus", "linear"), ("faster_convergence", "log")])
 def test_every_seed_and_the_interval_are_in_the_figure_of_an_effect(claim: str, scale: str) -> None:
     found = of_claim(claim, fewer=0.1, faster=1.5)
-    with style.styled():
+    with style.report_style():
         drawn = draw_effect(found)
     (ax,) = drawn.figure.axes
     in_unit = found[0].contrast.claim.in_unit
@@ -136,7 +180,7 @@ def test_what_cannot_be_compared_is_in_the_figure_of_an_effect_too() -> None:
     study = sweeps.of(claims=("dead_relus",))
     alone = study.runs["norm"] == "BatchNorm"
     found = verdicts(replace(study, runs=study.runs[alone]))
-    with style.styled():
+    with style.report_style():
         drawn = draw_effect(found)
         assert style.render(drawn.figure, "svg").startswith(b"<?xml")
     assert "INCONCLUSIVE" in drawn.alt

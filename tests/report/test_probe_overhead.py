@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from bnstudy.report.probe_overhead import CostRow, probe_costs
+from bnstudy.report.probe_overhead import OverheadRow, probe_overhead
 
 
 def runs(**columns: list) -> pd.DataFrame:
@@ -10,16 +10,16 @@ def runs(**columns: list) -> pd.DataFrame:
     return table.assign(**{f"probe_seconds.{name}": seconds for name, seconds in columns.items()})
 
 
-def test_costs_are_means_over_the_runs_that_have_the_probe() -> None:
-    rows = probe_costs(runs(norms=[1.0, 4.0, None], sharpness=[5.0, None, 0.5]))
+def test_overhead_is_a_mean_over_the_runs_with_the_probe() -> None:
+    rows = probe_overhead(runs(norms=[1.0, 4.0, None], sharpness=[5.0, None, 0.5]))
     assert rows == [
-        CostRow("MLP on Digits", "sharpness", 1, "5", "50.0%"),
-        CostRow("MLP on Digits", "norms", 2, "2.5", "15.0%"),  # the mean of 10% and 20%
-        CostRow("MLP on Digits", "all probes", 2, "5", "40.0%"),  # of 60% and 20%
-        CostRow("VGG on Digits", "sharpness", 1, "0.5", "10.0%"),
+        OverheadRow("MLP on Digits", "sharpness", 1, "5", "50.0%"),
+        OverheadRow("MLP on Digits", "norms", 2, "2.5", "15.0%"),  # the mean of 10% and 20%
+        OverheadRow("MLP on Digits", "all probes", 2, "5", "40.0%"),  # of 60% and 20%
+        OverheadRow("VGG on Digits", "sharpness", 1, "0.5", "10.0%"),
     ]
 
 
-def test_runs_without_probes_cost_nothing() -> None:
-    assert probe_costs(runs()) == []
-    assert probe_costs(runs(old=[None, None, None])) == []
+def test_runs_without_probes_have_no_overhead() -> None:
+    assert probe_overhead(runs()) == []
+    assert probe_overhead(runs(old=[None, None, None])) == []

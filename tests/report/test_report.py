@@ -18,8 +18,8 @@ import yaml
 from bnstudy import cli
 from bnstudy.claims.frames import load_study
 from bnstudy.claims.verdicts import STATUSES
-from bnstudy.report.images import file_name, inline_svg
-from bnstudy.report.rendering import markdown_text, sort_value
+from bnstudy.report.images import choose_name, inline_svg
+from bnstudy.report.rendering import escape_markdown, sort_value
 from bnstudy.report.report import ReportResult, write_report
 from bnstudy.stats.tests import holm
 from bnstudy.store.files import conf_dir
@@ -217,12 +217,12 @@ def test_tables_scroll_by_themselves(result: ReportResult) -> None:
     [("a_b", r"a\_b"), ("a\n# b", r"a \# b"), ("<b>&", "&lt;b&gt;&amp;"), ("- x|y", r"\- x\|y"), (3, "3")],
 )
 def test_markdown_text(value: object, text: str) -> None:
-    assert markdown_text(value) == text
+    assert escape_markdown(value) == text
 
 
 def test_file_names_are_plain_and_distinct() -> None:
     taken: set[str] = set()
-    assert [file_name("a-B on ../ç", taken), file_name("a-b ON", taken)] == ["a-b-on", "a-b-on-2"]
+    assert [choose_name("a-B on ../ç", taken), choose_name("a-b ON", taken)] == ["a-b-on", "a-b-on-2"]
 
 
 def test_inlined_drawings_keep_their_ids_to_themselves() -> None:

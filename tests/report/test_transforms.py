@@ -9,24 +9,24 @@ from bnstudy.claims.frames import StudyData
 from bnstudy.report.transforms import (
     MOMENTS,
     Clock,
-    HoldAtChance,
-    LogBins,
-    MeanBand,
     Moment,
-    UntilDivergence,
-    crosses,
+    bin_losses,
+    divergence_points,
+    hold_at_chance,
+    mean_band,
     panels,
+    until_divergence,
 )
 from bnstudy.stats import intervals
 
 
 def runs(*rows: tuple) -> pd.DataFrame:
-    """run_id, arm, diverged_step; 100 updates each."""
+    """run_id, arm, diverged_step; 100 steps each."""
     table = pd.DataFrame(rows, columns=["run_id", "arm", "diverged_step"])
     return table.assign(steps=100, chance=0.1, diverged=table["diverged_step"].notna())
 
 
-def measured(*rows: tuple) -> pd.DataFrame:
+def measurements(*rows: tuple) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["run_id", "arm", "step", "value"])
 
 
@@ -37,31 +37,31 @@ def test_panels_never_pool_models(two_models: StudyData) -> None:
         assert set(panel.metrics["run_id"]) == set(panel.runs["run_id"])
 
 
-def test_a_swept_family_is_shown_at_its_best_rate(sweep: StudyData) -> None:
+def test_a_family_with_many_rates_is_drawn_at_its_best_rate(sweep: StudyData) -> None:
     (panel,) = panels(sweep)
-    assert panel.shown["label"].tolist() == ["NoNorm (best lr=0.1)", "BatchNorm (best lr=0.3)"]
-    assert set(panel.shown["arm"]) == set(best_arms.best_arms(sweep.runs)["arm"])
-    assert set(panel.metrics["arm"]) == set(panel.shown["arm"])
+    assert panel.arms["label"].tolist() == ["NoNorm (best lr=0.1)", "BatchNorm (best lr=0.3)"]
+    assert set(panel.arms["arm"]) == set(best_arms.best_arms(sweep.runs)["arm"])
+    assert set(panel.metrics["arm"]) == set(panel.arms["arm"])
 
 
 def test_layers_are_numbered_in_order_of_depth(two_models: StudyData) -> None:
-    rows = panels(two_models)[1].by_layer("grad_norm")
+    rows = panels(two_models)[1].layer_rows("grad_norm")
     order = rows.drop_duplicates("depth").sort_values("depth")["layer"].tolist()
     assert order == [*(f"conv{i}" for i in range(1, 11)), "out"]
     assert rows.groupby("depth")["layer"].nunique().eq(1).all()
 
 
 def test_mean_band_on_a_log_axis_is_geometric() -> None:
-    frame = measured(("a", "x", 1, 1.0), ("b", "x", 1, 100.0), ("c", "x", 1, 0.0))
-    (row,) = MeanBand(("arm", "step"), log=True)(frame).itertuples()
+    frame = measurements(("a", "x", 1, 1.0), ("b", "x", 1, 100.0), ("c", "x", 1, 0.0))
+    (row,) = mean_band(frame, ["arm", "step"], log=True).itertuples()
     naive = intervals.mean_interval(pd.Series(np.log([1.0, 100.0])))
     assert (row.mean, row.low, row.high, row.n) == pytest.approx((10, np.exp(naive.low), np.exp(naive.high), 2))
 
 
-def test_log_bins_are_means_of_each_run_and_lose_no_row() -> None:
+def test_binned_losses_are_means_of_each_run_over_all_rows() -> None:
     steps = np.arange(1000)
     frame = pd.DataFrame({"run_id": "a", "arm": "x", "step": steps, "value": np.sqrt(steps + 1)})
-    table = LogBins(20)(frame)
+    table = bin_losses(frame, 20)
     starts, ends = table["start"].to_numpy(), table["end"].to_numpy()
     assert starts[0] == 1
     assert ends[-1] == 1000
@@ -70,26 +70,26 @@ def test_log_bins_are_means_of_each_run_and_lose_no_row() -> None:
     assert table["value"].to_numpy() == pytest.approx(np.array(naive))
 
 
-def test_a_mean_loss_ends_with_the_first_divergence_of_its_arm() -> None:
-    frame = measured(
+def test_an_arm_ends_before_its_first_divergence() -> None:
+    frame = measurements(
         ("a", "x", 1, 1.0), ("a", "x", 5, np.nan), ("b", "x", 1, 1.0), ("b", "x", 5, 1.0), ("c", "y", 9, 1.0)
     )
-    kept = UntilDivergence(runs(("a", "x", 5), ("b", "x", None), ("c", "y", None)))(frame)
+    kept = until_divergence(frame, runs(("a", "x", 5), ("b", "x", None), ("c", "y", None)))
     assert kept[["run_id", "step"]].to_numpy().tolist() == [["a", 1], ["b", 1], ["c", 9]]
 
 
 def test_diverged_runs_are_held_at_chance_to_the_end() -> None:
     whole = [("b", "x", step, 0.9) for step in (0, 10, 50, 100)]
-    frame = measured(("a", "x", 0, 0.2), ("a", "x", 10, 0.5), *whole)
-    held = HoldAtChance(runs(("a", "x", 10), ("b", "x", None)))(frame)
-    lost = held[held["run_id"] == "a"].set_index("step")["value"]
-    assert lost.to_dict() == {0: 0.2, 10: 0.1, 50: 0.1, 100: 0.1}
+    frame = measurements(("a", "x", 0, 0.2), ("a", "x", 10, 0.5), *whole)
+    held = hold_at_chance(frame, runs(("a", "x", 10), ("b", "x", None)))
+    diverged = held[held["run_id"] == "a"].set_index("step")["value"]
+    assert diverged.to_dict() == {0: 0.2, 10: 0.1, 50: 0.1, 100: 0.1}
     assert held[held["run_id"] == "b"]["value"].eq(0.9).all()
-    assert MeanBand(("arm", "step"))(held)["n"].eq(2).all()
+    assert mean_band(held, ["arm", "step"])["n"].eq(2).all()
 
 
-def test_a_lone_diverged_run_is_held_to_its_last_update() -> None:
-    held = HoldAtChance(runs(("a", "x", 7)))(measured(("a", "x", 0, 0.2)))
+def test_a_single_diverged_run_is_held_at_chance_to_its_last_step() -> None:
+    held = hold_at_chance(measurements(("a", "x", 0, 0.2)), runs(("a", "x", 7)))
     assert held.set_index("step")["value"].to_dict() == {0: 0.2, 100: 0.1}
 
 
@@ -97,19 +97,19 @@ def test_the_clock_interpolates_and_follows_the_longest_runs() -> None:
     timing = pd.DataFrame(
         {"run_id": ["a", "a", "b", "b"], "arm": "x", "step": [0, 10, 0, 2], "seconds": [0, 5, 0, 90.0]}
     )
-    frame = Clock(timing)(measured(("a", "x", 4, 1.0), ("a", "x", 20, 1.0)))
+    frame = Clock(timing)(measurements(("a", "x", 4, 1.0), ("a", "x", 20, 1.0)))
     assert frame["seconds"].tolist() == pytest.approx([2.0, np.nan], nan_ok=True)
 
 
-def test_a_moment_is_the_nearest_measured_step() -> None:
-    frame = measured(*(("a", "x", step, 0.0) for step in (0, 40, 55, 100)), ("b", "x", 0, 0.0)).assign(steps=100)
+def test_a_moment_selects_the_nearest_measured_step() -> None:
+    frame = measurements(*(("a", "x", step, 0.0) for step in (0, 40, 55, 100)), ("b", "x", 0, 0.0)).assign(steps=100)
     at = Moment("half-way", 0.5, 0.3, 0.7)(frame)
     assert at[["run_id", "step"]].to_numpy().tolist() == [["a", 55]]
     assert [m(frame)["step"].tolist() for m in (MOMENTS[0], MOMENTS[-1])] == [[0, 0], [100]]
 
 
-def test_crosses_stand_at_the_last_finite_loss(two_models: StudyData) -> None:
+def test_a_divergence_point_has_the_last_finite_loss(two_models: StudyData) -> None:
     panel = panels(two_models)[1]
-    marks = crosses(panel, LogBins()(panel.measured("loss", "train")))
-    assert marks["step"].tolist() == [37]
-    assert np.isfinite(marks["value"]).all()
+    points = divergence_points(panel, bin_losses(panel.network_rows("loss", "train")))
+    assert points["step"].tolist() == [37]
+    assert np.isfinite(points["value"]).all()

@@ -1,48 +1,35 @@
-"""The figures of a report, drawn from data frames. matplotlib is imported here and nowhere else."""
+"""The figures of a report, drawn from data frames. Only this folder and reproductions/ import matplotlib."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 
-from bnstudy.report.figures.curves import draw_curves
-from bnstudy.report.figures.heat import draw_dead_map
-from bnstudy.report.figures.landscape import draw_landscape
-from bnstudy.report.figures.layers import draw_backprop, draw_dead_units, draw_gradients
-from bnstudy.report.figures.rates import draw_rates
-from bnstudy.report.figures.sharpness import draw_sharpness
-from bnstudy.report.figures.statistics import draw_statistics
-from bnstudy.report.figures.style import Drawn, Palette, render
-from bnstudy.report.figures.tracks import (
-    draw_cosines,
-    draw_percentiles_by_layer,
-    draw_pooled_percentiles,
-    draw_unit_percentiles,
-)
+from bnstudy.report.figures.style import Palette, ReportFigure, render
+from bnstudy.report.targets import load_targets
 from bnstudy.report.transforms import Panel
 
-__all__ = ["Drawn", "Palette", "draw_panel", "render"]
+__all__ = ["DrawFigure", "Palette", "ReportFigure", "draw_panel", "load_figures", "render"]
 
-FIGURES: dict[str, Callable[[Panel, Palette], Drawn | None]] = {
-    "learning-rates": draw_rates,
-    "curves": draw_curves,
-    "gradients": draw_gradients,
-    "backprop": draw_backprop,
-    "dead-units": draw_dead_units,
-    "dead-map": draw_dead_map,
-    "percentiles": draw_pooled_percentiles,
-    "unit-percentiles": draw_unit_percentiles,
-    "percentiles-by-layer": draw_percentiles_by_layer,
-    "cosines": draw_cosines,
-    "landscape": draw_landscape,
-    "sharpness": draw_sharpness,
-    "statistics": draw_statistics,
-}
-"""By their kind, as `Drawn` has it, in the order of the report."""
+DrawFigure = Callable[[Panel, Palette], ReportFigure | None]
+"""Draws a figure of a panel; None if the panel has no measurements for it."""
 
 
-def draw_panel(panel: Panel, palette: Palette, kinds: Container[str] = FIGURES.keys()) -> Iterator[Drawn]:
-    """The figures of these kinds that the panel has measurements for."""
-    for kind, draw in FIGURES.items():
-        drawn = draw(panel, palette) if kind in kinds else None
-        if drawn is not None:
-            yield drawn
+def load_figures(config_dirs: Sequence[Path] = ()) -> dict[str, DrawFigure]:
+    """The kinds of figures in conf/figure and in `figure` of the user's folders, in the order of the report.
+
+    Raises:
+        ConfigError: as `load_targets`.
+    """
+    return load_targets("figure", config_dirs)
+
+
+def draw_panel(
+    panel: Panel, palette: Palette, figures: dict[str, DrawFigure], kinds: Collection[str] | None = None
+) -> Iterator[ReportFigure]:
+    """Draw the figures that the panel has measurements for, of all kinds or of `kinds`."""
+    for kind, draw in figures.items():
+        figure = draw(panel, palette) if kinds is None or kind in kinds else None
+        if figure is not None:
+            yield replace(figure, kind=kind)

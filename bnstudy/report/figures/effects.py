@@ -16,7 +16,7 @@ from matplotlib.ticker import NullLocator
 from bnstudy.claims.claim import Claim
 from bnstudy.claims.verdicts import Verdict, effect_bounds, view, where
 from bnstudy.report.figures import style
-from bnstudy.report.figures.style import Drawn
+from bnstudy.report.figures.style import ReportFigure
 
 MOST = 24
 """With more strips only the view is drawn that the claim is told by."""
@@ -63,13 +63,13 @@ class Strip:
         return self.dots + 0.12
 
 
-def draw_effect(found: Sequence[Verdict]) -> Drawn:
+def draw_effect(found: Sequence[Verdict]) -> ReportFigure:
     """On the verdicts of one claim, in the claim's unit; on a log axis where that is a ratio."""
     shown = found if len(found) <= MOST else [v for v in found if v.is_primary]
     claim, strips = shown[0].contrast.claim, list(_strips(shown))
     height = strips[-1].bar + 0.15
     title = claim.statement.rstrip(".")
-    figure, axes = style.canvas(1, 1, AROUND + height, title)
+    figure, axes = style.new_figure(1, 1, AROUND + height, title)
     ax = axes[0, 0]
     ax.set_xscale("log" if claim.scale == "log_ratio" else "linear")
     ax.set(xlim=_limits(shown), ylim=(height, -0.2), yticks=[], xlabel=claim.unit)
@@ -79,8 +79,8 @@ def draw_effect(found: Sequence[Verdict]) -> Drawn:
         _strip(ax, strip, below)
     if claim.scale == "log_ratio":
         _ratio_ticks(ax)
-    style.legend(figure, _handles(), "differences by seed, in the unit of the axis")
-    return Drawn("effect", title, CAPTION, _alt(claim, shown), figure)
+    style.add_legend(figure, _handles(), "differences by seed, in the unit of the axis")
+    return ReportFigure(title, CAPTION, _alt(claim, shown), figure)
 
 
 def _strips(shown: Sequence[Verdict]) -> Iterator[Strip]:

@@ -1,71 +1,70 @@
-"""The loss around the weights: how much it and its gradient vary along the gradient."""
+"""How much the loss and its gradient vary along the gradient."""
 
 from __future__ import annotations
 
 from matplotlib.axes import Axes
 
-from bnstudy.report.figures import parts, style
-from bnstudy.report.figures.style import Drawn, Look, Palette
-from bnstudy.report.layer_series import Between, over_time
-from bnstudy.report.transforms import SMALLEST_LOSS, MeanBand, Panel
+from bnstudy.report.figures import layout, style
+from bnstudy.report.figures.style import LineStyle, Palette, ReportFigure
+from bnstudy.report.layer_series import mean_range, network_series
+from bnstudy.report.transforms import SMALLEST_LOSS, Panel, mean_band, split_by_arm
 
-LANDSCAPE = (
-    "As in Figure 4 of Santurkar et al. (2018), with steps of several sizes along the gradient of a training batch: "
-    "the range of the loss; the range of the distance between the gradients at both ends; the largest such distance "
-    "over the length of the step, beta, which is low where the loss is smooth. The first two bands reach from the "
-    "geometric mean over seeds of the smallest to that of the largest value; the third is a 95% interval."
+CAPTION = (
+    "As in Figure 4 of Santurkar et al. (2018), for steps of several sizes along the gradient of a training batch: the "
+    "range of the loss; the range of the distance between the gradients at both ends; and beta, the largest such "
+    "distance divided by the length of the step, which is small where the loss is smooth. The first two bands extend "
+    "from the geometric mean over seeds of the smallest value to that of the largest; the third is a 95% interval."
 )
-SCALED = " The lower row is in the coordinates W/||W|| of each weight, so that its size does not count."
+SCALED = " The lower row uses the coordinates W/||W|| of each weight, which do not depend on the size of the weights."
 ROWS = {"": "steps in units of lr", "_scaled": "steps in units of ||W||"}
+COLUMNS = ("loss", "change of the gradient", "beta (low is smooth)")
 
 
-def draw_landscape(panel: Panel, palette: Palette) -> Drawn | None:
-    """Columns: range of the loss, range of the change of the gradient, beta_eff; a row for each kind of step."""
-    kinds = [kind for kind in ROWS if not over_time(panel, f"loss_min{kind}").empty]
+def draw_landscape(panel: Panel, palette: Palette) -> ReportFigure | None:
+    """Columns: range of the loss, range of the gradient's change, beta. Rows: kinds of steps."""
+    kinds = [kind for kind in ROWS if not network_series(panel, f"loss_min{kind}").empty]
     if not kinds:
         return None
     title = f"{panel.name}: how smooth is the loss along the gradient?"
-    looks = palette.of_arms(panel.shown)
-    figure, axes = style.canvas(len(kinds), 3, 0.7 + 2.1 * len(kinds), title, sharex=True)
+    styles = palette.of_arms(panel.arms)
+    figure, axes = style.new_figure(len(kinds), 3, 0.7 + 2.1 * len(kinds), title, sharex=True)
     for kind, row in zip(kinds, axes, strict=True):
-        _range(row[0], panel, f"loss_min{kind}", f"loss_max{kind}", looks)
-        _range(row[1], panel, f"grad_change_min{kind}", f"grad_change_max{kind}", looks)
-        for arm, table in parts.by_arm(MeanBand(("arm", "step"), log=True)(over_time(panel, f"beta_eff{kind}"))):
-            style.band(row[2], table, "step", looks[arm])
+        _draw_range(row[0], panel, f"loss_min{kind}", f"loss_max{kind}", styles)
+        _draw_range(row[1], panel, f"grad_change_min{kind}", f"grad_change_max{kind}", styles)
+        beta = mean_band(network_series(panel, f"beta_eff{kind}"), ["arm", "step"], log=True)
+        for arm, table in split_by_arm(beta):
+            style.draw_band(row[2], table, "step", styles[arm])
         row[2].set_yscale("log")
-        parts.limit_to_means([row[2]])
+        layout.limit_to_means([row[2]])
         if len(kinds) > 1:
             row[0].set_ylabel(ROWS[kind])
-    for ax, name in zip(axes[0], ("loss", "change of the gradient", "beta (low is smooth)"), strict=True):
+    for ax, name in zip(axes[0], COLUMNS, strict=True):
         ax.set_title(name)
-    last = float(over_time(panel, f"loss_min{kinds[0]}")["step"].max())
+    last = float(network_series(panel, f"loss_min{kinds[0]}")["step"].max())
     for ax in axes.flat:
-        _log(ax)
-        parts.updates(ax, last, named=ax in list(axes[-1]))
-    style.legend(figure, style.line_handles(looks, parts.labels(panel)), "means over seeds")
-    caption = LANDSCAPE + (SCALED if "_scaled" in kinds else "")
-    return Drawn("landscape", title, caption, _alt(panel, title, kinds[0]), figure)
+        ax.set_yscale("log")
+        style.set_log_ticks(ax.yaxis)
+        layout.set_step_axis(ax, last)
+    for ax in axes[-1]:
+        ax.set_xlabel("step")
+    style.add_legend(figure, style.line_handles(styles, panel.labels), "means over seeds")
+    return ReportFigure(title, CAPTION + SCALED * ("_scaled" in kinds), _alt(panel, title, kinds[0]), figure)
 
 
-def _range(ax: Axes, panel: Panel, lowest: str, highest: str, looks: dict[str, Look]) -> None:
-    """A band between two metrics, its edges drawn out so that bands upon one another can be told apart."""
-    low, high = (over_time(panel, metric) for metric in (lowest, highest))
+def _draw_range(ax: Axes, panel: Panel, lowest: str, highest: str, styles: dict[str, LineStyle]) -> None:
+    """Draw a band between two metrics with visible edges, so that overlapping bands can be told apart."""
+    low, high = (network_series(panel, metric) for metric in (lowest, highest))
     low, high = (rows.assign(value=rows["value"].clip(lower=SMALLEST_LOSS)) for rows in (low, high))
-    for arm, table in parts.by_arm(Between(log=True)(low, low, high)):
-        rows, look = table.sort_values("step"), looks[arm]
-        ax.fill_between(rows["step"], rows["low"], rows["high"], color=look.colour, alpha=0.25, linewidth=0)
+    for arm, table in split_by_arm(mean_range(low, low, high, log=True)):
+        rows, line = table.sort_values("step"), styles[arm]
+        ax.fill_between(rows["step"], rows["low"], rows["high"], color=line.colour, alpha=0.25, linewidth=0)
         for edge in ("low", "high"):
-            ax.plot(rows["step"], rows[edge], color=look.colour, linestyle=look.line, linewidth=0.8)
-
-
-def _log(ax: Axes) -> None:
-    ax.set_yscale("log")
-    style.log_ticks(ax.yaxis)
+            ax.plot(rows["step"], rows[edge], color=line.colour, linestyle=line.line, linewidth=0.8)
 
 
 def _alt(panel: Panel, title: str, kind: str) -> str:
-    means = MeanBand(("arm",), log=True)(over_time(panel, f"beta_eff{kind}"))
-    told = [f"{parts.labels(panel)[arm]} {float(rows['mean'].iloc[0]):.2g}" for arm, rows in parts.by_arm(means)]
+    means = mean_band(network_series(panel, f"beta_eff{kind}"), ["arm"], log=True).set_index("arm")["mean"]
+    parts = [f"{panel.labels[str(arm)]} {mean:.2g}" for arm, mean in means.items()]
     return (
-        f"Charts of the loss, the gradient and the smoothness over training. {title} Mean of beta: {'; '.join(told)}."
+        f"Charts of the loss, the gradient and the smoothness over training. {title} Mean of beta: {'; '.join(parts)}."
     )

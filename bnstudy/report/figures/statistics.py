@@ -1,51 +1,52 @@
-"""What a network's accuracy is with the statistics that its normalization can use."""
+"""Accuracy with running, batch and precise statistics."""
 
 from __future__ import annotations
 
 import pandas as pd
 
-from bnstudy.report.figures import parts, style
-from bnstudy.report.figures.style import Drawn, Look, Palette
-from bnstudy.report.layer_series import over_time
-from bnstudy.report.transforms import MeanBand, Panel
+from bnstudy.report.figures import layout, style
+from bnstudy.report.figures.style import LineStyle, Palette, ReportFigure
+from bnstudy.report.layer_series import network_series
+from bnstudy.report.transforms import Panel, last_means, mean_band
 
 CAPTION = (
-    "Accuracy on held-out images with the running statistics, as in evaluation; with those of the batch itself; and "
-    "with precise ones, taken anew over many training batches (Wu and Johnson 2021). Where only the running ones lie "
-    "low, it is the statistics that lag, not the weights. Means over seeds with 95% t intervals."
+    "Accuracy on held-out images with running statistics, as in evaluation; with the statistics of the batch; and with "
+    "precise statistics, recomputed over many training batches (Wu and Johnson 2021). If only the accuracy with "
+    "running statistics is low, the statistics lag behind and the weights are fine. Means over seeds with 95% t "
+    "intervals."
 )
 KINDS = {
-    "running": Look("#d55e00"),
-    "batch": Look("#0072b2", (0, (4, 1.5))),
-    "precise": Look("#009e73", (0, (1, 1.2))),
+    "running": LineStyle("#d55e00"),
+    "batch": LineStyle("#0072b2", (0, (4, 1.5))),
+    "precise": LineStyle("#009e73", (0, (1, 1.2))),
 }
 
 
-def draw_statistics(panel: Panel, palette: Palette) -> Drawn | None:  # noqa: ARG001
-    """Accuracy with running, batch and precise statistics, axes for each arm that has them."""
-    tables = {kind: MeanBand(("arm", "step"))(over_time(panel, f"accuracy_{kind}")) for kind in KINDS}
+def draw_statistics(panel: Panel, palette: Palette) -> ReportFigure | None:  # noqa: ARG001
+    """Accuracy with each kind of statistics over training, axes for each arm that has them."""
+    tables = {kind: mean_band(network_series(panel, f"accuracy_{kind}"), ["arm", "step"]) for kind in KINDS}
     tables = {kind: table for kind, table in tables.items() if len(table)}
     if len(tables) < 2:
         return None
     title = f"{panel.name}: accuracy with running, batch and precise statistics"
     every = pd.concat(tables.values())
-    figure, axes = parts.arm_axes(panel, every, title, sharex=True, sharey=True)
-    for arm, ax in axes.items():
+    figure, arm_axes = layout.make_arm_axes(panel, every, title, sharex=True, sharey=True)
+    for arm, ax in arm_axes.items():
         for kind, table in tables.items():
-            style.band(ax, table[table["arm"] == arm], "step", KINDS[kind], scale=100)
-        parts.updates(ax, float(every["step"].max()), named=False)
-    low, high = 100 * every["mean"].min(), 100 * every["mean"].max()
-    next(iter(axes.values())).set_ylim(max(0.0, low - 4), min(102.0, high + 5))
-    parts.outer_labels(list(axes.values()), "accuracy (%)")
-    shown = {kind: KINDS[kind] for kind in tables}
-    style.legend(figure, style.line_handles(shown, {k: f"{k} statistics" for k in shown}))
-    return Drawn("statistics", title, CAPTION, _alt(panel, title, tables), figure)
+            style.draw_band(ax, table[table["arm"] == arm], "step", KINDS[kind], scale=100)
+        layout.set_step_axis(ax, float(every["step"].max()))
+    axes = list(arm_axes.values())
+    style.limit_accuracies(axes[0], 100 * every["mean"].min(), 100 * every["mean"].max())
+    layout.label_outer_axes(axes, "accuracy (%)")
+    styles = {f"{kind} statistics": KINDS[kind] for kind in tables}
+    style.add_legend(figure, style.line_handles(styles))
+    return ReportFigure(title, CAPTION, _alt(panel, title, tables), figure)
 
 
 def _alt(panel: Panel, title: str, tables: dict[str, pd.DataFrame]) -> str:
-    ends = {
-        kind: table.sort_values("step").groupby("arm", observed=True)["mean"].last() for kind, table in tables.items()
-    }
-    names, arms = parts.labels(panel), next(iter(ends.values())).index
-    told = [f"{names[str(a)]} {', '.join(f'{k} {100 * e[a]:.1f}%' for k, e in ends.items() if a in e)}" for a in arms]
-    return f"Line charts. {title}. At the end: {'; '.join(told)}."
+    ends = pd.DataFrame({kind: last_means(table) for kind, table in tables.items()})
+    parts = [
+        f"{panel.labels[str(arm)]} {', '.join(f'{kind} {100 * end:.1f}%' for kind, end in row.dropna().items())}"
+        for arm, row in ends.iterrows()
+    ]
+    return f"Line charts. {title}. At the end: {'; '.join(parts)}."

@@ -1,4 +1,4 @@
-"""One look for all figures: sizes, colours, axes, and how a figure becomes bytes."""
+"""The common style of all figures: sizes, colours, lines and legends, and rendering to bytes."""
 
 from __future__ import annotations
 
@@ -22,18 +22,15 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 from bnstudy.claims.arms import BASELINES
 
 WIDTH = 6.2
-"""Inches, at which the text has its nominal size: the text width of a page."""
+"""Figure width in inches: the text width of a page, so that fonts appear at their nominal size."""
 
-TITLE = 70
-"""How many letters of a title fit in a line."""
-
-LETTERS = 80
-"""How many letters of a legend fit beside each other."""
-HANDLE = 8
-"""How many letters an entry's line and margins are as wide as."""
-
-ROW = 0.2
-"""Height of a row of the legend in inches."""
+TITLE_LETTERS = 70
+LEGEND_LETTERS = 80
+"""Letters that fit in one line of a title and in one row of a legend."""
+HANDLE_LETTERS = 8
+"""Width of a legend entry's line and margins, in letters."""
+LEGEND_ROW = 0.2
+"""Height of a legend row in inches."""
 
 RC: Any = {
     "axes.axisbelow": True,
@@ -69,20 +66,21 @@ RC: Any = {
 
 BASELINE_COLOUR = "#333333"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442")
-"""Okabe and Ito's, which people with any colour vision tell apart; yellow, weak on white, is last."""
+"""Okabe and Ito's colour-blind-safe palette; yellow, which is weak on white, comes last."""
+NEUTRAL = "#777777"
 
 LINES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.2, 1, 1.2)))
+DOTTED = (0, (1, 2))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h", "p")
-SHADES = 6
-"""So many variations of one hue can be told apart."""
-PALEST = 0.6
-"""Share of white in the lightest of them."""
-NEUTRAL = "#777777"
+MAX_SHADES = 6
+"""Number of shades of one hue that a reader can tell apart."""
+LIGHTEST = 0.6
+"""Share of white in the lightest shade."""
 
 
 @dataclass(frozen=True)
-class Look:
-    """How one family is drawn."""
+class LineStyle:
+    """Colour, dash pattern and marker of a family or an arm."""
 
     colour: str
     line: Any = "-"
@@ -91,46 +89,47 @@ class Look:
 
 @dataclass(frozen=True)
 class Palette:
-    """Family -> look, the same in all figures of a report.
+    """The line style of each family, the same in all figures of a report.
 
-    The norm gives the hue, the baseline's being dark grey; where something else differs too, that gives the lightness
-    and the kind of line. Where only other things differ, or there are more than can be told apart so, every family
-    has a colour of its own as long as they last, and then another kind of line.
+    The norm sets the hue; the baseline is dark grey. Other differences set the lightness and the dash pattern. If
+    only other things differ, or if there are too many shades or norms, each family gets a colour of its own, and the
+    dash pattern changes when the colours run out.
     """
 
-    looks: Mapping[str, Look]
+    styles: Mapping[str, LineStyle]
 
     @classmethod
     def of(cls, runs: pd.DataFrame) -> Palette:
         families = runs.drop_duplicates("family").sort_values("family")
         norms, rests = families["norm_label"].unique(), list(families["rest"].unique())
-        plain = families["norm"].isin(BASELINES)
-        if len(norms) == 1 or len(norms) > len(COLOURS) + 1 or len(rests) > SHADES:
-            return cls(_cycled(families["family"], set(families["family"][plain][:1])))
-        base = _cycled(norms, set(families["norm_label"][plain]))
+        is_baseline = families["norm"].isin(BASELINES)
+        if len(norms) == 1 or len(norms) > len(COLOURS) + 1 or len(rests) > MAX_SHADES:
+            return cls(_cycle_styles(families["family"], set(families["family"][is_baseline][:1])))
+        hues = _cycle_styles(norms, set(families["norm_label"][is_baseline]))
         rows = zip(families["family"], families["norm_label"], families["rest"], strict=True)
-        return cls({f: _shaded(base[norm], rests.index(rest), len(rests)) for f, norm, rest in rows})
+        return cls({f: _shade(hues[norm], rests.index(rest), len(rests)) for f, norm, rest in rows})
 
-    def of_arms(self, shown: pd.DataFrame) -> dict[str, Look]:
-        """Looks of the rows of `Panel.shown`; a family's further arms differ in the kind of line."""
-        nth = shown.groupby("family", observed=True).cumcount()
-        rows = zip(shown["arm"], shown["family"], nth, strict=True)
-        return {arm: replace(k, line=_line(LINES.index(k.line) + i)) for arm, f, i in rows for k in [self.looks[f]]}
-
-
-def _cycled(names: Iterable[str], plain: Set[str]) -> dict[str, Look]:
-    """A colour and marker of its own for each name, the neutral one for those in `plain`."""
-    others = [n for n in names if n not in plain]
-    colours, n = (COLOURS, len(COLOURS)) if plain else ((*COLOURS, BASELINE_COLOUR), len(COLOURS) + 1)
-    looks = {name: Look(colours[i % n], _line(i // n), MARKERS[1 + i % n]) for i, name in enumerate(others)}
-    return {**dict.fromkeys(plain, Look(BASELINE_COLOUR)), **looks}
+    def of_arms(self, arms: pd.DataFrame) -> dict[str, LineStyle]:
+        """Styles of the rows of `Panel.arms`; arms of one family differ in the dash pattern."""
+        nth = arms.groupby("family", observed=True).cumcount()
+        rows = zip(arms["arm"], arms["family"], nth, strict=True)
+        return {arm: replace(s, line=_line(LINES.index(s.line) + i)) for arm, f, i in rows for s in [self.styles[f]]}
 
 
-def _shaded(look: Look, i: int, n: int) -> Look:
-    """The i-th of n variations, from light to dark."""
-    white = PALEST * (1 - i / (n - 1)) if n > 1 else 0.0
-    r, g, b = ((1 - white) * channel + white for channel in to_rgb(look.colour))
-    return replace(look, colour=to_hex((r, g, b)), line=_line(n - 1 - i))
+def _cycle_styles(names: Iterable[str], baselines: Set[str]) -> dict[str, LineStyle]:
+    """A colour and a marker for each name; the names in `baselines` are dark grey."""
+    others = [n for n in names if n not in baselines]
+    colours = COLOURS if baselines else (*COLOURS, BASELINE_COLOUR)
+    n = len(colours)
+    styles = {name: LineStyle(colours[i % n], _line(i // n), MARKERS[1 + i % n]) for i, name in enumerate(others)}
+    return {**dict.fromkeys(baselines, LineStyle(BASELINE_COLOUR)), **styles}
+
+
+def _shade(style: LineStyle, i: int, n: int) -> LineStyle:
+    """The i-th of n shades, from light to dark."""
+    white = LIGHTEST * (1 - i / (n - 1)) if n > 1 else 0.0
+    r, g, b = ((1 - white) * channel + white for channel in to_rgb(style.colour))
+    return replace(style, colour=to_hex((r, g, b)), line=_line(n - 1 - i))
 
 
 def _line(i: int) -> Any:
@@ -140,53 +139,62 @@ def _line(i: int) -> Any:
 # ---------------------------------------------------------------------------------------------------- drawing
 
 
-def canvas(rows: int, columns: int, height: float, title: str, **subplots: Any) -> tuple[Figure, np.ndarray]:
-    """A figure of the common width, `height` inches tall without its legend, and its axes [rows, columns]."""
+def new_figure(rows: int, columns: int, height: float, title: str, **subplots: Any) -> tuple[Figure, np.ndarray]:
+    """A figure of the common width and its axes [rows, columns]; `height` in inches, without the legend."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(textwrap.fill(title, TITLE), x=0.01, ha="left")
+    figure.suptitle(textwrap.fill(title, TITLE_LETTERS), x=0.01, ha="left")
     return figure, figure.subplots(rows, columns, squeeze=False, **subplots)
 
 
-def band(ax: Axes, table: pd.DataFrame, x: str, look: Look, scale: float = 1.0, **line: Any) -> None:
-    """A mean line over its interval; `table` as from `MeanBand`, values shown times `scale`."""
+def draw_band(ax: Axes, table: pd.DataFrame, x: str, style: LineStyle, scale: float = 1.0, **line: Any) -> None:
+    """Draw a mean line over its interval; `table` comes from `mean_band`, its values are multiplied by `scale`."""
     rows = table.dropna(subset=[x, "mean"]).sort_values(x)
-    ax.plot(rows[x], scale * rows["mean"], color=look.colour, linestyle=look.line, **line)
-    ax.fill_between(rows[x], scale * rows["low"], scale * rows["high"], color=look.colour, alpha=0.17, linewidth=0)
+    ax.plot(rows[x], scale * rows["mean"], color=style.colour, linestyle=style.line, **line)
+    ax.fill_between(rows[x], scale * rows["low"], scale * rows["high"], color=style.colour, alpha=0.17, linewidth=0)
 
 
-def chance_line(ax: Axes, chance: float, named: Literal["left", "right"]) -> None:
-    """A dotted line at the accuracy (share) of guessing, with its name at one end."""
-    ax.axhline(100 * chance, color=NEUTRAL, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
-    x = 0.01 if named == "left" else 1.0
-    place: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "ha": named, "va": "bottom"}
-    ax.text(x, 100 * chance, "chance", fontsize=8, color=NEUTRAL, **place)
+def draw_level(ax: Axes, y: float) -> None:
+    """Draw a dotted reference line across the axes, behind the data."""
+    ax.axhline(y, color=NEUTRAL, linewidth=0.8, linestyle=DOTTED, zorder=1)
 
 
-def cross(ax: Axes, x: pd.Series, y: pd.Series, look: Look) -> None:
+def draw_chance_level(ax: Axes, chance: float, side: Literal["left", "right"]) -> None:
+    """Draw a dotted line at chance accuracy (a share) and label it at one end."""
+    draw_level(ax, 100 * chance)
+    place: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "ha": side, "va": "bottom"}
+    ax.text(0.01 if side == "left" else 1.0, 100 * chance, "chance", fontsize=8, color=NEUTRAL, **place)
+
+
+def draw_crosses(ax: Axes, x: pd.Series, y: pd.Series, style: LineStyle) -> None:
     """Mark where runs diverged."""
-    if x.empty:  # nothing, unclipped, would count as a point at the figure's corner in the layout
+    if x.empty:  # the layout would count an empty unclipped line as a point in the corner of the figure
         return
-    ax.plot(x, y, linestyle="", marker="x", color=look.colour, markersize=6, markeredgewidth=1.5, clip_on=False)
+    ax.plot(x, y, linestyle="", marker="x", color=style.colour, markersize=6, markeredgewidth=1.5, clip_on=False)
 
 
-def log_ticks(axis: Axis) -> None:
-    """Plain numbers; with 2 and 5 between the powers of ten where the axis spans less than two of them."""
+def limit_accuracies(ax: Axes, lowest: float, highest: float) -> None:
+    """Limit the y axis (per cent) to a range of accuracies with a margin."""
+    ax.set_ylim(max(0.0, lowest - 4), min(102.0, highest + 5))
+
+
+def set_log_ticks(axis: Axis) -> None:
+    """Plain numbers at powers of ten, and at 2 and 5 between them if the axis spans less than two decades."""
     low, high = axis.get_view_interval()
-    narrow = np.log10(max(high, 1e-300) / max(low, 1e-300)) < 2
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,), numticks=8))
+    is_narrow = np.log10(max(high, 1e-300) / max(low, 1e-300)) < 2
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if is_narrow else (1,), numticks=8))
     axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
     axis.set_minor_formatter(NullFormatter())
-    if narrow:
+    if is_narrow:
         axis.set_minor_locator(NullLocator())
 
 
-def legend(figure: Figure, handles: Sequence[Line2D], note: str = "means over seeds, with 95% intervals") -> None:
-    """Below the axes, in one row if that fits, else in as many columns as do, with a note. The figure grows by it."""
+def add_legend(figure: Figure, handles: Sequence[Line2D], note: str = "means over seeds, with 95% intervals") -> None:
+    """Add a legend with a note below the axes, in as many columns as fit. The figure grows by its height."""
     labels = [str(h.get_label()) for h in handles]
-    widths = [len(label) + HANDLE for label in labels]
-    columns = len(labels) if sum(widths) <= LETTERS else max(1, LETTERS // max(widths))
-    figure.set_figheight(figure.get_figheight() + ROW * (1 + -(-len(labels) // columns)))
+    widths = [len(label) + HANDLE_LETTERS for label in labels]
+    columns = len(labels) if sum(widths) <= LEGEND_LETTERS else max(1, LEGEND_LETTERS // max(widths))
+    figure.set_figheight(figure.get_figheight() + LEGEND_ROW * (1 + -(-len(labels) // columns)))
     figure.legend(
         list(handles),
         labels,
@@ -199,10 +207,15 @@ def legend(figure: Figure, handles: Sequence[Line2D], note: str = "means over se
     )
 
 
-def line_handles(looks: Mapping[str, Look], labels: Mapping[str, str], marker: bool = False) -> list[Line2D]:
+def line_handles(
+    styles: Mapping[str, LineStyle], labels: Mapping[str, str] | None = None, marker: bool = False
+) -> list[Line2D]:
+    """Legend entries; without `labels` the keys of `styles` are the labels."""
     return [
-        Line2D([], [], color=k.colour, linestyle=k.line, marker=k.marker if marker else "", label=labels[arm])
-        for arm, k in looks.items()
+        Line2D(
+            [], [], color=s.colour, linestyle=s.line, marker=s.marker if marker else "", label=(labels or {}).get(k, k)
+        )
+        for k, s in styles.items()
     ]
 
 
@@ -214,25 +227,25 @@ def cross_handle(label: str) -> Line2D:
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """A figure with what is said about it. alt: what is to be seen, for those who do not see it."""
+class ReportFigure:
+    """A figure and its texts. alt: what it shows, for readers who cannot see it; kind: set by the report."""
 
-    kind: str
     title: str
     caption: str
     alt: str
     figure: Figure
+    kind: str = ""
 
 
-def styled() -> Any:
+def report_style() -> Any:
     """The context in which figures are drawn and rendered."""
     return mpl.rc_context(RC)
 
 
-def render(figure: Figure, kind: str) -> bytes:
-    """The figure as `svg` or `png` (200 dpi): the same bytes every time, without date or version.
+def render(figure: Figure, kind: Literal["svg", "png"]) -> bytes:
+    """Render a figure (PNG at 200 dpi) to the same bytes every time: without date and version.
 
-    Its layout is settled when it is rendered first.
+    The first call fixes the layout.
     """
     empty = {"svg": ("Creator", "Date", "Format", "Type"), "png": ("Software",)}[kind]
     buffer = io.BytesIO()

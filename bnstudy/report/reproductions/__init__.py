@@ -1,51 +1,51 @@
-"""Published results beside what the runs here say: for each study that reproduces one, a table and a figure."""
+"""Published results beside the results of a study: a table and a figure for each study that reproduces one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from bnstudy.claims.frames import StudyData
-from bnstudy.report.figures.style import Drawn
-from bnstudy.report.reproductions import born_dead, explosion, shift, sigmoids
-from bnstudy.report.reproductions.checks import MARKS, Check
+from bnstudy.report.figures.style import ReportFigure
+from bnstudy.report.reproductions.base import MARKS, Check
+from bnstudy.report.targets import load_targets
 
-__all__ = ["Reproduction", "reproduce"]
+__all__ = ["ReproductionResult", "reproduce"]
 
 
 @dataclass(frozen=True)
-class Reproduction:
-    """note: what was measured, and what is not as it was published. marks: those in use, with their meaning."""
+class ReproductionResult:
+    """marks: the marks of the checks, with their meaning."""
 
     note: str
     checks: list[Check]
     marks: dict[str, str]
-    drawn: Drawn | None
+    figure: ReportFigure | None
 
     @property
     def findings(self) -> list[str]:
-        """How many of the figures are met, and which are not."""
-        counted = {row.met: sum(other.met == row.met for other in self.checks) for row in self.checks}
-        told = "; ".join(f"{met}: {n}" for met, n in counted.items())
-        others = [f"{c.quantity}, {c.arm}: {c.here}; expected {c.expected.shown}" for c in self.checks if c.met == "no"]
-        return [f"Of {len(self.checks)} expected figures, met? {told}.", *(f"Not met: {line}." for line in others)]
+        """How many expected values are met, and which are not."""
+        counts = ", ".join(f"{n} {result}" for result, n in Counter(c.result for c in self.checks).items())
+        missed = [
+            f"Not met: {c.quantity}, {c.arm}: {c.measured}; expected {c.expected.label}."
+            for c in self.checks
+            if c.result == "not met"
+        ]
+        return [f"Of {len(self.checks)} expected values: {counts}.", *missed]
 
 
-Parts = tuple[str, Callable[[StudyData], list[Check]], Callable[[StudyData], Drawn | None]]
+def reproduce(study: StudyData, config_dirs: Sequence[Path] = ()) -> ReproductionResult | None:
+    """Compare a study with the published result that it reproduces; None if it reproduces none.
 
-STUDIES: dict[str, Parts] = {
-    "yang_explosion": (explosion.NOTE, explosion.checks, explosion.draw),
-    "lu_born_dead": (born_dead.NOTE, born_dead.checks, born_dead.draw),
-    "santurkar_linear": (shift.NOTE, shift.checks, shift.draw),
-    "ioffe_fig1": (sigmoids.NOTE, sigmoids.checks, sigmoids.draw),
-}
-
-
-def reproduce(study: StudyData) -> Reproduction | None:
-    """None for a study that reproduces nothing."""
-    if study.name not in STUDIES:
+    Raises:
+        ConfigError: as `load_targets`.
+    """
+    targets = load_targets("reproduction", config_dirs, study.name)
+    if not targets:
         return None
-    note, checks, draw = STUDIES[study.name]
-    rows = checks(study)
-    used = {row.expected.mark for row in rows}
-    return Reproduction(note, rows, {mark: text for mark, text in MARKS.items() if mark in used}, draw(study))
+    reproduction = targets[study.name](study)
+    checks, figure = reproduction.checks(), reproduction.draw()
+    marks = {mark: MARKS[mark] for mark in MARKS if mark in {check.expected.mark for check in checks}}
+    return ReproductionResult(reproduction.note, checks, marks, figure and replace(figure, kind=study.name))

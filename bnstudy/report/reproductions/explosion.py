@@ -8,24 +8,19 @@ import numpy as np
 import pandas as pd
 
 from bnstudy.claims.arms import BASELINES
-from bnstudy.claims.frames import StudyData
 from bnstudy.report.figures import style
-from bnstudy.report.figures.style import Drawn, Look
-from bnstudy.report.reproductions.checks import Check, Expected, against
+from bnstudy.report.figures.style import LineStyle, ReportFigure
+from bnstudy.report.reproductions.base import Check, Expected, Reproduction, make_check
 from bnstudy.stats.intervals import mean_interval, summarize
 
-NOTE = (
-    "By how much the squared norm of dL/dz grows from one layer to the one before it, in the middle half of the "
-    "network before training: exp of minus the slope of log(rms^2) over depth, z being the pre-activations."
-)
 TOLERANCE = 0.03
 LIMIT = math.pi / (math.pi - 1)
 YANG = "Yang et al. 2019, Theorem 8"
-LOOKS = {
-    ("NoNorm", "relu"): Look(style.BASELINE_COLOUR),
-    ("NoNorm", "linear"): Look(style.NEUTRAL, style.LINES[1], "s"),
-    ("BatchNorm", "relu"): Look(style.COLOURS[0], "-", "^"),
-    ("BatchNorm", "linear"): Look(style.COLOURS[1], style.LINES[1], "D"),
+STYLES = {
+    ("NoNorm", "relu"): LineStyle(style.BASELINE_COLOUR),
+    ("NoNorm", "linear"): LineStyle(style.NEUTRAL, style.LINES[1], "s"),
+    ("BatchNorm", "relu"): LineStyle(style.COLOURS[0], "-", "^"),
+    ("BatchNorm", "linear"): LineStyle(style.COLOURS[1], style.LINES[1], "D"),
 }
 
 
@@ -36,7 +31,7 @@ def growth(metrics: pd.DataFrame) -> pd.Series:
 
 
 def growth_of(rms: pd.Series) -> float:
-    """From the root mean squares by layer, in order of depth; NaN where a middle layer has none above 0."""
+    """The growth from the root mean squares by layer, in order of depth; NaN if one in the middle is not above 0."""
     quarter = len(rms) // 4
     middle = rms.to_numpy()[quarter : len(rms) - quarter]
     if len(middle) < 2 or not (middle > 0).all():
@@ -45,7 +40,7 @@ def growth_of(rms: pd.Series) -> float:
 
 
 def theory(norm: str, activation: str, batch_size: int) -> float:
-    """The growth in a wide network; NaN where none is known."""
+    """The growth in a wide network; NaN if it is not known."""
     if norm in BASELINES:
         return {"relu": 1.0, "linear": 2.0}.get(activation, math.nan)
     if norm != "BatchNorm" or batch_size <= 3:
@@ -56,8 +51,10 @@ def theory(norm: str, activation: str, batch_size: int) -> float:
 
 
 def relu_growth(batch_size: int) -> float:
-    """With J(c) = (sqrt(1 - c^2) + (pi - arccos c) c)/pi, the arc-cosine kernel, and c = -1/(B - 1), it is
-    ((B - 1 + J'(c))/(1 - J(c)) - 1)/(B - 3), which tends to pi/(pi - 1)."""
+    """((B - 1 + J'(c))/(1 - J(c)) - 1)/(B - 3), which tends to pi/(pi - 1), for ReLU and batches of B.
+
+    J(c) = (sqrt(1 - c^2) + (pi - arccos c) c)/pi is the arc-cosine kernel, and c = -1/(B - 1).
+    """
     c = -1 / (batch_size - 1)
     slope = (math.pi - math.acos(c)) / math.pi
     kernel = math.sqrt(1 - c * c) / math.pi + slope * c
@@ -71,57 +68,63 @@ def expected(norm: str, activation: str, batch_size: int) -> Expected:
     return Expected(value, "m", f"{YANG}, for a batch of {batch_size}")
 
 
-def checks(study: StudyData) -> list[Check]:
-    runs, quantity = with_growth(study), "growth per layer"
-    rows = []
-    keys = ["norm", "model.activation", "batch_size"]
-    for norm, activation, batch in sorted(set(study.specs[keys].itertuples(index=False, name=None)), reverse=True):
-        value = theory(norm, activation, batch)
-        own = runs[(runs[keys] == [norm, activation, batch]).all(axis=1)]
-        if not math.isnan(value):
-            arm = f"{norm}, {activation}, batch {batch}"
-            rows.append(_within(quantity, arm, expected(norm, activation, batch), own["growth"], value))
-    relu = runs[(runs["norm"] == "BatchNorm") & (runs["model.activation"] == "relu")]
-    largest = relu[relu["batch_size"] == relu["batch_size"].max()]
-    limit = Expected(f"{LIMIT:.3f}", "v", f"{YANG}, the limit of large batches")
-    arm = f"BatchNorm, relu, batch {largest['batch_size'].iloc[0]}" if len(largest) else "BatchNorm, relu"
-    return [*rows, _within(f"{quantity}, the largest batch", arm, limit, largest["growth"], LIMIT)]
+class YangExplosion(Reproduction):
+    note = (
+        "Growth of the squared norm of dL/dz from one layer to the one before it, in the middle half of the network "
+        "before training: exp of minus the slope of log(rms^2) over depth, where z are the pre-activations."
+    )
+
+    def runs(self) -> pd.DataFrame:
+        """The study's runs with their `growth`."""
+        runs = self.study.runs
+        return runs.assign(growth=runs["run_id"].map(growth(self.study.metrics)).astype(float))
+
+    def checks(self) -> list[Check]:
+        runs, quantity = self.runs(), "growth per layer"
+        checks = []
+        keys = ["norm", "model.activation", "batch_size"]
+        settings = set(self.study.specs[keys].itertuples(index=False, name=None))
+        for norm, activation, batch in sorted(settings, reverse=True):
+            value = theory(norm, activation, batch)
+            if not math.isnan(value):
+                arm = f"{norm}, {activation}, batch {batch}"
+                of_arm = runs[(runs[keys] == [norm, activation, batch]).all(axis=1)]
+                checks.append(_check(quantity, arm, expected(norm, activation, batch), of_arm["growth"], value))
+        relu = runs[(runs["norm"] == "BatchNorm") & (runs["model.activation"] == "relu")]
+        largest = relu[relu["batch_size"] == relu["batch_size"].max()]
+        limit = Expected(f"{LIMIT:.3f}", "v", f"{YANG}, the limit of large batches")
+        arm = f"BatchNorm, relu, batch {largest['batch_size'].iloc[0]}" if len(largest) else "BatchNorm, relu"
+        return [*checks, _check(f"{quantity}, the largest batch", arm, limit, largest["growth"], LIMIT)]
+
+    def draw(self) -> ReportFigure | None:
+        runs = self.runs().dropna(subset=["growth"])
+        if runs.empty:
+            return None
+        title = "Growth of the squared gradient norm per layer, before training"
+        figure, axes = style.new_figure(1, 1, 3.6, title)
+        ax, styles, parts = axes[0, 0], {}, []
+        for (norm, activation), rows in runs.groupby(["norm", "model.activation"]):
+            line, label = STYLES.get((norm, activation), LineStyle(style.COLOURS[2])), f"{norm}, {activation}"
+            table = summarize(rows, ["batch_size"], "growth")
+            half = (table["mean"] - table["low"]).fillna(0)
+            ax.errorbar(table["batch_size"], table["mean"], half, color=line.colour, fmt=line.marker, capsize=2)
+            sizes = np.arange(table["batch_size"].min(), table["batch_size"].max() + 1)
+            ax.plot(sizes, [theory(norm, activation, int(b)) for b in sizes], color=line.colour, linestyle=line.line)
+            styles[label] = line
+            parts.append(f"{label} from {table['mean'].iloc[0]:.2f} to {table['mean'].iloc[-1]:.2f}")
+        style.draw_level(ax, LIMIT)
+        ax.set(xscale="log", xlabel="batch size", ylabel="growth per layer")
+        ticks = sorted(runs["batch_size"].unique())
+        ax.set_xticks(ticks, [str(b) for b in ticks])
+        ax.minorticks_off()
+        style.add_legend(figure, style.line_handles(styles, marker=True))
+        caption = (
+            f"{self.note} Points are means over seeds with 95% t intervals. Lines are the theory of wide networks (for "
+            "batch normalization from memory). Dotted: its published limit for ReLU and large batches, pi/(pi - 1)."
+        )
+        return ReportFigure(title, caption, f"Chart of growth against batch size: {'; '.join(parts)}.", figure)
 
 
-def _within(quantity: str, arm: str, expected: Expected, values: pd.Series, value: float) -> Check:
+def _check(quantity: str, arm: str, expected: Expected, growths: pd.Series, value: float) -> Check:
     bounds = (1 - TOLERANCE) * value, (1 + TOLERANCE) * value
-    return against(quantity, arm, expected, mean_interval(values), bounds, f"within {TOLERANCE:.0%}")
-
-
-def with_growth(study: StudyData) -> pd.DataFrame:
-    return study.runs.assign(growth=study.runs["run_id"].map(growth(study.metrics)).astype(float))
-
-
-def draw(study: StudyData) -> Drawn | None:
-    runs = with_growth(study).dropna(subset=["growth"])
-    if runs.empty:
-        return None
-    title = "Growth of the squared gradient norm per layer, before training"
-    figure, axes = style.canvas(1, 1, 3.6, title)
-    ax, looks, alt = axes[0, 0], {}, []
-    for (norm, activation), own in runs.groupby(["norm", "model.activation"]):
-        look, label = LOOKS.get((norm, activation), Look(style.COLOURS[2])), f"{norm}, {activation}"
-        table = summarize(own, ["batch_size"], "growth")
-        half = (table["mean"] - table["low"]).fillna(0)
-        ax.errorbar(table["batch_size"], table["mean"], half, color=look.colour, fmt=look.marker, capsize=2)
-        sizes = np.arange(table["batch_size"].min(), table["batch_size"].max() + 1)
-        ax.plot(sizes, [theory(norm, activation, int(b)) for b in sizes], color=look.colour, linestyle=look.line)
-        looks[label] = look
-        alt.append(f"{label} from {table['mean'].iloc[0]:.2f} to {table['mean'].iloc[-1]:.2f}")
-    ax.axhline(LIMIT, color=style.NEUTRAL, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
-    ax.set(xscale="log", xlabel="batch size", ylabel="growth per layer")
-    ax.set_xticks(
-        sorted(runs["batch_size"].unique()), [str(b) for b in sorted(runs["batch_size"].unique())], minor=False
-    )
-    ax.minorticks_off()
-    style.legend(figure, style.line_handles(looks, {label: label for label in looks}, marker=True))
-    caption = (
-        f"{NOTE} Points are means over seeds with 95% t intervals, lines what theory says of wide networks (for batch "
-        "normalization from memory), dotted its published limit for ReLU and large batches, pi/(pi - 1)."
-    )
-    return Drawn("explosion", title, caption, f"Chart of growth against batch size: {'; '.join(alt)}.", figure)
+    return make_check(quantity, arm, expected, mean_interval(growths), bounds, f"within {TOLERANCE:.0%}")

@@ -1,11 +1,11 @@
 "use strict";
-// Tables without this script are plain tables: it puts a button into each header, and sorts by it.
-function sorted(rows, column, down) {
+// Adds a button to each header of a table that sorts the rows by that column.
+function sortRows(rows, column, down) {
   const numeric = rows.every((row) => "value" in row.cells[column].dataset);
   const read = ({ dataset, textContent }) => (numeric ? Number(dataset.value || NaN) : textContent.trim());
   const keyed = rows.map((row) => [read(row.cells[column]), row]);
   const order = (a, b) => (numeric ? a - b : a.localeCompare(b, "en", { numeric: true }));
-  const last = ([value]) => Number.isNaN(value); // what has no number stays below
+  const last = ([value]) => Number.isNaN(value); // rows without a number stay at the end
   const compare = (a, b) => last(a) - last(b) || (last(a) ? 0 : order(a[0], b[0]) * (down ? -1 : 1));
   return keyed.sort(compare).map(([, row]) => row);
 }
@@ -15,7 +15,7 @@ function sortBy(table, header) {
   header.setAttribute("aria-sort", down ? "descending" : "ascending");
   for (const body of table.tBodies) {
     const rows = [...body.rows].filter((row) => !row.classList.contains("group"));
-    body.append(...sorted(rows, header.cellIndex, down));
+    body.append(...sortRows(rows, header.cellIndex, down));
   }
 }
 for (const table of document.querySelectorAll("table.sortable")) {
@@ -27,7 +27,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     header.append(button);
   }
 }
-// On paper nothing can be unfolded.
+// Folded parts are printed open.
 const opened = [];
 addEventListener("beforeprint", () => {
   for (const folded of document.querySelectorAll("details:not([open])")) {

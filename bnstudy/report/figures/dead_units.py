@@ -1,0 +1,112 @@
+"""Dead ReLU units by layer and over training."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
+from matplotlib.ticker import MaxNLocator
+
+from bnstudy.report.figures import layout, style
+from bnstudy.report.figures.depth_profiles import MAX_NAMES, set_depth_axis
+from bnstudy.report.figures.style import LineStyle, Palette, ReportFigure
+from bnstudy.report.layer_series import layer_grid, layer_names, layer_series
+from bnstudy.report.transforms import MOMENTS, Panel, mean_band, split_by_arm
+
+SHARE = "Share of ReLU units whose output is zero for every sample of the probe batch"
+UNITS = (
+    f"{SHARE} (a convolution's unit is a channel). Means over seeds with 95% t intervals; a run that diverges is in "
+    "the mean until it diverges."
+)
+MAP = (
+    f"{SHARE}. Rows are layers, from the input at the bottom; columns are the measured steps. Means over seeds, until "
+    "one of them diverges."
+)
+SHADES = 40
+"""With more shades the colour bar would be a bitmap."""
+LEAST_TOP = 5.0
+"""The colour scale reaches at least this percentage, so that a few dead units do not look like many."""
+
+
+def draw_dead_units(panel: Panel, palette: Palette) -> ReportFigure | None:
+    """Share of dead units by layer at the end of training, and of the whole network over training."""
+    over_time = panel.network_rows("dead_share")
+    rows = panel.layer_rows("dead_share").merge(panel.arm_runs[["run_id", "steps"]], on="run_id")
+    at_end = MOMENTS[-1](rows)
+    if over_time.empty or at_end.empty:
+        return None
+    styles, title = palette.of_arms(panel.arms), f"{panel.name}: dead units"
+    figure, ((left, right),) = style.new_figure(1, 2, 3.2, title, sharey=True)
+    table = mean_band(over_time, ["arm", "step"])
+    for arm, of_arm in split_by_arm(table[table["step"] > 0]):
+        style.draw_band(right, of_arm, "step", styles[arm], scale=100)
+    _draw_points(left, mean_band(at_end, ["arm", "depth"]), styles)
+    left.set(title="by layer, at the end of training", ylabel="dead units (%)")
+    top = max(LEAST_TOP, *(1.1 * ax.get_ylim()[1] for ax in (left, right)))
+    left.set_ylim(-0.02 * top, top)
+    left.yaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
+    set_depth_axis(left, rows, "layer")
+    right.set(title="whole network, over training", xscale="log", xlabel="step")
+    style.set_log_ticks(right.xaxis)
+    style.add_legend(figure, style.line_handles(styles, panel.labels, marker=True))
+    last = over_time.sort_values("step").drop_duplicates("run_id", keep="last")
+    shares = last.groupby("arm", observed=True)["value"].mean()
+    parts = [f"{panel.labels[str(arm)]} {100 * share:.1f}%" for arm, share in shares.items()]
+    alt = f"Charts for {panel.name}: share of dead units by layer and over training. At the end: {'; '.join(parts)}."
+    return ReportFigure(title, UNITS, alt, figure)
+
+
+def _draw_points(ax: Axes, table: pd.DataFrame, styles: dict[str, LineStyle]) -> None:
+    """Draw points with intervals, the arms side by side."""
+    for i, (arm, rows) in enumerate(split_by_arm(table)):
+        line, shift = styles[arm], 0.5 * ((i + 0.5) / len(styles) - 0.5)
+        half = 100 * (rows["mean"] - rows["low"]).fillna(0)
+        ax.errorbar(
+            rows["depth"] + shift, 100 * rows["mean"], half, color=line.colour, linestyle="",
+            marker=line.marker, elinewidth=1, capsize=2,
+        )  # fmt: skip
+
+
+def draw_dead_map(panel: Panel, palette: Palette) -> ReportFigure | None:  # noqa: ARG001
+    """Share of dead units by layer and step, axes for each arm; None without several layers and steps."""
+    rows = layer_series(panel, "dead_share")
+    if rows.empty or rows["depth"].nunique() < 2 or rows["step"].nunique() < 3:
+        return None
+    title = f"{panel.name}: dead units by layer over training"
+    figure, arm_axes = layout.make_arm_axes(panel, rows, title, row=2.1, sharey=True)
+    grids = {arm: 100 * layer_grid(rows[rows["arm"] == arm]) for arm in arm_axes}
+    top = max(LEAST_TOP, *(float(g.max(axis=None)) for g in grids.values()))
+    axes = list(arm_axes.values())
+    for arm, ax in arm_axes.items():
+        mesh = _draw_mesh(ax, grids[arm], top, ticks=7 if len(axes) < layout.MAX_COLUMNS else 4)
+    for ax in layout.leftmost(axes):
+        _name_layers(ax, layer_names(rows))
+    for ax in layout.lowest(axes):
+        ax.set_xlabel("step")
+    figure.colorbar(mesh, ax=axes, label="dead units (%)", fraction=0.04, pad=0.02)
+    ends = {panel.labels[arm]: grid.iloc[:, -1] for arm, grid in grids.items()}
+    parts = [
+        f"{label} at most {end.max():.1f}% in a layer, {end.mean():.1f}% on average" for label, end in ends.items()
+    ]
+    return ReportFigure(title, MAP, f"Heat maps. {title}. At the end: {'; '.join(parts)}.", figure)
+
+
+def _draw_mesh(ax: Axes, grid: pd.DataFrame, top: float, ticks: int) -> QuadMesh:
+    """Draw cells of equal width, however far apart the measured steps are."""
+    x, y = np.arange(grid.shape[1] + 1) - 0.5, np.append(grid.index, grid.index[-1] + 1) - 0.5
+    colours = colormaps["YlOrRd"].resampled(SHADES)
+    mesh = ax.pcolormesh(x, y, grid.to_numpy(), cmap=colours, vmin=0, vmax=top, edgecolors="white", linewidth=0.3)
+    ax.grid(visible=False)
+    columns = np.unique(np.linspace(0, grid.shape[1] - 1, min(ticks, grid.shape[1])).round().astype(int))
+    ax.set_xticks(columns, [f"{grid.columns[i]:g}" for i in columns])
+    return mesh
+
+
+def _name_layers(ax: Axes, names: dict[int, str]) -> None:
+    if len(names) <= MAX_NAMES:
+        ax.set_yticks(list(names), list(names.values()))
+        return
+    ax.yaxis.set_major_locator(MaxNLocator(MAX_NAMES, integer=True))
+    ax.set_ylabel("layer, from the input")
