@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -21,19 +20,10 @@ def report_command(
 ) -> str:
     """As it is typed into a shell in the folder where this report was asked for. The arguments are those of
     `write_report` and `write_comparison`."""
-    # The names of arms are quoted for Hydra by `bnstudy-report` itself.
     words = [f"compare={compare}"] if compare is not None else []
     words += [f"runs={','.join(sorted({*picked}))}"] if picked else []
-    words += [f"study={for_hydra(str(study))}"] if study is not None else []
-    words += [f"scale={for_hydra(str(scale))}"] if scale is not None else []
-    words += [f"results_dir={for_hydra(str(results_dir))}"] if Path(results_dir) != RESULTS_DIR else []
-    words += [f"claims={for_hydra(str(folder))}" for folder in claim_dirs]
+    words += [f"study={study}"] if study is not None else []
+    words += [f"scale={scale}"] if scale is not None else []
+    words += [f"results_dir={results_dir}"] if Path(results_dir) != RESULTS_DIR else []
+    words += [f"claims={folder}" for folder in claim_dirs]
     return shlex.join(["bnstudy-report", *words])
-
-
-def for_hydra(text: str) -> str:
-    """A value as Hydra reads it as this text: in quotes where it has more than words and what paths have."""
-    if re.fullmatch(r"[\w./+-]+( [\w./+-]+)*", text, re.ASCII):
-        return text
-    escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text)
-    return f"'{escaped}'"

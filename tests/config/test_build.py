@@ -7,7 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from bnstudy.config.build import build, run_spec, settings
+from bnstudy.config.build import build_run_spec, build_settings, build_spec
 from bnstudy.run import RunSpec
 from bnstudy.store.files import conf_dir
 from bnstudy.sweep.settings import Settings
@@ -29,7 +29,7 @@ def test_every_option_makes_a_valid_spec(group, option, tmp_path):
 @pytest.mark.parametrize("option", sorted({p.stem for p in (conf_dir() / "study").glob("*.yaml")} - {"all"}))
 def test_every_study_says_what_it_asks_and_has_all_scales(option):
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        study = build(OmegaConf.to_container(compose("config", [f"study={option}"]).study), "study")
+        study = build_spec(OmegaConf.to_container(compose("config", [f"study={option}"]).study), "study")
     assert study.name == option
     assert study.title.endswith("?")
     assert set(study.scales) == {"quick", "standard", "full"}
@@ -42,7 +42,7 @@ def test_the_yaml_files_say_the_defaults_of_the_classes():
             continue
         node = OmegaConf.to_container(OmegaConf.load(conf_dir() / group / f"{option}.yaml"))
         if "_target_" in node:
-            made = build(node, group)
+            made = build_spec(node, group)
             assert to_dict(made) == to_dict(type(made)()), f"{group}/{option}.yaml"
 
 
@@ -51,7 +51,7 @@ def test_settings_say_how_and_where():
     assert made.cache == Path("r/cache")
     assert Settings(results_dir="r", cache_dir="c").cache == Path("c")
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        assert settings(OmegaConf.to_container(compose("config"))) == Settings()
+        assert build_settings(OmegaConf.to_container(compose("config"))) == Settings()
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_settings_say_how_and_where():
 )
 def test_a_wrong_node_is_refused(node, sentence):
     with pytest.raises(ConfigError, match=sentence):
-        build(node, "norm")
+        build_spec(node, "norm")
 
 
 def test_a_null_probe_is_left_out():
@@ -80,7 +80,7 @@ def test_a_class_of_another_group_is_refused():
         )
     config["norm"] = {"_target_": "bnstudy.optim.SGD"}
     with pytest.raises(ConfigError, match="norm=SGD is not allowed"):
-        run_spec(config)
+        build_run_spec(config)
 
 
 @pytest.mark.parametrize(

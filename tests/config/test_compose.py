@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from bnstudy.config.compose import plain_config, sweep_points
+from bnstudy.config.compose import compose_sweep, to_plain
 from bnstudy.store.files import conf_dir
 from bnstudy.validation import ConfigError
 
@@ -23,7 +23,7 @@ def points():
 
         def make(*arguments: str):
             master = loader.load_configuration("config", list(arguments), run_mode=RunMode.MULTIRUN)
-            return sweep_points(loader, master, arguments)
+            return compose_sweep(loader, master, arguments)
 
         yield make
 
@@ -35,7 +35,7 @@ def test_points_are_what_hydra_composes_in_hydras_order(points):
     made = points(*arguments)
     assert [list(p.overrides) for p in made] == jobs
     for point, job in itertools.islice(zip(made, jobs, strict=True), 0, None, 5):
-        assert point.config == plain_config(compose("config", job))
+        assert point.config == to_plain(compose("config", job))
 
 
 def test_each_choice_of_groups_is_composed_once(points, monkeypatch):

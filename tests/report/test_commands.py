@@ -6,10 +6,9 @@ import shlex
 from pathlib import Path
 
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from bnstudy import cli
-from bnstudy.report.commands import for_hydra, report_command
+from bnstudy.report.commands import report_command
 from bnstudy.report.report import write_report
 from bnstudy.store.runs import Store
 from tests import synthetic
@@ -31,14 +30,6 @@ AWKWARD = "a  b's, (1); `touch x` =1"
 )
 def test_the_command_says_what_is_not_the_default(asked, command):
     assert report_command(**{"results_dir": Path("results"), **asked}) == command
-
-
-@pytest.mark.parametrize(
-    "text", ["plain/a-b.c", "~/x", "it's", "a, b", "a\\", "\\'", "[1]", "a=b", "{c: 1}", "ç", "a é"]
-)
-def test_hydra_reads_what_was_meant(text):
-    (override,) = OverridesParser.create().parse_overrides([f"results_dir={for_hydra(text)}"])
-    assert override.value() == text
 
 
 @pytest.fixture
@@ -63,7 +54,7 @@ def made_again(command):
 def test_a_report_is_made_again_by_its_command_wherever_the_store_is(made_again):
     ids = synthetic.write(Path(AWKWARD), synthetic.lr_sweep(seeds=2, total=40))
     synthetic.plan(Path(AWKWARD), "s", ids, claims=["mine"])
-    where = (f"results_dir={for_hydra(AWKWARD)}", f"claims={claim_file(Path('my claims'))}")
+    where = (f"results_dir={AWKWARD}", f"claims={claim_file(Path('my claims'))}")
     for study in ("s", "all"):
         same, shown = made_again(f"study={study}", *where)
         assert same
