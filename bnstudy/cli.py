@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 from bnstudy.config.arguments import parse_report_arguments, parse_training_arguments
 from bnstudy.config.messages import explain
 from bnstudy.store.files import conf_dir
+from bnstudy.validation import ConfigError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -62,7 +63,10 @@ def train(config: DictConfig) -> float | None:
     from bnstudy.sweep.objective import objective
 
     launcher = HydraConfig.get().launcher
-    request = build_request([SweepPoint((), to_plain(config))], {} if is_foreign(launcher) else launcher)
+    keys = {} if is_foreign(launcher) else launcher
+    request = build_request([SweepPoint((), to_plain(config))], keys, sys.argv[1:])
+    if request.study is not None:
+        raise ConfigError(f"study={request.study.name} is a sweep: leave hydra.mode and hydra/sweeper as they are.")
     run(request)
     if request.settings.dry_run:
         return None

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import math
+import os
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
@@ -24,6 +27,25 @@ def nearest(word: object, words: Iterable[object]) -> str:
 def closest(word: str, words: Iterable[str]) -> str | None:
     found = difflib.get_close_matches(word, sorted(words), n=1, cutoff=0.5)
     return found[0] if found else None
+
+
+def import_object(dotted: str, key: str) -> Any:
+    """The object with a dotted name; modules in the working directory are found too.
+
+    Args:
+        key: what named it, such as `norm._target_=mine.Norm`: the beginning of the message.
+
+    Raises:
+        ConfigError: it cannot be imported.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    module, _, name = dotted.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except Exception as error:  # importing runs code of the user's, which can fail in any way
+        where = f"; looked for in {os.getcwd()} and the installed packages" if isinstance(error, ImportError) else ""
+        raise ConfigError(f"{key} cannot be imported: {error}{where}.") from error
 
 
 def show(value: object) -> str:

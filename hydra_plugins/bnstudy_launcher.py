@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -44,7 +44,7 @@ class BnstudyLauncher(Launcher):
         from bnstudy.sweep.hydra_jobs import train
 
         points = [SweepPoint(tuple(own), self.composer.config(tuple(own))) for own in job_overrides]
-        asked = build_request(points, self.config.hydra.launcher, fixed=set(self.config.hydra.overrides.task))
+        asked = replace(build_request(points, self.config.hydra.launcher), part=True)
         return train(asked, points, self.config, initial_job_idx)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,15 +26,17 @@ class BnstudySweeper(Sweeper):
         self.config = config
 
     def sweep(self, arguments: list[str]) -> Any:
+        """Train a sweep, or several studies. arguments: the overrides."""
         from bnstudy.sweep.forkserver import get_ready
 
         get_ready(self.config.hydra.launcher)
         from bnstudy.config.studies import build_requests, find_studies
         from bnstudy.sweep.command import run, run_all
 
+        loader = self.hydra_context.config_loader
         studies = find_studies(self.config)
         if studies is not None:
-            return run_all(build_requests(self.hydra_context.config_loader, self.config, arguments, studies))
+            return run_all(build_requests(loader, self.config, arguments, studies, sys.argv[1:]))
         request = self._build_request(arguments)
         if request.settings.until is None:
             return run(request)
@@ -45,12 +48,12 @@ class BnstudySweeper(Sweeper):
             request, lambda seeds: self._build_request([*arguments, f"seed=range({seeds.start},{seeds.stop})"]), folders
         )
 
-    def _build_request(self, arguments: list[str]) -> Request:
+    def _build_request(self, overrides: list[str]) -> Request:
         from bnstudy.config.build import build_request
         from bnstudy.config.compose import compose_sweep
 
-        points = compose_sweep(self.hydra_context.config_loader, self.config, arguments)
-        return build_request(points, self.config.hydra.launcher)
+        points = compose_sweep(self.hydra_context.config_loader, self.config, overrides)
+        return build_request(points, self.config.hydra.launcher, sys.argv[1:])
 
 
 node = OmegaConf.create({"_target_": "hydra_plugins.bnstudy_sweeper.BnstudySweeper", "params": {}})

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from functools import cache
 from types import MappingProxyType
@@ -19,7 +16,7 @@ from bnstudy.run import RunSpec
 from bnstudy.store.renames import with_present_names
 from bnstudy.sweep.request import PlannedRun, Request, naming, varying_names
 from bnstudy.sweep.settings import LAUNCHER, Launcher, Settings, StudySpec
-from bnstudy.validation import ConfigError, Spec, show
+from bnstudy.validation import ConfigError, Spec, import_object, show
 
 S = TypeVar("S", bound=Spec)
 
@@ -31,11 +28,12 @@ _NO_KEYS: Mapping[str, Any] = MappingProxyType({})
 
 
 def build_request(
-    points: Sequence[SweepPoint], launcher_node: Any = _NO_KEYS, fixed: Collection[str] | None = None
+    points: Sequence[SweepPoint], launcher_node: Any = _NO_KEYS, arguments: Sequence[str] = ()
 ) -> Request:
     """Build the request for all points of a sweep.
 
     launcher_node: the composed `hydra.launcher`.
+    arguments: those of the command line, as typed.
 
     Raises:
         ConfigError: a value is not allowed; of several points the message names the one.
@@ -49,7 +47,7 @@ def build_request(
         )
     launcher = build_launcher(launcher_node)
     runs = []
-    for point, (name, arm) in zip(points, varying_names([p.overrides for p in points], fixed), strict=True):
+    for point, (name, arm) in zip(points, varying_names([p.overrides for p in points]), strict=True):
         with naming(name):
             runs.append(PlannedRun(build_run_spec(point.config), name, arm))
     if settings.until is not None and not (study and study.claims):
@@ -58,7 +56,7 @@ def build_request(
             f"until={settings.until} is not allowed with {without}: it adds seeds until a study's claims are decided, "
             "such as those of study=quickstart."
         )
-    return Request(settings, tuple(runs), study, config["scale"]["name"], launcher, part=fixed is not None)
+    return Request(settings, tuple(runs), study, config["scale"]["name"], launcher, arguments=tuple(arguments))
 
 
 def _shared_settings(points: Sequence[SweepPoint]) -> Settings:
@@ -154,14 +152,7 @@ def _with_full_key(message: str, cls: type[Spec], prefix: str) -> str:
 @cache
 def import_spec(target: str, key: str) -> type[Spec]:
     """Import the spec class with the dotted name `target`, also from modules in the working directory."""
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    module, _, name = str(target).rpartition(".")
-    try:
-        cls = getattr(importlib.import_module(module), name)
-    except Exception as error:  # importing runs code of the user's, which can fail in any way
-        where = f"; looked for in {os.getcwd()} and the installed packages" if isinstance(error, ImportError) else ""
-        raise ConfigError(f"{key}._target_={target} cannot be imported: {error}{where}.") from error
+    cls = import_object(str(target), f"{key}._target_={target}")
     if not (isinstance(cls, type) and issubclass(cls, Spec) and "__dataclass_params__" in vars(cls)):
         raise ConfigError(
             f"{key}._target_={target} is not allowed: it must be a class derived from a Spec and decorated with "

@@ -23,14 +23,20 @@ def find_studies(master: DictConfig) -> StudiesSpec | None:
 
 
 def build_requests(
-    loader: ConfigLoader, master: DictConfig, arguments: Sequence[str], studies: StudiesSpec
+    loader: ConfigLoader,
+    master: DictConfig,
+    overrides: Sequence[str],
+    studies: StudiesSpec,
+    arguments: Sequence[str] = (),
 ) -> list[Request]:
     """Build the requests of several studies. Studies with the same settings and launcher share one.
+
+    arguments: those of the command line, as typed: the overrides, and Hydra's flags.
 
     Raises:
         ConfigError: as `compose_sweep` and `build_request`, for any of the studies; there is no study of a name.
     """
-    for word in arguments:
+    for word in overrides:
         key, _, value = word.partition("=")
         if key.startswith("study.") and (key != "study.names" or not value.startswith("[")):
             raise ConfigError(
@@ -42,7 +48,8 @@ def build_requests(
         if name not in known:
             hint = nearest(name, known) or "."
             raise ConfigError(f"study.names={name} is not allowed: there is no such study{hint}")
-    requests = [request for name in names if (request := _build_for_study(loader, master, arguments, name)) is not None]
+    built = [_build_for_study(loader, master, overrides, name, arguments) for name in names]
+    requests = [request for request in built if request is not None]
     if not requests:
         raise ConfigError(
             f"study.names=[{','.join(names)}] is not allowed: it must be a list of single studies, or null for all."
@@ -50,16 +57,18 @@ def build_requests(
     return together(requests)
 
 
-def _build_for_study(loader: ConfigLoader, master: DictConfig, arguments: Sequence[str], name: str) -> Request | None:
-    """Build the request of one study. None for an option that stands for several: their own options are built."""
-    own = [f"study={name}", *(word for word in arguments if not word.startswith(("study=", "study.")))]
+def _build_for_study(
+    loader: ConfigLoader, master: DictConfig, overrides: Sequence[str], name: str, arguments: Sequence[str]
+) -> Request | None:
+    """Build the request of one study. None for an option that stands for several, which have options of their own."""
+    own = [f"study={name}", *(word for word in overrides if not word.startswith(("study=", "study.")))]
     parsed = OverridesParser.create(config_loader=loader).parse_overrides(own)
     single = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
     config = loader.load_sweep_config(master, single)  # with the study, and its values for Hydra
     if find_studies(config) is not None:
         return None
     try:
-        request = build_request(compose_sweep(loader, config, own), config.hydra.launcher)
+        request = build_request(compose_sweep(loader, config, own), config.hydra.launcher, arguments)
     except ConfigError as error:
         raise ConfigError(f"study={name}: {error}") from error
     if request.settings.until is not None:

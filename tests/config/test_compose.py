@@ -28,7 +28,7 @@ def points():
         yield make
 
 
-def test_points_are_what_hydra_composes_in_hydras_order(points):
+def test_points_equal_what_hydra_composes_in_the_same_order(points):
     arguments = ("norm=none,batch", "lr=0.1,1", "seed=range(0,3)", "model.width=choice(16,32)", "steps=5", "optim=adam")
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     jobs = BasicSweeper.split_arguments(parser.parse_overrides(list(arguments)), None)[0]
@@ -58,7 +58,7 @@ def test_added_and_deleted_keys_are_composed_by_hydra(points):
     assert "dead_units" not in point.config["probe"]
 
 
-def test_a_study_is_its_sweep_under_its_scale_under_the_command_line(points):
+def test_scale_replaces_sweep_and_the_command_line_replaces_both(points):
     quick = points("study=lr_tolerance")
     assert len(quick) == 2 * 9 * 18
     assert {p.config["steps"] for p in quick} == {200}
@@ -76,12 +76,12 @@ def test_a_study_is_its_sweep_under_its_scale_under_the_command_line(points):
     } == {"MNIST"}
 
 
-def test_a_glob_stands_for_the_options_it_matches(points):
+def test_a_glob_selects_the_options_that_match(points):
     made = points("norm=glob(*,exclude=[i*,g*,s*,w*,noisy*])", "steps=5")
     assert [p.overrides[0] for p in made] == ["norm=batch", "norm=layer", "norm=none"]
 
 
-def test_dropout_is_swept_as_a_group_and_said_directly(points):
+def test_dropout_is_a_group_and_a_key_of_the_model(points):
     made = points("dropout=none,p50", "norm=none,batch", "steps=5")
     assert [p.overrides[:2] for p in made] == [
         (f"dropout={option}", f"norm={norm}") for option in ("none", "p50") for norm in ("none", "batch")
@@ -93,13 +93,13 @@ def test_dropout_is_swept_as_a_group_and_said_directly(points):
     assert {p.config["model"]["dropout"] for p in points("study=lr_tolerance", "dropout=p20", "seed=0")} == {0.2}
 
 
-def test_ranges_and_choices_are_hydras(points):
+def test_ranges_and_choices_are_as_in_hydra(points):
     made = points("seed=range(4,0,step=-2)", "lr=sort(1,0.1)", "model.width=shuffle(range(16,18))", "steps=5")
     assert [(p.config["seed"], p.config["lr"]) for p in made[::2]] == [(4, 0.1), (4, 1), (2, 0.1), (2, 1)]
     assert {p.config["model"]["width"] for p in made} == {16, 17}
 
 
-def test_sweeper_params_lie_under_the_command_line(points):
+def test_the_command_line_replaces_sweeper_params(points):
     made = points("hydra.sweeper.params={lr: '1,2', seed: '3,4'}", "seed=9", "steps=5")
     assert [(p.config["lr"], p.config["seed"]) for p in made] == [(1, 9), (2, 9)]
 
