@@ -77,7 +77,8 @@ def train(config: DictConfig) -> float | None:
 def exit_statuses(program: str, debugging: bool = False) -> Iterator[None]:
     """Turn errors into a sentence on stderr and an exit status: 2 for a user's mistake, the error's own if it has one.
 
-    debugging: leave a user's mistake as a traceback.
+    Args:
+        debugging: show the traceback of a user's mistake.
     """
     try:
         yield

@@ -141,7 +141,8 @@ BAD = [
     (("-m", "norm=none,instance"), "At norm=instance: norm=instance is not allowed"),
     (("-m", "norm=none,layer", "norm.momentum=0.1"), "norm.momentum is not a known key"),
     (("-m", "seed=range(0,0)"), "seed=range(0,0) is not allowed: it lists no values."),
-    (("-m", "hydra.launcher.jobs=1,2"), "hydra.launcher.jobs=1,2 is not allowed: a sweep has one choice"),
+    (("-m", "hydra.launcher.jobs=1,2"), "hydra.launcher.jobs=1,2 is not allowed: a sweep has one value"),
+    (("hydra.launcher.jobs=1,2",), "hydra.launcher.jobs=1,2 is not allowed: a sweep has one value"),
     (("-m", "lr=interval(0,1)"), "an interval has no list of values"),
     (("study=lr_tolerance", "scale=huge"), "scale=huge is not known"),
 ]

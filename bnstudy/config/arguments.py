@@ -44,7 +44,7 @@ def parse_training_arguments(arguments: Sequence[str]) -> tuple[ArgumentParser, 
     """Hydra's parser, and what it parsed from the arguments of `bnstudy`.
 
     Raises:
-        ConfigError: as `parse_flags`; an override has a value that its key cannot have.
+        ConfigError: as `parse_flags`; a key cannot have the value of its override.
         OverrideParseException: a word is not an override.
     """
     from hydra._internal.utils import get_args_parser
@@ -58,24 +58,28 @@ def parse_training_arguments(arguments: Sequence[str]) -> tuple[ArgumentParser, 
     if flags.help or flags.hydra_help or flags.shell_completion:
         return parser, flags
     overrides = OverridesParser.create().parse_overrides(flags.overrides)
+    samples = any(o.key_or_group == "hydra/sweeper" and o.value() != "bnstudy" for o in overrides)
+    for override in overrides:
+        _check_override(override, flags.config_dir, samples)
     keys = {override.get_key_element() for override in overrides}
     if not keys.isdisjoint({"study", "hydra.mode"}):
         # Hydra finds the mode of a study in its config, and takes a config that it cannot compose for a single run.
         flags.multirun |= "hydra.mode" not in keys and not (flags.cfg or flags.info or flags.run)
     elif not flags.multirun and (line := next((o.input_line for o in overrides if o.is_sweep_override()), None)):
         raise ConfigError(f"{line} lists several values: add -m to run them all.")
-    samples = any(o.key_or_group == "hydra/sweeper" and o.value() != "bnstudy" for o in overrides)
-    for override in overrides:
-        _check_override(override, flags.config_dir, samples)
     return parser, flags
 
 
 def _check_override(override: Override, config_dir: str | None, samples: bool) -> None:
-    """Refuse values for which Hydra has no clear error. samples: whether the sweeper is another than bnstudy's."""
+    """Refuse values for which Hydra has no clear error.
+
+    Args:
+        samples: whether the sweeper is another than bnstudy's.
+    """
     key, line = override.key_or_group, override.input_line
     if override.is_sweep_override():
         if override.is_hydra_override():
-            raise ConfigError(f"{line} is not allowed: a sweep has one choice of what is Hydra's.")
+            raise ConfigError(f"{line} is not allowed: a sweep has one value for each of Hydra's own keys.")
         return
     value = override.value()
     folders = [Path(folder, key) for folder in (conf_dir(), config_dir) if folder]

@@ -32,8 +32,9 @@ def build_request(
 ) -> Request:
     """Build the request for all points of a sweep.
 
-    launcher_node: the composed `hydra.launcher`.
-    arguments: those of the command line, as typed.
+    Args:
+        launcher_node: the composed `hydra.launcher`.
+        arguments: those of the command line, as typed.
 
     Raises:
         ConfigError: a value is not allowed; of several points the message names the one.
@@ -128,7 +129,11 @@ def build_spec(node: Any, key: str) -> Any:
 
 
 def make_spec(cls: type[S], values: Mapping[str, Any], prefix: str = "") -> S:
-    """A spec of these values. prefix: where it stands in the config, for error messages."""
+    """Make a spec from its values.
+
+    Args:
+        prefix: of its keys in the config, for messages.
+    """
     known = [f"{prefix}{f.name}" for f in fields(cls)]
     for name in values:
         if f"{prefix}{name}" not in known:
@@ -143,7 +148,7 @@ def make_spec(cls: type[S], values: Mapping[str, Any], prefix: str = "") -> S:
 
 
 def _with_full_key(message: str, cls: type[Spec], prefix: str) -> str:
-    """A spec's message on one of its fields, which names the field by the spec's group, with the field's full key."""
+    """Put the full key of a field into a spec's message, which names the field by the spec's group."""
     own = f"{cls.group}." if cls.group else ""
     names_field = any(message.startswith((f"{own}{f.name}=", f"{own}{f.name} ")) for f in fields(cls))
     return prefix + message.removeprefix(own) if prefix and names_field else message

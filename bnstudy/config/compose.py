@@ -37,7 +37,8 @@ class SweepPoint:
 def compose_sweep(loader: ConfigLoader, master: DictConfig, arguments: Sequence[str]) -> list[SweepPoint]:
     """Compose all points of a sweep, in Hydra's order: the last key varies fastest.
 
-    master: the config composed from `arguments`, for the study and `hydra.sweeper.params` in it.
+    Args:
+        master: the config composed from `arguments`, which holds the study and `hydra.sweeper.params`.
 
     Raises:
         ConfigError: the sweep is over an interval, which has no points, or over studies.

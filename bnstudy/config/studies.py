@@ -31,7 +31,8 @@ def build_requests(
 ) -> list[Request]:
     """Build the requests of several studies. Studies with the same settings and launcher share one.
 
-    arguments: those of the command line, as typed: the overrides, and Hydra's flags.
+    Args:
+        arguments: those of the command line, as typed: the overrides and Hydra's flags.
 
     Raises:
         ConfigError: as `compose_sweep` and `build_request`, for any of the studies; there is no study of a name.
