@@ -87,7 +87,7 @@ def test_studies_ask_for_the_same_runs(hydra_of_conf: Any) -> None:
             continue
         arguments = [f"study={study}", f"scale={scale}"]
         master = hydra_of_conf.load_configuration("config", arguments, RunMode.MULTIRUN)
-        asked = build_request(compose_sweep(hydra_of_conf, master, arguments), master.hydra.launcher)
-        ids = [run.spec.run_id for run in asked.runs]
+        request = build_request(compose_sweep(hydra_of_conf, master, arguments), master.hydra.launcher)
+        ids = [run.spec.run_id for run in request.runs]
         found = len(ids), ids[0], ids[-1], hashlib.sha256(" ".join(ids).encode()).hexdigest()[:12]
         assert found == (count, first, last, digest), name
