@@ -12,17 +12,17 @@ help: ## list the targets
 setup: .venv/ready ## make .venv and install the project with its test tools
 
 .venv/ready: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v < (3, 14) or sys.exit("bnstudy needs Python 3.11 to 3.13, and this is %d.%d: say which with make PYTHON=python3.12 ..." % v)'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v < (3, 14) or sys.exit("bnstudy needs Python 3.11 to 3.13, and this is %d.%d: choose another with make PYTHON=python3.12 ..." % v)'
 	@echo "Installing into .venv: PyTorch is large, this takes some minutes."
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
 	@touch $@
 
-quickstart: setup ## train the quickstart study on real digits and draw its report
+quickstart: setup ## train the quickstart study on real digits and write its report
 	$(BIN)/bnstudy study=quickstart scale=$(SCALE)
 	$(BIN)/bnstudy-report study=quickstart scale=$(SCALE)
 
-report: setup ## every study at SCALE (quick, standard, full), and one report over all claims; ARGS="data.root=..." goes to the runs
+report: setup ## train every study at SCALE (quick, standard, full) and write one report on all claims; ARGS="data.root=..." goes to the runs
 	$(BIN)/bnstudy study=all scale=$(SCALE) $(ARGS) || [ $$? -eq 1 ]
 	$(BIN)/bnstudy-report study=all scale=$(SCALE)
 
@@ -38,7 +38,7 @@ format: setup ## format the code and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-benchmark: setup ## what recording and sweeps cost, against plain loops and others
+benchmark: setup ## measure the overhead of recording and the speed of sweeps, against plain loops and other libraries
 	$(BIN)/python scripts/benchmark.py runner
 	$(BIN)/python scripts/benchmark.py sweep
 

@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from bnstudy.store.loading import load_metrics, load_runs, load_timing
+from importlib import import_module
+from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_metrics", "load_runs", "load_timing"]
+
+MODULES = {
+    "ConfigError": "bnstudy.validation",
+    "PER_RUN": "bnstudy.validation",
+    "NormSpec": "bnstudy.norms.base",
+    "ModelSpec": "bnstudy.models.base",
+    "InitSpec": "bnstudy.inits",
+    "LossSpec": "bnstudy.losses",
+    "OptimSpec": "bnstudy.optim",
+    "ScheduleSpec": "bnstudy.optim",
+    "DataSpec": "bnstudy.data.base",
+    "CachedData": "bnstudy.data.cache",
+    "ProbeSpec": "bnstudy.probes.base",
+    "Snapshot": "bnstudy.probes.base",
+    "RunSpec": "bnstudy.run",
+    "load_runs": "bnstudy.store.loading",
+    "load_metrics": "bnstudy.store.loading",
+    "load_timing": "bnstudy.store.loading",
+}
+"""The public names, by the modules that define them."""
+
+__all__ = ["__version__", *MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the loaders on first use: `bnstudy --help` needs no pandas."""
-    if name in ("load_metrics", "load_runs", "load_timing"):
-        from bnstudy.store import loading
+    """Import a public name on first use: `bnstudy --help` imports neither torch nor pandas."""
+    if name not in MODULES:
+        raise AttributeError(f"module 'bnstudy' has no attribute {name!r}")
+    return getattr(import_module(MODULES[name]), name)
 
-        return getattr(loading, name)
-    raise AttributeError(f"module 'bnstudy' has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

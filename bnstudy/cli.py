@@ -1,117 +1,115 @@
-"""The entry points `bnstudy` and `bnstudy-report`: let Hydra compose, then plan and train, or draw."""
+"""The entry points `bnstudy` and `bnstudy-report`: parse the arguments, build what they describe, call it."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import NoReturn
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn
 
-import hydra
-import yaml
-from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
-
-from bnstudy import __version__
-from bnstudy.config.messages import STUMBLES, compare_quoted, explain, flags_first, runs_listed
-from bnstudy.store.files import conf_dir, report_conf_dir
+from bnstudy.config.arguments import parse_report_arguments, parse_training_arguments
+from bnstudy.config.messages import explain
+from bnstudy.store.files import conf_dir
 from bnstudy.validation import ConfigError
 
-MISTAKES = (ConfigError, HydraException, OmegaConfBaseException, yaml.YAMLError)
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
 def main() -> None:
-    """Train what the command line asks for."""
-    _run("bnstudy", conf_dir(), "config", _train)
+    """Train the runs that the command line describes."""
+    from hydra import version
+    from hydra._internal.utils import _run_hydra
 
-
-def report() -> None:
-    """Draw the report of what is in the store."""
-    _run("bnstudy-report", report_conf_dir(), "report", _report)
-
-
-def _train(config: DictConfig) -> float | None:
-    """One run; with `-m` or a study, the sweeper in `hydra_plugins` is called instead.
-
-    Returns the objective, for a sweeper that has each run launched for itself by another launcher.
-    """
-    from bnstudy.config.build import is_foreign, request
-    from bnstudy.config.compose import Point, plain_config
-    from bnstudy.store.runs import Store
-    from bnstudy.sweep.command import run
-    from bnstudy.sweep.objective import objective
-
-    node = HydraConfig.get().launcher
-    asked = request([Point((), plain_config(config))], {} if is_foreign(node) else node)
-    run(asked)
-    if asked.settings.dry_run:
-        return None
-    return objective(Store(asked.settings.results).summary(asked.runs[0].spec.run_id), asked.settings.objective)
-
-
-def _report(config: DictConfig) -> None:
-    from bnstudy.report.compare import write_comparison
-    from bnstudy.report.report import write_report
-
-    if config.results_dir is None:
-        raise ConfigError("results_dir=null is not allowed: it must be the name of a folder.")
-    results = Path(str(config.results_dir)).expanduser()
-    picked = [str(run_id) for run_id in config.runs or ()]
-    own = [Path(str(config.claims)).expanduser()] if config.claims is not None else []
-    if config.compare is None:
-        result = write_report(results, config.study, config.scale, picked, own)
-    else:
-        result = write_comparison(results, str(config.compare), config.study, config.scale, picked)
-    print("\n".join([*result.lines, f"Report: {result.index}"]))
-
-
-def _run(program: str, config_dir: Path, config_name: str, task: Callable[[DictConfig], float | None]) -> None:
-    """Have Hydra compose the config and call the task with it.
-
-    What goes wrong becomes a sentence on stderr and an exit status: 2 for the user's mistake, that of the error
-    where it has one. Hydra prints and swallows a job's exceptions, but not an exit.
-    """
     # Threads that wait for a busy core must sleep, not spin: with another process beside it, spinning slows torch
     # down a hundredfold. It is read when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     debugging = "HYDRA_FULL_ERROR" in os.environ
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # without it Hydra prints its own errors and exits with 1
+    with exit_statuses("bnstudy", debugging), hydra_errors():
+        version.setbase("1.3")
+        parser, flags = parse_training_arguments(sys.argv[1:])
+        task = exit_statuses("bnstudy", debugging)(train)  # Hydra prints and swallows a job's exceptions, not its exit
+        _run_hydra(flags, parser, task, str(conf_dir()), "config")
 
-    def leave(sentence: str, status: int) -> NoReturn:
-        print(f"{program}: {sentence}", file=sys.stderr)
-        sys.exit(status)
 
-    def guarded(command: Callable[[], float | None]) -> float | None:
-        try:
-            return command()
-        except KeyboardInterrupt:
-            leave("Stopped.", 130)
-        except BrokenPipeError:  # whoever reads the output, such as head, has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(141)
-        except Exception as error:
-            stumbled = any(stumble in str(error) for stumble in STUMBLES)
-            if (isinstance(error, MISTAKES) or stumbled) and not debugging:
-                leave(explain(error, config_dir, config_name, sys.argv[1:]), 2)
-            if hasattr(error, "exit_status"):
-                leave(str(error), error.exit_status)
-            raise
+def report() -> None:
+    """Write the report that the command line describes."""
+    with exit_statuses("bnstudy-report"):
+        options = parse_report_arguments(sys.argv[1:])
+        from bnstudy.report.compare import write_comparison
+        from bnstudy.report.report import write_report
 
-    def start() -> None:
-        sys.argv[1:] = flags_first(sys.argv[1:])
-        if "--version" in sys.argv:
-            print(f"{program} {__version__}")
-        elif config_name == "report" and {"-m", "--multirun"} & {*sys.argv}:
-            raise ConfigError("-m is not allowed: one report is drawn at a time.")
+        where, about = options.results_dir, (options.study, options.scale, options.runs)
+        if options.compare is None:
+            result = write_report(where, *about, options.claim_dirs, options.config_dirs)
         else:
-            if config_name == "report":
-                sys.argv[1:] = compare_quoted(runs_listed(sys.argv[1:]))
-            hydra.main(version_base="1.3", config_path=str(config_dir), config_name=config_name)(guarded_task)()
+            result = write_comparison(where, options.compare, *about)
+        print("\n".join([*result.lines, f"Report: {result.index}"]))
 
-    def guarded_task(config: DictConfig) -> float | None:
-        return guarded(lambda: task(config))
 
-    guarded(start)
+def train(config: DictConfig) -> float | None:
+    """Train one run. For a sweep or a study Hydra calls the sweeper in `hydra_plugins` instead.
+
+    Returns:
+        The objective, for other sweepers, which launch each run by itself.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    from bnstudy.config.build import build_request, is_foreign
+    from bnstudy.config.compose import SweepPoint, to_plain
+    from bnstudy.store.runs import Store
+    from bnstudy.sweep.command import run
+    from bnstudy.sweep.objective import objective
+
+    launcher = HydraConfig.get().launcher
+    keys = {} if is_foreign(launcher) else launcher
+    request = build_request([SweepPoint((), to_plain(config))], keys, sys.argv[1:])
+    if request.study is not None:
+        raise ConfigError(f"study={request.study.name} is a sweep: leave hydra.mode and hydra/sweeper as they are.")
+    run(request)
+    if request.settings.dry_run:
+        return None
+    return objective(Store(request.settings.results).summary(request.runs[0].spec.run_id), request.settings.objective)
+
+
+@contextmanager
+def exit_statuses(program: str, debugging: bool = False) -> Iterator[None]:
+    """Turn errors into a sentence on stderr and an exit status: 2 for a user's mistake, the error's own if it has one.
+
+    Args:
+        debugging: show the traceback of a user's mistake.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        leave(program, "Stopped.", 130)
+    except BrokenPipeError:  # the reader of the output, such as head, has closed it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except Exception as error:
+        sentence = explain(error)
+        if sentence is not None and not debugging:
+            leave(program, sentence, 2)
+        if hasattr(error, "exit_status"):
+            leave(program, str(error), error.exit_status)
+        raise
+
+
+def leave(program: str, sentence: str, status: int) -> NoReturn:
+    print(f"{program}: {sentence}", file=sys.stderr)
+    sys.exit(status)
+
+
+@contextmanager
+def hydra_errors() -> Iterator[None]:
+    """Have Hydra raise its errors: otherwise it prints them and exits with 1."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -29,22 +29,22 @@ class BnstudyLauncher(Launcher):
         from bnstudy.sweep.forkserver import get_ready
 
         get_ready(config.hydra.launcher)
-        from bnstudy.config.build import launcher, settings
+        from bnstudy.config.build import build_launcher, build_settings
         from bnstudy.config.compose import Composer
         from bnstudy.sweep.hydra_jobs import prepare
 
-        launcher(config.hydra.launcher)
-        prepare(config, settings(config))
+        build_launcher(config.hydra.launcher)
+        prepare(config, build_settings(config))
         self.config = config
         self.composer = Composer(hydra_context.config_loader, config)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from bnstudy.config.build import request
-        from bnstudy.config.compose import Point
+        from bnstudy.config.build import build_request
+        from bnstudy.config.compose import SweepPoint
         from bnstudy.sweep.hydra_jobs import train
 
-        points = [Point(tuple(own), self.composer.config(tuple(own))) for own in job_overrides]
-        asked = request(points, self.config.hydra.launcher, fixed=set(self.config.hydra.overrides.task))
+        points = [SweepPoint(tuple(own), self.composer.config(tuple(own))) for own in job_overrides]
+        asked = replace(build_request(points, self.config.hydra.launcher), part=True)
         return train(asked, points, self.config, initial_job_idx)
 
 

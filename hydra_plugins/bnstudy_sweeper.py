@@ -1,18 +1,22 @@
-"""Hydra's way to bnstudy's own planning of sweeps. Imported at every start: nothing heavy here."""
+"""Hydra's sweeper plugin for bnstudy. Hydra imports it at every start: nothing heavy here."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+if TYPE_CHECKING:
+    from bnstudy.sweep.request import Request
+
 
 class BnstudySweeper(Sweeper):
-    """Checks all points of a sweep before the first is trained, and composes each choice of groups once."""
+    """Composes each choice of groups once, and checks all points of a sweep before it trains the first."""
 
     def __init__(self, params: dict[str, Any] | None = None) -> None:
         self.params = params
@@ -22,31 +26,34 @@ class BnstudySweeper(Sweeper):
         self.config = config
 
     def sweep(self, arguments: list[str]) -> Any:
+        """Train a sweep, or several studies. arguments: the overrides."""
         from bnstudy.sweep.forkserver import get_ready
 
         get_ready(self.config.hydra.launcher)
-        from bnstudy.config.build import request
-        from bnstudy.config.compose import sweep_points
-        from bnstudy.config.studies import of_several, requests
+        from bnstudy.config.studies import build_requests, find_studies
         from bnstudy.sweep.command import run, run_all
-        from bnstudy.sweep.request import Request
 
-        studies = of_several(self.config)
+        loader = self.hydra_context.config_loader
+        studies = find_studies(self.config)
         if studies is not None:
-            return run_all(requests(self.hydra_context.config_loader, self.config, arguments, studies))
-
-        def asked(arguments: list[str]) -> Request:
-            points = sweep_points(self.hydra_context.config_loader, self.config, arguments)
-            return request(points, self.config.hydra.launcher)
-
-        first = asked(arguments)
-        if first.settings.until is None:
-            return run(first)
+            return run_all(build_requests(loader, self.config, arguments, studies, sys.argv[1:]))
+        request = self._build_request(arguments)
+        if request.settings.until is None:
+            return run(request)
         from bnstudy.sweep.adaptive import decide
 
         sources = self.config.hydra.runtime.config_sources
         folders = [Path(source.path) / "claim" for source in sources if source.schema == "file"]
-        return decide(first, lambda seeds: asked([*arguments, f"seed=range({seeds.start},{seeds.stop})"]), folders)
+        return decide(
+            request, lambda seeds: self._build_request([*arguments, f"seed=range({seeds.start},{seeds.stop})"]), folders
+        )
+
+    def _build_request(self, overrides: list[str]) -> Request:
+        from bnstudy.config.build import build_request
+        from bnstudy.config.compose import compose_sweep
+
+        points = compose_sweep(self.hydra_context.config_loader, self.config, overrides)
+        return build_request(points, self.config.hydra.launcher, sys.argv[1:])
 
 
 node = OmegaConf.create({"_target_": "hydra_plugins.bnstudy_sweeper.BnstudySweeper", "params": {}})

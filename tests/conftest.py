@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from bnstudy import cli
 from bnstudy.claims.frames import StudyData, load_study
-from bnstudy.config.build import run_spec
+from bnstudy.config.build import build_run_spec
 from bnstudy.data.dataset import Dataset
 from bnstudy.run import RunSpec
 from bnstudy.store.files import conf_dir
@@ -31,7 +31,7 @@ def spec_of(*overrides: str) -> RunSpec:
     length = () if any(o.startswith(("steps=", "epochs=")) for o in overrides) else ("steps=20",)
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose("config", [*overrides, *length])
-    return run_spec(OmegaConf.to_container(config, resolve=True))
+    return build_run_spec(OmegaConf.to_container(config, resolve=True))
 
 
 @pytest.fixture(scope="session")
@@ -48,9 +48,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], 
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str, entry: Callable[[], None] = cli.main) -> tuple[int, str, str]:
-        # Hydra reads the arguments, and refuses to fall back to its own error messages only while this is unset.
         monkeypatch.setattr(sys, "argv", ["bnstudy", *arguments])
-        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
         capfd.readouterr()
         try:
             entry()

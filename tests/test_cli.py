@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,13 +19,14 @@ from PIL import Image
 import bnstudy
 from bnstudy import cli
 from bnstudy.store.runs import Store
+from bnstudy.validation import ConfigError
 
 SHORT = ("steps=10", "model.width=16")
 ENTRY = [sys.executable, "-c", "from bnstudy.cli import main; main()"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
 
 
-def test_one_run(command, tmp_path):
+def test_one_run_is_trained_and_stored(command, tmp_path):
     status, out, _ = command("norm=batch", "lr=0.1", *SHORT)
     (run_id,) = Store(Path("results")).finished()
     assert status == 0
@@ -38,7 +41,7 @@ def test_one_run(command, tmp_path):
     ]
 
 
-def test_a_sweep_trains_all_points_once_and_then_none(command):
+def test_a_repeated_sweep_trains_nothing(command):
     sweep = ("-m", "norm=none,batch", "lr=0.1,1", "seed=range(0,2)", *SHORT)
     status, out, err = command(*sweep)
     assert status == 0
@@ -65,7 +68,7 @@ def test_the_same_command_elsewhere_writes_the_same_bytes(command):
     assert contents[0] == contents[1]
 
 
-def test_a_study_remembers_what_it_asked_for(command):
+def test_a_study_stores_its_runs_and_command(command):
     status, _, _ = command("study=quickstart", "lr=0.1", "seed=0,1", "model.width=16", "steps=10")
     (plan,) = Store(Path("results")).plans("quickstart")
     assert status == 0
@@ -74,7 +77,7 @@ def test_a_study_remembers_what_it_asked_for(command):
     assert plan["commands"] == ["bnstudy study=quickstart lr=0.1 seed=0,1 model.width=16 steps=10"]
 
 
-def test_progress_false_is_silent(command):
+def test_progress_false_prints_nothing(command):
     assert command("progress=false", *SHORT) == (0, "", "")
 
 
@@ -124,20 +127,30 @@ BAD = [
     (("data=image_folder", "data.root=nowhere"), "nowhere"),
     (("data.train_size=9999",), "data.train_size=9999 is not allowed"),
     (("lr=0.1,1",), "lr=0.1,1 lists several values: add -m to run them all."),
-    (("lr=[",), "cannot be read"),
+    (("lr=[",), "lr=[ cannot be read: write key=value, and quote what the shell would change."),
+    (("norm",), "norm cannot be read: write key=value, such as study=norm."),
+    (("lr.x=3",), "lr.x is not a known key; did you mean lr?"),
+    (("hydra.verbose.x=1",), "hydra.verbose.x is not a known key"),
+    (("lr=${nowhere}",), "Interpolation key 'nowhere' not found"),
+    (("hydra.mode=X",), "Invalid value 'X'"),
+    (("study=quickstart", "lrr=1", "seed=0,1"), "lrr is not a known key; did you mean lr?"),
+    (("study=quickstart", "hydra.mode=RUN"), "study=quickstart is a sweep"),
+    (("--lr", "3"), "--lr is not a flag: a value is written key=value."),
+    (("--cfg=jobs",), "argument --cfg/-c: invalid choice: 'jobs'"),
     (("-m", "seed=0,1", "progress=true,false"), "do not sweep them"),
     (("-m", "lr=0.1,-1", "seed=0,1"), "At lr=-1 seed=0: lr=-1 is not allowed"),
     (("-m", "norm=none,instance"), "At norm=instance: norm=instance is not allowed"),
     (("-m", "norm=none,layer", "norm.momentum=0.1"), "norm.momentum is not a known key"),
     (("-m", "seed=range(0,0)"), "seed=range(0,0) is not allowed: it lists no values."),
-    (("-m", "hydra.launcher.jobs=1,2"), "hydra.launcher.jobs=1,2 is not allowed: a sweep has one choice"),
+    (("-m", "hydra.launcher.jobs=1,2"), "hydra.launcher.jobs=1,2 is not allowed: a sweep has one value"),
+    (("hydra.launcher.jobs=1,2",), "hydra.launcher.jobs=1,2 is not allowed: a sweep has one value"),
     (("-m", "lr=interval(0,1)"), "an interval has no list of values"),
     (("study=lr_tolerance", "scale=huge"), "scale=huge is not known"),
 ]
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), BAD, ids=[" ".join(a) for a, _ in BAD])
-def test_bad_input_is_refused_before_training_in_a_sentence(command, arguments, sentence):
+def test_a_mistake_is_one_sentence_before_training(command, arguments, sentence):
     status, out, err = command(*arguments, *(s for s in SHORT if s.split("=")[0] not in " ".join(arguments)))
     assert (status, out) == (2, "")
     assert sentence in err
@@ -153,7 +166,7 @@ def test_flags_may_stand_anywhere(command):
     assert "model:" in command("lr=0.2", "--cfg", "job")[1]
 
 
-def test_the_version_is_ours(command):
+def test_version_is_that_of_bnstudy(command):
     assert command("--version")[:2] == (0, f"bnstudy {bnstudy.__version__}\n")
 
 
@@ -169,7 +182,7 @@ def test_a_network_that_cannot_take_the_images_is_refused_before_training(comman
     assert "model=VGG with norm=InstanceNorm cannot take images of 16x16 in batches of 4" in err
 
 
-def test_a_process_that_finds_a_run_done_meanwhile_does_not_train_it_again(command, monkeypatch):
+def test_a_run_that_another_process_finished_is_not_trained_again(command, monkeypatch):
     from bnstudy.sweep.worker import Worker
 
     original = Worker.do
@@ -206,7 +219,7 @@ def test_a_failing_run_does_not_stop_the_others(command, monkeypatch, engine):
     assert "no room" in error.read_text()
 
 
-def test_a_run_that_failed_is_tried_again_by_the_same_command(command, monkeypatch):
+def test_the_same_command_retries_a_failed_run(command, monkeypatch):
     from bnstudy.train.serial import SerialRun
 
     with monkeypatch.context() as broken:
@@ -222,7 +235,7 @@ def test_a_diverged_run_is_a_result(command):
     assert "diverged" in out
 
 
-def test_a_bad_checkpoint_is_set_aside_and_said(command):
+def test_a_bad_checkpoint_is_set_aside_and_reported(command):
     command(*SHORT, "results_dir=whole")
     (run_id,) = Store(Path("whole")).finished()
     folder = Path("results/runs", run_id)
@@ -235,52 +248,116 @@ def test_a_bad_checkpoint_is_set_aside_and_said(command):
     assert (folder / "metrics.parquet").read_bytes() == Path("whole/runs", run_id, "metrics.parquet").read_bytes()
 
 
-@pytest.mark.parametrize("entry", ["main", "report"])
-def test_help_comes_at_once(entry):
-    code = f"from bnstudy.cli import {entry}; import sys; sys.argv = ['bnstudy', '--help']; {entry}()"
-    heavy = "{'torch', 'pandas', 'submitit'}"
+@pytest.mark.parametrize(
+    ("code", "heavy"),
+    [
+        ("import bnstudy", {"torch", "pandas", "hydra"}),
+        ("from bnstudy.cli import main; main()", {"torch", "pandas", "submitit"}),
+        ("from bnstudy.cli import report; report()", {"torch", "pandas", "hydra"}),
+    ],
+)
+def test_help_imports_nothing_heavy(code, heavy):
     checked = f"import sys\ntry:\n {code}\nexcept SystemExit: pass\nassert not {heavy} & set(sys.modules)"
-    done = subprocess.run([sys.executable, "-c", checked], capture_output=True, text=True, env=ENVIRONMENT, check=True)
-    assert "results_dir" in done.stdout
+    command = [sys.executable, "-c", checked, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=True)
+    assert "results_dir" in done.stdout or code == "import bnstudy"
 
 
-def test_the_recipes_for_ones_own_work_as_they_stand(command, tmp_path):
-    """The files of docs/extending.md, in a folder outside the repository."""
-    text = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
-    recipes = dict(re.findall(r"`(my_[\w./]+)`\n\n```\w+\n(.*?)```", text, re.DOTALL))
-    configs = [f"my_conf/{name}.yaml" for name in ("claim/higher_accuracy", "norm/rms", "study/activation")]
-    assert sorted(recipes) == [*configs, "my_norms.py", "my_probes.py"]
-    for name, content in recipes.items():
+def test_every_public_name_can_be_imported():
+    assert all(getattr(bnstudy, name) is not None for name in bnstudy.__all__)
+
+
+def test_a_second_mistake_in_one_process_is_a_sentence_too(command):
+    assert [command("lr=0", *SHORT)[0] for _ in range(2)] == [2, 2]
+    assert "HYDRA_FULL_ERROR" not in os.environ
+
+
+def test_a_user_who_debugs_hydra_sees_the_traceback(command, monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(ConfigError):
+        command("lr=0", *SHORT)
+    assert os.environ["HYDRA_FULL_ERROR"] == "1"
+
+
+# ------------------------------------------------------------------------------------------------ one's own work
+
+DOCS = Path(__file__).parents[1] / "docs"
+FILE = re.compile(r"^`([\w./-]+)`\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+COMMANDS = re.compile(r"^```\n(bnstudy.*?)^```$", re.MULTILINE | re.DOTALL)
+PAGES = {str(path.relative_to(DOCS)): path.read_text() for path in sorted(DOCS.rglob("*.md"))}
+LENGTH = ("steps=", "epochs=", "seed=")
+
+
+@pytest.mark.parametrize("page", [name for name, text in PAGES.items() if FILE.search(text)])
+def test_the_recipes_of_a_page_work(command, tmp_path, page):
+    """Each block after a line that is only a file name is that file; each block of `bnstudy` commands is run."""
+    for name, content in itertools.chain.from_iterable(FILE.findall(text) for text in PAGES.values()):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
-    probes = {"mine": "PositiveShare", "sparsity": "GradientSparsity", "turn": "GradientTurn"}
-    own = [f"+probe.{name}={{_target_: my_probes.{probe}}}" for name, probe in probes.items()]
-    status, _, err = command("--config-dir", "my_conf", "-m", "norm=none,rms", *own, *SHORT)
-    assert status == 0, err
-    assert set(bnstudy.load_runs("results").norm) == {"NoNorm", "RMSNorm"}
-    assert {"positive_share", "gradient_sparsity", "gradient_turn"} <= set(bnstudy.load_metrics("results").metric)
-    status, _, err = command("--config-dir", "my_conf", "norm=rms", "model=vgg", "steps=5")
-    assert (status, "norm=rms is not allowed with convolutions" in err) == (2, True)
-    study = tmp_path / "my_conf" / "study" / "activation.yaml"
-    study.write_text(study.read_text().replace("claims: []", "claims: [higher_accuracy]"))
+    commands = "".join(COMMANDS.findall(PAGES[page])).replace("\\\n", "")
+    assert commands
+    for line in commands.splitlines():
+        program, *words = shlex.split(line)
+        if program == "bnstudy":
+            is_study = any(word.startswith("study=") for word in words)
+            words = [word for word in words if not word.startswith(LENGTH)]
+            words += ["steps=5", *(["lr=0.1", "seed=range(0,2)"] if is_study else [])]
+        status, _, err = command(*words, entry={"bnstudy": cli.main, "bnstudy-report": cli.report}[program])
+        assert status == 0, f"{line}\n{err}"
+
+
+OWN = {
+    "study/activation.yaml": """
+defaults: [/study_base]
+name: activation
+title: Does it help more with tanh?
+claims: [higher_accuracy]
+sweep: {norm: "none,batch", model.activation: "relu,tanh"}
+scales:
+  quick: {data: digits}
+""",
+    "claim/higher_accuracy.yaml": """
+statement: Batch normalization reaches a higher test accuracy.
+source: my own guess
+study: activation
+metric: test_accuracy
+better: higher
+scale: difference
+delta: 1.5
+unit: percentage points
+with: {norm: BatchNorm}
+without: {norm: NoNorm}
+views: [best_rate, same_rate]
+tuning_seeds: 4
+min_seeds: 10
+""",
+}
+
+
+def test_a_study_and_a_claim_may_lie_outside_the_repository(command, tmp_path):
+    for name, text in OWN.items():
+        path = tmp_path / "my_conf" / name
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
     status, _, err = command("--config-dir", "my_conf", "study=activation", "lr=0.1", "seed=0", *SHORT)
     assert status == 0, err
     assert len(Store(Path("results")).plans("activation")[0]["run_ids"]) == 4
     status, _, err = command("study=activation", entry=cli.report)
     assert status == 2
     assert "claim higher_accuracy, of which there is no higher_accuracy.yaml" in err
-    status, _, err = command("study=activation", "claims=my_conf/claim", entry=cli.report)
-    assert status == 0, err
-    verdicts = json.loads(Path("results/reports/activation/claims.json").read_text())
-    assert [(v["claim"], v["setting"], v["view"]) for v in verdicts] == [
-        ("higher_accuracy", f"activation={name}", view)
-        for name in ("relu", "tanh")
-        for view in ("best_rate", "same_rate")
-    ]
+    for where in ("claims=my_conf/claim", "--config-dir=my_conf"):
+        status, _, err = command("study=activation", where, entry=cli.report)
+        assert status == 0, err
+        verdicts = json.loads(Path("results/reports/activation/claims.json").read_text())
+        assert [(v["claim"], v["setting"], v["view"]) for v in verdicts] == [
+            ("higher_accuracy", f"activation={name}", view)
+            for name in ("relu", "tanh")
+            for view in ("best_rate", "same_rate")
+        ]
 
 
-# ------------------------------------------------------------------------------------------ stopped and going on
+# ---------------------------------------------------------------------------------------- interrupted and resumed
 
 LONG = ("norm=batch", "model.width=64", "steps=6000", "checkpoint_seconds=0.2", "optim.momentum=0.9", "progress=false")
 
@@ -340,7 +417,7 @@ def test_a_run_killed_while_it_writes_a_file_ends_with_the_same_metrics(tmp_path
 
 @pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_the_run_and_the_same_command_goes_on(tmp_path, undisturbed, signum):
+def test_a_signal_saves_the_run_and_the_same_command_resumes_it(tmp_path, undisturbed, signum):
     arguments = [*ENTRY, *LONG, f"results_dir={tmp_path}", "checkpoint_seconds=1000"]
     process = subprocess.Popen(arguments, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not list(tmp_path.glob("runs/*/config.yaml")):
@@ -365,7 +442,7 @@ def wait_for_checkpoint(results_dir: Path, process: subprocess.Popen[bytes]) -> 
     raise AssertionError("the run ended before it could be killed")
 
 
-def test_the_report_is_drawn_and_says_where(command):
+def test_the_report_command_prints_where_the_report_is(command):
     command("-m", "norm=none,batch", "seed=0,1", *SHORT)
     status, out, _ = command(entry=cli.report)
     assert status == 0
@@ -373,7 +450,7 @@ def test_the_report_is_drawn_and_says_where(command):
     assert "results/reports/all/index.html" in out
 
 
-def test_a_report_of_runs_picked_by_hand(command):
+def test_a_report_on_runs_by_their_ids(command):
     command("-m", "norm=none,batch,layer", *SHORT)
     first, _, third = Store(Path("results")).finished()
     status, out, err = command(f"runs={third},{first}", entry=cli.report)
@@ -383,7 +460,7 @@ def test_a_report_of_runs_picked_by_hand(command):
     assert (status, f"runs={first[:-1]}: there is no such run in results; did you mean {first}?" in err) == (2, True)
 
 
-def test_a_report_of_nothing_is_refused(command):
+def test_a_report_without_runs_is_refused(command):
     status, _, err = command("study=quickstart", entry=cli.report)
     assert status == 2
     assert "quickstart" in err

@@ -18,8 +18,8 @@ from hydra.types import RunMode
 import bnstudy
 from bnstudy.claims.frames import load_study
 from bnstudy.claims.verdicts import as_json, verdicts
-from bnstudy.config.build import request, run_spec
-from bnstudy.config.compose import sweep_points
+from bnstudy.config.build import build_request, build_run_spec
+from bnstudy.config.compose import compose_sweep
 from bnstudy.store.files import conf_dir
 from bnstudy.store.runs import Store
 from tests.conftest import Command
@@ -46,7 +46,7 @@ def test_stored_runs_keep_their_run_ids(golden: Path) -> None:
     ids = store.finished()
     assert len(ids) == 388
     for run_id in ids[::10]:
-        assert run_spec(store.config(run_id)).run_id == run_id
+        assert build_run_spec(store.config(run_id)).run_id == run_id
 
 
 def test_the_command_of_the_store_finds_all_of_its_runs(golden: Path, command: Command) -> None:
@@ -88,7 +88,7 @@ def test_studies_plan_the_same_runs(hydra_of_conf: Any) -> None:
             continue
         arguments = [f"study={study}", f"scale={scale}"]
         master = hydra_of_conf.load_configuration("config", arguments, RunMode.MULTIRUN)
-        asked = request(sweep_points(hydra_of_conf, master, arguments), master.hydra.launcher)
-        ids = [run.spec.run_id for run in asked.runs]
+        request = build_request(compose_sweep(hydra_of_conf, master, arguments), master.hydra.launcher)
+        ids = [run.spec.run_id for run in request.runs]
         found = len(ids), ids[0], ids[-1], hashlib.sha256(" ".join(ids).encode()).hexdigest()[:12]
         assert found == (count, first, last, digest), name

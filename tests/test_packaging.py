@@ -33,18 +33,20 @@ def wheel(tmp_path_factory) -> Path:
     return next(folder.glob("*.whl"))
 
 
-def test_the_wheel_holds_configs_templates_and_plugin(wheel):
+def test_the_wheel_contains_configs_templates_and_plugins(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     configs = {f"bnstudy/conf/{p.relative_to(ROOT / 'conf')}" for p in (ROOT / "conf").rglob("*.yaml")}
     assert configs <= names
+    package = ROOT / "bnstudy"
+    templates = {f"bnstudy/{p.relative_to(package)}" for p in (package / "report" / "templates").iterdir()}
+    assert templates <= names
     assert "hydra_plugins/bnstudy_sweeper.py" in names
-    assert "bnstudy/analysis/conf/report.yaml" in names
     assert {n.split("/")[0] for n in names} == {"bnstudy", "hydra_plugins", "bnstudy-0.1.0.dist-info"}
 
 
 @pytest.mark.slow
 def test_the_installed_wheel_works_from_another_directory(wheel, tmp_path):
-    """In an environment of its own, which borrows the dependencies of this one."""
+    """In a separate environment, which borrows the dependencies of this one."""
     run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "env")
     python = tmp_path / "env" / "bin" / "python"
     site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())

@@ -1,1 +1,1 @@
-"""From a composed Hydra config to runs and studies, and from what is wrong with it to one sentence."""
+"""From command lines and composed Hydra configs to specs and requests, and from mistakes in them to one sentence."""

@@ -1,8 +1,8 @@
-"""From a composed Hydra config to a `RunSpec` and `Settings`, and from what is wrong with it to one clear sentence."""
+"""From a composed Hydra config to specs: runs, settings, the launcher, and the request that holds them."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from functools import cache
 from types import MappingProxyType
@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 
-from bnstudy.config.compose import Point
+from bnstudy.config.compose import SweepPoint
 from bnstudy.config.messages import unknown_key
 from bnstudy.run import RunSpec
 from bnstudy.store.renames import with_present_names
@@ -20,71 +20,79 @@ from bnstudy.validation import ConfigError, Spec, import_object, show
 
 S = TypeVar("S", bound=Spec)
 
-ALONGSIDE = ("study", "scale")
-"""Top-level keys that say why a run is made: no part of it, and no setting."""
+PURPOSE = ("study", "scale")
+"""Top-level keys that say why a run is made: part of neither the run nor the settings."""
 
 
-_DEFAULTS: Mapping[str, Any] = MappingProxyType({})
+_NO_KEYS: Mapping[str, Any] = MappingProxyType({})
 
 
-def request(points: Sequence[Point], launcher_node: Any = _DEFAULTS, fixed: Collection[str] | None = None) -> Request:
-    """What the points of a sweep ask for together.
+def build_request(
+    points: Sequence[SweepPoint], launcher_node: Any = _NO_KEYS, arguments: Sequence[str] = ()
+) -> Request:
+    """Build the request for all points of a sweep.
 
-    launcher_node: the composed `hydra.launcher`.
-    fixed: for a part of a sweep, the overrides in which its points do not differ from the others.
+    Args:
+        launcher_node: the composed `hydra.launcher`.
+        arguments: those of the command line, as typed.
 
     Raises:
-        ConfigError: a value is not allowed; where there are several points, the sentence names the one.
+        ConfigError: a value is not allowed; of several points the message names the one.
     """
-    shared = {settings(point.config) for point in points}
-    if len(shared) > 1:
+    settings = _shared_settings(points)
+    config = points[0].config
+    study = build_spec(config.get("study"), "study")
+    if study is not None and not isinstance(study, StudySpec):
+        raise ConfigError(
+            f"study={study.name} is a sweep of several studies: leave hydra.mode and hydra/sweeper as they are."
+        )
+    launcher = build_launcher(launcher_node)
+    runs = []
+    for point, (name, arm) in zip(points, varying_names([p.overrides for p in points]), strict=True):
+        with naming(name):
+            runs.append(PlannedRun(build_run_spec(point.config), name, arm))
+    if settings.until is not None and not (study and study.claims):
+        without = f"study={study.name}, which has no claims" if study else "no study"
+        raise ConfigError(
+            f"until={settings.until} is not allowed with {without}: it adds seeds until a study's claims are decided, "
+            "such as those of study=quickstart."
+        )
+    return Request(settings, tuple(runs), study, config["scale"]["name"], launcher, arguments=tuple(arguments))
+
+
+def _shared_settings(points: Sequence[SweepPoint]) -> Settings:
+    first, *others = {build_settings(point.config) for point in points}
+    if others:
         raise ConfigError(
             "A sweep runs with one choice of device, engine, results_dir and the like: do not sweep them."
         )
-    about = points[0].config
-    study = build(about.get("study"), "study")
-    if study is not None and not isinstance(study, StudySpec):
-        raise ConfigError(
-            f"study={study.name} is a sweep of several studies: leave hydra.mode and hydra/sweeper alone."
-        )
-    work = launcher(launcher_node)
-    runs = []
-    for point, (name, arm) in zip(points, varying_names([p.overrides for p in points], fixed), strict=True):
-        with naming(name):
-            runs.append(PlannedRun(run_spec(point.config), name, arm))
-    made = shared.pop()
-    if made.until is not None and not (study and study.claims):
-        without = f"study={study.name}, which bears on no claim" if study else "no study"
-        raise ConfigError(
-            f"until={made.until} is not allowed with {without}: it adds seeds until a study's claims are decided, such "
-            "as those of study=quickstart."
-        )
-    return Request(made, tuple(runs), study, about["scale"]["name"], work, part=fixed is not None)
+    return first
 
 
-def run_spec(config: Mapping[str, Any]) -> RunSpec:
-    """The run that a composed and resolved config describes.
+def build_run_spec(config: Mapping[str, Any]) -> RunSpec:
+    """Build the run that a composed and resolved config describes.
 
     Raises:
         ConfigError: a value is not allowed, or a key is missing or unknown.
     """
-    known = {*RunSpec.__dataclass_fields__, *Settings.__dataclass_fields__, *ALONGSIDE}
+    known = {*RunSpec.__dataclass_fields__, *Settings.__dataclass_fields__, *PURPOSE}
     for key in config:
         if key not in known:
             raise ConfigError(unknown_key(key, known))
-    return make(RunSpec, {name: build(config[name], name) for name in config if name in RunSpec.__dataclass_fields__})
+    values = {name: build_spec(config[name], name) for name in config if name in RunSpec.__dataclass_fields__}
+    return make_spec(RunSpec, values)
 
 
-def settings(config: Mapping[str, Any]) -> Settings:
-    """The settings in a composed and resolved config."""
-    return make(Settings, {name: value for name, value in config.items() if name in Settings.__dataclass_fields__})
+def build_settings(config: Mapping[str, Any]) -> Settings:
+    """Build the settings in a composed and resolved config."""
+    return make_spec(Settings, {name: value for name, value in config.items() if name in Settings.__dataclass_fields__})
 
 
-def launcher(node: Any) -> Launcher:
-    """The launcher that the composed `hydra.launcher` asks for.
+def build_launcher(node: Any) -> Launcher:
+    """Build the launcher that the composed `hydra.launcher` describes.
 
     Raises:
-        ConfigError: a value is not allowed, a key is unknown, or it is the node of another launcher.
+        ConfigError: a value is not allowed, a key is unknown, or the node is another launcher's.
     """
     if not isinstance(node, Mapping):
         raise ConfigError(
@@ -92,12 +100,12 @@ def launcher(node: Any) -> Launcher:
         )
     if is_foreign(node):
         raise ConfigError(
-            f"{str(node['_target_']).rpartition('.')[2]} is not allowed as hydra/launcher: bnstudy shares its work out "
-            "itself; say how with hydra.launcher.executor, or add hydra/sweeper=basic to have each run launched for "
-            "itself."
+            f"{str(node['_target_']).rpartition('.')[2]} is not allowed as hydra/launcher: bnstudy distributes its "
+            "work itself; choose how by hydra.launcher.executor, or add hydra/sweeper=basic to have each run launched "
+            "by itself."
         )
     values: Any = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else node
-    return make(Launcher, {key: value for key, value in values.items() if key != "_target_"}, "hydra.launcher.")
+    return make_spec(Launcher, {key: value for key, value in values.items() if key != "_target_"}, "hydra.launcher.")
 
 
 def is_foreign(launcher_node: Any) -> bool:
@@ -105,23 +113,27 @@ def is_foreign(launcher_node: Any) -> bool:
     return isinstance(launcher_node, Mapping) and launcher_node.get("_target_", LAUNCHER) != LAUNCHER
 
 
-def build(node: Any, key: str) -> Any:
-    """Make the spec that a node's `_target_` names; mappings without one are made entry by entry, null ones left out.
+def build_spec(node: Any, key: str) -> Any:
+    """Build the spec that a node's `_target_` names. A mapping without one stays a mapping, less its null entries.
 
     Raises:
-        ConfigError: the class cannot be imported or is no spec, a key is not one of its fields, or one is missing.
+        ConfigError: the class cannot be imported or is no spec; a key is not one of its fields, or one is missing.
     """
     if not isinstance(node, Mapping):
         return node
     node = with_present_names(node)
-    inner = {name: build(value, f"{key}.{name}") for name, value in node.items() if name != "_target_"}
+    inner = {name: build_spec(value, f"{key}.{name}") for name, value in node.items() if name != "_target_"}
     if "_target_" not in node:
         return {name: value for name, value in inner.items() if value is not None}
-    return make(locate(node["_target_"], key), inner, f"{key}.")
+    return make_spec(import_spec(node["_target_"], key), inner, f"{key}.")
 
 
-def make(cls: type[S], values: Mapping[str, Any], prefix: str = "") -> S:
-    """A spec from its values by name; `prefix` is where it stands in the config."""
+def make_spec(cls: type[S], values: Mapping[str, Any], prefix: str = "") -> S:
+    """Make a spec from its values.
+
+    Args:
+        prefix: of its keys in the config, for messages.
+    """
     known = [f"{prefix}{f.name}" for f in fields(cls)]
     for name in values:
         if f"{prefix}{name}" not in known:
@@ -132,19 +144,19 @@ def make(cls: type[S], values: Mapping[str, Any], prefix: str = "") -> S:
     try:
         return cls(**values)
     except ConfigError as error:
-        raise ConfigError(with_full_key(str(error), cls, prefix)) from None
+        raise ConfigError(_with_full_key(str(error), cls, prefix)) from None
 
 
-def with_full_key(text: str, cls: type[Spec], prefix: str) -> str:
-    """What a spec says of one of its fields, which it names by its group, with the key that the field has here."""
+def _with_full_key(message: str, cls: type[Spec], prefix: str) -> str:
+    """Put the full key of a field into a spec's message, which names the field by the spec's group."""
     own = f"{cls.group}." if cls.group else ""
-    names_one = any(text.startswith((f"{own}{f.name}=", f"{own}{f.name} ")) for f in fields(cls))
-    return prefix + text.removeprefix(own) if prefix and names_one else text
+    names_field = any(message.startswith((f"{own}{f.name}=", f"{own}{f.name} ")) for f in fields(cls))
+    return prefix + message.removeprefix(own) if prefix and names_field else message
 
 
 @cache
-def locate(target: str, key: str) -> type[Spec]:
-    """The spec class with the dotted name `target`; modules in the working directory are found too."""
+def import_spec(target: str, key: str) -> type[Spec]:
+    """Import the spec class with the dotted name `target`, also from modules in the working directory."""
     cls = import_object(str(target), f"{key}._target_={target}")
     if not (isinstance(cls, type) and issubclass(cls, Spec) and "__dataclass_params__" in vars(cls)):
         raise ConfigError(
@@ -152,6 +164,3 @@ def locate(target: str, key: str) -> type[Spec]:
             "@dataclass(frozen=True)."
         )
     return cls
-
-
-# ------------------------------------------------------------------------------------------- what is wrong with it

@@ -1,8 +1,8 @@
-"""The points of a sweep: which configs a command line asks for.
+"""Composes the configs of a sweep.
 
 Hydra's own sweeper composes every job twice, at some 60 ms each. Here each distinct choice of groups is composed
-once and plain values (`lr=0.1`) are put into it directly. The semantics are Hydra's: the same override grammar, the
-same order of jobs, `hydra.sweeper.params` under the command line.
+once and plain values (`lr=0.1`) are put into the result directly. The semantics are Hydra's: the same override grammar,
+the same order of jobs, `hydra.sweeper.params` below the command line.
 """
 
 from __future__ import annotations
@@ -27,77 +27,79 @@ LENGTHS = {"epochs", "steps"}
 
 
 @dataclass(frozen=True)
-class Point:
-    """One job of a sweep: the overrides that make it, as typed, and the resolved config."""
+class SweepPoint:
+    """One job of a sweep: its overrides, as typed, and the resolved config."""
 
     overrides: Overrides
     config: dict[str, Any]
 
 
-def sweep_points(loader: ConfigLoader, master: DictConfig, arguments: Sequence[str]) -> list[Point]:
-    """All points of a sweep, in Hydra's order: the last key varies fastest.
+def compose_sweep(loader: ConfigLoader, master: DictConfig, arguments: Sequence[str]) -> list[SweepPoint]:
+    """Compose all points of a sweep, in Hydra's order: the last key varies fastest.
 
-    master: the config composed from `arguments`, for the study and `hydra.sweeper.params` in it.
+    Args:
+        master: the config composed from `arguments`, which holds the study and `hydra.sweeper.params`.
 
     Raises:
-        ConfigError: the sweep is of a kind that has no points (an interval), or of studies.
-        HydraException: an override does not parse or compose.
+        ConfigError: the sweep is over an interval, which has no points, or over studies.
+        HydraException: an override cannot be parsed or composed.
     """
     parser = OverridesParser.create(config_loader=loader)
-    layers = [*study_layers(master), master.hydra.sweeper.get("params") or {}]
-    below = [parser.parse_overrides([f"{key}={typed(value)}" for key, value in layer.items()]) for layer in layers]
+    layers = [*study_overrides(master), master.hydra.sweeper.get("params") or {}]
+    below = [parser.parse_overrides([f"{key}={to_typed(value)}" for key, value in layer.items()]) for layer in layers]
     choices: dict[str, list[str]] = {}
     for overrides in [*below, parser.parse_overrides(list(arguments))]:
-        choices = stacked_choices(choices, overrides)
+        choices = update_choices(choices, overrides)
     composer = Composer(loader, master)
-    return [Point(chosen, composer.config(chosen)) for chosen in itertools.product(*choices.values())]
+    return [SweepPoint(chosen, composer.config(chosen)) for chosen in itertools.product(*choices.values())]
 
 
-def study_layers(master: DictConfig) -> list[Mapping[str, Any]]:
-    """The overrides that the chosen study asks for: its sweep, then those of its scale."""
+def study_overrides(master: DictConfig) -> list[Mapping[str, Any]]:
+    """The overrides of the chosen study, the lowest layer first: its sweep and its grid, then those of its scale."""
     if OmegaConf.select(master, "study") is None:
         return []
     study, scale = master.study, master.scale.name
     if scale not in study.scales:
         known = ", ".join(study.scales) + (nearest(scale, study.scales) or ".")
         raise ConfigError(f"scale={scale} is not allowed with study={study.name}: it must be one of {known}")
-    return [study.sweep, study.scales[scale]]
+    grid = study.get("grid", {})
+    return [{**study.sweep, **{key: grid[key] for key in grid if key not in study.sweep}}, study.scales[scale]]
 
 
-def stacked_choices(below: Mapping[str, list[str]], overrides: Iterable[Override]) -> dict[str, list[str]]:
-    """The choices of each key, those in `overrides` replacing the ones below.
+def update_choices(below: Mapping[str, list[str]], overrides: Iterable[Override]) -> dict[str, list[str]]:
+    """The choices for each key, with those in `overrides` in place of the ones below.
 
-    The length of a run is one choice with two spellings: `steps` above replaces `epochs` below and vice versa.
+    The length of a run is one choice with two spellings: `steps` replaces `epochs` below it and vice versa.
     """
-    above = {override.key_or_group: values(override) for override in overrides}
-    gone = LENGTHS if LENGTHS & above.keys() else set()
-    kept = {key: chosen for key, chosen in below.items() if key not in gone}
+    above = {override.key_or_group: list_values(override) for override in overrides}
+    replaced = LENGTHS if LENGTHS & above.keys() else set()
+    kept = {key: values for key, values in below.items() if key not in replaced}
     return {**kept, **above}
 
 
-def typed(value: Any) -> str:
-    """A value of a YAML file as on the command line, a list being a sweep."""
+def to_typed(value: Any) -> str:
+    """A value of a YAML file as typed on the command line. A list is a sweep."""
     if isinstance(value, list | ListConfig):
-        return ",".join(map(typed, value))
+        return ",".join(map(to_typed, value))
     return "null" if value is None else str(value)
 
 
-def values(override: Override) -> list[str]:
-    """The overrides, one a value, that a possibly sweeping override stands for."""
-    key = override.get_key_element()
+def list_values(override: Override) -> list[str]:
+    """List the overrides with one value each that an override, which may be a sweep, stands for."""
+    key, line = override.get_key_element(), str(override.input_line)
     if not override.is_sweep_override():
-        return [str(override.input_line)]
+        return [line]
     if key in ("study", "scale"):
-        raise ConfigError(f"{override.input_line} is not allowed: choose one {key} at a time.")
+        raise ConfigError(f"{line} is not allowed: choose one {key} at a time.")
     if not override.is_discrete_sweep():
         raise ConfigError(
-            f"{override.input_line} is not allowed: an interval has no list of values; use choice(...), range(...) or "
-            "a list, or a sweeper that samples, such as hydra/sweeper=optuna."
+            f"{line} is not allowed: an interval has no list of values; use choice(...), range(...) or a list, or a "
+            "sweeper that samples, such as hydra/sweeper=optuna."
         )
-    listed = [f"{key}={value}" for value in override.sweep_string_iterator()]
-    if not listed:
-        raise ConfigError(f"{override.input_line} is not allowed: it lists no values.")
-    return listed
+    lines = [f"{key}={value}" for value in override.sweep_string_iterator()]
+    if not lines:
+        raise ConfigError(f"{line} is not allowed: it lists no values.")
+    return lines
 
 
 class Composer:
@@ -112,20 +114,19 @@ class Composer:
         self._composed: dict[Overrides, tuple[DictConfig, dict[str, Any]]] = {}
 
     def config(self, overrides: Overrides) -> dict[str, Any]:
-        """The resolved config, without Hydra's own node."""
+        """Compose and resolve a config, without Hydra's own node."""
         plain = [self._parse(o) for o in overrides if self._is_plain(self._parse(o))]
         rest = tuple(o for o in overrides if self._parse(o) not in plain)
-        composed, base = self._compose(rest)
-        if not all(has_leaf(base, override.key_or_group) for override in plain):
-            return plain_config(self._compose(overrides)[0])
-        if has_interpolation(base):
+        composed, config = self._compose(rest)
+        if not all(has_leaf(config, override.key_or_group) for override in plain):
+            return to_plain(self._compose(overrides)[0])
+        if has_interpolation(config):
             changed = copy.deepcopy(composed)
             for override in plain:
                 OmegaConf.update(changed, override.key_or_group, override.value())
-            return plain_config(changed)
-        config = base
+            return to_plain(changed)
         for override in plain:
-            config = with_leaf(config, override.key_or_group.split("."), override.value())
+            config = replace_leaf(config, override.key_or_group.split("."), override.value())
         return config
 
     def _parse(self, line: str) -> Override:
@@ -138,24 +139,25 @@ class Composer:
         changes = not (override.is_add() or override.is_force_add() or override.is_delete() or override.package)
         value = override.value()
         scalar = not isinstance(value, dict | list) and "${" not in str(value)
-        return changes and scalar and not override.is_hydra_override() and not self._group(override.key_or_group)
+        return changes and scalar and not override.is_hydra_override() and not self._names_group(override.key_or_group)
 
-    def _group(self, key: str) -> bool:
+    def _names_group(self, key: str) -> bool:
         if key not in self._is_group:
             self._is_group[key] = bool(self.loader.get_group_options(key))
         return self._is_group[key]
 
     def _compose(self, overrides: Overrides) -> tuple[DictConfig, dict[str, Any]]:
-        """The composed config, and the same as plain data with its interpolations as they stand."""
+        """The composed config, and the same as plain data with its interpolations unresolved."""
         if overrides not in self._composed:
             config = self.loader.load_sweep_config(self.master, list(overrides))
             with open_dict(config):
                 del config["hydra"]
-            self._composed[overrides] = config, plain_config(config, resolve=False)
+            self._composed[overrides] = config, to_plain(config, resolve=False)
         return self._composed[overrides]
 
 
-def plain_config(config: DictConfig, resolve: bool = True) -> dict[str, Any]:
+def to_plain(config: DictConfig, resolve: bool = True) -> dict[str, Any]:
+    """A config as dicts and lists."""
     return OmegaConf.to_container(config, resolve=resolve, throw_on_missing=resolve)  # type: ignore[return-value]
 
 
@@ -181,7 +183,7 @@ def has_leaf(config: Mapping[str, Any], key: str) -> bool:
     return not isinstance(node, Mapping)
 
 
-def with_leaf(config: dict[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
-    """The config with another value at the path; what is beside the path is shared, not copied."""
+def replace_leaf(config: dict[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+    """The config with another value at the path. Nodes beside the path are shared, not copied."""
     name, *below = path
-    return {**config, name: with_leaf(config[name], below, value) if below else value}
+    return {**config, name: replace_leaf(config[name], below, value) if below else value}

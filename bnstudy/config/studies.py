@@ -1,4 +1,4 @@
-"""Several studies by one command: what each asks for, and how it is done together."""
+"""Several studies by one command: builds the requests of all."""
 
 from __future__ import annotations
 
@@ -8,57 +8,70 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from bnstudy.config.build import build, request
-from bnstudy.config.compose import plain_config, sweep_points
+from bnstudy.config.build import build_request, build_spec
+from bnstudy.config.compose import compose_sweep, to_plain
 from bnstudy.sweep.request import Request, together
 from bnstudy.sweep.settings import StudiesSpec
 from bnstudy.validation import ConfigError, nearest
 
 
-def of_several(master: DictConfig) -> StudiesSpec | None:
-    """The studies that the command asks for, where it asks for several."""
+def find_studies(master: DictConfig) -> StudiesSpec | None:
+    """The several studies that a composed config names; None if it names one or none."""
     node = OmegaConf.select(master, "study")
-    made = None if node is None else build(plain_config(node), "study")
-    return made if isinstance(made, StudiesSpec) else None
+    study = None if node is None else build_spec(to_plain(node), "study")
+    return study if isinstance(study, StudiesSpec) else None
 
 
-def requests(loader: ConfigLoader, master: DictConfig, arguments: Sequence[str], studies: StudiesSpec) -> list[Request]:
-    """What to do for all of them, those that are done in the same way in one.
+def build_requests(
+    loader: ConfigLoader,
+    master: DictConfig,
+    overrides: Sequence[str],
+    studies: StudiesSpec,
+    arguments: Sequence[str] = (),
+) -> list[Request]:
+    """Build the requests of several studies. Studies with the same settings and launcher share one.
+
+    Args:
+        arguments: those of the command line, as typed: the overrides and Hydra's flags.
 
     Raises:
-        ConfigError: as `sweep_points` and `request`, for any of the studies; one that is named is not there.
+        ConfigError: as `compose_sweep` and `build_request`, for any of the studies; there is no study of a name.
     """
-    for word in arguments:
+    for word in overrides:
         key, _, value = word.partition("=")
         if key.startswith("study.") and (key != "study.names" or not value.startswith("[")):
             raise ConfigError(
                 f"{word} is not allowed with several studies: choose some by 'study.names=[cost,affine]'."
             )
-    there = loader.get_group_options("study")
-    names = there if studies.names is None else studies.names
+    known = loader.get_group_options("study")
+    names = known if studies.names is None else studies.names
     for name in names:
-        if name not in there:
-            raise ConfigError(f"study.names={name} is not allowed: there is no such study{nearest(name, there) or '.'}")
-    made = [asked for name in names if (asked := _of_one(loader, master, arguments, name)) is not None]
-    if not made:
+        if name not in known:
+            hint = nearest(name, known) or "."
+            raise ConfigError(f"study.names={name} is not allowed: there is no such study{hint}")
+    built = [_build_for_study(loader, master, overrides, name, arguments) for name in names]
+    requests = [request for request in built if request is not None]
+    if not requests:
         raise ConfigError(
             f"study.names=[{','.join(names)}] is not allowed: it must be a list of single studies, or null for all."
         )
-    return together(made)
+    return together(requests)
 
 
-def _of_one(loader: ConfigLoader, master: DictConfig, arguments: Sequence[str], name: str) -> Request | None:
-    """What one study asks for; nothing where the option stands for several, whose studies are options, too."""
-    own = [f"study={name}", *(word for word in arguments if not word.startswith(("study=", "study.")))]
+def _build_for_study(
+    loader: ConfigLoader, master: DictConfig, overrides: Sequence[str], name: str, arguments: Sequence[str]
+) -> Request | None:
+    """Build the request of one study. None for an option that stands for several, which have options of their own."""
+    own = [f"study={name}", *(word for word in overrides if not word.startswith(("study=", "study.")))]
     parsed = OverridesParser.create(config_loader=loader).parse_overrides(own)
     single = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
-    config = loader.load_sweep_config(master, single)  # for the study and what Hydra is told in it
-    if of_several(config) is not None:
+    config = loader.load_sweep_config(master, single)  # with the study, and its values for Hydra
+    if find_studies(config) is not None:
         return None
     try:
-        made = request(sweep_points(loader, config, own), config.hydra.launcher)
+        request = build_request(compose_sweep(loader, config, own), config.hydra.launcher, arguments)
     except ConfigError as error:
         raise ConfigError(f"study={name}: {error}") from error
-    if made.settings.until is not None:
-        raise ConfigError(f"until={made.settings.until} is not allowed with several studies: choose one at a time.")
-    return made
+    if request.settings.until is not None:
+        raise ConfigError(f"until={request.settings.until} is not allowed with several studies: choose one at a time.")
+    return request

@@ -16,11 +16,6 @@ def conf_dir() -> Path:
     return installed if installed.is_dir() else package.parent / "conf"
 
 
-def report_conf_dir() -> Path:
-    """Where the report's config is: apart, since its `study` names one that was run and is no config group."""
-    return Path(__file__).parents[1] / "report" / "conf"
-
-
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it. Readers see all of the file or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,6 @@ FORMER_TARGETS: dict[str, str] = {
     "bnstudy.when.Every": "bnstudy.spec.Every",
     "bnstudy.when.LogSpaced": "bnstudy.spec.LogSpaced",
     "bnstudy.when.LogThenRegular": "bnstudy.spec.LogThenRegular",
-    "bnstudy.sweep.settings.Scale": "bnstudy.launch.request.Scale",
     "bnstudy.sweep.settings.StudySpec": "bnstudy.launch.request.Study",
     "bnstudy.sweep.settings.StudiesSpec": "bnstudy.launch.request.Studies",
 }

@@ -11,7 +11,7 @@ from pathlib import Path
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from bnstudy.config.compose import Point
+from bnstudy.config.compose import SweepPoint
 from bnstudy.store.runs import Store
 from bnstudy.sweep.command import RunsFailed, run
 from bnstudy.sweep.objective import check_direction, objective
@@ -46,7 +46,7 @@ def prepare(master: DictConfig, settings: Settings) -> None:
     sweepers.setLevel(logging.INFO if settings.progress else logging.WARNING)
 
 
-def train(request: Request, points: Sequence[Point], master: DictConfig, first: int) -> list[JobReturn]:
+def train(request: Request, points: Sequence[SweepPoint], master: DictConfig, first: int) -> list[JobReturn]:
     """Train a batch, and say of each job, numbered from `first`, what the sweeper wants to know.
 
     A run that failed is a job that failed: what becomes of it is the sweeper's to decide.
@@ -82,7 +82,7 @@ def outcome(job: JobReturn, settings: Settings) -> str:
     return "failed" if job.status is JobStatus.FAILED else f"{settings.objective}={show(job.return_value)}"
 
 
-def job_of(point: Point, master: DictConfig, number: int) -> JobReturn:
+def job_of(point: SweepPoint, master: DictConfig, number: int) -> JobReturn:
     """The job as Hydra's own launchers describe it."""
     return JobReturn(
         overrides=list(point.overrides),
@@ -93,7 +93,7 @@ def job_of(point: Point, master: DictConfig, number: int) -> JobReturn:
     )
 
 
-def hydra_config(point: Point, master: DictConfig, number: int) -> DictConfig:
+def hydra_config(point: SweepPoint, master: DictConfig, number: int) -> DictConfig:
     """The sweep's `hydra`, with what is the job's own put in. To compose it anew would take 70 ms a job."""
     config = copy.deepcopy(OmegaConf.masked_copy(master, "hydra"))
     with read_write(config.hydra), open_dict(config.hydra):

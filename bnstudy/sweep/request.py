@@ -25,6 +25,7 @@ class Request:
     """What a command line asks for: runs, how to do them, and the study and scale they belong to, if any.
 
     part: whether more will follow, from a sweeper that looks at results and tells of them itself.
+    arguments: of the command line, as typed.
     members: of several studies at once, what each asks for; `runs` are then those of all.
     """
 
@@ -35,6 +36,7 @@ class Request:
     launcher: Launcher = field(default_factory=Launcher)
     part: bool = False
     members: tuple[Request, ...] = ()
+    arguments: tuple[str, ...] = ()
 
 
 def together(requests: Sequence[Request]) -> list[Request]:

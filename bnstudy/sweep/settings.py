@@ -121,21 +121,14 @@ class Launcher(Spec):
 
 
 @dataclass(frozen=True)
-class Scale(Spec):
-    """How big a study is to be; the studies say what each scale means for them."""
-
-    group: ClassVar[str] = "scale"
-    name: str
-    about: str = ""
-
-
-@dataclass(frozen=True)
 class StudySpec(Spec):
     """A sweep with a purpose.
 
-    title: the question it asks.
-    claims: names of the claims it bears on.
-    sweep, scales: overrides as on the command line, the latter by scale.
+    title: the question that it answers.
+    claims: names of the claims that it bears on.
+    sweep: overrides, as on the command line.
+    scales: by scale, overrides that replace those of `sweep`.
+    grid: overrides below `sweep`, for keys that it does not set; they vary faster than its own.
     """
 
     group: ClassVar[str] = "study"
@@ -144,13 +137,14 @@ class StudySpec(Spec):
     claims: tuple[str, ...]
     sweep: dict[str, Any]
     scales: dict[str, Any]
+    grid: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class StudiesSpec(Spec):
-    """Several studies at once, each at the same scale.
+    """Several studies, each at the same scale.
 
-    names: null for all there are.
+    names: null for all.
     """
 
     group: ClassVar[str] = "study"

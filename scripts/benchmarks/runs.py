@@ -9,7 +9,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from bnstudy.config.build import run_spec
+from bnstudy.config.build import build_run_spec
 from bnstudy.data.dataset import Dataset, Split
 from bnstudy.run import RunSpec
 from bnstudy.store.files import conf_dir
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 def spec_of(*overrides: str) -> RunSpec:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return run_spec(OmegaConf.to_container(compose("config", list(overrides)), resolve=True))  # type: ignore[arg-type]
+        return build_run_spec(OmegaConf.to_container(compose("config", list(overrides)), resolve=True))  # type: ignore[arg-type]
 
 
 def random_dataset(name: str, shape: tuple[int, int, int], sizes: tuple[int, int, int]) -> Dataset:

@@ -27,8 +27,8 @@ def test_every_claim_can_be_read(name):
 
 
 def test_the_studies_name_claims_that_there_are():
-    studies = [yaml.safe_load(path.read_text())["study"] for path in (conf_dir() / "study").glob("*.yaml")]
-    assert {claim for study in studies for claim in study.get("claims", [])} == set(NAMES)
+    nodes = [yaml.safe_load(path.read_text()) for path in (conf_dir() / "study").glob("*.yaml")]
+    assert {claim for node in nodes for claim in node.get("study", node).get("claims", [])} == set(NAMES)
 
 
 def test_a_threshold_is_on_the_scale_of_the_differences():
@@ -51,7 +51,8 @@ def test_a_claim_may_compare_with_a_reference_or_over_several_or_across():
 
 
 def test_every_claim_is_one_that_its_study_bears_on():
-    studies = {path.stem: yaml.safe_load(path.read_text())["study"] for path in (conf_dir() / "study").glob("*.yaml")}
+    nodes = {path.stem: yaml.safe_load(path.read_text()) for path in (conf_dir() / "study").glob("*.yaml")}
+    studies = {name: node.get("study", node) for name, node in nodes.items()}
     for claim in load_claims(NAMES, [CLAIMS]):
         assert claim.name in studies[claim.study]["claims"]
 

@@ -7,7 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from bnstudy.config.build import build, run_spec, settings
+from bnstudy.config.build import build_run_spec, build_settings, build_spec
 from bnstudy.run import RunSpec
 from bnstudy.store.files import conf_dir
 from bnstudy.sweep.settings import Settings
@@ -27,31 +27,31 @@ def test_every_option_makes_a_valid_spec(group, option, tmp_path):
 
 
 @pytest.mark.parametrize("option", sorted({p.stem for p in (conf_dir() / "study").glob("*.yaml")} - {"all"}))
-def test_every_study_says_what_it_asks_and_has_all_scales(option):
+def test_every_study_has_a_question_and_all_scales(option):
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        study = build(OmegaConf.to_container(compose("config", [f"study={option}"]).study), "study")
+        study = build_spec(OmegaConf.to_container(compose("config", [f"study={option}"]).study), "study")
     assert study.name == option
     assert study.title.endswith("?")
     assert set(study.scales) == {"quick", "standard", "full"}
 
 
-def test_the_yaml_files_say_the_defaults_of_the_classes():
-    """A default stands in both; they must not drift apart."""
+def test_the_yaml_files_have_the_defaults_of_the_classes():
+    """A default is in both: they must not drift apart."""
     for group, option in OPTIONS:
         if group in ("probe", "scale", "data"):
             continue
         node = OmegaConf.to_container(OmegaConf.load(conf_dir() / group / f"{option}.yaml"))
         if "_target_" in node:
-            made = build(node, group)
+            made = build_spec(node, group)
             assert to_dict(made) == to_dict(type(made)()), f"{group}/{option}.yaml"
 
 
-def test_settings_say_how_and_where():
+def test_settings_have_the_defaults_of_the_config():
     made = Settings(results_dir="r")
     assert made.cache == Path("r/cache")
     assert Settings(results_dir="r", cache_dir="c").cache == Path("c")
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        assert settings(OmegaConf.to_container(compose("config"))) == Settings()
+        assert build_settings(OmegaConf.to_container(compose("config"))) == Settings()
 
 
 @pytest.mark.parametrize(
@@ -69,9 +69,9 @@ def test_settings_say_how_and_where():
         ),
     ],
 )
-def test_a_wrong_node_is_refused(node, sentence):
+def test_a_node_that_makes_no_spec_is_refused(node, sentence):
     with pytest.raises(ConfigError, match=sentence):
-        build(node, "norm")
+        build_spec(node, "norm")
 
 
 def test_a_null_probe_is_left_out():
@@ -79,18 +79,18 @@ def test_a_null_probe_is_left_out():
     assert "dead_units" in spec_of().probe
 
 
-def test_a_class_of_another_group_is_refused():
+def test_a_spec_of_another_group_is_refused():
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = OmegaConf.to_container(
             compose("config", ["steps=1", "norm._target_=bnstudy.optim.SGD", "~norm.position"]), resolve=True
         )
     config["norm"] = {"_target_": "bnstudy.optim.SGD"}
     with pytest.raises(ConfigError, match="norm=SGD is not allowed"):
-        run_spec(config)
+        build_run_spec(config)
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [
         ("probe.dead_units.when.fractions=[2]", "probe.dead_units.when.fractions=[2] is not allowed"),
         ("probe.gradients.when.regular=0", "probe.gradients.when.regular=0 is not allowed"),
@@ -98,6 +98,6 @@ def test_a_class_of_another_group_is_refused():
         ("lr=-1", "lr=-1 is not allowed"),
     ],
 )
-def test_a_refused_value_is_named_by_its_whole_key(override, said):
-    with pytest.raises(ConfigError, match=f"^{re.escape(said)}"):
+def test_a_refused_value_is_named_by_its_full_key(override, message):
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}"):
         spec_of(override)

@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from bnstudy.config.compose import plain_config, sweep_points
+from bnstudy.config.compose import compose_sweep, to_plain
 from bnstudy.store.files import conf_dir
 from bnstudy.validation import ConfigError
 
@@ -23,19 +23,19 @@ def points():
 
         def make(*arguments: str):
             master = loader.load_configuration("config", list(arguments), run_mode=RunMode.MULTIRUN)
-            return sweep_points(loader, master, arguments)
+            return compose_sweep(loader, master, arguments)
 
         yield make
 
 
-def test_points_are_what_hydra_composes_in_hydras_order(points):
+def test_points_equal_what_hydra_composes_in_the_same_order(points):
     arguments = ("norm=none,batch", "lr=0.1,1", "seed=range(0,3)", "model.width=choice(16,32)", "steps=5", "optim=adam")
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     jobs = BasicSweeper.split_arguments(parser.parse_overrides(list(arguments)), None)[0]
     made = points(*arguments)
     assert [list(p.overrides) for p in made] == jobs
     for point, job in itertools.islice(zip(made, jobs, strict=True), 0, None, 5):
-        assert point.config == plain_config(compose("config", job))
+        assert point.config == to_plain(compose("config", job))
 
 
 def test_each_choice_of_groups_is_composed_once(points, monkeypatch):
@@ -58,7 +58,7 @@ def test_added_and_deleted_keys_are_composed_by_hydra(points):
     assert "dead_units" not in point.config["probe"]
 
 
-def test_a_study_is_its_sweep_under_its_scale_under_the_command_line(points):
+def test_scale_replaces_sweep_and_the_command_line_replaces_both(points):
     quick = points("study=lr_tolerance")
     assert len(quick) == 2 * 9 * 18
     assert {p.config["steps"] for p in quick} == {200}
@@ -76,7 +76,7 @@ def test_a_study_is_its_sweep_under_its_scale_under_the_command_line(points):
     } == {"MNIST"}
 
 
-def test_a_glob_stands_for_the_options_it_matches(points):
+def test_a_glob_selects_the_options_that_match(points):
     made = points("norm=glob(*,exclude=[i*,g*,s*,w*,noisy*])", "steps=5")
     assert [p.overrides[0] for p in made] == ["norm=batch", "norm=layer", "norm=none"]
 
@@ -87,7 +87,7 @@ def test_ranges_and_choices_are_hydras(points):
     assert {p.config["model"]["width"] for p in made} == {16, 17}
 
 
-def test_sweeper_params_lie_under_the_command_line(points):
+def test_the_command_line_replaces_sweeper_params(points):
     made = points("hydra.sweeper.params={lr: '1,2', seed: '3,4'}", "seed=9", "steps=5")
     assert [(p.config["lr"], p.config["seed"]) for p in made] == [(1, 9), (2, 9)]
 

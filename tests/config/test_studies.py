@@ -14,7 +14,7 @@ from bnstudy.sweep.request import PlannedRun, Request, together
 from bnstudy.sweep.settings import Launcher, Settings, StudySpec
 from tests.conftest import Command, spec_of
 
-STUDY = """# @package _global_
+LONG = """# @package _global_
 study:
   _target_: bnstudy.sweep.settings.StudySpec
   name: {name}
@@ -26,19 +26,27 @@ study:
 hydra:
   mode: MULTIRUN
 """
+SHORT = """defaults: [/study_base]
+name: {name}
+title: Is it?
+sweep: {sweep}
+scales:
+  quick: {{data: digits, model: mlp, model.width: 8, batch_size: 64, steps: 3}}
+"""
 SWEEPS = {
     "one": "{norm: 'none,batch', lr: '0.1,1'}",
-    "two": "{norm: 'batch,layer', lr: '0.1'}",
+    "two": "{norm: 'batch,layer', lr: '0.1', seed: 0}",
     "timed": "{norm: batch, lr: '0.1', probe: none, engine: serial}",
 }
 
 
 @pytest.fixture
 def study_command(command: Command, tmp_path: Path) -> Command:
+    """Runs `bnstudy` with a folder of studies, written in either form."""
     folder = tmp_path / "my_conf" / "study"
     folder.mkdir(parents=True)
-    for name, sweep in SWEEPS.items():
-        (folder / f"{name}.yaml").write_text(STUDY.format(name=name, sweep=sweep))
+    for form, (name, sweep) in zip((LONG, SHORT, LONG), SWEEPS.items(), strict=True):
+        (folder / f"{name}.yaml").write_text(form.format(name=name, sweep=sweep))
     return lambda *words: command("--config-dir", "my_conf", *words)
 
 
@@ -47,11 +55,11 @@ def planned(name: str) -> dict:
     return plan
 
 
-def test_runs_in_common_are_trained_once_and_every_study_has_its_plan(study_command):
+def test_studies_share_runs_and_each_stores_its_own_plan(study_command):
     status, out, _ = study_command("study=all", "study.names=[one,two,timed]", "seed=range(0,2)")
     assert status == 0
     runs = load_runs("results")
-    assert len(runs) == 8 + 2 + 2  # of two's four runs one has the two with batch normalization
+    assert len(runs) == 8 + 2 + 2  # study one has two of the four runs of study two
     plans = {name: planned(name)["run_ids"] for name in SWEEPS}
     assert {name: len(ids) for name, ids in plans.items()} == {"one": 8, "two": 4, "timed": 2}
     assert len({*plans["one"]} & {*plans["two"]}) == 2
@@ -67,7 +75,7 @@ def test_a_mistake_names_the_study(study_command):
     assert "lr=-1" in err
 
 
-def test_a_study_that_is_not_there_is_refused(study_command):
+def test_an_unknown_study_is_refused(study_command):
     status, _, err = study_command("study=all", "study.names=[on]")
     assert status == 2
     assert "study.names=on is not allowed: there is no such study; did you mean one?" in err
@@ -80,12 +88,12 @@ def test_studies_are_chosen_by_a_list(study_command, word):
     assert f"{word} is not allowed with several studies: choose some by 'study.names=[cost,affine]'." in err
 
 
-def test_no_studies_are_none(study_command):
+def test_an_empty_list_of_studies_is_refused(study_command):
     status, _, err = study_command("study=all", "study.names=[]")
     assert (status, "study.names=[] is not allowed" in err) == (2, True)
 
 
-def test_several_of_ones_own_are_not_among_all(study_command, tmp_path):
+def test_a_list_of_studies_cannot_contain_another_list(study_command, tmp_path):
     own = tmp_path / "my_conf" / "study" / "both.yaml"
     own.write_text((conf_dir() / "study" / "all.yaml").read_text().replace("name: all", "name: both"))
     status, out, err = study_command("study=both", "study.names=[one,two]", "dry_run=true")
@@ -99,25 +107,25 @@ def test_several_of_ones_own_are_not_among_all(study_command, tmp_path):
 
 def test_all_requests_are_checked_before_the_first_trains(study_command, tmp_path):
     bad = tmp_path / "my_conf" / "study" / "bad.yaml"
-    bad.write_text(STUDY.format(name="bad", sweep="{norm: instance, engine: serial}"))
+    bad.write_text(LONG.format(name="bad", sweep="{norm: instance, engine: serial}"))
     status, _, err = study_command("study=all", "study.names=[one,bad]")
     assert (status, "norm=instance is not allowed" in err) == (2, True)
     assert not list(Path("results/runs").glob("*/summary.json"))
 
 
-def test_several_studies_are_a_sweep(study_command):
+def test_several_studies_cannot_be_one_run(study_command):
     status, _, err = study_command("study=all", "study.names=[one]", "hydra.mode=RUN")
     assert (status, "study=all is a sweep" in err) == (2, True)
 
 
-def test_seeds_until_it_is_decided_are_for_one_study(study_command):
+def test_until_decided_is_for_a_single_study(study_command):
     status, _, err = study_command("study=all", "study.names=[quickstart]", "until=decided")
     assert status == 2
     assert "until=decided is not allowed with several studies" in err
 
 
 @pytest.mark.slow
-def test_all_are_those_of_the_package_and_ones_own(study_command):
+def test_all_studies_include_those_of_the_config_dir(study_command):
     status, out, err = study_command("study=all", "steps=1", "seed=0", "dry_run=true")
     assert status == 0, err
     for name in ("init_schemes", "lu_born_dead", "one"):
@@ -129,12 +137,12 @@ def request(study: str, *names: str, settings: Settings | None = None) -> Reques
     return Request(settings or Settings(), runs, StudySpec(study, "?", (), {}, {}), "quick", Launcher())
 
 
-def test_what_is_done_in_the_same_way_is_done_together():
+def test_requests_with_equal_settings_are_joined():
     first, second = request("one", "norm=none", "norm=batch"), request("two", "norm=none")
     serial = request("three", "norm=none", settings=Settings(engine="serial"))
-    joined, alone = together([first, serial, second])
-    assert [run.name for run in joined.runs] == ["one: norm=none", "one: norm=batch", "two: norm=none"]
-    assert [run.arm for run in joined.runs] == ["one", "one", "two"]
-    assert joined.members == (first, second)
-    assert joined.study is None
+    both, alone = together([first, serial, second])
+    assert [run.name for run in both.runs] == ["one: norm=none", "one: norm=batch", "two: norm=none"]
+    assert [run.arm for run in both.runs] == ["one", "one", "two"]
+    assert both.members == (first, second)
+    assert both.study is None
     assert alone is serial

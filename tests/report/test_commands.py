@@ -6,10 +6,9 @@ import shlex
 from pathlib import Path
 
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from bnstudy import cli
-from bnstudy.report.commands import for_hydra, report_command
+from bnstudy.report.commands import report_command
 from bnstudy.report.report import write_report
 from bnstudy.store.runs import Store
 from tests import synthetic
@@ -34,14 +33,6 @@ def test_the_command_has_the_arguments_that_are_not_defaults(arguments, command)
     assert report_command(**{"results_dir": Path("results"), **arguments}) == command
 
 
-@pytest.mark.parametrize(
-    "text", ["plain/a-b.c", "~/x", "it's", "a, b", "a\\", "\\'", "[1]", "a=b", "{c: 1}", "ç", "a é"]
-)
-def test_hydra_reads_what_was_meant(text):
-    (override,) = OverridesParser.create().parse_overrides([f"results_dir={for_hydra(text)}"])
-    assert override.value() == text
-
-
 @pytest.fixture
 def rewrite(command):
     """Write a report, then again with the command in it: (whether all bytes are the same, the command)."""
@@ -64,7 +55,7 @@ def rewrite(command):
 def test_the_command_in_a_report_writes_the_same_bytes_for_any_folder(rewrite):
     ids = synthetic.write(Path(AWKWARD), synthetic.lr_sweep(seeds=2, total=40))
     synthetic.plan(Path(AWKWARD), "s", ids, claims=["mine"])
-    where = (f"results_dir={for_hydra(AWKWARD)}", f"claims={claim_file(Path('my claims'))}")
+    where = (f"results_dir={AWKWARD}", f"claims={claim_file(Path('my claims'))}")
     for study in ("s", "all"):
         same, shown = rewrite(f"study={study}", *where)
         assert same

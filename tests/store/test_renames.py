@@ -5,7 +5,7 @@ from importlib import import_module
 
 import pytest
 
-from bnstudy.config.build import run_spec
+from bnstudy.config.build import build_run_spec
 from bnstudy.store.renames import FORMER_FIELDS, FORMER_TARGETS, with_former_names, with_present_names
 from bnstudy.validation import to_dict
 from tests.conftest import spec_of
@@ -24,7 +24,7 @@ def test_a_config_with_former_names_is_the_same_run(probe):
     former = with_former_names(to_dict(spec))
     assert former["norm"]["_target_"] == "bnstudy.norms.GhostBatchNorm"
     assert with_present_names(former) == to_dict(spec)
-    assert run_spec(former).run_id == spec.run_id
+    assert build_run_spec(former).run_id == spec.run_id
 
 
 def test_the_former_name_of_a_field_counts_if_both_names_are_given():

@@ -21,7 +21,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import OmegaConf
 
 from bnstudy import load_runs
-from bnstudy.config.build import launcher
+from bnstudy.config.build import build_launcher
 from bnstudy.store.files import conf_dir
 from bnstudy.store.runs import Store
 from bnstudy.sweep.objective import check_direction, objective
@@ -42,12 +42,12 @@ def composed(*overrides: str):
 
 
 def test_bnstudy_is_the_default_launcher_and_its_config_says_the_defaults_of_the_class():
-    assert launcher(composed().launcher) == Launcher()
+    assert build_launcher(composed().launcher) == Launcher()
 
 
 def test_what_is_asked_of_a_cluster_arrives_as_plain_data_that_can_be_pickled():
     asked = ("executor=slurm", "jobs=8", "partition=gpu", "mem=8GB", "gpus=1", "extra.qos=high", "extra.nice=10")
-    made = launcher(composed(*(f"hydra.launcher.{key}" for key in asked)).launcher)
+    made = build_launcher(composed(*(f"hydra.launcher.{key}" for key in asked)).launcher)
     wanted = Launcher("slurm", jobs=8, partition="gpu", mem="8GB", gpus=1, extra={"qos": "high", "nice": 10})
     assert pickle.loads(pickle.dumps(made)) == wanted
     assert type(made.extra) is dict
@@ -72,7 +72,7 @@ def test_what_is_asked_of_a_cluster_arrives_as_plain_data_that_can_be_pickled():
 )
 def test_what_cannot_be_asked_for_is_refused(keys, sentence):
     with pytest.raises(ConfigError, match=sentence):
-        launcher(keys)
+        build_launcher(keys)
 
 
 # ---------------------------------------------------------------------------------- what a sweeper is told of a run
@@ -247,7 +247,7 @@ def test_another_launcher_under_another_sweeper_starts_single_runs(command):
         (("hydra/sweeper=basic", "dry_run=true"), "dry_run=true is not allowed with hydra/sweeper=basic"),
         (("hydra/sweeper=basic", "lr=0.1,-1"), "At lr=-1: lr=-1 is not allowed"),
         (("hydra/sweeper=basic", "hydra.launcher.workers=0"), "hydra.launcher.workers=0 is not allowed"),
-        (("hydra/sweeper=basic", "+hydra.sweeper.params.lr='1,2'"), "write what it is to search as plain overrides"),
+        (("hydra/sweeper=basic", "+hydra.sweeper.params.lr='1,2'"), "write what it searches as plain overrides"),
         (("hydra/sweeper=no_such",), "hydra/sweeper=no_such is not known. Known: basic, bnstudy"),
         (("hydra/launcher=basic",), "BasicLauncher is not allowed as hydra/launcher"),
     ],

@@ -12,8 +12,8 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 from torch import Tensor, nn
 
-from bnstudy.config.build import request
-from bnstudy.config.compose import Point, plain_config
+from bnstudy.config.build import build_request
+from bnstudy.config.compose import SweepPoint, to_plain
 from bnstudy.models.base import ModelSpec
 from bnstudy.norms.base import NormSpec
 from bnstudy.store.files import conf_dir, write_json
@@ -25,13 +25,13 @@ from bnstudy.validation import ConfigError
 from tests.conftest import CPU, spec_of
 
 
-def point(*overrides: str) -> Point:
+def point(*overrides: str) -> SweepPoint:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return Point(overrides, plain_config(compose("config", ["steps=5", *overrides])))
+        return SweepPoint(overrides, to_plain(compose("config", ["steps=5", *overrides])))
 
 
-def planned(points: list[Point]) -> Plan:
-    return make_plan(request(points))
+def planned(points: list[SweepPoint]) -> Plan:
+    return make_plan(build_request(points))
 
 
 def test_names_are_the_overrides_that_differ_and_arms_leave_out_the_seed():
@@ -98,13 +98,13 @@ def test_a_sweep_has_one_set_of_settings():
 # ----------------------------------------------------------------------------------------------------- stacks
 
 
-def swept(results: Path, *sweeps: str) -> list[Point]:
+def swept(results: Path, *sweeps: str) -> list[SweepPoint]:
     """The points of the product of `key=value,value` sweeps."""
     lists = [[f"{s.split('=')[0]}={value}" for value in s.split("=")[1].split(",")] for s in sweeps]
     return [point(*own, f"results_dir={results}") for own in product(*lists)]
 
 
-def stacks_of(points: list[Point], workers: int = 1) -> list[Stack]:
+def stacks_of(points: list[SweepPoint], workers: int = 1) -> list[Stack]:
     plan = planned(points)
     return make_stacks(plan, check_data(plan, Datasets(plan.settings.cache, CPU)), "cpu", workers, workers)
 

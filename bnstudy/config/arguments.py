@@ -1,0 +1,180 @@
+"""The arguments of both commands: flags and key=value words."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from bnstudy import __version__
+from bnstudy.config.messages import unknown_key
+from bnstudy.store.files import conf_dir
+from bnstudy.validation import ConfigError
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+
+
+def parse_flags(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
+    """Parse flags that may stand anywhere among the key=value words.
+
+    Raises:
+        ConfigError: a flag is unknown, lacks its value, or has a value that is not allowed.
+    """
+
+    def refuse(message: str) -> NoReturn:
+        raise ConfigError(f"{message}.")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    flags, unknown = parser.parse_known_intermixed_args(arguments)
+    if unknown:
+        word = unknown[0]
+        is_assignment = word.startswith("--") and "=" in word
+        advice = f"write {word.lstrip('-')}, without dashes" if is_assignment else "a value is written key=value"
+        raise ConfigError(f"{word} is not a flag: {advice}.")
+    return flags
+
+
+# --------------------------------------------------------------------------------------------------------- bnstudy
+
+
+def parse_training_arguments(arguments: Sequence[str]) -> tuple[ArgumentParser, Namespace]:
+    """Hydra's parser, and what it parsed from the arguments of `bnstudy`.
+
+    Raises:
+        ConfigError: as `parse_flags`; a key cannot have the value of its override.
+        OverrideParseException: a word is not an override.
+    """
+    from hydra._internal.utils import get_args_parser
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parser = get_args_parser()
+    if "--version" in arguments:  # Hydra's parser would print Hydra's
+        print(f"bnstudy {__version__}")
+        parser.exit()
+    flags = parse_flags(parser, arguments)
+    if flags.help or flags.hydra_help or flags.shell_completion:
+        return parser, flags
+    overrides = OverridesParser.create().parse_overrides(flags.overrides)
+    samples = any(o.key_or_group == "hydra/sweeper" and o.value() != "bnstudy" for o in overrides)
+    for override in overrides:
+        _check_override(override, flags.config_dir, samples)
+    keys = {override.get_key_element() for override in overrides}
+    if not keys.isdisjoint({"study", "hydra.mode"}):
+        # Hydra finds the mode of a study in its config, and takes a config that it cannot compose for a single run.
+        flags.multirun |= "hydra.mode" not in keys and not (flags.cfg or flags.info or flags.run)
+    elif not flags.multirun and (line := next((o.input_line for o in overrides if o.is_sweep_override()), None)):
+        raise ConfigError(f"{line} lists several values: add -m to run them all.")
+    return parser, flags
+
+
+def _check_override(override: Override, config_dir: str | None, samples: bool) -> None:
+    """Refuse values for which Hydra has no clear error.
+
+    Args:
+        samples: whether the sweeper is another than bnstudy's.
+    """
+    key, line = override.key_or_group, override.input_line
+    if override.is_sweep_override():
+        if override.is_hydra_override():
+            raise ConfigError(f"{line} is not allowed: a sweep has one value for each of Hydra's own keys.")
+        return
+    value = override.value()
+    folders = [Path(folder, key) for folder in (conf_dir(), config_dir) if folder]
+    is_group = "/" in key or any(folder.is_dir() for folder in folders)
+    if is_group and not isinstance(value, str | list | dict) and not (override.is_delete() and value is None):
+        raise ConfigError(f"{line} is not allowed: choose one of the group's options (bnstudy --help lists them).")
+    if samples and key.startswith("hydra.sweeper.params."):
+        raise ConfigError(
+            f"{line} cannot be set on the command line for this sweeper: write what it searches as plain overrides, "
+            "such as lr=interval(0.01,1)."
+        )
+
+
+# -------------------------------------------------------------------------------------------------- bnstudy-report
+
+REPORT_HELP = """bnstudy-report: write the report on the runs in a store.
+
+bnstudy-report study=lr_tolerance                   on a study
+bnstudy-report study=all scale=quick                on all studies, with a verdict on each claim
+bnstudy-report runs=0a1b2c3d4e5f,112233445566       on the runs with these ids
+bnstudy-report                                      on every run in results_dir
+bnstudy-report study=lr_tolerance compare='BatchNorm, lr=1 vs NoNorm, lr=0.1'
+                                                    one arm against another
+
+Everything that can be set (key=value), with its defaults:
+
+study: null           a study that was run; all: each study in the store; null: every run in the store
+scale: null           quick, standard or full; null: the scale that was run last
+runs: null            ids of runs, ID1,ID2, instead of a study
+compare: null         two arms, A vs B: a comparison instead of the report
+claims: null          a folder of your own claims, such as my_conf/claim
+results_dir: results  where the store is
+
+The report is written to <results_dir>/reports/NAME: index.html, report.md, claims.json, runs.csv and figures/.
+"""
+REPORT_KEYS = ("study", "scale", "runs", "compare", "claims", "results_dir")
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """The report that `bnstudy-report` is to write."""
+
+    results_dir: Path
+    study: str | None
+    scale: str | None
+    runs: tuple[str, ...]
+    compare: str | None
+    claim_dirs: tuple[Path, ...]
+    config_dirs: tuple[Path, ...]
+
+
+def parse_report_arguments(arguments: Sequence[str]) -> ReportOptions:
+    """The options in the arguments of `bnstudy-report`.
+
+    Raises:
+        ConfigError: as `parse_flags`; a key is unknown or repeated; results_dir is empty.
+    """
+    parser = ArgumentParser(
+        "bnstudy-report", "bnstudy-report [key=value ...]", REPORT_HELP, formatter_class=RawDescriptionHelpFormatter
+    )
+    help_text = "a folder like conf/, with your own claims in DIR/claim, figures in DIR/figure, ..."
+    parser.add_argument("--config-dir", "-cd", metavar="DIR", type=Path, help=help_text)
+    parser.add_argument("--version", action="version", version=f"bnstudy-report {__version__}")
+    parser.add_argument("words", nargs="*", metavar="key=value", help="any of the keys above")
+    flags = parse_flags(parser, arguments)
+    values = _assignments(flags.words)
+    return ReportOptions(
+        results_dir=Path(values.get("results_dir", "results")).expanduser(),
+        study=values.get("study"),
+        scale=values.get("scale"),
+        runs=tuple(run_id for word in values.get("runs", "").strip("[]").split(",") if (run_id := _unquoted(word))),
+        compare=values.get("compare"),
+        claim_dirs=(Path(values["claims"]).expanduser(),) if "claims" in values else (),
+        config_dirs=(flags.config_dir.expanduser(),) if flags.config_dir else (),
+    )
+
+
+def _assignments(words: Sequence[str]) -> dict[str, str]:
+    """The values of key=value words, by key; without those that are null."""
+    values: dict[str, str] = {}
+    for word in words:
+        key, is_assignment, value = word.partition("=")
+        if not is_assignment:
+            raise ConfigError(f"{word} cannot be read: write key=value, such as study={word}.")
+        if key not in REPORT_KEYS:
+            raise ConfigError(unknown_key(key, REPORT_KEYS))
+        if key in values:
+            raise ConfigError(f"{word} is not allowed: {key} is given already, as {key}={values[key]}.")
+        values[key] = _unquoted(value)
+    if values.get("results_dir") in ("", "null"):
+        raise ConfigError(f"results_dir={values['results_dir']} is not allowed: it must be the name of a folder.")
+    return {key: value for key, value in values.items() if value not in ("", "null")}
+
+
+def _unquoted(text: str) -> str:
+    """The text without quotes around it: reports of earlier versions show commands with values quoted for Hydra."""
+    text = text.strip()
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
