@@ -46,6 +46,8 @@ def _train(config: DictConfig) -> float | None:
 
     node = HydraConfig.get().launcher
     asked = request([Point((), plain_config(config))], {} if is_foreign(node) else node)
+    if asked.study is not None:
+        raise ConfigError(f"study={asked.study.name} is a sweep: leave hydra.mode and hydra/sweeper alone.")
     run(asked)
     if asked.settings.dry_run:
         return None

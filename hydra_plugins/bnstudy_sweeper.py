@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,9 @@ class BnstudySweeper(Sweeper):
         self.config = config
 
     def sweep(self, arguments: list[str]) -> Any:
-        from bnstudy.sweep.forkserver import get_ready
+        from bnstudy.sweep.forkserver import start_server
 
-        get_ready(self.config.hydra.launcher)
+        start_server(self.config.hydra.launcher)
         from bnstudy.config.build import request
         from bnstudy.config.compose import sweep_points
         from bnstudy.config.studies import of_several, requests
@@ -33,11 +35,12 @@ class BnstudySweeper(Sweeper):
 
         studies = of_several(self.config)
         if studies is not None:
-            return run_all(requests(self.hydra_context.config_loader, self.config, arguments, studies))
+            all_of_them = requests(self.hydra_context.config_loader, self.config, arguments, studies)
+            return run_all([replace(one, arguments=tuple(sys.argv[1:])) for one in all_of_them])
 
         def asked(arguments: list[str]) -> Request:
             points = sweep_points(self.hydra_context.config_loader, self.config, arguments)
-            return request(points, self.config.hydra.launcher)
+            return replace(request(points, self.config.hydra.launcher), arguments=tuple(sys.argv[1:]))
 
         first = asked(arguments)
         if first.settings.until is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from functools import cache
 from types import MappingProxyType
@@ -27,11 +27,10 @@ ALONGSIDE = ("study", "scale")
 _DEFAULTS: Mapping[str, Any] = MappingProxyType({})
 
 
-def request(points: Sequence[Point], launcher_node: Any = _DEFAULTS, fixed: Collection[str] | None = None) -> Request:
+def request(points: Sequence[Point], launcher_node: Any = _DEFAULTS) -> Request:
     """What the points of a sweep ask for together.
 
     launcher_node: the composed `hydra.launcher`.
-    fixed: for a part of a sweep, the overrides in which its points do not differ from the others.
 
     Raises:
         ConfigError: a value is not allowed; where there are several points, the sentence names the one.
@@ -49,7 +48,7 @@ def request(points: Sequence[Point], launcher_node: Any = _DEFAULTS, fixed: Coll
         )
     work = launcher(launcher_node)
     runs = []
-    for point, (name, arm) in zip(points, varying_names([p.overrides for p in points], fixed), strict=True):
+    for point, (name, arm) in zip(points, varying_names([p.overrides for p in points]), strict=True):
         with naming(name):
             runs.append(PlannedRun(run_spec(point.config), name, arm))
     made = shared.pop()
@@ -59,7 +58,7 @@ def request(points: Sequence[Point], launcher_node: Any = _DEFAULTS, fixed: Coll
             f"until={made.until} is not allowed with {without}: it adds seeds until a study's claims are decided, such "
             "as those of study=quickstart."
         )
-    return Request(made, tuple(runs), study, about["scale"]["name"], work, part=fixed is not None)
+    return Request(made, tuple(runs), study, about["scale"]["name"], work)
 
 
 def run_spec(config: Mapping[str, Any]) -> RunSpec:
