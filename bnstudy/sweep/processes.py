@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import sys
 from collections.abc import Sequence
@@ -90,6 +91,7 @@ class Crew:
     since: float
     members: dict[str, Member] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
+    _pickled: bytes = b""
     _started: int = 0
     _failed_starts: int = 0
     _deaths: dict[int, str] = field(default_factory=dict)
@@ -97,6 +99,7 @@ class Crew:
 
     def run(self) -> None:
         """Return when all workers have ended."""
+        self._pickled = pickle.dumps(self.stacks)
         for _ in range(self.workers):
             self._start()
         signalled = False
@@ -130,11 +133,11 @@ class Crew:
             member.process.join()
 
     def _start(self) -> None:
-        stacks = order_stacks(self.stacks, self._started, self.workers)
+        place = (self._started, self.workers)
         self._started += 1
         name = f"worker {self._started}"
         ours, theirs = context().Pipe(duplex=False)
-        arguments = (self.settings, stacks, self.since, name, theirs)
+        arguments = (self.settings, self._pickled, place, self.since, name, theirs)
         process = context().Process(target=run_worker, args=arguments, daemon=True)
         with hold_signals(), ignore_working_directory():
             process.start()
@@ -191,8 +194,14 @@ def describe_death(exitcode: int | None) -> str:
     return f"ended with status {exitcode}"
 
 
-def run_worker(settings: Settings, stacks: Sequence[Stack], since: float, name: str, pipe: Connection) -> None:
-    """The main function of a worker process; its last message is None."""
+def run_worker(
+    settings: Settings, pickled: bytes, place: tuple[int, int], since: float, name: str, pipe: Connection
+) -> None:
+    """The main function of a worker process; its last message is None.
+
+    pickled: all stacks.
+    place: index and number of workers.
+    """
     stop = LastSignal()
 
     def tell(message: Any) -> None:
@@ -204,7 +213,7 @@ def run_worker(settings: Settings, stacks: Sequence[Stack], since: float, name: 
     with stop.listening():
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
         try:
-            work(settings, stacks, tell, stop, since, name)
+            work(settings, order_stacks(pickle.loads(pickled), *place), tell, stop, since, name)
         except Interrupted as stopped:
             sys.exit(stopped.exit_status)
         tell(None)
