@@ -16,9 +16,9 @@ import torch
 
 from bnstudy.store.runs import Store
 from bnstudy.sweep.cost import NetworkCost, eager_seconds
-from bnstudy.sweep.failures import Failure, recorded_error
 from bnstudy.sweep.forkserver import cores
 from bnstudy.sweep.machine import resolve_device
+from bnstudy.sweep.messages import Failure, recorded_error
 from bnstudy.sweep.objective import chance_accuracy
 from bnstudy.sweep.plan import Datasets, Plan, Stack, check_data, make_plan, make_stacks
 from bnstudy.sweep.processes import train_here, train_in_processes

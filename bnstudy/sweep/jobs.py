@@ -20,7 +20,7 @@ from pathlib import Path
 
 from bnstudy.store.files import write_json
 from bnstudy.store.runs import Store
-from bnstudy.sweep.failures import last_line, recorded_error
+from bnstudy.sweep.messages import last_line, recorded_error
 from bnstudy.sweep.signals import StopFlag
 from bnstudy.validation import ConfigError
 

@@ -200,3 +200,21 @@ def split(runs: Sequence[PlannedRun], limit: int) -> list[Sequence[PlannedRun]]:
 def relative_cost(network: NetworkCost, stack: Stack) -> int:
     """To compare the training times of stacks."""
     return len(stack.runs) * stack.steps * stack.runs[0].spec.batch_size * (network.products + network.units)
+
+
+def order_stacks(stacks: Sequence[Stack], worker: int, workers: int) -> list[Stack]:
+    """The order in which one of several workers looks for stacks.
+
+    Stacks stay in their order, the longest first, unless some are compiled: then each worker begins with kinds of its
+    own, so that as few kinds as possible are compiled twice.
+    """
+    if not any(stack.method.compiled for stack in stacks):
+        return list(stacks)
+    kinds = list(dict.fromkeys(map(program_key, stacks)))
+    first = worker % workers * len(kinds) // workers
+    return sorted(stacks, key=lambda stack: (kinds.index(program_key(stack)) - first) % len(kinds))
+
+
+def program_key(stack: Stack) -> tuple[str, int]:
+    """Stacks with equal keys share a compiled program."""
+    return stack.runs[0].spec.stack_key, stack.method.rows

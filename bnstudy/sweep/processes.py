@@ -13,13 +13,13 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from bnstudy.store.runs import Store
-from bnstudy.sweep.failures import Failure
 from bnstudy.sweep.forkserver import STOPPING, context, hold_signals, ignore_working_directory
-from bnstudy.sweep.plan import Datasets, Stack
+from bnstudy.sweep.messages import Failure, RunDone, Waiting
+from bnstudy.sweep.plan import Datasets, Stack, order_stacks
 from bnstudy.sweep.progress import Beat, Progress
 from bnstudy.sweep.settings import Settings
 from bnstudy.sweep.signals import Interrupted, LastSignal, StopFlag
-from bnstudy.sweep.worker import RunDone, Waiting, order_stacks, work
+from bnstudy.sweep.worker import work
 
 MAX_FAILED_STARTS = 3
 """So many worker processes may die before they train anything."""
@@ -95,7 +95,7 @@ class Crew:
     _started: int = 0
     _failed_starts: int = 0
     _deaths: dict[int, str] = field(default_factory=dict)
-    _waited_for: set[int] = field(default_factory=set)
+    _known_pids: set[int | None] = field(default_factory=set)
 
     def run(self) -> None:
         """Return when all workers have ended."""
@@ -143,6 +143,7 @@ class Crew:
             process.start()
         theirs.close()
         self.members[name] = Member(process, ours)
+        self._known_pids.add(process.pid)
 
     def _receive(self, name: str, member: Member) -> None:
         """Take one message of a worker, or note its end."""
@@ -158,8 +159,8 @@ class Crew:
             self.failures.append(message)
         elif not isinstance(message, Waiting):
             show(self.progress, message)
-        elif message.pid not in {m.process.pid for m in self.members.values()} | self._waited_for:
-            self._waited_for.add(message.pid)
+        elif message.pid not in self._known_pids:
+            self._known_pids.add(message.pid)
             show(self.progress, message)
 
     def _ended(self, name: str, member: Member) -> None:

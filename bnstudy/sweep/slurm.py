@@ -26,11 +26,12 @@ from submitit.core.utils import FailedJobError
 from submitit.helpers import DelayedSubmission, clean_env
 
 from bnstudy.sweep.jobs import Submission, load_live
-from bnstudy.sweep.plan import Stack
+from bnstudy.sweep.messages import Waiting
+from bnstudy.sweep.plan import Stack, order_stacks
 from bnstudy.sweep.progress import say
 from bnstudy.sweep.settings import Launcher, Settings
 from bnstudy.sweep.signals import Interrupted, LastSignal
-from bnstudy.sweep.worker import Waiting, order_stacks, work
+from bnstudy.sweep.worker import work
 from bnstudy.validation import ConfigError
 
 REQUEUES = 1000
@@ -128,7 +129,11 @@ def submit_new(settings: Settings, launcher: Launcher, stacks: Sequence[Stack], 
     plan.write_bytes(pickle.dumps((for_jobs(settings, launcher), tuple(stacks))))
     count = min(launcher.jobs, len(stacks))
     tasks = [ArrayTask(os.getcwd(), tuple(sys.path), plan, submitted, index, count) for index in range(count)]
-    job_ids = start_jobs(launcher, folder, name, tasks)
+    try:
+        job_ids = start_jobs(launcher, folder, name, tasks)
+    except ConfigError:
+        plan.unlink()
+        raise
     submission = Submission(folder, name, job_ids, tuple(chain(*(stack.run_ids for stack in stacks))), submitted)
     submission.save()
     return submission

@@ -25,9 +25,9 @@ from bnstudy.run import RunSpec
 from bnstudy.store.files import write_text
 from bnstudy.store.leases import Leases
 from bnstudy.store.runs import RunPaths, Store
-from bnstudy.sweep.failures import Failure, recorded_error
 from bnstudy.sweep.machine import device_name, git_commit, resolve_device, set_up_torch
-from bnstudy.sweep.plan import Datasets, Stack, split
+from bnstudy.sweep.messages import Failure, RunDone, Tell, Waiting, recorded_error
+from bnstudy.sweep.plan import Datasets, Stack, program_key, split
 from bnstudy.sweep.progress import Beat, plural
 from bnstudy.sweep.request import PlannedRun
 from bnstudy.sweep.settings import Settings
@@ -41,35 +41,10 @@ from bnstudy.train.state import Outcome
 from bnstudy.validation import to_dict
 
 WAIT_SECONDS = 0.05
-"""At least, between two looks at the runs that others train."""
+"""Shortest time between two looks at the runs that others train."""
 
 WAIT_FACTOR = 20
-"""A worker that waits sleeps for this many times as long as it takes to look."""
-
-
-@dataclass(frozen=True)
-class RunDone:
-    """A run is stored; `worker` is empty if another worker may have trained it; `steps` as in `Progress.finished`."""
-
-    worker: str
-    run_id: str
-    steps: int
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """A worker has nothing to train but runs that this process holds."""
-
-    runs: int
-    pid: int
-    host: str
-
-    def __str__(self) -> str:
-        return f"Waiting for {plural(self.runs, 'run')} that process {self.pid} on {self.host} has."
-
-
-Tell = Callable[[Any], None]
-"""Receives each `Beat`, `RunDone`, `Failure`, `Waiting` and message of a worker."""
+"""A worker that waits sleeps for this many times as long as it takes to look, but for 10 seconds at most."""
 
 
 class NotStored(OSError):  # noqa: N818
@@ -112,24 +87,6 @@ def work(
         return worker.failures
 
 
-def order_stacks(stacks: Sequence[Stack], worker: int, workers: int) -> list[Stack]:
-    """The order in which one of several workers looks for stacks.
-
-    Stacks stay in their order, the longest first, unless some are compiled: then each worker begins with kinds of its
-    own, so that as few kinds as possible are compiled twice.
-    """
-    if not any(stack.method.compiled for stack in stacks):
-        return list(stacks)
-    kinds = list(dict.fromkeys(map(program_key, stacks)))
-    first = worker % workers * len(kinds) // workers
-    return sorted(stacks, key=lambda stack: (kinds.index(program_key(stack)) - first) % len(kinds))
-
-
-def program_key(stack: Stack) -> tuple[str, int]:
-    """Stacks with equal keys share a compiled program."""
-    return stack.runs[0].spec.stack_key, stack.method.rows
-
-
 @dataclass
 class Worker:
     """Trains stacks and stores their runs. Of all workers on a store, one has a run at a time.
@@ -146,13 +103,14 @@ class Worker:
     tell: Tell
     name: str = "worker"
     failures: list[Failure] = field(default_factory=list)
+    _failed: set[str] = field(default_factory=set)
     _lost: set[str] = field(default_factory=set)
     _programs: dict[tuple[str, int], Program] = field(default_factory=dict)
 
     def work(self, stacks: Sequence[Stack], patience: float = math.inf) -> None:
         """Train what nobody else has, until every run is stored or has failed, here or elsewhere.
 
-        patience: seconds without anything to train after which the runs that others hold are left to them.
+        patience: seconds in which no run is stored, here or elsewhere, after which the others keep what they have.
 
         Raises:
             Interrupted: a signal came; unfinished runs have a checkpoint.
@@ -170,7 +128,7 @@ class Worker:
             if now - idle_since > patience:
                 return
             self._announce(remaining, announced)
-            time.sleep(max(WAIT_SECONDS, WAIT_FACTOR * (now - begin)))
+            self._sleep(min(10.0, WAIT_FACTOR * (now - begin)))
 
     def train(self, stack: Stack, whole: bool = False) -> Stack:
         """Train the free runs of a stack. A run that fails does not stop the others.
@@ -181,10 +139,11 @@ class Worker:
         """
         self.stop.check()
         self._lost = set()
+        first = next((run for run in stack.runs if self._is_open(run, stack)), None)
+        if first is None or (whole and self.leases.holders([first.spec.run_id])):
+            return stack if first else replace(stack, runs=())
         runs = self._open_runs(stack)
-        holders = self.leases.holders([run.spec.run_id for run in (runs[:1] if whole else runs)])
-        if not runs or (whole and holders):
-            return replace(stack, runs=runs)
+        holders = self.leases.holders([run.spec.run_id for run in runs])
         free = replace(stack, runs=tuple(run for run in runs if run.spec.run_id not in holders))
         for part in self._parts(free):
             held: set[str] = set()
@@ -198,10 +157,12 @@ class Worker:
         return replace(stack, runs=self._open_runs(stack))
 
     def _open_runs(self, stack: Stack) -> tuple[PlannedRun, ...]:
-        """The runs that are neither stored nor failed since the command began."""
-        failed = {failure.run_id for failure in self.failures}
-        open_runs = [run for run in stack.runs if run.spec.run_id not in failed and not self._is_done(run, stack)]
-        return tuple(run for run in open_runs if not recorded_error(self._paths(run).error, self.leases.since))
+        return tuple(run for run in stack.runs if self._is_open(run, stack))
+
+    def _is_open(self, run: PlannedRun, stack: Stack) -> bool:
+        """Whether a run is neither stored, nor has failed since the command began."""
+        failed = run.spec.run_id in self._failed
+        return not (failed or self._is_done(run, stack) or recorded_error(self._paths(run).error, self.leases.since))
 
     def _is_done(self, run: PlannedRun, stack: Stack) -> bool:
         done = self.store.is_finished(run.spec.run_id)
@@ -220,10 +181,11 @@ class Worker:
             method = replace(stack.method, rows=rows, compiled=stack.method.compiled and rows > 1)
             parts += [replace(stack, runs=tuple(part), method=method) for part in split(retried, rows)]
         for run in stack.runs:
-            if (holder := dead.get(run.spec.run_id)) and holder.deaths and self.leases.acquire([run.spec.run_id]):
+            if (holder := dead.get(run.spec.run_id)) and holder.deaths:
                 why = f"process {holder.pid} on {holder.host} died while it trained the run, as had one before"
                 self._fail(replace(stack, runs=(run,)), why, pid=holder.pid)
-                self.leases.release([run.spec.run_id])
+                with suppress(OSError):  # remove the lease of the dead
+                    self.leases.release(self.leases.acquire([run.spec.run_id]))
         return [part for part in parts if part.runs]
 
     def _take(self, stack: Stack) -> set[str]:
@@ -246,9 +208,13 @@ class Worker:
             return set()
         return held
 
+    def _sleep(self, seconds: float) -> None:
+        for _ in range(1 + int(seconds / WAIT_SECONDS)):
+            self.stop.check()
+            time.sleep(WAIT_SECONDS)
+
     def _announce(self, stacks: Sequence[Stack], announced: set[tuple[str, int]]) -> None:
         """Report who holds the runs that this worker waits for, each holder once."""
-        self.stop.check()
         self.tell(Beat(self.name, "", 0, 0, 0, math.nan, math.nan))
         holders = self.leases.holders([run_id for stack in stacks for run_id in stack.run_ids]).values()
         for (host, pid), runs in Counter((holder.host, holder.pid) for holder in holders).items():
@@ -316,6 +282,7 @@ class Worker:
         for run in stack.runs:
             with suppress(OSError):  # a full disk may be the cause
                 write_text(self._paths(run).error, f"{details}{error}\n")
+            self._failed.add(run.spec.run_id)
             self.failures.append(Failure(run.spec.run_id, error, pid))
             self.tell(self.failures[-1])
         self.tell(f"{title(stack)} failed: {error}")

@@ -26,12 +26,13 @@ from bnstudy.run import RunSpec
 from bnstudy.store.leases import Leases
 from bnstudy.store.runs import Store
 from bnstudy.sweep.cost import Method
-from bnstudy.sweep.plan import Datasets, Stack
+from bnstudy.sweep.messages import RunDone, Waiting
+from bnstudy.sweep.plan import Datasets, Stack, order_stacks
 from bnstudy.sweep.progress import Beat
 from bnstudy.sweep.request import PlannedRun
 from bnstudy.sweep.settings import Settings
 from bnstudy.sweep.signals import Interrupted, StopFlag
-from bnstudy.sweep.worker import RunDone, Waiting, Worker, order_stacks
+from bnstudy.sweep.worker import Worker
 from bnstudy.train.loop import Engine
 from bnstudy.train.serial import SerialRun
 from bnstudy.train.stacked import StackedRun

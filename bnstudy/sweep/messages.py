@@ -1,9 +1,13 @@
-"""Runs that failed, as their workers report them and as their folders record them."""
+"""What workers report while they train, and the errors that they record in the folders of runs."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from bnstudy.sweep.progress import plural
 
 
 @dataclass(frozen=True)
@@ -16,6 +20,31 @@ class Failure:
     run_id: str
     error: str
     pid: int | None = None
+
+
+@dataclass(frozen=True)
+class RunDone:
+    """A run is stored; `worker` is empty if another worker may have trained it; `steps` as in `Progress.finished`."""
+
+    worker: str
+    run_id: str
+    steps: int
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A worker has nothing to train but runs that this process holds."""
+
+    runs: int
+    pid: int
+    host: str
+
+    def __str__(self) -> str:
+        return f"Waiting for {plural(self.runs, 'run')} that process {self.pid} on {self.host} has."
+
+
+Tell = Callable[[Any], None]
+"""Receives each `Beat`, `RunDone`, `Failure`, `Waiting` and message of a worker."""
 
 
 def recorded_error(path: Path, since: float) -> str:
