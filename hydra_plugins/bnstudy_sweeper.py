@@ -27,9 +27,9 @@ class BnstudySweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Train a sweep, or several studies. arguments: the overrides."""
-        from bnstudy.sweep.forkserver import get_ready
+        from bnstudy.sweep.forkserver import start_server
 
-        get_ready(self.config.hydra.launcher)
+        start_server(self.config.hydra.launcher)
         from bnstudy.config.studies import build_requests, find_studies
         from bnstudy.sweep.command import run, run_all
 

@@ -182,23 +182,6 @@ def test_a_network_that_cannot_take_the_images_is_refused_before_training(comman
     assert "model=VGG with norm=InstanceNorm cannot take images of 16x16 in batches of 4" in err
 
 
-def test_a_run_that_another_process_finished_is_not_trained_again(command, monkeypatch):
-    from bnstudy.sweep.worker import Worker
-
-    original = Worker.do
-
-    def do_late(self, stack):
-        original(self, stack)
-        written = [self.store.run(run_id).summary.stat().st_mtime_ns for run_id in stack.run_ids]
-        original(self, stack)
-        assert [self.store.run(run_id).summary.stat().st_mtime_ns for run_id in stack.run_ids] == written
-
-    monkeypatch.setattr(Worker, "do", do_late)
-    status, out, _ = command("-m", "seed=0,1", *SHORT)
-    assert status == 0
-    assert out.count("finished") == 2
-
-
 @pytest.mark.parametrize("engine", ["auto", "serial", "stacked"])
 def test_a_failing_run_does_not_stop_the_others(command, monkeypatch, engine):
     from bnstudy.train import serial, stacked

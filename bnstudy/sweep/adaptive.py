@@ -1,4 +1,4 @@
-"""Seeds until it is decided: train a study's, judge its claims, and add seeds for as long as more could settle one."""
+"""Train a study, judge its claims, and add seeds as long as more could settle a verdict (until=decided)."""
 
 from __future__ import annotations
 
@@ -19,33 +19,34 @@ from bnstudy.sweep.settings import Settings, StudySpec
 from bnstudy.validation import ConfigError
 
 WithSeeds = Callable[[range], Request]
-"""What the command asks for, were its seeds these."""
+"""Returns the command's request with these seeds."""
 
 
 def decide(first: Request, with_seeds: WithSeeds, folders: Sequence[Path] = ()) -> list[RunResult]:
-    """Train and judge look after look; where the runs of a look are there it is judged alone, so that the same command
-    again takes the same way.
+    """Train and judge look after look, each by its runs alone, so that the same command goes the same way again.
 
-    first: what the command asks for with the study's own seeds. folders: with claims of the user's own.
+    Args:
+        first: the request with the study's own seeds.
+        folders: with the user's own claims.
 
     Raises:
-        ConfigError: seeds cannot be added to this study, or as `sweep.run`.
-        RunsFailed, Interrupted, Left: as `sweep.run`.
+        ConfigError: seeds cannot be added to this study, or as `command.run`.
+        RunsFailed, Interrupted: as `command.run`.
     """
     settings, study = first.settings, first.study
     if study is None:
         raise ConfigError("until=decided is not allowed without a study.")
-    own = own_seeds(first)
+    own = requested_seeds(first)
     load_claims(study.claims, [*folders, conf_dir() / "claim"])
     results: list[RunResult] = []
-    for number, seeds in enumerate(looks(own, settings), 1):
+    for number, seeds in enumerate(look_seeds(own, settings), 1):
         results = run(first if number == 1 else with_seeds(seeds))
         if settings.dry_run:
-            print(announced(seeds, settings))
+            print(describe_first_look(seeds, settings))
             break
-        found = judged(settings, study, results, folders)
+        found = judge_runs(settings, study, results, folders)
         hopeful = [verdict for verdict in found if may_settle(verdict, len(seeds))]
-        lines = told(number, seeds, found, hopeful, settings)
+        lines = describe_look(number, seeds, found, hopeful, settings)
         if settings.progress:
             print("\n".join(lines), flush=True)
         if not hopeful:
@@ -55,18 +56,18 @@ def decide(first: Request, with_seeds: WithSeeds, folders: Sequence[Path] = ()) 
     return results
 
 
-def own_seeds(request: Request) -> range:
-    """The seeds that the command itself asks for.
+def requested_seeds(request: Request) -> range:
+    """The seeds that the command itself requests.
 
     Raises:
-        ConfigError: they are no range, or more than `max_seeds`.
+        ConfigError: they are not a range, or more than `max_seeds`.
     """
     seeds = sorted({run.spec.seed for run in request.runs})
     found = range(seeds[0], seeds[-1] + 1)
     if len(found) > len(seeds):
-        listed = ",".join(map(str, seeds[:5])) + ",..." * (len(seeds) > 5)
+        given = ",".join(map(str, seeds[:5])) + ",..." * (len(seeds) > 5)
         raise ConfigError(
-            f"until=decided is not allowed with seed={listed}: seeds are added to a range without gaps, such as "
+            f"until=decided is not allowed with seed={given}: seeds are added to a range without gaps, such as "
             "seed=range(0,15)."
         )
     if len(found) > (most := request.settings.max_seeds):
@@ -77,26 +78,26 @@ def own_seeds(request: Request) -> range:
     return found
 
 
-def looks(own: range, settings: Settings) -> Iterator[range]:
-    """The seeds at each look: those of the study itself, then `seeds_at_once` more each time."""
+def look_seeds(own: range, settings: Settings) -> Iterator[range]:
+    """The seeds of each look: those of the study, then `seeds_at_once` more each time."""
     last = own.start + settings.max_seeds
     for end in (*range(own.stop, last, settings.seeds_at_once), last):
         yield range(own.start, end)
 
 
-def judged(
+def judge_runs(
     settings: Settings, study: StudySpec, results: Sequence[RunResult], folders: Sequence[Path]
 ) -> list[Verdict]:
-    """The verdicts on these runs alone, whatever else there is of the study."""
-    there = load_study(settings.results, picked=[result.run_id for result in results])
-    return verdicts(replace(there, claims=tuple(study.claims), looks="repeated"), folders)
+    """The verdicts on these runs, without other runs of the study."""
+    data = load_study(settings.results, picked=[result.run_id for result in results])
+    return verdicts(replace(data, claims=tuple(study.claims), looks="repeated"), folders)
 
 
 def may_settle(verdict: Verdict, seeds: int) -> bool:
-    """Whether it is open for a reason that more seeds may do away with.
+    """Whether a verdict is open and more seeds may settle it.
 
-    They do away with no other fault than seeds missing for the choice of learning rates. Nor do they where the whole
-    interval is closer to the smallest effect of interest than the steps of the grid are fine.
+    The only fault of a contrast that more seeds remedy is too few of them to choose learning rates. They also do not
+    help if the whole interval is within a step of the grid from the smallest effect of interest.
     """
     contrast, found = verdict.contrast, verdict.judged
     if found.status != "INCONCLUSIVE":
@@ -112,30 +113,30 @@ def may_settle(verdict: Verdict, seeds: int) -> bool:
     return found.because != CAPPED and not too_coarse
 
 
-# ------------------------------------------------------------------------------------------------- what is said of it
+# ------------------------------------------------------------------------------------------------- messages
 
 
-def announced(seeds: range, settings: Settings) -> str:
-    """What is to come after a dry run's look."""
+def describe_first_look(seeds: range, settings: Settings) -> str:
+    """The looks that would follow a dry run."""
     most = settings.max_seeds
     if len(seeds) == most:
         return f"That is all of max_seeds={most}: the claims would be judged on these seeds alone."
     return (
-        f"That is the first look, with the seeds {shown(seeds)}. Then {settings.seeds_at_once} at a time would be "
+        f"That is the first look, with the seeds {seed_range(seeds)}. Then {settings.seeds_at_once} at a time would be "
         f"added, up to {most} in all, until every claim is decided."
     )
 
 
-def told(
+def describe_look(
     number: int, seeds: range, found: Sequence[Verdict], hopeful: Sequence[Verdict], settings: Settings
 ) -> list[str]:
-    """The verdicts of a look, and what follows from them."""
-    head = f"Look {number}, {plural(len(seeds), 'seed')} ({shown(seeds)}):"
-    return [head, *(f"  {row.sentence}" for row in rows(found)), outcome(seeds, found, hopeful, settings)]
+    """The verdicts of a look, and whether seeds are added."""
+    head = f"Look {number}, {plural(len(seeds), 'seed')} ({seed_range(seeds)}):"
+    return [head, *(f"  {row.sentence}" for row in rows(found)), describe_outcome(seeds, found, hopeful, settings)]
 
 
-def outcome(seeds: range, found: Sequence[Verdict], hopeful: Sequence[Verdict], settings: Settings) -> str:
-    """Why it goes on, or ends."""
+def describe_outcome(seeds: range, found: Sequence[Verdict], hopeful: Sequence[Verdict], settings: Settings) -> str:
+    """Why seeds are added, or not."""
     settled = sum(verdict.judged.status != "INCONCLUSIVE" for verdict in found)
     if settled == len(found):
         return f"Decided: all {len(found)} verdicts, with {plural(len(seeds), 'seed')}."
@@ -151,13 +152,13 @@ def outcome(seeds: range, found: Sequence[Verdict], hopeful: Sequence[Verdict], 
     return f"{counts}{rest}; {plural(min(left, settings.seeds_at_once), 'more seed')}."
 
 
-def shown(seeds: range) -> str:
+def seed_range(seeds: range) -> str:
     """`"0 to 14"`."""
     return f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else str(seeds[0])
 
 
 def report_command(study: StudySpec, settings: Settings, folders: Sequence[Path]) -> str:
-    """As it is to be typed where this command was."""
+    """The command of the report, for the same working directory."""
     own = [folder for folder in folders if folder != conf_dir() / "claim"]
     own = [folder for folder in own if any((folder / f"{claim}.yaml").exists() for claim in study.claims)]
     return commands.report_command(settings.results_dir, study.name, claim_dirs=own[:1])

@@ -1,4 +1,4 @@
-"""A command line, from its points to the table at its end."""
+"""Carry out a command: plan its runs, train those that are missing, print the table of results."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import shlex
-import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,21 +18,21 @@ from bnstudy.store.runs import Store
 from bnstudy.sweep.cost import NetworkCost, eager_seconds
 from bnstudy.sweep.forkserver import cores
 from bnstudy.sweep.machine import resolve_device
-from bnstudy.sweep.objective import chance
+from bnstudy.sweep.messages import Failure, recorded_error
+from bnstudy.sweep.objective import chance_accuracy
 from bnstudy.sweep.plan import Datasets, Plan, Stack, check_data, make_plan, make_stacks
-from bnstudy.sweep.processes import in_process, processes
+from bnstudy.sweep.processes import train_here, train_in_processes
 from bnstudy.sweep.progress import AboveTheBars, Progress, RunResult, duration, plural, table
 from bnstudy.sweep.request import PlannedRun, Request
-from bnstudy.sweep.worker import Failure
 from bnstudy.validation import ConfigError, to_dict
 
-WORTH_PROCESSES = 6.0
-"""Seconds of training from which on starting processes, a second, pays."""
+MIN_PROCESSES_SECONDS = 6.0
+"""Expected training time from which on worker processes, which take a second to start, are worth it."""
 
-SAMPLE = 5
-"""So many finished runs of a kind tell how long the others take."""
+MAX_SAMPLES = 5
+"""So many finished runs of a kind are read to estimate the time of the others."""
 
-MOST_FAILURES = 10
+MAX_FAILURES = 10
 """So many failed runs are named at the end."""
 
 
@@ -42,39 +42,12 @@ class RunsFailed(Exception):  # noqa: N818
     exit_status = 1
 
 
-def run(request: Request) -> list[RunResult]:
-    """Train what a command line asks for and is not there yet, and print what came of it.
-
-    With `dry_run` it says what it would do; nothing is trained then, and the result is empty.
-
-    Raises:
-        ConfigError: something does not fit; nothing was trained then.
-        RunsFailed: a run failed; the others were done.
-        Interrupted, Left: a signal came; what was in training is saved.
-    """
-    return train(checked(request))
-
-
-def run_all(requests: Sequence[Request]) -> list[RunResult]:
-    """One after the other, whatever fails, once all of them are known to fit.
-
-    Raises:
-        As `run`; RunsFailed at the end.
-    """
-    results, failed = [], []
-    for ready in [checked(request) for request in requests]:
-        try:
-            results += train(ready)
-        except RunsFailed as error:
-            failed.append(str(error))
-    if failed:
-        raise RunsFailed("\n".join(failed))
-    return results
-
-
 @dataclass(frozen=True)
-class Ready:
-    """A request that fits, and how it is to be done."""
+class Sweep:
+    """A request that was checked, with its plan and how to carry it out.
+
+    lines: a summary for the user.
+    """
 
     request: Request
     plan: Plan
@@ -85,180 +58,209 @@ class Ready:
     lines: list[str]
 
 
-def checked(request: Request) -> Ready:
-    """Raises ConfigError where something does not fit."""
+def run(request: Request) -> list[RunResult]:
+    """Train the requested runs that are not stored yet, and print the results.
+
+    With `dry_run` it prints what it would train; nothing is trained, and the list is empty.
+
+    Raises:
+        ConfigError: a value is not allowed; nothing was trained.
+        RunsFailed: a run failed; the others are stored.
+        Interrupted: a signal came; finished runs are stored, unfinished ones saved.
+    """
+    return train(prepare(request))
+
+
+def run_all(requests: Sequence[Request]) -> list[RunResult]:
+    """Check all requests, then carry out one after another, even if runs fail.
+
+    Raises:
+        As `run`; RunsFailed at the end.
+    """
+    results, failed = [], []
+    for sweep in [prepare(request) for request in requests]:
+        try:
+            results += train(sweep)
+        except RunsFailed as error:
+            failed.append(str(error))
+    if failed:
+        raise RunsFailed("\n".join(failed))
+    return results
+
+
+def prepare(request: Request) -> Sweep:
+    """Check a request and plan it. Raises ConfigError if a value is not allowed."""
     logging.getLogger("bnstudy").handlers = [AboveTheBars()]
     plan = make_plan(request)
     for key, folder in (("results_dir", plan.settings.results), ("cache_dir", plan.settings.cache)):
         check_writable(key, folder)
-    kind, datasets = where_trained(request)
+    device, datasets = choose_device(request)
     kinds = check_data(plan, datasets)
-    executor, workers = share_out(request, plan, kinds, kind)
-    beside = 1 if executor == "slurm" else workers  # its jobs have memory of their own
-    stacks = make_stacks(plan, kinds, kind, workers, beside)
-    lines = described(plan, stacks, kind, executor, workers)
-    return Ready(request, plan, stacks, datasets, executor, workers, lines)
+    executor, workers = choose_executor(request, plan, kinds, device)
+    sharing = 1 if executor == "slurm" else workers  # each job has memory of its own
+    stacks = make_stacks(plan, kinds, device, workers, sharing)
+    lines = describe_plan(plan, stacks, device, executor, workers)
+    return Sweep(request, plan, stacks, datasets, executor, workers, lines)
 
 
-def train(ready: Ready) -> list[RunResult]:
-    """Raises RunsFailed, Interrupted and Left, as `run`."""
-    request, plan, stacks = ready.request, ready.plan, ready.stacks
+def train(sweep: Sweep) -> list[RunResult]:
+    """Raises RunsFailed and Interrupted, as `run`."""
+    request, plan, stacks = sweep.request, sweep.plan, sweep.stacks
     if plan.settings.dry_run:
-        print("\n".join([*ready.lines, *map(listed, stacks)]))
+        print("\n".join([*sweep.lines, *map(describe_stack, stacks)]))
         return []
-    remember_study(request, plan)
+    record_study(request, plan, request.arguments)
     progress = Progress(len(plan.todo), sum(s.steps * len(s.runs) for s in stacks), plan.settings.progress)
-    if not request.part:
-        progress.note("\n".join(ready.lines))
+    progress.note("\n".join(sweep.lines))
+    since = time.time()
     try:
-        failures = execute(ready.executor, ready.workers, request, stacks, ready.datasets, progress)
+        failures = execute(sweep, progress, since) if stacks else []
     finally:
         progress.close()
-    results = all_results(plan, failures)
-    conclude(request, results)
+    results = all_results(plan, failures, since)
+    report_results(request, results)
     return results
 
 
-# ------------------------------------------------------------------------------------------------ how it is done
+# ------------------------------------------------------------------------------------------------- how it is trained
 
 Kinds = dict[str, tuple[int, NetworkCost]]
-JOBS = ("slurm", "local", "debug")
 
 
-def where_trained(request: Request) -> tuple[str, Datasets]:
-    """The kind of device that trains, and the datasets, on it if it is in this machine."""
+def choose_device(request: Request) -> tuple[str, Datasets]:
+    """The type of device that trains, and the datasets, on that device if it is in this machine."""
     settings = request.settings
-    if request.launcher.executor == "slurm":  # the machine that the command is typed on need not have one
+    if request.launcher.executor == "slurm":  # the login node may have no such device
         on_gpu = request.launcher.gpus > 0 and settings.device != "cpu"
         return ("cuda" if on_gpu else "cpu"), Datasets(settings.cache, torch.device("cpu"))
     device = resolve_device(settings)
     return device.type, Datasets(settings.cache, device)
 
 
-def share_out(request: Request, plan: Plan, kinds: Kinds, device: str) -> tuple[str, int]:
-    """The executor, and among how many workers stacks are shared out.
+def choose_executor(request: Request, plan: Plan, kinds: Kinds, device: str) -> tuple[str, int]:
+    """The executor and the number of workers.
 
-    Like the shape of stacks it follows from all runs that were asked for, so that a sweep that was killed goes on in
-    the same way.
+    Like the sizes of stacks they follow from all requested runs, finished or not, so that a sweep that was killed goes
+    on in the same way.
     """
     launcher = request.launcher
-    if launcher.executor in JOBS:
-        return launcher.executor, launcher.jobs if launcher.executor == "slurm" else launcher.workers or 1
+    if launcher.executor == "slurm":
+        return "slurm", launcher.jobs
     workers = launcher.workers or max(1, cores() // (plan.settings.threads or 1))
     if launcher.executor == "auto":
-        many = len(plan.runs) > 1 and workers > 1 and device == "cpu"
-        several = many and sum(seconds_of(run, kinds) for run in plan.runs) > WORTH_PROCESSES
-        return ("processes", workers) if several else ("inprocess", 1)
+        may_pay = len(plan.runs) > 1 and workers > 1 and device == "cpu"
+        pays = may_pay and sum(estimate_seconds(run, kinds) for run in plan.runs) > MIN_PROCESSES_SECONDS
+        return ("processes", workers) if pays else ("inprocess", 1)
     return launcher.executor, workers if launcher.executor == "processes" else 1
 
 
-def seconds_of(run: PlannedRun, kinds: Kinds) -> float:
-    """About what a run takes on one core, as one of a stack."""
+def estimate_seconds(run: PlannedRun, kinds: Kinds) -> float:
+    """The approximate time of a run in a stack on one core."""
     if run.spec.stack_key not in kinds:
         return 0.0
     steps, network = kinds[run.spec.stack_key]
     return steps * eager_seconds(run.spec, network)
 
 
-def execute(
-    executor: str, workers: int, request: Request, stacks: Sequence[Stack], datasets: Datasets, progress: Progress
-) -> list[Failure]:
-    settings = request.settings
-    if not stacks:
-        return []
-    if executor == "inprocess":
-        return in_process(settings, stacks, datasets, progress)
-    if executor == "processes":
-        threads = settings.threads or max(1, cores() // workers)
-        return processes(replace(settings, threads=threads), stacks, workers, datasets, progress)
-    return as_jobs(request, stacks, progress)
+def execute(sweep: Sweep, progress: Progress, since: float) -> list[Failure]:
+    settings, stacks = sweep.request.settings, sweep.stacks
+    if sweep.executor == "inprocess":
+        return train_here(settings, stacks, sweep.datasets, progress, since)
+    if sweep.executor == "processes":
+        settings = replace(settings, threads=settings.threads or max(1, cores() // sweep.workers))
+        return train_in_processes(settings, stacks, sweep.workers, progress, since)
+    return train_in_jobs(sweep.request, stacks, progress)
 
 
-def as_jobs(request: Request, stacks: Sequence[Stack], progress: Progress) -> list[Failure]:
-    """Submit the stacks as jobs and wait for their runs."""
-    from bnstudy.sweep.jobs import watch
+def train_in_jobs(request: Request, stacks: Sequence[Stack], progress: Progress) -> list[Failure]:
+    """Submit the stacks to Slurm and wait for their runs."""
+    from bnstudy.sweep.jobs import wait_for
     from bnstudy.sweep.slurm import submit
 
     steps = {run_id: stack.steps for stack in stacks for run_id in stack.run_ids}
-    jobs = submit(request.settings, request.launcher, stacks)
-    waited: set[str] = set()
+    submissions = submit(request.settings, request.launcher, stacks)
+    count = sum(len(submission.job_ids) for submission in submissions)
+    announced: set[str] = set()
 
     def on_progress(run_ids: Sequence[str], states: str) -> None:
         for run_id in run_ids:
-            progress.finished("jobs", steps[run_id])
-        if states not in waited:
-            waited.add(states)
-            progress.note(f"{plural(len(jobs), 'job')}: {states}.")
+            progress.run_done("", run_id, steps[run_id])
+        if states not in announced:
+            announced.add(states)
+            progress.note(f"{plural(count, 'job')}: {states}.")
 
-    missing = watch(Store(request.settings.results), jobs, on_progress)
+    missing = wait_for(Store(request.settings.results), submissions, on_progress)
     return [Failure(run_id, error) for run_id, error in missing.items()]
 
 
-# ---------------------------------------------------------------------------------------------- what is said of it
+# ------------------------------------------------------------------------------------------------------- messages
 
 
-def described(plan: Plan, stacks: Sequence[Stack], device: str, executor: str, workers: int) -> list[str]:
-    """The plan in a line or two."""
+def describe_plan(plan: Plan, stacks: Sequence[Stack], device: str, executor: str, workers: int) -> list[str]:
+    """A summary of the plan, in one or two lines."""
     finished = len(plan.runs) - len(plan.todo)
     counts = f"{plural(len(plan.runs), 'run')}: {finished} finished, {len(plan.todo)} to do"
     if not stacks:
         return [f"{counts}."]
-    how = how_trained(stacks)
+    how = describe_methods(stacks)
     where = {"inprocess": f"on {device}", "processes": f"on {device}, in {min(workers, len(stacks))} processes"}
     lines = [f"{counts}, {how}, {where.get(executor, f'by {executor}')}."]
     seconds = expected_seconds(plan, min(workers, len(stacks)))
     return lines if math.isnan(seconds) else [*lines, f"Expected to take about {duration(seconds)}."]
 
 
-def how_trained(stacks: Sequence[Stack]) -> str:
-    stacked = [len(stack.runs) for stack in stacks if stack.shape.engine == "stacked"]
-    alone = sum(len(stack.runs) for stack in stacks if stack.shape.engine == "serial")
-    parts = [f"{plural(len(stacked), 'stack')} of {sizes(stacked)}"] if stacked else []
+def describe_methods(stacks: Sequence[Stack]) -> str:
+    stacked = [len(stack.runs) for stack in stacks if stack.method.engine == "stacked"]
+    alone = sum(len(stack.runs) for stack in stacks if stack.method.engine == "serial")
+    parts = [f"{plural(len(stacked), 'stack')} of {size_range(stacked)}"] if stacked else []
     parts += [f"{alone} one by one" if stacked else "one by one"] if alone else []
     return " and ".join(parts)
 
 
-def sizes(of_stacks: Sequence[int]) -> str:
-    least, most = min(of_stacks), max(of_stacks)
+def size_range(sizes: Sequence[int]) -> str:
+    least, most = min(sizes), max(sizes)
     return str(most) if least == most else f"{least} to {most}"
 
 
-def listed(stack: Stack) -> str:
-    spec, shape = stack.runs[0].spec, stack.shape
-    how = shape.engine + (", compiled" if shape.compiled else "")
+def describe_stack(stack: Stack) -> str:
+    spec, method = stack.runs[0].spec, stack.method
+    how = method.engine + (", compiled" if method.compiled else "")
     what = ", ".join(f"{key}={getattr(spec, key).label}" for key in ("model", "norm", "data", "optim"))
-    named = f": {stack.runs[0].name}" + (" ..." if len(stack.runs) > 1 else "") if stack.runs[0].name else ""
-    return f"  {plural(len(stack.runs), 'run')} of {stack.steps} steps, {how}, {what}{named}"
+    name = f": {stack.runs[0].name}" + (" ..." if len(stack.runs) > 1 else "") if stack.runs[0].name else ""
+    return f"  {plural(len(stack.runs), 'run')} of {stack.steps} steps, {how}, {what}{name}"
 
 
 def expected_seconds(plan: Plan, workers: int) -> float:
-    """From what finished runs of the same kinds took; NaN where a kind has none."""
+    """Estimate from finished runs of the same kinds; NaN if a kind has none."""
     store, todo = plan.store, {run.spec.run_id for run in plan.todo}
     open_runs = Counter(run.spec.stack_key for run in plan.todo)
     total = 0.0
     for key, count in open_runs.items():
-        there = [run for run in plan.runs if run.spec.stack_key == key and run.spec.run_id not in todo][:SAMPLE]
-        taken = [store.summary(run.spec.run_id)["seconds"]["total"] for run in there]
-        total += count * sum(taken) / len(taken) if taken else math.nan
+        done = [run for run in plan.runs if run.spec.stack_key == key and run.spec.run_id not in todo][:MAX_SAMPLES]
+        seconds = [store.summary(run.spec.run_id)["seconds"]["total"] for run in done]
+        total += count * sum(seconds) / len(seconds) if seconds else math.nan
     return total / workers
 
 
-def all_results(plan: Plan, failures: Sequence[Failure]) -> list[RunResult]:
-    """The results of all the plan's runs, those that were there before included, in the order of the command line."""
+def all_results(plan: Plan, failures: Sequence[Failure], since: float) -> list[RunResult]:
+    """The results of all runs of the plan, in the order of the command line."""
     errors = {failure.run_id: failure.error for failure in failures}
-    return [
-        stored_result(run, plan.store)
-        if plan.store.is_finished(run.spec.run_id)
-        else failed_result(run, plan.store, errors.get(run.spec.run_id, "it was not trained"))
-        for run in plan.runs
-    ]
+
+    def result(run: PlannedRun) -> RunResult:
+        run_id = run.spec.run_id
+        if plan.store.is_finished(run_id):
+            return stored_result(run, plan.store)
+        error = errors.get(run_id) or recorded_error(plan.store.run(run_id).error, since) or "it was not trained"
+        return failed_result(run, plan.store, error)
+
+    return [result(run) for run in plan.runs]
 
 
 def stored_result(run: PlannedRun, store: Store) -> RunResult:
-    """What the store says of a finished run; a diverged one counts as guessing, a regression has no accuracy."""
+    """The result of a finished run; a diverged one has the accuracy of guessing, a regression none."""
     summary = store.summary(run.spec.run_id)
     diverged, classes = summary["status"] == "diverged", summary["dataset"]["classes"]
-    accuracy = chance(summary) if diverged else summary["final"]["test_accuracy"]
+    accuracy = chance_accuracy(summary) if diverged else summary["final"]["test_accuracy"]
     accuracy = accuracy if classes and accuracy is not None else math.nan
     folder = store.run(run.spec.run_id).folder
     seconds = summary["seconds"]["total"]
@@ -271,7 +273,7 @@ def failed_result(run: PlannedRun, store: Store, error: str) -> RunResult:
 
 
 def check_writable(key: str, folder: Path) -> None:
-    """Raises ConfigError where files cannot be made in the folder, which need not exist yet."""
+    """Raises ConfigError if no file can be created in the folder, which need not exist yet."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".write-{os.getpid()}"
@@ -282,38 +284,38 @@ def check_writable(key: str, folder: Path) -> None:
         raise ConfigError(f"{key}={folder} is not allowed: it cannot be written ({reason}).") from None
 
 
-def remember_study(request: Request, plan: Plan) -> None:
-    """Note what a study asked for, or several did, so that its report can say what is missing."""
+def record_study(request: Request, plan: Plan, arguments: Sequence[str]) -> None:
+    """Store the runs of the requested studies, so that a report knows which are missing."""
     for member in request.members:
-        remember_study(member, make_plan(member))
+        record_study(member, make_plan(member), arguments)
     if request.study is None:
         return
     about = {"name": request.study.name, "title": request.study.title, "claims": list(request.study.claims)}
     about |= {"looks": "repeated"} if request.settings.until else {}
-    words = [word for word in sys.argv[1:] if not word.startswith("study.names=")]
-    typed = [f"study={request.study.name}" if word.startswith("study=") else word for word in words]
-    command = shlex.join(["bnstudy", *typed])
+    words = [word for word in arguments if not word.startswith("study.names=")]
+    words = [f"study={request.study.name}" if word.startswith("study=") else word for word in words]
+    command = shlex.join(["bnstudy", *words])
     for run in plan.runs:
         plan.store.begin(run.spec.run_id, to_dict(run.spec))
     plan.store.add_to_plan(about, request.scale, command, [run.spec.run_id for run in plan.runs])
 
 
-def conclude(request: Request, results: Sequence[RunResult]) -> None:
-    """Print the table, unless more is to follow, or claims are what is asked for.
+def report_results(request: Request, results: Sequence[RunResult]) -> None:
+    """Print the table, unless seeds are added until claims are decided.
 
     Raises:
-        RunsFailed: a run failed; the others were done.
+        RunsFailed: a run failed; the others are stored.
     """
-    if results and request.settings.progress and not request.part and request.settings.until is None:
+    if results and request.settings.progress and request.settings.until is None:
         print(table(results, "study" if request.members else "arm"))
     failed = [r for r in results if r.status == "failed"]
     if failed:
-        names = "\n".join(f"  {r.name or r.run_id}: {r.error}{traceback_of(r)}" for r in failed[:MOST_FAILURES])
-        more = f"\n  and {len(failed) - MOST_FAILURES} more" if len(failed) > MOST_FAILURES else ""
+        names = "\n".join(f"  {r.name or r.run_id}: {r.error}{traceback_hint(r)}" for r in failed[:MAX_FAILURES])
+        more = f"\n  and {len(failed) - MAX_FAILURES} more" if len(failed) > MAX_FAILURES else ""
         counts = f"{len(failed)} of {plural(len(results), 'run')} failed; the others are stored:"
         raise RunsFailed(f"{counts}\n{names}{more}")
 
 
-def traceback_of(result: RunResult) -> str:
+def traceback_hint(result: RunResult) -> str:
     path = result.folder / "error.txt"
     return f" (traceback in {path})" if path.exists() else ""

@@ -1,7 +1,7 @@
-"""How worker processes are started: forked from a server that has torch imported already.
+"""Start worker processes by forking a server that has already imported torch.
 
-Importing torch takes a process two seconds. The server does that once, beside the planning of the sweep, and its
-workers share those pages. It never computes, so that forking it is safe. Nothing heavy is imported here.
+Importing torch takes a process two seconds. The server imports it once, while the sweep is planned, and its workers
+share those pages. The server never computes, so forking it is safe. This module does not import torch.
 """
 
 from __future__ import annotations
@@ -17,38 +17,40 @@ from multiprocessing.context import ForkServerContext, SpawnContext
 from typing import Any
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
-"""Signals that ask a worker to save what it trains and end."""
+"""Signals upon which a worker saves its runs and ends."""
 
-IMPORTED = ["bnstudy.sweep.processes"]
+PRELOADED = ["bnstudy.sweep.processes"]
 
 
 def context() -> SpawnContext | ForkServerContext:
-    """The kind of processes that workers are: elsewhere than on Linux forking is not safe."""
+    """The multiprocessing context of workers: forking is safe on Linux only."""
     return ForkServerContext() if sys.platform == "linux" else SpawnContext()
 
 
-def get_ready(launcher: Any) -> None:
-    """Have the server import what workers need, in the background, where a sweep may come to want some.
+def start_server(launcher: Any) -> None:
+    """Start the server in the background if the sweep may need worker processes.
 
     launcher: the composed `hydra.launcher`, not checked yet.
     """
     wanted = isinstance(launcher, Mapping) and launcher.get("executor", "auto") in ("auto", "processes")
     if sys.platform == "linux" and wanted and cores() > 1:
-        set_up()
-        multiprocessing.set_forkserver_preload(IMPORTED)
-        with held_back(), working_directory_left_out():
+        set_compiler_threads()
+        multiprocessing.set_forkserver_preload(PRELOADED)
+        with hold_signals(), ignore_working_directory():
             forkserver.ensure_running()
 
 
 def cores() -> int:
-    """How many this process may use."""
+    """Number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
-def working_directory_left_out() -> Iterator[None]:
-    """A Python started inside does not look for modules in the working directory first, as `python -c` would: there
-    may be another checkout, or somebody's numbers.py."""
+def ignore_working_directory() -> Iterator[None]:
+    """Start Python processes that do not import modules from the working directory first, as `python -c` would.
+
+    It may hold another checkout, or a numbers.py.
+    """
     before = os.environ.get("PYTHONSAFEPATH")
     os.environ["PYTHONSAFEPATH"] = "1"
     try:
@@ -60,17 +62,16 @@ def working_directory_left_out() -> Iterator[None]:
             os.environ["PYTHONSAFEPATH"] = before
 
 
-def set_up() -> None:
-    """The environment that torch's compiler reads when it is imported."""
-    # The cores are the workers'.
+def set_compiler_threads() -> None:
+    """Have torch's compiler, which reads the environment when it is imported, leave the cores to the workers."""
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 
 @contextmanager
-def held_back() -> Iterator[None]:
-    """Signals to stop that come while a process starts wait until it listens to them.
+def hold_signals() -> Iterator[None]:
+    """Block the signals in STOPPING for a process that starts, until it handles them; it inherits the mask.
 
-    Without this, Ctrl-C while it imports torch would end it with a traceback. The mask is inherited.
+    Otherwise Ctrl-C while it imports torch would end it with a traceback.
     """
     resource_tracker.ensure_running()  # multiprocessing starts it with the first process, and unblocks signals then
     old = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)

@@ -1,4 +1,4 @@
-"""The machine that trains: its devices, how torch is set up on it, and which code runs."""
+"""The machine that trains: its devices, torch's settings, and the version of the code."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pathlib import Path
 
 import torch
 
-from bnstudy.sweep.forkserver import set_up
+from bnstudy.sweep.forkserver import set_compiler_threads
 from bnstudy.sweep.settings import Settings
 from bnstudy.validation import ConfigError
 
 
 def resolve_device(settings: Settings) -> torch.device:
-    """Raises ConfigError for CUDA where there is none."""
+    """Raises ConfigError if there is no such CUDA device."""
     count = torch.cuda.device_count()
     if settings.device == "auto":
         return torch.device("cuda" if count else "cpu")
@@ -29,14 +29,14 @@ def resolve_device(settings: Settings) -> torch.device:
     return device
 
 
-def prepare(settings: Settings, device: torch.device) -> None:
-    """Set torch up so that the same command gives the same numbers."""
+def set_up_torch(settings: Settings, device: torch.device) -> None:
+    """Configure torch so that the same command gives the same numbers."""
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    # What inductor compiles is kept for the next command, with the results; but for a compiler's header in /tmp.
+    # Compiled code is kept for the next command, with the results, except a compiler's header in /tmp.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(settings.cache.absolute() / "compiled" / processor()))
-    set_up()
-    # Where CUDA's compiler is installed and no GPU is, it says so in each worker.
+    set_compiler_threads()
+    # If CUDA's compiler is installed but there is no GPU, it warns in each worker.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -45,11 +45,11 @@ def prepare(settings: Settings, device: torch.device) -> None:
 
 
 def processor() -> str:
-    """A name for what this machine's processor can do: what was compiled for another may be an illegal instruction."""
+    """A name for the processor's features: code compiled for another processor may hold illegal instructions."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else [platform.processor()]
-    able = sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))}) or lines[:1]
-    return hashlib.sha256("\n".join(able).encode()).hexdigest()[:8]
+    features = sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))}) or lines[:1]
+    return hashlib.sha256("\n".join(features).encode()).hexdigest()[:8]
 
 
 def device_name(device: torch.device) -> str:
@@ -58,7 +58,7 @@ def device_name(device: torch.device) -> str:
 
 @cache
 def git_commit() -> str | None:
-    """The commit of the checkout that the package runs from, with "+" if it has changes; None when installed."""
+    """The commit of the checkout that the package runs from, with "+" if there are changes; None if it is installed."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None

@@ -1,5 +1,4 @@
-"""The plan: what a command line asks for, checked against the data, the finished runs told from those to do, and these
-grouped into stacks."""
+"""The plan of a sweep: its runs, checked against the data, and those that are not stored yet, grouped into stacks."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ from bnstudy.data.base import DataSpec
 from bnstudy.data.dataset import Dataset
 from bnstudy.run import RunSpec
 from bnstudy.store.runs import Store
-from bnstudy.sweep.cost import NetworkCost, Shape, choose, measured, sized
+from bnstudy.sweep.cost import Method, NetworkCost, choose_method, measure_network, network_cost
 from bnstudy.sweep.request import PlannedRun, Request, naming
 from bnstudy.sweep.settings import Settings
 from bnstudy.train.state import network_of
@@ -24,13 +23,13 @@ from bnstudy.validation import ConfigError, to_dict
 
 @dataclass(frozen=True)
 class Stack:
-    """Runs that are trained at once, or one after another where the shape's engine is serial.
+    """Runs that are trained at once, or one after another if the engine is serial.
 
     steps: of each run.
     """
 
     runs: tuple[PlannedRun, ...]
-    shape: Shape
+    method: Method
     steps: int
 
     @property
@@ -40,7 +39,7 @@ class Stack:
 
 @dataclass(frozen=True)
 class Plan:
-    """The distinct runs of a request, and those of them to do."""
+    """The distinct runs of a request, and those of them that are not stored yet."""
 
     settings: Settings
     runs: tuple[PlannedRun, ...]
@@ -52,7 +51,7 @@ class Plan:
 
 
 def make_plan(request: Request) -> Plan:
-    """Sort out what is to do; runs that several points ask for stand once."""
+    """Find the runs that are not stored yet; a run that several points request is planned once."""
     runs = {run.spec.run_id: run for run in reversed(request.runs)}
     distinct = tuple(reversed(runs.values()))
     store = Store(request.settings.results)
@@ -60,62 +59,59 @@ def make_plan(request: Request) -> Plan:
 
 
 class Datasets:
-    """The datasets of a sweep, each loaded once; the one used last stays in memory."""
+    """Loads the datasets of a sweep; the one used last stays in memory."""
 
     def __init__(self, cache: Path, device: torch.device) -> None:
         self.cache, self.device = cache, device
         self._loaded: tuple[DataSpec, Dataset] | None = None
 
     def get(self, spec: DataSpec) -> Dataset:
-        """Raises ConfigError where the dataset is missing or damaged."""
+        """Raises ConfigError if the dataset is missing or damaged."""
         if self._loaded is None or self._loaded[0] != spec:
             self._loaded = None
             self._loaded = spec, spec.load(self.cache, self.device)
         return self._loaded[1]
 
 
-# ------------------------------------------------------------------------------------------------ does it fit
+# ------------------------------------------------------------------------------------------------- checks
 
 
 @dataclass
 class Checker:
-    """Whether spec and data fit together: each distinct combination is tried once, without training."""
+    """Checks that runs fit their data: tries each distinct combination once, without training."""
 
     datasets: Datasets
-    _seen: dict[str, tuple[int, NetworkCost]] = field(default_factory=dict)
+    _checked: dict[str, tuple[int, NetworkCost]] = field(default_factory=dict)
 
     def check(self, run: RunSpec) -> tuple[int, NetworkCost]:
-        """The size of the training set, and what the network costs. Raises ConfigError where the run could not be
-        trained."""
+        """The size of the training set, and the network's cost. Raises ConfigError if the run cannot be trained."""
         parts = (run.data, run.model, run.norm, run.loss, run.trained, run.batch_size)
         combination = json.dumps([to_dict(part) for part in parts])
-        if combination not in self._seen:
+        if combination not in self._checked:
             data = self.datasets.get(run.data)
             run.total_steps(len(data.train))
             run.loss.each(torch.zeros(1, data.classes, device=data.train.y.device), data.train.y[:1])
-            self._seen[combination] = len(data.train), try_out(run, data.shape, data.classes)
-        return self._seen[combination]
+            self._checked[combination] = len(data.train), try_network(run, data.shape, data.classes)
+        return self._checked[combination]
 
 
 SMALL = 10**8
-"""Multiplications of a dense network for a batch: fewer are done sooner than torch has loaded what it needs to work on
-its meta device, a second."""
+"""Multiplications of a dense network for a batch: fewer take less time than loading torch's meta device, a second."""
 
 
-def try_out(run: RunSpec, shape: tuple[int, int, int], classes: int) -> NetworkCost:
-    """Put a batch through the network: on torch's meta device, where nothing is computed but shapes, or, where that is
-    sooner done, in earnest.
+def try_network(run: RunSpec, shape: tuple[int, int, int], classes: int) -> NetworkCost:
+    """Run a batch through the network: on torch's meta device, which computes only shapes, or if faster on the CPU.
 
     Raises:
         ConfigError: the network cannot be built or cannot take such images.
     """
     try:
         with torch.device("meta"):
-            size = sized(network_of(run, shape, classes))
+            size = network_cost(network_of(run, shape, classes))
         if size.convolves or size.params * run.batch_size >= SMALL:
-            with suppress(RuntimeError):  # also raised where what is computed depends on values
-                return put_through(run, shape, classes, "meta")
-        return put_through(run, shape, classes, "cpu")
+            with suppress(RuntimeError):  # also raised if the computation depends on values
+                return run_batch(run, shape, classes, "meta")
+        return run_batch(run, shape, classes, "cpu")
     except ConfigError:
         raise
     except (ValueError, RuntimeError) as error:
@@ -125,15 +121,15 @@ def try_out(run: RunSpec, shape: tuple[int, int, int], classes: int) -> NetworkC
         ) from None
 
 
-def put_through(run: RunSpec, shape: tuple[int, int, int], classes: int, device: str) -> NetworkCost:
+def run_batch(run: RunSpec, shape: tuple[int, int, int], classes: int, device: str) -> NetworkCost:
     with torch.device(device):
-        return measured(network_of(run, shape, classes).train(), torch.zeros(run.batch_size, *shape))
+        return measure_network(network_of(run, shape, classes).train(), torch.zeros(run.batch_size, *shape))
 
 
 def check_data(plan: Plan, datasets: Datasets) -> dict[str, tuple[int, NetworkCost]]:
-    """Check that the runs fit their datasets, which must be there, and that finished ones saw the same images.
+    """Check that the runs fit their datasets and that finished runs were trained on the same images.
 
-    Returns steps and network of each kind of runs, by `stack_key`; nothing where no run is to do.
+    Returns: steps and network of each kind of runs, by `stack_key`; empty if all runs are stored.
 
     Raises:
         ConfigError: a dataset is missing, a model, norm or batch size does not fit it, or it has changed.
@@ -148,13 +144,12 @@ def check_data(plan: Plan, datasets: Datasets) -> dict[str, tuple[int, NetworkCo
                 train_size, network = checker.check(spec)
                 kinds[spec.stack_key] = spec.total_steps(train_size), network
             if spec.run_id not in todo and not spec.data.is_fixed:
-                same_images(spec, plan.store, datasets.get(spec.data).checksum)
+                check_same_images(spec, plan.store, datasets.get(spec.data).checksum)
     return kinds
 
 
-def same_images(run: RunSpec, store: Store, checksum: str) -> None:
-    seen = store.summary(run.run_id)["dataset"]["checksum"]
-    if seen != checksum:
+def check_same_images(run: RunSpec, store: Store, checksum: str) -> None:
+    if store.summary(run.run_id)["dataset"]["checksum"] != checksum:
         raise ConfigError(
             f"data.name={run.data.label} names other images than those that run {run.run_id} was trained on: give "
             "these another data.name, or use another results_dir."
@@ -165,41 +160,61 @@ def same_images(run: RunSpec, store: Store, checksum: str) -> None:
 
 
 def make_stacks(
-    plan: Plan, kinds: Mapping[str, tuple[int, NetworkCost]], device: str, workers: int, beside: int
+    plan: Plan, kinds: Mapping[str, tuple[int, NetworkCost]], device: str, workers: int, sharing: int
 ) -> list[Stack]:
-    """Group what is to do, stacks on the same data together and the longest of them first.
+    """Group the runs that are not stored yet, stacks on the same data together and the longest of them first.
 
-    What a single worker trains one by one comes behind them, in the order of the command line: with the norm as its
-    last key the arms take turns, and a machine that slows down slows all of them.
+    Runs that a single worker trains one by one come last, in the order of the command line: with the norm as its last
+    key the arms take turns, and a machine that slows down slows all of them.
 
-    The shape of a kind follows from all runs that were asked for, finished ones included, so that the same command
-    trains a run in the same way whenever it comes to it.
+    The method of a kind follows from all requested runs, stored or not, so that the same command always trains a run in
+    the same way.
+
+    sharing: as in `choose_method`.
     """
     todo = {run.spec.run_id for run in plan.todo}
     stacks = []
     for key, (steps, network) in kinds.items():
-        alike = [run for run in plan.runs if run.spec.stack_key == key]
-        shape = choose([run.spec for run in alike], steps, network, plan.settings, device, workers, beside)
-        rest = [run for run in alike if run.spec.run_id in todo]
-        stacks += [(network, Stack(tuple(part), shape, steps)) for part in split(rest, shape.rows)]
+        of_kind = [run for run in plan.runs if run.spec.stack_key == key]
+        method = choose_method([run.spec for run in of_kind], steps, network, plan.settings, device, workers, sharing)
+        rest = [run for run in of_kind if run.spec.run_id in todo]
+        stacks += [(network, Stack(tuple(part), method, steps)) for part in split(rest, method.rows)]
     order = {data: i for i, data in enumerate(dict.fromkeys(run.spec.data for run in plan.todo))}
     place = {run.spec.run_id: i for i, run in enumerate(plan.todo)}
 
-    def turn(network: NetworkCost, stack: Stack) -> tuple[int, bool, int]:
+    def position(network: NetworkCost, stack: Stack) -> tuple[int, bool, int]:
         first = stack.runs[0].spec
-        in_turn = workers == 1 and stack.shape.engine == "serial"
-        return order[first.data], in_turn, place[first.run_id] if in_turn else -work(network, stack)
+        in_turn = workers == 1 and stack.method.engine == "serial"
+        return order[first.data], in_turn, place[first.run_id] if in_turn else -relative_cost(network, stack)
 
-    stacks.sort(key=lambda pair: turn(*pair))
+    stacks.sort(key=lambda pair: position(*pair))
     return [stack for _, stack in stacks]
 
 
-def split(runs: Sequence[PlannedRun], most: int) -> list[Sequence[PlannedRun]]:
-    """The runs in parts of nearly equal size, at most `most` each."""
-    parts = -(-len(runs) // most)
+def split(runs: Sequence[PlannedRun], limit: int) -> list[Sequence[PlannedRun]]:
+    """Divide the runs into parts of nearly equal size, at most `limit` each."""
+    parts = -(-len(runs) // limit)
     return [runs[len(runs) * i // parts : len(runs) * (i + 1) // parts] for i in range(parts)]
 
 
-def work(network: NetworkCost, stack: Stack) -> int:
-    """To compare stacks by."""
+def relative_cost(network: NetworkCost, stack: Stack) -> int:
+    """To compare the training times of stacks."""
     return len(stack.runs) * stack.steps * stack.runs[0].spec.batch_size * (network.products + network.units)
+
+
+def order_stacks(stacks: Sequence[Stack], worker: int, workers: int) -> list[Stack]:
+    """The order in which one of several workers looks for stacks.
+
+    Stacks stay in their order, the longest first, unless some are compiled: then each worker begins with kinds of its
+    own, so that as few kinds as possible are compiled twice.
+    """
+    if not any(stack.method.compiled for stack in stacks):
+        return list(stacks)
+    kinds = list(dict.fromkeys(map(program_key, stacks)))
+    first = worker % workers * len(kinds) // workers
+    return sorted(stacks, key=lambda stack: (kinds.index(program_key(stack)) - first) % len(kinds))
+
+
+def program_key(stack: Stack) -> tuple[str, int]:
+    """Stacks with equal keys share a compiled program."""
+    return stack.runs[0].spec.stack_key, stack.method.rows

@@ -1,264 +1,220 @@
-"""Ways to have a plan's stacks done on this machine: in this process, or by several."""
+"""Train a plan's stacks on this machine, in this process or in several."""
 
 from __future__ import annotations
 
 import os
+import pickle
 import signal
-from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from bnstudy.store.leases import Leases
 from bnstudy.store.runs import Store
-from bnstudy.sweep.forkserver import STOPPING, context, held_back, working_directory_left_out
-from bnstudy.sweep.machine import prepare, resolve_device
-from bnstudy.sweep.plan import Datasets, Stack, split
-from bnstudy.sweep.progress import Beat, Progress, plural
+from bnstudy.sweep.forkserver import STOPPING, context, hold_signals, ignore_working_directory
+from bnstudy.sweep.messages import Failure, RunDone, Waiting
+from bnstudy.sweep.plan import Datasets, Stack, order_stacks
+from bnstudy.sweep.progress import Beat, Progress
 from bnstudy.sweep.settings import Settings
 from bnstudy.sweep.signals import Interrupted, LastSignal, StopFlag
-from bnstudy.sweep.worker import Failure, Left, Worker, see_to_the_rest
+from bnstudy.sweep.worker import work
+
+MAX_FAILED_STARTS = 3
+"""So many worker processes may die before they train anything."""
 
 
-def in_process(settings: Settings, stacks: Sequence[Stack], datasets: Datasets, progress: Progress) -> list[Failure]:
-    """Train the stacks one after another, then what others had at hand and left unfinished.
-
-    Raises:
-        Interrupted: a signal came; what was in training is saved, what was before is stored.
-    """
-    with worker_here(settings, datasets, progress) as worker:
-        for stack in stacks:
-            worker.do(stack)
-        see_to_the_rest(worker)
-        return worker.failures
-
-
-@contextmanager
-def worker_here(settings: Settings, datasets: Datasets, progress: Progress) -> Iterator[Worker]:
-    """A worker in this process that tells `progress`."""
-    prepare(settings, datasets.device)
-    stop, store = StopFlag(), Store(settings.results)
-    with stop.listening(), Leases(store) as leases:
-        yield Worker(settings, store, datasets, leases, stop, lambda told: show(progress, told))
-
-
-def show(progress: Progress, told: Any) -> None:
-    """Pass on what a worker tells."""
-    if isinstance(told, Beat):
-        progress.beat(told)
-    elif isinstance(told, Left):
-        progress.finished(told.source, told.updates)
-    else:
-        progress.note(told)
-
-
-# -------------------------------------------------------------------------------------------------- processes
-
-
-def processes(
-    settings: Settings, stacks: Sequence[Stack], workers: int, datasets: Datasets, progress: Progress
+def train_here(
+    settings: Settings, stacks: Sequence[Stack], datasets: Datasets, progress: Progress, since: float
 ) -> list[Failure]:
-    """Have worker processes train the stacks, each taking the next when it is done with one.
-
-    A worker that dies loses nothing that is stored: the rest of its stack is tried once more in two parts.
+    """Train the stacks in this process.
 
     Raises:
-        Interrupted: a signal came; what was in training is saved, what was before is stored.
+        Interrupted: a signal came; finished runs are stored, unfinished ones saved.
+    """
+    return work(settings, stacks, lambda message: show(progress, message), StopFlag(), since, datasets=datasets)
+
+
+def train_in_processes(
+    settings: Settings, stacks: Sequence[Stack], workers: int, progress: Progress, since: float
+) -> list[Failure]:
+    """Train the stacks in worker processes.
+
+    Raises:
+        Interrupted: a signal came; finished runs are stored, unfinished ones saved.
     """
     stop = StopFlag()
     with stop.listening():
-        pool = Pool(settings, deque((stack, True) for stack in stacks), progress, stop)
+        crew = Crew(settings, stacks, min(workers, len(stacks)), progress, stop, since)
         try:
-            pool.run(min(workers, len(stacks)))
+            crew.run()
         finally:
-            pool.end()
+            crew.end()
         stop.check()
-    with worker_here(settings, datasets, progress) as worker:
-        worker.elsewhere = pool.elsewhere
-        see_to_the_rest(worker)
-        return pool.failures + worker.failures
+    return crew.all_failures()
 
 
-MOST_UNBORN = 3
-"""So many worker processes may die before they ask for something to do."""
+def show(progress: Progress, message: Any) -> None:
+    """Display a worker's message."""
+    if isinstance(message, Beat):
+        progress.beat(message)
+    elif isinstance(message, RunDone):
+        progress.run_done(message.worker, message.run_id, message.steps)
+    elif isinstance(message, Waiting | str):
+        progress.note(str(message))
 
 
 @dataclass
 class Member:
-    """A worker process, our end of the pipe to it, and the stack it was given last.
+    """A worker process and our end of the pipe from it.
 
-    dismissed: whether it was told that there is nothing left to do.
+    reported: whether it trained anything, or said why it could not.
+    finished: whether it found nothing left to train.
     """
 
     process: BaseProcess
     pipe: Connection
-    stack: Stack | None = None
-    may_retry: bool = True
-    dismissed: bool = False
+    reported: bool = False
+    finished: bool = False
 
 
 @dataclass
-class Pool:
-    """Worker processes and the stacks that wait for one; with each stack whether it may be tried again."""
+class Crew:
+    """Worker processes: starts them, shows what they report, and replaces those that die."""
 
     settings: Settings
-    waiting: deque[tuple[Stack, bool]]
+    stacks: Sequence[Stack]
+    workers: int
     progress: Progress
     stop: StopFlag
+    since: float
     members: dict[str, Member] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
-    elsewhere: list[Stack] = field(default_factory=list)
+    _pickled: bytes = b""
     _started: int = 0
-    _unborn: list[str] = field(default_factory=list)
+    _failed_starts: int = 0
+    _deaths: dict[int, str] = field(default_factory=dict)
+    _known_pids: set[int | None] = field(default_factory=set)
 
-    def run(self, workers: int) -> None:
-        for _ in range(workers):
+    def run(self) -> None:
+        """Return when all workers have ended."""
+        self._pickled = pickle.dumps(self.stacks)
+        for _ in range(self.workers):
             self._start()
-        told = False
+        signalled = False
         while self.members:
-            if self.stop.signum is not None and not told:
-                self.signal(self.stop.signum)
-                told = True
+            if self.stop.signum is not None and not signalled:
+                self._signal(self.stop.signum)
+                signalled = True
             ready = wait([member.pipe for member in self.members.values()], timeout=0.2)
             for name, member in list(self.members.items()):
                 if member.pipe in ready:
-                    self._hear(name, member)
-        for stack, _ in self.waiting if self._unborn else ():
-            why = f"no process could be started for it: {self._unborn[-1]}"
-            self.failures += [Failure(run_id, why) for run_id in stack.run_ids]
+                    self._receive(name, member)
 
-    def _start(self) -> None:
-        self._started += 1
-        name = f"worker {self._started}"
-        ours, theirs = context().Pipe()
-        process = context().Process(target=member_main, args=(self.settings, name, theirs), daemon=True)
-        with held_back(), working_directory_left_out():
-            process.start()
-        theirs.close()
-        self.members[name] = Member(process, ours)
-
-    def _hear(self, name: str, member: Member) -> None:
-        """Take one message of a worker's, or note its end."""
-        try:
-            told = member.pipe.recv()
-        except (EOFError, OSError):  # the latter where it died in the middle of a message
-            self._ended(name, member)
-            return
-        if isinstance(told, Ready):
-            self.failures += told.failures
-            self.elsewhere += told.elsewhere
-            self._give(member)
-        else:
-            show(self.progress, told)
-
-    def _give(self, member: Member) -> None:
-        """The next stack, or word that there is none."""
-        going_on = self.waiting and self.stop.signum is None
-        member.stack, member.may_retry = self._next_for(member) if going_on else (None, True)
-        member.dismissed = member.stack is None
-        try:
-            member.pipe.send(member.stack)
-        except OSError:  # it died: its pipe tells
-            return
-
-    def _next_for(self, member: Member) -> tuple[Stack, bool]:
-        """The first stack that waits; but each worker keeps to what it has compiled, as long as there is some of it."""
-        others = {kind_of(m.stack) for m in self.members.values() if m.stack is not None and m is not member}
-        chosen = 0
-        if self.waiting[0][0].shape.compiled:
-            kinds = [kind_of(stack) for stack, _ in self.waiting]
-            own = kind_of(member.stack) if member.stack is not None else None
-            chosen = next((i for i, kind in enumerate(kinds) if kind == own), -1)
-            chosen = next((i for i, kind in enumerate(kinds) if kind not in others), 0) if chosen < 0 else chosen
-        found = self.waiting[chosen]
-        del self.waiting[chosen]
-        return found
-
-    def _ended(self, name: str, member: Member) -> None:
-        """A worker is gone: by itself when nothing was left, or dead, perhaps with a stack at hand."""
-        del self.members[name]
-        member.process.join()
-        member.pipe.close()
-        self.progress.gone(name)
-        if member.dismissed or self.stop.signum is not None:
-            return
-        why = death(member.process.exitcode)
-        if member.stack is None:
-            self._unborn.append(why)
-        else:
-            self._died_with(member.stack, member.may_retry, f"{name.capitalize()} {why}", why)
-        if self.waiting and len(self._unborn) <= MOST_UNBORN:
-            self._start()
-
-    def _died_with(self, stack: Stack, may_retry: bool, who: str, why: str) -> None:
-        """Have what is not stored of the stack tried once more; a second time its runs have failed."""
-        store = Store(self.settings.results)
-        rest = [run for run in stack.runs if not store.is_finished(run.spec.run_id)]
-        if may_retry and rest:
-            self.progress.note(f"{who} with {plural(len(rest), 'run')}: trying once more, in parts.")
-            rows = max(1, min(stack.shape.rows, -(-len(rest) // 2)))
-            smaller = replace(stack.shape, rows=rows, compiled=stack.shape.compiled and rows > 1)
-            for part in split(rest, rows):
-                self.waiting.appendleft((replace(stack, runs=tuple(part), shape=smaller), False))
-        else:
-            self.failures += [Failure(run.spec.run_id, f"its process twice {why}") for run in rest]
-
-    def signal(self, signum: int) -> None:
-        for member in self.members.values():
-            if member.process.pid and member.process.is_alive():
-                os.kill(member.process.pid, signum)
+    def all_failures(self) -> list[Failure]:
+        """The failures that workers reported, with the causes of their deaths, and the runs that no worker took up."""
+        found = {f.run_id: self._with_cause(f) for f in self.failures}
+        if self._failed_starts > MAX_FAILED_STARTS:
+            store, why = (
+                Store(self.settings.results),
+                f"no process could be started for it: {[*self._deaths.values()][-1]}",
+            )
+            run_ids = [run_id for stack in self.stacks for run_id in stack.run_ids if not store.is_finished(run_id)]
+            found = {run_id: Failure(run_id, why) for run_id in run_ids} | found
+        return list(found.values())
 
     def end(self) -> None:
-        """Have the workers that are left save what they train and end."""
-        self.signal(signal.SIGTERM)
+        """Have the remaining workers save their runs and end."""
+        self._signal(signal.SIGTERM)
         for member in self.members.values():
             member.process.join(10)
             member.process.kill()
             member.process.join()
 
+    def _start(self) -> None:
+        place = (self._started, self.workers)
+        self._started += 1
+        name = f"worker {self._started}"
+        ours, theirs = context().Pipe(duplex=False)
+        arguments = (self.settings, self._pickled, place, self.since, name, theirs)
+        process = context().Process(target=run_worker, args=arguments, daemon=True)
+        with hold_signals(), ignore_working_directory():
+            process.start()
+        theirs.close()
+        self.members[name] = Member(process, ours)
+        self._known_pids.add(process.pid)
 
-def kind_of(stack: Stack) -> tuple[str, int]:
-    """What one compiled program is good for."""
-    return stack.runs[0].spec.stack_key, stack.shape.rows
+    def _receive(self, name: str, member: Member) -> None:
+        """Take one message of a worker, or note its end."""
+        try:
+            message = member.pipe.recv()
+        except (EOFError, OSError):  # the latter if it died in the middle of a message
+            self._ended(name, member)
+            return
+        member.reported |= isinstance(message, Failure) or (isinstance(message, Beat) and message.runs > 0)
+        if message is None:
+            member.finished = True
+        elif isinstance(message, Failure):
+            self.failures.append(message)
+        elif not isinstance(message, Waiting):
+            show(self.progress, message)
+        elif message.pid not in self._known_pids:
+            self._known_pids.add(message.pid)
+            show(self.progress, message)
+
+    def _ended(self, name: str, member: Member) -> None:
+        """Replace a worker that died; the others, or its replacement, find its leases."""
+        del self.members[name]
+        member.process.join()
+        member.pipe.close()
+        self.progress.gone(name)
+        if member.finished or self.stop.signum is not None:
+            return
+        why = describe_death(member.process.exitcode)
+        self._deaths[member.process.pid or 0] = why
+        self._failed_starts += not member.reported
+        if self._failed_starts <= MAX_FAILED_STARTS:
+            self.progress.note(f"{name.capitalize()} {why}: another one goes on with its runs.")
+            self._start()
+
+    def _with_cause(self, failure: Failure) -> Failure:
+        why = self._deaths.get(failure.pid or 0)
+        return replace(failure, error=f"its process twice {why}") if why else failure
+
+    def _signal(self, signum: int) -> None:
+        for member in self.members.values():
+            if member.process.pid and member.process.is_alive():
+                os.kill(member.process.pid, signum)
 
 
-def death(exitcode: int | None) -> str:
+def describe_death(exitcode: int | None) -> str:
     if exitcode is not None and exitcode < 0:
         by = signal.Signals(-exitcode).name
         return f"was ended by {by}" + (" (as happens when memory is short)" if by == "SIGKILL" else "")
     return f"ended with status {exitcode}"
 
 
-@dataclass(frozen=True)
-class Ready:
-    """A worker waits for its next stack; what came of the last one."""
+def run_worker(
+    settings: Settings, pickled: bytes, place: tuple[int, int], since: float, name: str, pipe: Connection
+) -> None:
+    """The main function of a worker process; its last message is None.
 
-    failures: list[Failure] = field(default_factory=list)
-    elsewhere: list[Stack] = field(default_factory=list)
+    pickled: all stacks.
+    place: index and number of workers.
+    """
+    stop = LastSignal()
 
-
-def member_main(settings: Settings, name: str, pipe: Connection) -> None:
-    """What a worker process does: ask for a stack, train it, until there is none."""
-    device = resolve_device(settings)
-    prepare(settings, device)
-    store, stop = Store(settings.results), LastSignal()
-
-    def tell(told: Any) -> None:
+    def tell(message: Any) -> None:
         try:
-            pipe.send(told)
-        except OSError:
+            pipe.send(message)
+        except OSError:  # the command is gone
             stop.signum = signal.SIGHUP
 
-    with stop.listening(), Leases(store) as leases, suppress(Interrupted, EOFError):
+    with stop.listening():
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
-        worker = Worker(settings, store, Datasets(settings.cache, device), leases, stop, tell, name)
-        while True:
-            tell(Ready(worker.failures, worker.elsewhere))
-            worker.failures, worker.elsewhere = [], []
-            stack = pipe.recv()
-            if stack is None:
-                return
-            worker.do(stack)
+        try:
+            work(settings, order_stacks(pickle.loads(pickled), *place), tell, stop, since, name)
+        except Interrupted as stopped:
+            sys.exit(stopped.exit_status)
+        tell(None)

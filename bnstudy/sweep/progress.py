@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs, and the table at its end."""
+"""The display of a running sweep, and the table at its end."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 LINE_SECONDS = 10.0
-LONGEST_TABLE = 40
-ENOUGH = 0.01
-"""Share of the work from which on its speed tells the time left."""
+MAX_TABLE_ROWS = 40
+MIN_SHARE = 0.01
+"""Share of the work after which the remaining time is estimated."""
 
 BAR = "{desc}: {percentage:3.0f}%|{bar:8}| {remaining} left{postfix}"
 """Fits into 80 columns with the loss and accuracy of a run whose name has 24 letters."""
@@ -27,9 +27,8 @@ class RunResult:
     """A run at the end of a sweep.
 
     status: finished, diverged or failed.
-    accuracy: on the test split at the end; a diverged run counts as guessing; a failed one has none (NaN), nor has a
-        regression.
-    seconds: of the run, with evaluation and probes, in all commands that worked on it.
+    accuracy: on the test split at the end; that of guessing for a diverged run, NaN for a failed run or a regression.
+    seconds: of the run, including evaluation and probes, in all commands that trained it.
     """
 
     run_id: str
@@ -44,14 +43,14 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Beat:
-    """How far the runs that are trained at once have come.
+    """The step that a worker's runs have reached.
 
-    source: who trains them; a worker has one such set at a time.
+    runs: number of runs that it trains at once, 0 while it waits.
     name: of the first of them.
-    loss, accuracy: its last training loss, and accuracy on the validation split; NaN for what is not known yet.
+    loss, accuracy: its last training loss, and accuracy on the validation split; NaN if not known yet.
     """
 
-    source: str
+    worker: str
     name: str
     runs: int
     step: int
@@ -61,68 +60,74 @@ class Beat:
 
 
 class Progress:
-    """One bar for the whole command on a terminal, a line now and then elsewhere, or nothing.
+    """One bar for the whole command on a terminal, an occasional line elsewhere, or nothing.
 
-    It is filled by the updates done, of all runs together.
+    It shows the steps done, of all runs together.
     """
 
-    def __init__(self, runs: int, updates: int, shown: bool) -> None:
-        self.runs, self.updates, self.done = runs, updates, 0
+    def __init__(self, runs: int, steps: int, shown: bool) -> None:
+        self.runs, self.steps = runs, steps
         self.shown = shown
         self.begin = time.monotonic()
         self.next_line = self.begin + LINE_SECONDS
         self.lines = shown and not sys.stderr.isatty()
+        self._done: set[str] = set()
         self._ended = 0
         self._live: dict[str, Beat] = {}
-        self._begun: int | None = None
+        self._initial: int | None = None
         self.bar = tqdm(
-            total=max(1, updates),
+            total=max(1, steps),
             desc="run" if runs == 1 else "sweep",
             disable=not shown or self.lines or runs == 0,
             bar_format=BAR,
             dynamic_ncols=True,
         )
 
+    @property
+    def done(self) -> int:
+        return len(self._done)
+
     def beat(self, beat: Beat) -> None:
-        self._live[beat.source] = beat
+        self._live[beat.worker] = beat
         self._show(beat)
 
-    def finished(self, source: str, updates: int) -> None:
-        """A run has left, whose updates were `updates` or would have been, had it not diverged."""
-        self.done += 1
-        self._ended += updates
-        # Of jobs one hears no more than that.
-        beat = self._live.get(source, Beat(source, "", 0, 0, 0, math.nan, math.nan))
-        self._live[source] = replace(beat, runs=max(0, beat.runs - 1))
-        self._show(self._live[source])
+    def run_done(self, worker: str, run_id: str, steps: int) -> None:
+        """Count a run as done, once; `steps` is its number of steps, or would have been had it not diverged."""
+        if run_id in self._done:
+            return
+        self._done.add(run_id)
+        self._ended += steps
+        beat = self._live.get(worker, Beat(worker, "", 0, 0, 0, math.nan, math.nan))
+        self._live[worker] = replace(beat, runs=max(0, beat.runs - 1))
+        self._show(self._live[worker])
 
-    def gone(self, source: str) -> None:
-        """Nobody trains under this name any more."""
-        self._live.pop(source, None)
+    def gone(self, worker: str) -> None:
+        """Forget a worker that has ended."""
+        self._live.pop(worker, None)
 
     def _show(self, beat: Beat) -> None:
-        reached = min(self.updates, self._ended + sum(b.runs * b.step for b in self._live.values()))
-        if self._begun is None:  # what was there before does not count into the rate
-            self._begun = reached
+        reached = min(self.steps, self._ended + sum(b.runs * b.step for b in self._live.values()))
+        if self._initial is None:  # earlier steps do not count into the rate
+            self._initial = reached
             self.begin = time.monotonic()
             self.bar.start_t, self.bar.initial = time.time(), reached
-        of_one = f"{shortened(beat.name)} loss {beat.loss:.3g}, val acc {percent(beat.accuracy)}".strip()
+        of_one = f"{shorten(beat.name)} loss {beat.loss:.3g}, val acc {percent(beat.accuracy)}".strip()
         parts = [f"{self.done}/{self.runs} runs"] if self.runs > 1 else []
         parts += [of_one] if beat.runs == 1 else []
         self.bar.set_postfix_str(", ".join(parts), refresh=False)
         self.bar.update(max(0, reached - self.bar.n))
         if self.lines and time.monotonic() > self.next_line:
-            say(f"{', '.join([*parts, *self._step(beat)])}, {self._left(reached)}")
+            say(f"{', '.join([*parts, *self._step(beat)])}, {self._remaining_time(reached)}")
             self.next_line = time.monotonic() + LINE_SECONDS
 
     def _step(self, beat: Beat) -> list[str]:
         return [f"step {beat.step}/{beat.total}"] if beat.runs == 1 else []
 
-    def _left(self, reached: int) -> str:
-        gained = reached - (self._begun or 0)
-        if gained <= ENOUGH * self.updates:
+    def _remaining_time(self, reached: int) -> str:
+        gained = reached - (self._initial or 0)
+        if gained <= MIN_SHARE * self.steps:
             return "time left not known yet"
-        return f"about {duration((time.monotonic() - self.begin) * (self.updates - reached) / gained)} left"
+        return f"about {duration((time.monotonic() - self.begin) * (self.steps - reached) / gained)} left"
 
     def note(self, text: str) -> None:
         if self.shown:
@@ -133,14 +138,14 @@ class Progress:
 
 
 class AboveTheBars(logging.Handler):
-    """Shows the package's warnings without tearing the bars."""
+    """Shows the package's warnings without breaking the bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         say(self.format(record))
 
 
 def say(text: str) -> None:
-    """A line for the person at the terminal, above the bars; lost where the terminal is."""
+    """Print a line on stderr, above the bar; do nothing if the terminal is gone."""
     with suppress(OSError):
         tqdm.write(text, file=sys.stderr)
 
@@ -153,8 +158,8 @@ def number(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.1f}"
 
 
-def shortened(name: str, letters: int = 24) -> str:
-    """The end of a long name, where the runs of a sweep differ first."""
+def shorten(name: str, letters: int = 24) -> str:
+    """The end of a long name, where the runs of a sweep differ."""
     return name if len(name) <= letters else "..." + name[-letters + 3 :]
 
 
@@ -171,8 +176,11 @@ def duration(seconds: float) -> str:
 
 
 def table(results: Sequence[RunResult], group: str = "arm") -> str:
-    """A row a run, or where there are too many to read a row an arm, or whatever `group` says that `arm` stands for."""
-    if len(results) <= LONGEST_TABLE:
+    """One row per run, or one per arm if there are too many runs.
+
+    group: heading of the column of `RunResult.arm`.
+    """
+    if len(results) <= MAX_TABLE_ROWS:
         head = ["run", "arm", "status", "test acc", "seconds", "folder"]
         rows = [
             [r.run_id, r.name or "-", r.status, percent(r.accuracy), number(r.seconds), str(r.folder)] for r in results
@@ -180,7 +188,7 @@ def table(results: Sequence[RunResult], group: str = "arm") -> str:
     else:
         head = [group, "runs", "diverged", "failed", "mean test acc", "seconds"]
         rows = [arm_row(arm, [r for r in results if r.arm == arm]) for arm in dict.fromkeys(r.arm for r in results)]
-    return aligned([head, *rows])
+    return align([head, *rows])
 
 
 def arm_row(arm: str, results: Sequence[RunResult]) -> list[str]:
@@ -191,6 +199,6 @@ def arm_row(arm: str, results: Sequence[RunResult]) -> list[str]:
     return [arm or "-", str(len(results)), *map(str, counts), mean, number(seconds)]
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> str:
+def align(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)

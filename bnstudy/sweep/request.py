@@ -1,8 +1,8 @@
-"""What a command line asks for: runs, the purpose they serve, and how and where to do them. Needs no torch."""
+"""The request of a command line: runs, their study, and how and where to train them. Does not import torch."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -13,7 +13,7 @@ from bnstudy.validation import ConfigError
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run, and the overrides that tell it from the others of its sweep."""
+    """A run, named by the overrides in which it differs from the others; `arm` is its name without the seed."""
 
     spec: RunSpec
     name: str
@@ -22,11 +22,10 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Request:
-    """What a command line asks for: runs, how to do them, and the study and scale they belong to, if any.
+    """The runs that a command line requests, the settings, and the study and scale, if any.
 
-    part: whether more will follow, from a sweeper that looks at results and tells of them itself.
     arguments: of the command line, as typed.
-    members: of several studies at once, what each asks for; `runs` are then those of all.
+    members: the requests of several studies; `runs` holds the runs of all.
     """
 
     settings: Settings
@@ -34,20 +33,19 @@ class Request:
     study: StudySpec | None = None
     scale: str = ""
     launcher: Launcher = field(default_factory=Launcher)
-    part: bool = False
     members: tuple[Request, ...] = ()
     arguments: tuple[str, ...] = ()
 
 
 def together(requests: Sequence[Request]) -> list[Request]:
-    """One request for all that are to be done in the same way: like runs of several studies are trained at once."""
-    alike: dict[str, list[Request]] = {}
+    """Join requests with the same settings, so that equal kinds of runs of several studies are trained at once."""
+    groups: dict[str, list[Request]] = {}
     for request in requests:
-        alike.setdefault(repr((request.settings, request.launcher)), []).append(request)
-    return [_joined(members) if len(members) > 1 else members[0] for members in alike.values()]
+        groups.setdefault(repr((request.settings, request.launcher)), []).append(request)
+    return [_join(members) if len(members) > 1 else members[0] for members in groups.values()]
 
 
-def _joined(members: Sequence[Request]) -> Request:
+def _join(members: Sequence[Request]) -> Request:
     named = [(member.study.name, run) for member in members if member.study for run in member.runs]
     runs = [replace(run, name=f"{study}: {run.name}", arm=study) for study, run in named]
     return replace(members[0], runs=tuple(runs), study=None, members=tuple(members))
@@ -55,18 +53,15 @@ def _joined(members: Sequence[Request]) -> Request:
 
 @contextmanager
 def naming(point: str) -> Iterator[None]:
-    """Say at which point of a sweep a value is not allowed."""
+    """Add the point of the sweep to the message of a ConfigError."""
     try:
         yield
     except ConfigError as error:
         raise ConfigError(f"At {point}: {error}" if point else str(error)) from None
 
 
-def varying_names(points: Sequence[Sequence[str]], fixed: Collection[str] | None = None) -> list[tuple[str, str]]:
-    """Each point's (name, arm): the overrides in which the points differ, the arm's without the seed.
-
-    fixed: the overrides in which they do not, where the points are not all there are.
-    """
-    constant = set.intersection(*map(set, points)) if fixed is None else fixed
-    differing = [[o for o in own if o not in constant] for own in points]
+def varying_names(points: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
+    """Each point's (name, arm): the overrides in which the points differ, the arm's without the seed."""
+    constant = set.intersection(*map(set, points))
+    differing = [[o for o in overrides if o not in constant] for overrides in points]
     return [(" ".join(own), " ".join(o for o in own if not o.startswith("seed="))) for own in differing]

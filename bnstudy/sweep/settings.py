@@ -1,4 +1,4 @@
-"""How and where runs are done, and which study they belong to. Needs no torch."""
+"""How and where runs are trained, and which study they belong to. Does not import torch."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ Objective = Literal[
 
 @dataclass(frozen=True)
 class Settings(Spec):
-    """How and where runs are done: nothing here changes what a run is.
+    """How and where runs are trained; not part of a run's identity.
 
-    cache_dir: decoded datasets; null for `<results_dir>/cache`.
+    cache_dir: for decoded datasets; null for `<results_dir>/cache`.
     threads: CPU threads; null for torch's choice.
-    checkpoint_seconds: an unfinished run is saved about this often.
-    dry_run: say what would be trained, and train nothing.
-    objective: which number of a run's summary a sweeper that optimizes is told.
-    until: decided: seeds are added to a study, `seeds_at_once` at a time and up to `max_seeds` in all, until its claims
-        are decided.
+    checkpoint_seconds: interval between checkpoints of an unfinished run.
+    dry_run: print what would be trained, and train nothing.
+    objective: the number of a run's summary that an optimizing sweeper receives.
+    until: decided: add seeds to a study, `seeds_at_once` at a time and up to `max_seeds` in total, until its claims are
+        decided.
     """
 
     device: str = "auto"
@@ -77,18 +77,16 @@ LAUNCHER = "hydra_plugins.bnstudy_launcher.BnstudyLauncher"
 
 @dataclass(frozen=True)
 class Launcher(Spec):
-    """How the work of a command is shared out: the keys of `hydra.launcher`.
+    """Where the runs of a command are trained: the keys of `hydra.launcher`.
 
-    executor: inprocess, processes of this machine, or jobs: slurm; local and debug stand in for it, on this machine and
-        in this process. auto: in this process or in several.
-    workers: how many processes; null to have it chosen.
-    jobs: at most so many tasks in the array that Slurm is given; `time` (minutes), `mem`, `cpus` and `gpus` are each
-        task's.
+    executor: inprocess, processes of this machine, or jobs of slurm. auto: inprocess or processes.
+    workers: number of processes; null to choose it automatically.
+    jobs: maximum number of tasks in the array job; `time` (minutes), `mem`, `cpus` and `gpus` are of each task.
     extra: further options of sbatch, and of submitit.
     """
 
     group: ClassVar[str] = "hydra.launcher"
-    executor: Literal["auto", "inprocess", "processes", "slurm", "local", "debug"] = "auto"
+    executor: Literal["auto", "inprocess", "processes", "slurm"] = "auto"
     workers: int | None = None
     jobs: int = 32
     partition: str | None = None
@@ -100,17 +98,19 @@ class Launcher(Spec):
     extra: dict[str, Any] = field(default_factory=dict)
 
     def check(self) -> None:
-        self.require(self.workers is None or self.workers >= 1, "workers", "at least 1, or null to have it chosen")
+        self.require(
+            self.workers is None or self.workers >= 1, "workers", "at least 1, or null to choose it automatically"
+        )
         self.require(self.jobs >= 1, "jobs", "at least 1")
         self.require(self.time >= 1, "time", "a whole number of minutes, at least 1")
         self.require(self.cpus >= 1, "cpus", "at least 1")
         self.require(self.gpus >= 0, "gpus", "0 or more")
         size = self.mem is None or re.fullmatch(r"\d+[KMGT]B?", self.mem)
         self.require(bool(size), "mem", "a size such as 8GB or 500MB, or null for the cluster's default")
-        if self.executor in ("auto", "inprocess", "processes"):
-            self._refuse_what_only_jobs_have()
+        if self.executor != "slurm":
+            self._refuse_job_keys()
 
-    def _refuse_what_only_jobs_have(self) -> None:
+    def _refuse_job_keys(self) -> None:
         """Without this, a forgotten executor=slurm would train everything on the login node."""
         for name in ("partition", "account", "mem", "extra"):
             if value := getattr(self, name):

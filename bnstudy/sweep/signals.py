@@ -1,4 +1,4 @@
-"""Being asked to stop: what is in training is saved first."""
+"""Signals that stop a command: unfinished runs are saved first."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bnstudy.sweep.progress import say
 
 
 class Interrupted(Exception):  # noqa: N818
-    """A signal asked to stop; what was in training is saved. The exit status is the shells' for that signal."""
+    """A signal stopped the command; unfinished runs are saved. The exit status is the one that shells use."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"Stopped by {signal.Signals(signum).name}; the same command goes on where this one stopped.")
@@ -22,11 +22,14 @@ class Interrupted(Exception):  # noqa: N818
 
 
 class StopFlag:
-    """Set by SIGINT, SIGTERM, SIGHUP (a closed terminal) or SIGUSR2. A second signal stops at once, without saving."""
+    """Records SIGINT, SIGTERM, SIGHUP (a closed terminal) or SIGUSR2; a second signal exits without saving.
+
+    sentence: printed at the first signal.
+    """
 
     signum: int | None = None
 
-    def __init__(self, sentence: str = "Stopping: saving what is in training (once more to stop at once).") -> None:
+    def __init__(self, sentence: str = "Stopping: saving unfinished runs (once more to stop at once).") -> None:
         self.sentence = sentence
 
     @contextmanager
@@ -35,8 +38,8 @@ class StopFlag:
             yield
             return
         # Under nohup a closed terminal is no reason to stop.
-        heard = [s for s in STOPPING if s != signal.SIGHUP or signal.getsignal(s) is not signal.SIG_IGN]
-        old = {s: signal.signal(s, self._set) for s in heard}
+        handled = [s for s in STOPPING if s != signal.SIGHUP or signal.getsignal(s) is not signal.SIG_IGN]
+        old = {s: signal.signal(s, self._set) for s in handled}
         try:
             yield
         finally:
@@ -51,14 +54,16 @@ class StopFlag:
             say(self.sentence)
 
     def check(self) -> None:
-        """Raises Interrupted where a signal has come."""
+        """Raises Interrupted if a signal came."""
         if self.signum is not None:
             raise Interrupted(self.signum)
 
 
 class LastSignal(StopFlag):
-    """Set by the latest signal, of which none stops at once: a Ctrl-C comes twice, from the terminal and from the
-    command, and Slurm announces the end of a job's time after it has asked it to stop."""
+    """Records the latest signal and never exits by itself.
+
+    A worker receives Ctrl-C twice, from the terminal and from the command; Slurm sends SIGUSR2 after SIGTERM.
+    """
 
     def _set(self, signum: int, frame: Any) -> None:  # noqa: ARG002
         self.signum = signum

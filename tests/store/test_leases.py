@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import errno
 import json
 import os
 import signal
@@ -23,7 +22,7 @@ from bnstudy.validation import ConfigError
 RUNS = [f"{i:012x}" for i in range(200)]
 BEAT, PATIENCE = 0.02, 0.2
 
-# Takes the runs one by one once the file `go` is there, says which it got, and holds them until it is told to end.
+# Takes the runs one by one once the file `go` exists, prints which it got, and holds them until stdin is closed.
 OTHER_PROCESS = """
 import json, sys, time
 from pathlib import Path
@@ -45,20 +44,24 @@ def worker(results: Path) -> Leases:
 
 
 def worker_elsewhere(results: Path) -> Leases:
-    """A worker of another machine, as far as its files tell."""
+    """A worker whose files look like those of another machine."""
     leases = worker(results)
     leases.me = replace(leases.me, machine="another boot pid:[1]")
     return leases
 
 
+def held_by(leases: Leases, run_ids: list[str]) -> dict[str, str]:
+    return {run_id: holder.worker for run_id, holder in leases.holders(run_ids).items()}
+
+
 def stop_beating(leases: Leases) -> None:
-    """As when the worker's process is stopped."""
+    """As if the worker's process were stopped."""
     leases._stop.set()
     leases._thread.join()
 
 
 def until(condition: Callable[[], object]) -> float:
-    """Seconds until the condition held."""
+    """Wait for the condition; return the seconds that it took."""
     start = time.monotonic()
     while not condition():
         assert time.monotonic() < start + 20
@@ -86,8 +89,8 @@ def test_a_run_has_one_holder(tmp_path):
     with worker(tmp_path) as a, worker(tmp_path) as b:
         assert a.acquire(["r2", "r1"]) == ["r2", "r1"]
         assert b.acquire(["r1", "r3"]) == ["r3"]
-        assert a.acquire(["r1", "r3"]) == ["r1"]  # what it has it may ask for again
-        assert b.holders(["r1", "r3", "r4"]) == {"r1": a.me}
+        assert a.acquire(["r1", "r3"]) == ["r1"]  # a run that it has can be acquired again
+        assert held_by(b, ["r1", "r3", "r4"]) == {"r1": a.me.worker}
         b.release(["r1"])  # not its own
         assert b.acquire(["r1"]) == []
         a.release(["r1"])
@@ -95,7 +98,7 @@ def test_a_run_has_one_holder(tmp_path):
         assert a.lost() == b.lost() == set()
 
 
-def test_nothing_is_left_of_leases_and_workers(tmp_path):
+def test_released_leases_and_ended_workers_leave_no_files(tmp_path):
     with worker(tmp_path) as a:
         a.acquire(RUNS[:3])
         assert files(tmp_path) == [*(f"runs/{r}/lease.1" for r in RUNS[:3]), f"workers/{a.me.worker}.json"]
@@ -104,7 +107,7 @@ def test_nothing_is_left_of_leases_and_workers(tmp_path):
     assert files(tmp_path) == []
 
 
-def test_two_processes_share_the_runs_out(tmp_path):
+def test_each_run_goes_to_one_of_two_processes(tmp_path):
     with other_process(tmp_path, RUNS) as one, other_process(tmp_path, RUNS) as two:
         (tmp_path / "go").touch()
         got = [json.loads(process.stdout.readline()) for process in (one, two)]
@@ -114,7 +117,7 @@ def test_two_processes_share_the_runs_out(tmp_path):
     assert files(tmp_path) == ["go"]
 
 
-def test_one_of_several_takes_over_what_a_killed_process_held(tmp_path):
+def test_each_run_of_a_killed_process_goes_to_one_of_several_takers(tmp_path):
     (tmp_path / "go").touch()
     takers, barrier, got = [worker(tmp_path) for _ in range(4)], Barrier(4), {}
 
@@ -126,7 +129,7 @@ def test_one_of_several_takes_over_what_a_killed_process_held(tmp_path):
         assert json.loads(holder.stdout.readline()) == RUNS
         assert takers[0].acquire(RUNS) == []
         holder.kill()
-        until(lambda: not takers[0].holders(RUNS))  # although nobody waited for it: it is a zombie
+        until(lambda: not takers[0].holders(RUNS))  # although it is a zombie
         threads = [Thread(target=take, args=[taker]) for taker in takers]
         for thread in threads:
             thread.start()
@@ -149,7 +152,7 @@ def test_a_stopped_process_of_this_machine_keeps_its_runs(tmp_path):
         holder.stdin.close()
 
 
-def test_a_worker_elsewhere_keeps_its_run_while_it_beats(tmp_path):
+def test_a_worker_on_another_machine_keeps_its_run_while_it_beats(tmp_path):
     with worker_elsewhere(tmp_path) as a, worker(tmp_path) as b:
         a.acquire(["r"])
         watched_from = b._beats
@@ -160,7 +163,7 @@ def test_a_worker_elsewhere_keeps_its_run_while_it_beats(tmp_path):
         assert until(lambda: b.acquire(["r"])) > PATIENCE / 2
 
 
-def test_a_worker_elsewhere_notices_that_its_runs_were_taken(tmp_path):
+def test_a_worker_notices_that_another_machine_took_its_runs(tmp_path):
     with worker(tmp_path) as b:
         with worker_elsewhere(tmp_path) as a:
             a.acquire(["r1", "r2", "r3"])
@@ -172,18 +175,18 @@ def test_a_worker_elsewhere_notices_that_its_runs_were_taken(tmp_path):
         assert b.lost() == set()
 
 
-def test_the_patience_stands_still_while_this_worker_cannot_beat(tmp_path):
+def test_patience_does_not_run_out_while_this_worker_cannot_beat(tmp_path):
     with worker_elsewhere(tmp_path) as a, worker(tmp_path) as b:
         a.acquire(["r"])
         assert b.acquire(["r"]) == []
         stop_beating(a)
-        stop_beating(b)  # as when neither gets an answer from the store
+        stop_beating(b)  # as if the store answered neither
         time.sleep(1.5 * PATIENCE)
         assert b.acquire(["r"]) == []
 
 
 @pytest.mark.parametrize("content", [b"", b'{"host": "a", "pi', b"[]", b'{"worker": "../../precious"}'])
-def test_a_garbled_lease_counts_after_patience(tmp_path, content):
+def test_a_garbled_lease_is_taken_over_after_patience(tmp_path, content):
     lease = tmp_path / "runs" / "r" / "lease.7"
     lease.parent.mkdir(parents=True)
     lease.write_bytes(content)
@@ -194,19 +197,19 @@ def test_a_garbled_lease_counts_after_patience(tmp_path, content):
         assert [p.name for p in lease.parent.iterdir()] == ["lease.8"]
 
 
-def test_a_taker_that_looked_too_early_withdraws(tmp_path, monkeypatch):
-    """Between its look and its lease, another took the run over and released it, and a third has it."""
+def test_a_taker_withdraws_if_the_run_changed_hands_after_its_look(tmp_path, monkeypatch):
+    """Between its look and its lease, a second worker takes and releases the run, and a third takes it."""
     with worker(tmp_path) as early, worker(tmp_path) as quick, worker(tmp_path) as third:
         dead = replace(third.me, worker="dead", started=1)
         lease = tmp_path / "runs" / "r" / "lease.1"
         lease.parent.mkdir(parents=True)
         lease.write_text(json.dumps(asdict(dead)))
 
-        def create(path: Path) -> None:
+        def create(path: Path, deaths: int) -> None:
             assert quick.acquire(["r"]) == ["r"]
             quick.release(["r"])
             assert third.acquire(["r"]) == ["r"]
-            Leases._create(early, path)
+            Leases._create(early, path, deaths)
 
         monkeypatch.setattr(early, "_create", create)
         assert early.acquire(["r"]) == []
@@ -214,18 +217,18 @@ def test_a_taker_that_looked_too_early_withdraws(tmp_path, monkeypatch):
         assert [p.name for p in lease.parent.iterdir()] == ["lease.1"]
 
 
-def test_a_process_is_told_from_another_with_its_number():
+def test_a_process_differs_from_an_earlier_one_with_its_pid():
     here = Holder.here()
-    assert here.lives(here) is True
-    assert replace(here, started=here.started + 1).lives(here) is False
-    assert replace(here, machine="another boot").lives(here) is None
-    assert here.lives(replace(here, machine="")) is None
+    assert here.is_alive(here) is True
+    assert replace(here, started=here.started + 1).is_alive(here) is False
+    assert replace(here, machine="another boot").is_alive(here) is None
+    assert here.is_alive(replace(here, machine="")) is None
 
 
-def test_the_heart_goes_on_after_a_failure(tmp_path):
+def test_the_heartbeat_goes_on_after_a_failed_write(tmp_path):
     with worker(tmp_path) as a:
         (tmp_path / "workers").rename(tmp_path / "away")
-        (tmp_path / "workers").touch()  # nothing can be written in it
+        (tmp_path / "workers").touch()  # no file can be created in it
         time.sleep(3 * BEAT)
         (tmp_path / "workers").unlink()
         heartbeat = tmp_path / "workers" / f"{a.me.worker}.json"
@@ -233,7 +236,7 @@ def test_the_heart_goes_on_after_a_failure(tmp_path):
         assert heartbeat.is_file()
 
 
-def test_heartbeats_of_the_dead_go_with_the_next_worker(tmp_path):
+def test_a_new_worker_removes_heartbeats_of_dead_ones(tmp_path):
     with other_process(tmp_path, []) as killed:
         killed.kill()
     assert len(files(tmp_path)) == 1
@@ -244,17 +247,29 @@ def test_heartbeats_of_the_dead_go_with_the_next_worker(tmp_path):
         assert files(tmp_path) == sorted(f"workers/{w.me.worker}.json" for w in (a, b))
 
 
-def test_leases_work_without_hard_links(tmp_path, monkeypatch):
-    def link(*_: object) -> None:
-        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
-
-    monkeypatch.setattr(os, "link", link)
-    with worker(tmp_path) as a, worker(tmp_path) as b:
-        assert a.acquire(["r"]) == ["r"]
-        assert b.acquire(["r"]) == []
-        assert b.holders(["r"]) == {"r": a.me}
-
-
-def test_patience_is_longer_than_a_beat(tmp_path):
+def test_patience_is_at_least_two_beats(tmp_path):
     with pytest.raises(ConfigError, match="patience=1"):
         Leases(Store(tmp_path), beat_seconds=1, patience=1)
+
+
+def die_with(run_id: str, results: Path) -> None:
+    """Have a process take the run and be killed."""
+    with other_process(results, [run_id]) as holder:
+        assert json.loads(holder.stdout.readline()) == [run_id]
+        holder.kill()
+
+
+def test_a_lease_counts_the_workers_that_died_with_the_run(tmp_path):
+    (tmp_path / "go").touch()
+    begin = time.time()
+    for deaths in (0, 1):
+        die_with("r", tmp_path)
+        with Leases(Store(tmp_path), BEAT, PATIENCE, since=begin) as a:
+            assert a.dead_holders(["r", "other"])["r"].deaths == deaths
+    with Leases(Store(tmp_path), BEAT, PATIENCE, since=time.time()) as later:
+        assert later.dead_holders(["r"]) == {}
+        assert later.acquire(["r"]) == ["r"]
+        (lease,) = (tmp_path / "runs" / "r").iterdir()
+        assert json.loads(lease.read_text())["deaths"] == 0
+        later.release(["r"])
+        assert later.dead_holders(["r"]) == {}

@@ -26,14 +26,14 @@ from tests.conftest import spec_of
 DEAD = StudySpec("made", "Is it?", ("dead_relus",), {}, {})
 
 
-def asking(seeds: range, **settings) -> Request:
+def request_of(seeds: range, **settings) -> Request:
     runs = tuple(PlannedRun(replace(spec_of(), seed=seed), f"seed={seed}", "") for seed in seeds)
     return Request(Settings(until="decided", **settings), runs, DEAD, "quick")
 
 
 @dataclass
 class Made:
-    """A study whose seeds come out as it is made: `looks` are the numbers of seeds that were asked for."""
+    """A study with made results; `looks` lists the requested numbers of seeds."""
 
     made: sweeps.Made
     looks: list[int] = field(default_factory=list)
@@ -54,14 +54,14 @@ Decide = Callable[..., tuple[list[int], list[str]]]
 
 @pytest.fixture
 def decide(monkeypatch, capsys) -> Decide:
-    """`decide(made, claims, ...)`: the numbers of seeds looked at, and what was said, in lines."""
+    """`decide(made, claims, ...)` returns the number of seeds of each look, and the printed lines."""
 
     def run(made: Made, claims: tuple[str, ...] = ("dead_relus",), own: int = 14, **settings):
         capsys.readouterr()
         monkeypatch.setattr(adaptive, "run", made.run)
         monkeypatch.setattr(adaptive, "load_study", made.load_study)
-        first = replace(asking(range(own), **settings), study=replace(DEAD, claims=claims))
-        adaptive.decide(first, lambda seeds: replace(asking(seeds, **settings), study=first.study))
+        first = replace(request_of(range(own), **settings), study=replace(DEAD, claims=claims))
+        adaptive.decide(first, lambda seeds: replace(request_of(seeds, **settings), study=first.study))
         return made.looks, capsys.readouterr().out.splitlines()
 
     return run
@@ -74,7 +74,7 @@ def statuses(lines: list[str]) -> list[str]:
 # ------------------------------------------------------------------------------------------------- when it ends
 
 
-def test_decided_at_once(decide):
+def test_claims_that_are_decided_at_the_first_look_need_no_more_seeds(decide):
     looks, lines = decide(Made(sweeps.Made(fewer=0.15)))
     assert looks == [14]
     assert lines[0] == "Look 1, 14 seeds (0 to 13):"
@@ -83,7 +83,7 @@ def test_decided_at_once(decide):
     assert lines[3:] == ["Decided: all 2 verdicts, with 14 seeds.", "For the report: bnstudy-report study=made"]
 
 
-def test_decided_later(decide):
+def test_seeds_are_added_until_claims_are_decided(decide):
     looks, lines = decide(Made(sweeps.Made(fewer=0.15, noise=0.07)))
     assert len(looks) > 1
     assert looks == list(range(14, looks[-1] + 1, 5))
@@ -92,20 +92,20 @@ def test_decided_later(decide):
     assert statuses(lines)[-2:] == ["SUPPORTED", "SUPPORTED"]
 
 
-def test_the_budget_is_spent(decide):
+def test_no_more_seeds_are_added_than_max_seeds(decide):
     looks, lines = decide(Made(sweeps.Made(fewer=0.05, noise=0.1)), max_seeds=21)
     assert looks == [14, 19, 21]
     assert "0 of 2 verdicts decided; 2 more seeds." in lines
     assert lines[-2] == "Stopped: 0 of 2 verdicts decided; max_seeds=21 is reached. A larger one goes on from here."
 
 
-def test_too_few_seeds_are_a_reason_to_go_on(decide):
+def test_seeds_are_added_while_there_are_too_few_for_a_verdict(decide):
     looks, lines = decide(Made(sweeps.Made(fewer=0.15)), own=2, seeds_at_once=3)
     assert looks == [2, 5, 8, 11, 14]
     assert statuses(lines)[-2:] == ["SUPPORTED", "SUPPORTED"]
 
 
-def test_what_more_seeds_would_not_settle_ends_at_once(decide):
+def test_no_seeds_are_added_if_they_could_not_settle_the_open_verdicts(decide):
     looks, lines = decide(Made(sweeps.Made(best=(0.1, 3.16), fewer=0.15)))
     assert looks == [14]
     assert "lies on the edge of the grid" in "".join(lines)
@@ -113,14 +113,14 @@ def test_what_more_seeds_would_not_settle_ends_at_once(decide):
     assert lines[3] == ending
 
 
-def test_a_grid_that_is_too_coarse_ends_at_once(decide):
+def test_no_seeds_are_added_if_the_grid_is_too_coarse(decide):
     looks, lines = decide(Made(sweeps.Made(limits=(0.316, 0.316))), ("higher_learning_rates",))
     assert looks == [14]
     assert "too coarse" in lines[1]
     assert lines[2].startswith("Stopped: 0 of 1 verdict decided, and more seeds would not settle what is open")
 
 
-def test_it_goes_on_for_those_that_more_seeds_may_settle(decide):
+def test_seeds_are_added_if_they_may_settle_some_of_the_open_verdicts(decide):
     made = Made(sweeps.Made(best=(0.1, 3.16), fewer=0.05, noise=0.1))
     looks, lines = decide(made, max_seeds=19)
     assert looks == [14, 19]
@@ -129,7 +129,7 @@ def test_it_goes_on_for_those_that_more_seeds_may_settle(decide):
     )
 
 
-def test_the_same_again_after_an_interruption_ends_the_same(decide):
+def test_an_interrupted_command_typed_again_ends_the_same(decide):
     made = sweeps.Made(fewer=0.15, noise=0.07)
     looks, lines = decide(Made(made))
     with pytest.raises(KeyboardInterrupt):
@@ -137,7 +137,7 @@ def test_the_same_again_after_an_interruption_ends_the_same(decide):
     assert decide(Made(made)) == (looks, lines)
 
 
-def test_progress_false_is_silent(decide):
+def test_progress_false_prints_no_verdicts(decide):
     assert decide(Made(sweeps.Made(fewer=0.15)), progress=False) == ([14], [])
 
 
@@ -169,7 +169,7 @@ NOISE = np.random.default_rng(1).normal(size=12)
         (verdict(20 + NOISE), 16, False),  # decided
         (verdict(NOISE[:3]), 7, True),
         (verdict(NOISE / 10, slack=1), 16, False),
-        (verdict(NOISE / 10, slack=6), 16, False),  # within reach of the steps of the grid, wherever it lies
+        (verdict(NOISE / 10, slack=6), 16, False),  # within a step of the grid
         (verdict(5 + NOISE / 10, slack=1), 16, False),
         (verdict(6 + 3 * NOISE, slack=1), 16, True),
         (verdict(NOISE / 10, capped=True), 16, False),
@@ -178,29 +178,29 @@ NOISE = np.random.default_rng(1).normal(size=12)
         (verdict(NOISE[:0], lacking="no seeds to choose the learning rate with it"), 3, True),
     ],
 )
-def test_what_more_seeds_may_settle(found, seeds, expected):
+def test_more_seeds_may_settle_only_some_verdicts(found, seeds, expected):
     assert adaptive.may_settle(found, seeds) is expected
 
 
-def test_bounds_that_hide_a_difference_do_so_with_more_seeds_too():
+def test_a_capped_verdict_stays_capped_with_more_seeds():
     assert verdict(NOISE / 10, capped=True).judged.because == CAPPED
 
 
-# ------------------------------------------------------------------------------------------------------ what is asked
+# ------------------------------------------------------------------------------------------------- looks and seeds
 
 
-def test_the_looks_end_at_the_budget():
+def test_the_last_look_is_at_max_seeds():
     settings = Settings(max_seeds=24, seeds_at_once=5)
-    assert [*adaptive.looks(range(3, 18), settings)] == [range(3, 18), range(3, 23), range(3, 27)]
-    assert [*adaptive.looks(range(24), settings)] == [range(24)]
+    assert [*adaptive.look_seeds(range(3, 18), settings)] == [range(3, 18), range(3, 23), range(3, 27)]
+    assert [*adaptive.look_seeds(range(24), settings)] == [range(24)]
 
 
-def test_seeds_are_a_range():
-    assert adaptive.own_seeds(asking(range(2, 9))) == range(2, 9)
+def test_seeds_must_be_a_range_within_max_seeds():
+    assert adaptive.requested_seeds(request_of(range(2, 9))) == range(2, 9)
     with pytest.raises(ConfigError, match="until=decided is not allowed with seed=0,2,4: seeds are added to a range"):
-        adaptive.own_seeds(asking(range(0, 5, 2)))
+        adaptive.requested_seeds(request_of(range(0, 5, 2)))
     with pytest.raises(ConfigError, match="max_seeds=4 is not allowed: it must be at least 5, the seeds"):
-        adaptive.own_seeds(asking(range(5), max_seeds=4))
+        adaptive.requested_seeds(request_of(range(5), max_seeds=4))
 
 
 SMALL = ("model.width=8", "steps=5", "probe=none")
@@ -217,7 +217,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), REFUSED, ids=[" ".join(a[:3]) for a, _ in REFUSED])
-def test_what_does_not_go_together_is_refused_in_a_sentence(command, arguments, sentence):
+def test_options_that_do_not_go_together_are_refused_in_a_sentence(command, arguments, sentence):
     status, out, err = command(*arguments)
     assert (status, out) == (2, "")
     assert sentence in err
@@ -225,7 +225,7 @@ def test_what_does_not_go_together_is_refused_in_a_sentence(command, arguments, 
     assert not list(Path().glob("results/runs/*"))
 
 
-def test_a_dry_run_says_what_the_first_look_would_train(command):
+def test_a_dry_run_describes_the_first_look(command):
     status, out, _ = command("study=quickstart", "until=decided", "dry_run=true", "seed=range(0,3)", *SMALL)
     assert status == 0
     assert out.startswith("42 runs: 0 finished, 42 to do")
@@ -263,13 +263,13 @@ min_seeds: 4
 
 
 @pytest.mark.slow
-def test_a_study_goes_on_where_it_was_and_its_report_says_how_often_it_was_looked_at(command):
+def test_a_study_goes_on_where_it_stopped_and_its_report_says_that_it_was_looked_at_repeatedly(command):
     for name, text in (("study/small", STUDY), ("claim/better", CLAIM)):
         path = Path("my_conf", f"{name}.yaml")
         path.parent.mkdir(parents=True)
         path.write_text(text)
-    asked = ("--config-dir", "my_conf", "study=small", "until=decided", "seeds_at_once=2")
-    status, out, err = command(*asked, "max_seeds=5")
+    study = ("--config-dir", "my_conf", "study=small", "until=decided", "seeds_at_once=2")
+    status, out, err = command(*study, "max_seeds=5")
     assert status == 0, err
     assert [line for line in out.splitlines() if line.startswith("Look")] == [
         "Look 1, 3 seeds (0 to 2):",
@@ -282,11 +282,11 @@ def test_a_study_goes_on_where_it_was_and_its_report_says_how_often_it_was_looke
     assert len(trained) == 2 * 7 * 5
     (plan,) = store.plans("small")
     assert (plan["looks"], plan["run_ids"]) == ("repeated", store.finished())
-    assert plan["commands"] == [f"bnstudy {' '.join(asked)} max_seeds=5"]
-    assert command(*asked, "max_seeds=5")[:2] == (0, out)
+    assert plan["commands"] == [f"bnstudy {' '.join(study)} max_seeds=5"]
+    assert command(*study, "max_seeds=5")[:2] == (0, out)
     assert trained == {run_id: store.run(run_id).summary.stat().st_mtime_ns for run_id in store.finished()}
 
-    command("--config-dir", "my_conf", "study=small", "seed=0")  # what was looked at again stays so
+    command("--config-dir", "my_conf", "study=small", "seed=0")  # it stays marked as looked at repeatedly
     assert store.plans("small")[0]["looks"] == "repeated"
     status, said, err = command("study=small", "claims=my_conf/claim", entry=cli.report)
     assert status == 0, err

@@ -1,4 +1,4 @@
-"""Whole sweeps: several commands on one store, kills at random moments, and what is said at the end."""
+"""Whole sweeps: several commands on one store, kills at random moments, and the messages at the end."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def table(out: str) -> list[list[str]]:
 
 @pytest.mark.slow
 def test_two_commands_at_once_train_each_run_once(tmp_path, monkeypatch):
-    """One is stopped in the middle: the other says for what it waits, and does not take it over."""
+    """One is stopped: the other names the process that it waits for, and does not take over its runs."""
     monkeypatch.chdir(tmp_path)
     Path("my_inits.py").write_text(COUNTED)
     Path("my_conf/init").mkdir(parents=True)
@@ -69,7 +69,7 @@ def test_two_commands_at_once_train_each_run_once(tmp_path, monkeypatch):
 
 
 def holder_of_all(shared: int, results: Path, commands: dict) -> int:
-    """The process that has the runs of both sweeps at hand, once all runs are begun."""
+    """The process that has the runs of both sweeps, once all runs are begun."""
     while True:
         assert all(command.poll() is None for command in commands.values())
         leases = list(results.glob("runs/*/lease.1"))
@@ -85,7 +85,7 @@ def holder_of_all(shared: int, results: Path, commands: dict) -> int:
 
 
 @pytest.mark.slow
-def test_a_sweep_killed_five_times_ends_as_an_undisturbed_one(tmp_path):
+def test_a_sweep_killed_five_times_ends_with_the_metrics_of_an_undisturbed_one(tmp_path):
     sweep = ["-m", "seed=range(0,20)", "norm=none,batch", "steps=150", "model.width=16", "threads=1"]
     found = kill_and_compare([*sweep, "checkpoint_seconds=0.2"], tmp_path, 5, random.Random(1))
     assert len(metrics(tmp_path / "undisturbed")) == 40
@@ -97,8 +97,8 @@ def test_a_sweep_killed_five_times_ends_as_an_undisturbed_one(tmp_path):
 # ------------------------------------------------------------------------------------------------ what is said
 
 
-def test_results_stand_in_the_order_of_the_command_line_not_of_training(command):
-    """The wider networks are trained first, and one run was there before."""
+def test_results_are_listed_in_the_order_of_the_command_line(command):
+    """The wider networks are trained first, and one run is already stored."""
     command("model.width=32", "seed=1", "steps=5")
     status, out, _ = command("-m", "model.width=16,32", "seed=0,1", "steps=5")
     names = [" ".join(row[1:3]) for row in table(out)]
@@ -106,7 +106,7 @@ def test_results_stand_in_the_order_of_the_command_line_not_of_training(command)
     assert names == [f"model.width={width} seed={seed}" for width in (16, 32) for seed in (0, 1)]
 
 
-def test_many_failures_are_counted_and_some_named(command, monkeypatch):
+def test_failures_are_counted_and_at_most_ten_named(command, monkeypatch):
     from bnstudy.train import serial, stacked
 
     def build(*_):

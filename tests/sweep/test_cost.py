@@ -12,12 +12,12 @@ from bnstudy.sweep.cost import (
     CACHE_BYTES,
     STACK_OPERATIONS,
     NetworkCost,
-    best_engine,
-    choose,
+    choose_engine,
+    choose_method,
     has_compiler,
-    measured,
-    most_rows,
-    rows_of_stacks,
+    max_rows,
+    measure_network,
+    rows_per_stack,
 )
 from bnstudy.sweep.settings import Settings
 from tests.conftest import spec_of
@@ -27,10 +27,10 @@ SMALL = NetworkCost(params=10_000, units=300, products=10_000, convolves=False)
 
 def network(*overrides: str, size: int = 8) -> NetworkCost:
     spec = spec_of(*overrides)
-    return measured(spec.model.build(spec.norm, (1, size, size), 10), torch.zeros(4, 1, size, size))
+    return measure_network(spec.model.build(spec.norm, (1, size, size), 10), torch.zeros(4, 1, size, size))
 
 
-def test_a_dense_network_is_measured_as_its_matrices_say():
+def test_a_dense_network_costs_the_products_of_its_matrices():
     sizes = [64, 48, 48, 10]
     found = network("model=mlp", "model.width=48", "model.depth=2", "norm=none")
     assert found.products == sum(a * b for a, b in pairwise(sizes))
@@ -38,7 +38,7 @@ def test_a_dense_network_is_measured_as_its_matrices_say():
     assert not found.convolves
 
 
-def test_a_convolution_counts_at_each_place():
+def test_a_convolution_counts_at_each_position():
     """The first layer of a VGG on 8x8 images: 3x3 kernels at 64 places."""
     wide, narrow = (network("model=vgg", "norm=none", f"model.width={w}") for w in (16, 8))
     assert wide.convolves
@@ -48,21 +48,21 @@ def test_a_convolution_counts_at_each_place():
 @pytest.mark.parametrize(("runs", "workers", "rows"), [(40, 1, 20), (33, 1, 17), (40, 4, 10), (3, 8, 2), (7, 2, 4)])
 def test_stacks_are_of_nearly_equal_size_and_there_is_one_for_each_worker(runs, workers, rows):
     specs = [spec_of(f"seed={seed}") for seed in range(runs)]
-    chosen = choose(specs, 100, SMALL, Settings(), "cpu", workers, workers)
+    chosen = choose_method(specs, 100, SMALL, Settings(), "cpu", workers, workers)
     assert (chosen.engine, chosen.rows, chosen.compiled) == ("stacked", rows, False)
 
 
 def test_a_stack_stays_within_the_cache():
     spec, big = spec_of("optim=adam"), replace(SMALL, params=2_000_000)
-    assert most_rows(spec, SMALL, "cpu", 1) == 32
-    rows = most_rows(spec, big, "cpu", 1)
+    assert max_rows(spec, SMALL, "cpu", 1) == 32
+    rows = max_rows(spec, big, "cpu", 1)
     assert rows == max(2, CACHE_BYTES // (4 * (big.params * 4 + 3 * spec.batch_size * big.units)))
 
 
 def test_workers_share_the_memory(monkeypatch):
     spec, big = spec_of(), replace(SMALL, params=1_000_000)
-    monkeypatch.setattr(cost, "memory_of", lambda device: 20 * 2**30)
-    alone, shared = (most_rows(spec, big, "cuda", workers) for workers in (1, 4))
+    monkeypatch.setattr(cost, "memory_bytes", lambda device: 20 * 2**30)
+    alone, shared = (max_rows(spec, big, "cuda", workers) for workers in (1, 4))
     assert alone > 100
     assert math.isclose(shared, alone / 4, abs_tol=1)
 
@@ -71,15 +71,18 @@ def test_a_long_sweep_is_compiled_unless_it_is_decided_by_hand():
     specs = [spec_of(f"seed={seed}") for seed in range(32)]
     cases = [(100, "auto", False), (10**6, "auto", True), (100, True, True), (10**6, False, False)]
     for steps, by_hand, compiled in cases:
-        assert choose(specs, steps, SMALL, Settings(compile=by_hand), "cpu", 1, 1).compiled is compiled
+        assert choose_method(specs, steps, SMALL, Settings(compile=by_hand), "cpu", 1, 1).compiled is compiled
     convolving = replace(SMALL, convolves=True)
-    assert not choose(specs, 10**6, convolving, Settings(engine="stacked"), "cpu", 1, 1).compiled
+    assert not choose_method(specs, 10**6, convolving, Settings(engine="stacked"), "cpu", 1, 1).compiled
 
 
 def test_numbers_of_the_norm_are_free_only_where_they_differ():
     same = [spec_of(f"seed={seed}", "norm=batch") for seed in (0, 1)]
     different = [spec_of("norm=batch", f"norm.eps={eps}") for eps in (1e-5, 1e-3)]
-    assert [choose(specs, 10, SMALL, Settings(), "cpu", 1, 1).free for specs in (same, different)] == [False, True]
+    assert [choose_method(specs, 10, SMALL, Settings(), "cpu", 1, 1).norms_vary for specs in (same, different)] == [
+        False,
+        True,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -87,7 +90,7 @@ def test_numbers_of_the_norm_are_free_only_where_they_differ():
     [(128, 32, 2, 32), (96, 32, 2, 24), (16, 11, 1, 8), (1, 32, 2, 2), (5, 32, 1, 5)],
 )
 def test_each_worker_gets_as_many_stacks_as_the_others(runs, most, workers, rows):
-    assert rows_of_stacks(runs, most, workers) == rows
+    assert rows_per_stack(runs, most, workers) == rows
 
 
 @pytest.mark.parametrize("compiled", [False, True])
@@ -95,7 +98,7 @@ def test_large_matrices_are_trained_one_after_another_on_a_cpu(compiled):
     spec = spec_of()
     fit = int(STACK_OPERATIONS[compiled] / (6 * spec.batch_size))
     engines = [
-        best_engine([spec, spec], replace(SMALL, products=products), device, compiled)
+        choose_engine([spec, spec], replace(SMALL, products=products), device, compiled)
         for products, device in ((fit, "cpu"), (fit + 1, "cpu"), (fit + 1, "cuda"))
     ]
     assert engines == ["stacked", "serial", "stacked"]
@@ -107,4 +110,4 @@ def test_the_compiler_is_the_one_that_torch_would_call(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert not has_compiler()
     specs = [spec_of(f"seed={seed}") for seed in range(32)]
-    assert not choose(specs, 10**6, SMALL, Settings(), "cpu", 1, 1).compiled
+    assert not choose_method(specs, 10**6, SMALL, Settings(), "cpu", 1, 1).compiled

@@ -8,38 +8,38 @@ import sys
 import pytest
 
 from bnstudy.sweep import forkserver
-from bnstudy.sweep.forkserver import STOPPING, context, held_back
+from bnstudy.sweep.forkserver import STOPPING, context, hold_signals
 
 
-@pytest.mark.parametrize(("executor", "cores", "asked"), [("auto", 2, 1), ("processes", 4, 1), ("auto", 1, 0)])
-def test_the_server_is_started_where_workers_may_be_wanted(monkeypatch, executor, cores, asked):
+@pytest.mark.parametrize(("executor", "cores", "starts"), [("auto", 2, 1), ("processes", 4, 1), ("auto", 1, 0)])
+def test_the_server_starts_if_the_sweep_may_need_workers(monkeypatch, executor, cores, starts):
     calls = []
     monkeypatch.setattr(forkserver.forkserver, "ensure_running", lambda: calls.append("running"))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
-    forkserver.get_ready({"executor": executor})
-    assert len(calls) == (asked if sys.platform == "linux" else 0)
+    forkserver.start_server({"executor": executor})
+    assert len(calls) == (starts if sys.platform == "linux" else 0)
 
 
-@pytest.mark.parametrize("executor", ["slurm", "inprocess", "debug"])
-def test_it_is_not_started_for_other_executors(monkeypatch, executor):
+@pytest.mark.parametrize("executor", ["slurm", "inprocess"])
+def test_the_server_does_not_start_for_other_executors(monkeypatch, executor):
     monkeypatch.setattr(forkserver.forkserver, "ensure_running", lambda: pytest.fail("started"))
-    forkserver.get_ready({"executor": executor})
+    forkserver.start_server({"executor": executor})
 
 
-def test_signals_that_come_while_a_process_starts_are_held_back():
-    with held_back():
-        process = context().Process(target=mask_and_leave)
+def test_signals_are_blocked_while_a_process_starts():
+    with hold_signals():
+        process = context().Process(target=exit_with_mask)
         process.start()
     process.join()
     assert process.exitcode == 0
     assert not set(STOPPING) & signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
-def mask_and_leave() -> None:
+def exit_with_mask() -> None:
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     sys.exit(0 if set(STOPPING) <= blocked else 1)
 
 
-def test_nothing_heavy_is_imported_before_the_server_is_asked_for():
+def test_the_module_does_not_import_torch():
     code = "import sys, bnstudy.sweep.forkserver; sys.exit(int('torch' in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -19,7 +19,7 @@ from bnstudy.norms.base import NormSpec
 from bnstudy.store.files import conf_dir, write_json
 from bnstudy.store.runs import Store
 from bnstudy.sweep.command import expected_seconds
-from bnstudy.sweep.plan import Datasets, Plan, Stack, check_data, make_plan, make_stacks, try_out
+from bnstudy.sweep.plan import Datasets, Plan, Stack, check_data, make_plan, make_stacks, try_network
 from bnstudy.sweep.request import PlannedRun, varying_names
 from bnstudy.validation import ConfigError
 from tests.conftest import CPU, spec_of
@@ -44,14 +44,14 @@ def test_names_are_the_overrides_that_differ_and_arms_leave_out_the_seed():
     ]
 
 
-def test_a_run_that_two_points_ask_for_stands_once(tmp_path):
+def test_a_run_that_two_points_request_is_planned_once(tmp_path):
     plan = planned(
         [point("init=kaiming", f"results_dir={tmp_path}"), point("init=kaiming_normal", f"results_dir={tmp_path}")]
     )
     assert len(plan.runs) == len(plan.todo) == 1
 
 
-def test_finished_runs_are_not_to_do(tmp_path):
+def test_finished_runs_are_not_trained_again(tmp_path):
     points = [point(f"seed={seed}", f"results_dir={tmp_path}") for seed in (0, 1)]
     store, finished = Store(tmp_path), planned(points).runs[0]
     store.run(finished.spec.run_id).folder.mkdir(parents=True)
@@ -73,7 +73,7 @@ def test_a_dataset_is_loaded_once_for_all_runs_that_share_it(tmp_path, monkeypat
     assert len(loads) == 1
 
 
-def test_finished_runs_on_other_images_of_the_same_name_are_not_mixed_up(tmp_path, command):
+def test_a_dataset_with_changed_images_needs_another_name(tmp_path, command):
     for split in ("train", "test"):
         for label, colour in (("dark", 30), ("light", 220)):
             folder = tmp_path / "pets" / split / label
@@ -90,7 +90,7 @@ def test_finished_runs_on_other_images_of_the_same_name_are_not_mixed_up(tmp_pat
     assert command(*arguments, "data.name=pets2")[0] == 0
 
 
-def test_a_sweep_has_one_set_of_settings():
+def test_settings_cannot_be_swept():
     with pytest.raises(ConfigError, match="do not sweep them"):
         planned([point("threads=1"), point("threads=2")])
 
@@ -115,25 +115,25 @@ def mark_finished(results: Path, runs: Sequence[PlannedRun]) -> None:
         write_json(Store(results).run(run.spec.run_id).summary, summary)
 
 
-def test_runs_of_a_kind_are_stacked_in_equal_parts_and_each_run_once(tmp_path):
+def test_runs_of_a_kind_are_divided_into_stacks_of_equal_size(tmp_path):
     points = swept(tmp_path, "norm=none,batch", "lr=0.01,0.1", "init=kaiming,orthogonal", "seed=0,1")
     stacks = stacks_of(points, workers=2)
     keys = [{run.spec.stack_key for run in stack.runs} for stack in stacks]
-    asked = {run.spec.run_id for run in planned(points).runs}
+    requested = {run.spec.run_id for run in planned(points).runs}
     trained = [run_id for stack in stacks for run_id in stack.run_ids]
     assert [len(stack.runs) for stack in stacks] == [4, 4, 4, 4]
     assert all(len(own) == 1 for own in keys)
-    assert sorted(trained) == sorted(asked)
+    assert sorted(trained) == sorted(requested)
 
 
-def test_the_longest_stacks_come_first_and_those_on_the_same_data_together(tmp_path):
+def test_the_longest_stacks_come_first_and_stacks_on_the_same_data_together(tmp_path):
     points = swept(tmp_path, "data.train_size=500,800", "model.width=16,64,32", "seed=0,1")
     stacks = stacks_of(points)
     seen = [(s.runs[0].spec.data.train_size, s.runs[0].spec.model.width) for s in stacks]
     assert seen == [(size, width) for size in (500, 800) for width in (64, 32, 16)]
 
 
-def test_what_a_single_worker_trains_one_by_one_comes_in_the_order_of_the_command_line(tmp_path):
+def test_a_single_worker_trains_serial_runs_in_the_order_of_the_command_line(tmp_path):
     points = swept(tmp_path, "engine=serial", "seed=0,1", "data.train_size=500,800", "model.width=16,32")
     in_turn = [(size, width) for size in (500, 800) for width in (16, 32, 16, 32)]
     longest_first = [(size, width) for size in (500, 800) for width in (32, 32, 16, 16)]
@@ -142,9 +142,9 @@ def test_what_a_single_worker_trains_one_by_one_comes_in_the_order_of_the_comman
         assert [(spec.data.train_size, spec.model.width) for spec in specs] == expected
 
 
-def test_stacks_come_before_what_a_single_worker_trains_one_by_one(tmp_path):
+def test_a_single_worker_trains_stacks_before_serial_runs(tmp_path):
     stacks = stacks_of(swept(tmp_path, "model=vgg,mlp", "seed=0,1", "norm=none,batch"))
-    assert [s.shape.engine for s in stacks] == ["stacked"] * 2 + ["serial"] * 4
+    assert [s.method.engine for s in stacks] == ["stacked"] * 2 + ["serial"] * 4
     assert [s.runs[0].spec.norm.label for s in stacks[2:]] == ["NoNorm", "BatchNorm"] * 2
 
 
@@ -153,7 +153,7 @@ TIMING = """\
 study:
   _target_: bnstudy.sweep.settings.StudySpec
   name: timing
-  title: What does an update cost?
+  title: What does a step cost?
   claims: []
   sweep: {engine: serial, threads: 1, compile: false, seed: "0,1", norm: "none,batch"}
   scales:
@@ -165,7 +165,7 @@ hydra:
 """
 
 
-def test_a_study_says_how_it_is_trained_and_its_arms_take_turns(command, tmp_path):
+def test_a_study_can_choose_its_executor_and_its_arms_take_turns(command, tmp_path):
     (tmp_path / "conf" / "study").mkdir(parents=True)
     (tmp_path / "conf" / "study" / "timing.yaml").write_text(TIMING)
     status, out, _ = command("--config-dir", "conf", "study=timing", "dry_run=true")
@@ -174,13 +174,13 @@ def test_a_study_says_how_it_is_trained_and_its_arms_take_turns(command, tmp_pat
     assert [line.split("serial, ")[1].split(", ")[1] for line in lines] == ["norm=NoNorm", "norm=BatchNorm"] * 2
 
 
-def test_a_run_is_trained_in_the_same_way_whichever_others_are_finished(tmp_path):
+def test_the_method_does_not_depend_on_which_runs_are_finished(tmp_path):
     points = swept(tmp_path, "seed=" + ",".join(map(str, range(9))))
     (before,) = stacks_of(points)
     mark_finished(tmp_path, before.runs[:5])
     (after,) = stacks_of(points)
     assert after.runs == before.runs[5:]
-    assert after.shape == before.shape
+    assert after.method == before.method
 
 
 @pytest.mark.parametrize(
@@ -192,20 +192,20 @@ def test_a_run_is_trained_in_the_same_way_whichever_others_are_finished(tmp_path
         (("engine=stacked", "model=vgg"), "stacked", [2, 2]),  # what fits into the cache
     ],
 )
-def test_the_engine_is_chosen_by_the_network_or_by_hand(tmp_path, overrides, engine, sizes):
+def test_the_engine_depends_on_the_network_or_is_given(tmp_path, overrides, engine, sizes):
     stacks = stacks_of(swept(tmp_path, "seed=0,1,2,3", *overrides))
-    assert {stack.shape.engine for stack in stacks} == {engine}
+    assert {stack.method.engine for stack in stacks} == {engine}
     assert [len(stack.runs) for stack in stacks] == sizes
 
 
-def test_a_lone_run_is_trained_by_the_plain_engine(tmp_path):
+def test_a_single_run_is_trained_by_the_serial_engine(tmp_path):
     (stack,) = stacks_of(swept(tmp_path, "seed=0"))
-    assert stack.shape.engine == "serial"
+    assert stack.method.engine == "serial"
 
 
 @dataclass(frozen=True)
 class Branching(ModelSpec):
-    """A network with a branch that depends on values, too big to be tried out in earnest at once."""
+    """A network that branches on values, with convolutions, which are tried on the meta device first."""
 
     def build(self, norm: NormSpec, shape: tuple[int, int, int], classes: int) -> nn.Module:  # noqa: ARG002
         class Net(nn.Sequential):
@@ -216,18 +216,18 @@ class Branching(ModelSpec):
         return Net(nn.Conv2d(shape[0], 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes))
 
 
-def test_a_network_whose_course_depends_on_values_is_tried_out_in_earnest():
+def test_a_network_that_branches_on_values_is_tried_with_real_numbers():
     run = replace(spec_of(), model=Branching())
-    network = try_out(run, (1, 8, 8), 10)
+    network = try_network(run, (1, 8, 8), 10)
     assert network.products == 36 * 8 * 9 + 8 * 10
     with pytest.raises(ConfigError, match="cannot take images of 2x2"):
-        try_out(run, (1, 2, 2), 10)
+        try_network(run, (1, 2, 2), 10)
 
 
 # ------------------------------------------------------------------------------------------------ what is said
 
 
-def test_a_dry_run_says_what_would_be_trained_and_trains_nothing(command):
+def test_a_dry_run_prints_its_stacks_and_trains_nothing(command):
     status, out, err = command("-m", "norm=none,batch", "seed=range(0,4)", "model=mlp,vgg", "steps=5", "dry_run=true")
     lines = out.splitlines()
     assert (status, err) == (0, "")
@@ -238,7 +238,7 @@ def test_a_dry_run_says_what_would_be_trained_and_trains_nothing(command):
     assert not list(Path("results").glob("workers/*"))
 
 
-def test_the_time_is_expected_from_what_finished_runs_of_the_same_kinds_took(tmp_path):
+def test_the_expected_time_follows_from_finished_runs_of_the_same_kinds(tmp_path):
     points = swept(tmp_path, "norm=none,batch", "seed=0,1,2,3")
     plan = planned(points)
     assert math.isnan(expected_seconds(plan, 1))
@@ -250,7 +250,7 @@ def test_the_time_is_expected_from_what_finished_runs_of_the_same_kinds_took(tmp
     assert expected_seconds(planned(points), 2) == 5.0
 
 
-def test_the_command_says_how_long_it_will_take_once_it_can(command):
+def test_the_expected_time_is_printed_once_runs_of_the_kind_are_finished(command):
     few, more = ("-m", "seed=0,1", "steps=5"), ("-m", "seed=0,1,2,3", "steps=5")
     assert "Expected to take" not in command(*few)[2]
     assert re.search(r"Expected to take about \d+ s\.", command(*more)[2])

@@ -1,4 +1,4 @@
-"""Commands with worker processes: what comes of them when they, or some of them, are stopped or killed."""
+"""Commands with worker processes, which are stopped or killed, all or some of them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ import re
 import signal
 import sys
 import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from bnstudy.sweep import processes
-from bnstudy.sweep.cost import Shape
+from bnstudy.sweep.cost import Method
 from bnstudy.sweep.plan import Stack
-from bnstudy.sweep.processes import Member, Pool
+from bnstudy.sweep.processes import Crew
 from bnstudy.sweep.progress import Progress
 from bnstudy.sweep.request import PlannedRun
 from bnstudy.sweep.settings import Settings
@@ -31,7 +30,7 @@ PROCESSES = ["hydra.launcher.executor=processes", "hydra.launcher.workers=2"]
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> dict[str, bytes]:
-    """What the sweep comes to in one process."""
+    """The metrics of the sweep in one process."""
     results = tmp_path_factory.mktemp("undisturbed") / "results"
     assert start([*SWEEP, "hydra.launcher.executor=inprocess"], results).wait() == 0
     found = metrics(results)
@@ -50,15 +49,15 @@ def begun(results: Path) -> int:
     return len(list(results.glob("runs/*/config.yaml")))
 
 
-def lives(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
 
 
-def said(results: Path) -> str:
-    """All that the commands on this store wrote."""
+def output(results: Path) -> str:
+    """Everything that the commands on this store printed."""
     return results.with_name(f"{results.name}.log").read_text()
 
 
@@ -74,10 +73,11 @@ def test_processes_store_the_same_bytes_as_one_even_if_a_worker_is_killed(tmp_pa
     os.kill(json.loads((saved.parent / "lease.1").read_text())["pid"], signal.SIGKILL)
     assert command.wait() == 0
     why = "was ended by SIGKILL (as happens when memory is short)"
-    assert f"{why} with 4 runs: trying once more, in parts." in said(results)
+    assert re.search(rf"Worker \d {re.escape(why)}: another one goes on with its runs\.", output(results))
+    assert "4 runs of a process that died: trying once more, in parts." in output(results)
     assert metrics(results) == undisturbed
     assert left_over(results) == []
-    rows = re.findall(r"(seed=\d+) +finished ", said(results))
+    rows = re.findall(r"(seed=\d+) +finished ", output(results))
     assert rows == [f"seed={seed}" for seed in range(8)]  # in the order of the command line
 
 
@@ -97,14 +97,14 @@ class Deadly(KaimingNormal):
 
 @pytest.mark.slow
 def test_runs_whose_process_dies_twice_have_failed_and_the_others_are_stored(tmp_path, monkeypatch):
-    """The class is one of the user's own, in the working directory, which the workers find, too."""
+    """Workers also find the user's own class in the working directory."""
     monkeypatch.chdir(tmp_path)
     Path("my_inits.py").write_text(DEADLY)
     Path("my_conf/init").mkdir(parents=True)
     Path("my_conf/init/deadly.yaml").write_text("_target_: my_inits.Deadly\n")
     sweep = ["--config-dir", "my_conf", "-m", "init=kaiming_normal,deadly", "seed=0,1", "steps=20", "threads=1"]
     assert start([*sweep, *PROCESSES], tmp_path / "results").wait() == 1
-    text = said(tmp_path / "results")
+    text = output(tmp_path / "results")
     assert "2 of 4 runs failed; the others are stored:" in text
     for seed in (0, 1):
         why = "its process twice was ended by SIGKILL (as happens when memory is short)"
@@ -113,36 +113,15 @@ def test_runs_whose_process_dies_twice_have_failed_and_the_others_are_stored(tmp
     assert "Traceback" not in text
 
 
-def test_workers_that_cannot_start_are_not_started_for_ever(tmp_path, monkeypatch):
-    monkeypatch.setattr(processes, "member_main", sys.exit)  # which takes no three arguments
+def test_workers_that_cannot_start_are_started_a_few_times_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "run_worker", sys.exit)  # which does not take six arguments
     run = PlannedRun(spec_of("seed=0"), "seed=0", "")
-    stack = Stack((run,), Shape("serial", 1, compiled=False, free=False), 20)
-    settings = Settings(results_dir=str(tmp_path))
-    pool = Pool(settings, deque([(stack, True)]), Progress(1, 20, shown=False), StopFlag(""))
-    pool.run(2)
-    (failure,) = pool.failures
+    stack = Stack((run,), Method("serial", 1, compiled=False, norms_vary=False), 20)
+    crew = Crew(Settings(results_dir=str(tmp_path)), [stack], 2, Progress(1, 20, shown=False), StopFlag(""), 0.0)
+    crew.run()
+    (failure,) = crew.all_failures()
     assert failure.run_id == run.spec.run_id
     assert failure.error == "no process could be started for it: ended with status 1"
-
-
-def test_workers_keep_to_what_they_have_compiled():
-    """And take up what nobody has at hand before they take from another."""
-    shape = Shape("stacked", 2, compiled=True, free=False)
-    stacks = {
-        (norm, i): Stack((PlannedRun(spec_of(f"norm={norm}", f"seed={i}"), "", ""),), shape, 20)
-        for norm in ("none", "batch")
-        for i in range(3)
-    }
-    waiting = deque((stack, True) for stack in stacks.values())
-    pool = Pool(Settings(), waiting, Progress(6, 120, shown=False), StopFlag(""))
-    for name in ("first", "second"):
-        pool.members[name] = Member(None, None)  # type: ignore[arg-type]
-    given = []
-    for name in ("first", "second", "first", "second", "first", "first"):
-        member = pool.members[name]
-        member.stack, _ = pool._next_for(member)
-        given.append(next(key for key, stack in stacks.items() if stack is member.stack))
-    assert given == [("none", 0), ("batch", 0), ("none", 1), ("batch", 1), ("none", 2), ("batch", 2)]
 
 
 # ------------------------------------------------------------------------------------------ the command is stopped
@@ -161,33 +140,33 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path, undisturbed, whom):
     else:
         os.killpg(command.pid, signal.SIGINT)
     assert command.wait() == 130
-    assert not any(map(lives, workers))
-    assert "the same command goes on where this one stopped" in said(results)
-    assert "Traceback" not in said(results)
+    assert not any(map(is_alive, workers))
+    assert "the same command goes on where this one stopped" in output(results)
+    assert "Traceback" not in output(results)
     checkpoints = [name for name in left_over(results) if name.endswith("/checkpoint.pt")]
     assert 4 <= len(checkpoints) == 8 - len(metrics(results))
     assert left_over(results) == checkpoints
     if whom == "the command alone":
         return
     assert start(arguments, results).wait() == 0
-    assert "going on from step" in said(results)
+    assert "going on from step" in output(results)
     assert metrics(results) == undisturbed
     assert left_over(results) == []
 
 
 @pytest.mark.slow
-def test_ctrl_c_while_the_workers_start_says_no_more_than_ever(tmp_path):
+def test_ctrl_c_while_the_workers_start_prints_no_traceback(tmp_path):
     results = tmp_path / "results"
     command = start([*SWEEP, *PROCESSES], results)
     until(lambda: len(children(command.pid)) == 2)
     os.killpg(command.pid, signal.SIGINT)
     assert command.wait() == 130
-    assert "Traceback" not in said(results)
+    assert "Traceback" not in output(results)
     assert not [name for name in left_over(results) if "checkpoint" not in name]
 
 
 @pytest.mark.slow
-def test_when_the_command_is_killed_its_workers_save_and_end_and_the_same_command_finishes(tmp_path, undisturbed):
+def test_workers_of_a_killed_command_save_and_end_and_the_same_command_finishes(tmp_path, undisturbed):
     results = tmp_path / "results"
     arguments = [*SWEEP, *PROCESSES, "checkpoint_seconds=1000"]
     killed = start(arguments, results)
@@ -196,9 +175,9 @@ def test_when_the_command_is_killed_its_workers_save_and_end_and_the_same_comman
     killed.kill()
     killed.wait()
     at_once = start(arguments, results)
-    until(lambda: not any(map(lives, workers)), seconds=20)
+    until(lambda: not any(map(is_alive, workers)), seconds=20)
     assert at_once.wait() == 0
-    assert "going on from step" in said(results)
-    assert "Traceback" not in said(results)
+    assert "going on from step" in output(results)
+    assert "Traceback" not in output(results)
     assert metrics(results) == undisturbed
     assert left_over(results) == []

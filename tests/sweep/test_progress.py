@@ -13,11 +13,11 @@ def result(i: int, arm: str = "norm=batch", status: str = "finished", accuracy: 
     return RunResult(f"id{i}", f"{arm} seed={i}", arm, status, accuracy, 1.0, Path("runs") / f"id{i}")
 
 
-def beat(step: int, source: str = "worker", name: str = "seed=0", runs: int = 1, total: int = 100) -> Beat:
-    return Beat(source, name, runs, step, total, loss=0.5, accuracy=0.75)
+def beat(step: int, worker: str = "worker", name: str = "seed=0", runs: int = 1, total: int = 100) -> Beat:
+    return Beat(worker, name, runs, step, total, loss=0.5, accuracy=0.75)
 
 
-def test_a_terminal_that_is_gone_is_no_reason_to_fail(monkeypatch):
+def test_messages_are_dropped_if_the_terminal_is_gone(monkeypatch):
     def gone(*_: object, **__: object) -> None:
         raise OSError(5, "Input/output error")
 
@@ -28,14 +28,14 @@ def test_a_terminal_that_is_gone_is_no_reason_to_fail(monkeypatch):
         progress.say("but this is wrong")
 
 
-def test_few_runs_are_a_row_each():
+def test_a_few_runs_have_a_row_each():
     lines = table([result(0), result(1, status="failed", accuracy=math.nan)]).splitlines()
     assert lines[0].split() == ["run", "arm", "status", "test", "acc", "seconds", "folder"]
     assert lines[1].split() == ["id0", "norm=batch", "seed=0", "finished", "90.00%", "1.0", "runs/id0"]
     assert lines[2].split() == ["id1", "norm=batch", "seed=1", "failed", "-", "1.0", "runs/id1"]
 
 
-def test_many_runs_are_a_row_an_arm():
+def test_arms_have_a_row_each_if_there_are_many_runs():
     results = [result(i, arm) for arm in ("norm=none", "norm=batch") for i in range(30)]
     results[0] = result(0, "norm=none", "diverged", 0.1)
     lines = table(results).splitlines()
@@ -44,27 +44,27 @@ def test_many_runs_are_a_row_an_arm():
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(5, "5 s"), (300, "5 min"), (7200, "2.0 h"), (math.nan, "unknown")])
-def test_durations_are_for_people(seconds, text):
+def test_durations_have_a_readable_unit(seconds, text):
     assert duration(seconds) == text
 
 
-def test_accuracy_that_is_not_known_is_a_dash():
+def test_an_unknown_accuracy_is_a_dash():
     assert (percent(0.5), percent(math.nan)) == ("50.00%", "-")
 
 
-def test_without_a_terminal_a_line_comes_now_and_then(capsys, monkeypatch):
+def test_without_a_terminal_a_line_is_printed_now_and_then(capsys, monkeypatch):
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     shown = Progress(2, 200, shown=True)
     shown.beat(beat(0))
     shown.beat(beat(50))
-    shown.finished("worker", 100)
+    shown.run_done("worker", "1", 100)
     shown.close()
     err = capsys.readouterr().err
     assert "0/2 runs, seed=0 loss 0.5, val acc 75.00%, step 50/100, about" in err
     assert "\r" not in err
 
 
-def test_nothing_is_shown_when_not_wanted(capsys, monkeypatch):
+def test_progress_false_prints_nothing(capsys, monkeypatch):
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     hidden = Progress(1, 10, shown=False)
     hidden.beat(beat(5, total=10))
@@ -78,7 +78,7 @@ def test_on_a_terminal_a_bar_shows_loss_accuracy_and_time_left(capsys, monkeypat
     shown = Progress(2, 200, shown=True)
     shown.bar.mininterval = 0
     shown.beat(beat(50, name="norm=batch"))
-    shown.finished("worker", 100)
+    shown.run_done("worker", "2", 100)
     shown.close()
     err = capsys.readouterr().err
     assert "0/2 runs, norm=batch loss 0.5, val acc 75.00%" in err
@@ -86,27 +86,27 @@ def test_on_a_terminal_a_bar_shows_loss_accuracy_and_time_left(capsys, monkeypat
     assert "sweep" in err
 
 
-def test_the_bar_is_filled_by_the_updates_of_all_runs_together(monkeypatch):
-    """Two workers train 3 and 2 runs of 100 updates; one of the first three diverges at update 40."""
+def test_the_bar_shows_the_steps_of_all_runs_together(monkeypatch):
+    """Two workers train 3 and 2 runs of 100 steps; one of the first three diverges at step 40."""
     monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True)
     shown, reached = Progress(5, 500, shown=True), []
-    for told in (
+    for report in (
         lambda: shown.beat(beat(40, "one", runs=3)),
         lambda: shown.beat(beat(10, "two", runs=2)),
-        lambda: shown.finished("one", 100),
+        lambda: shown.run_done("one", "a", 100),
         lambda: shown.beat(beat(80, "one", runs=2)),
         lambda: shown.beat(beat(100, "one", runs=2)),
-        lambda: [shown.finished("one", 100) for _ in range(2)],
-        lambda: [shown.finished("one", 100) for _ in range(2)],  # found finished, none of its own
+        lambda: [shown.run_done("one", run_id, 100) for run_id in ("b", "c")],
+        lambda: [shown.run_done("", run_id, 100) for run_id in ("b", "c", "d", "e")],  # found in the store
     ):
-        told()
+        report()
         reached.append(shown.bar.n)
     shown.close()
     assert reached == [120, 140, 100 + 2 * 40 + 20, 100 + 160 + 20, 100 + 200 + 20, 320, 500]
     assert shown.done == 5
 
 
-def test_what_a_dead_worker_had_done_does_not_count(monkeypatch):
+def test_the_steps_of_a_dead_worker_do_not_count(monkeypatch):
     monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True)
     shown = Progress(2, 200, shown=True)
     shown.beat(beat(60, "worker 1", runs=2))

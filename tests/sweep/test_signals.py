@@ -16,7 +16,7 @@ def signals_as_before():
         signal.signal(s, handler)
 
 
-def test_a_signal_sets_the_flag_and_the_handlers_are_put_back(capfd):
+def test_a_signal_sets_the_flag_and_handlers_are_restored(capfd):
     before = signal.getsignal(signal.SIGTERM)
     flag = StopFlag("Stopping.")
     with flag.listening():
@@ -28,7 +28,7 @@ def test_a_signal_sets_the_flag_and_the_handlers_are_put_back(capfd):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_second_signal_stops_at_once():
+def test_a_second_signal_exits_at_once():
     flag = StopFlag("")
     with flag.listening():
         os.kill(os.getpid(), signal.SIGUSR2)
@@ -36,7 +36,7 @@ def test_a_second_signal_stops_at_once():
             os.kill(os.getpid(), signal.SIGUSR2)
 
 
-def test_a_closed_terminal_stops_unless_it_was_to_be_ignored():
+def test_a_closed_terminal_stops_unless_sighup_is_ignored():
     for ignored in (True, False):
         signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
         flag = StopFlag("")
@@ -45,7 +45,7 @@ def test_a_closed_terminal_stops_unless_it_was_to_be_ignored():
         assert (flag.signum is None) is ignored
 
 
-def test_ctrl_c_is_heard_even_where_the_shell_ignores_it_for_what_is_in_the_background():
+def test_ctrl_c_stops_even_if_the_shell_ignores_it_for_a_background_command():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     flag = StopFlag("")
     with flag.listening():

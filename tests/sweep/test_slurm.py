@@ -1,4 +1,4 @@
-"""Sweeps as array jobs: how work is dealt out, what a job does, what is submitted; and a real Slurm where one is."""
+"""Sweeps as array jobs: what a job does, what is submitted, waiting; and a real Slurm if there is one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from submitit.core.job_environment import SignalHandler
@@ -19,34 +18,34 @@ from submitit.core.utils import DelayedSubmission, JobPaths
 
 from bnstudy.store.files import write_json, write_text
 from bnstudy.store.runs import Store
-from bnstudy.sweep import jobs
-from bnstudy.sweep.cost import Shape
-from bnstudy.sweep.jobs import Job, Left, remember, still_queued, watch
+from bnstudy.sweep import jobs, slurm
+from bnstudy.sweep.cost import Method
+from bnstudy.sweep.jobs import Submission, load_live, wait_for
 from bnstudy.sweep.plan import Stack
 from bnstudy.sweep.request import PlannedRun
 from bnstudy.sweep.settings import Launcher, Settings
 from bnstudy.sweep.signals import Interrupted
-from bnstudy.sweep.slurm import ArrayTask, shares, submit
+from bnstudy.sweep.slurm import ArrayTask, submit
 from bnstudy.validation import ConfigError
 from tests.conftest import spec_of
 
 ROOT = Path(__file__).parents[2]
-EAGER = Shape("stacked", 32, compiled=False, free=False)
+EAGER = Method("stacked", 32, compiled=False, norms_vary=False)
 
 
-def launcher(executor: str, **keys) -> Launcher:
-    return Launcher(executor=executor, **{"cpus": 1, **keys})
+def launcher(**keys) -> Launcher:
+    return Launcher(executor="slurm", **{"cpus": 1, **keys})
 
 
 def planned(*overrides: str) -> PlannedRun:
     return PlannedRun(spec_of(*overrides), " ".join(overrides), "")
 
 
-def stacks_of(*lengths: int, steps: int = 20) -> list:
-    """Stacks of so many runs, all different."""
-    seeds = iter(range(sum(lengths)))
+def stacks_of(*sizes: int, steps: int = 20) -> list:
+    """Stacks of these sizes, of different runs."""
+    seeds = iter(range(sum(sizes)))
     return [
-        Stack(tuple(planned(f"seed={next(seeds)}", f"steps={steps}") for _ in range(n)), EAGER, steps) for n in lengths
+        Stack(tuple(planned(f"seed={next(seeds)}", f"steps={steps}") for _ in range(n)), EAGER, steps) for n in sizes
     ]
 
 
@@ -58,27 +57,6 @@ def ids(stacks) -> list[str]:
 def settings(tmp_path, monkeypatch) -> Settings:
     monkeypatch.chdir(tmp_path)
     return Settings(results_dir="results")
-
-
-@pytest.fixture
-def worker(monkeypatch):
-    """In place of the worker: `worker.does(settings, stacks)` is called for each call of `work`."""
-    module = ModuleType("bnstudy.sweep.worker")
-    module.calls = []
-    module.does = lambda *_: None
-
-    def work(settings, stacks):
-        module.calls.append((settings, stacks))
-        module.does(settings, stacks)
-
-    module.work = work
-    monkeypatch.setitem(sys.modules, "bnstudy.sweep.worker", module)
-    return module
-
-
-def store_all(settings, stacks) -> None:
-    for run_id in ids(stacks):
-        write_json(Store(settings.results).run(run_id).summary, {"status": "finished"})
 
 
 @pytest.fixture
@@ -98,41 +76,45 @@ def programs(tmp_path, monkeypatch):
 
 @pytest.fixture
 def no_waiting(monkeypatch):
-    for name in ("LOOK_SECONDS", "ASK_SECONDS", "SETTLE_SECONDS"):
+    for name in ("LOOK_SECONDS", "SQUEUE_SECONDS", "SETTLE_SECONDS"):
         monkeypatch.setattr(jobs, name, 0.01)
-
-
-# ------------------------------------------------------------------------------------------ dealing out
-
-
-def test_shares_hold_every_stack_once_and_are_of_nearly_equal_work():
-    stacks = stacks_of(7, 5, 4, 3, 2, 1)
-    dealt = shares(stacks, 3)
-    assert sorted(run_id for share in dealt for run_id in ids(share)) == sorted(ids(stacks))
-    assert sorted(len(ids(share)) for share in dealt) == [7, 7, 8]
-
-
-def test_there_are_no_more_shares_than_stacks():
-    assert [len(share) for share in shares(stacks_of(4, 4), 32)] == [1, 1]
-
-
-def test_long_runs_weigh_more_than_short_ones():
-    long, *short = [*stacks_of(1, steps=300), *stacks_of(1, 1, 1, steps=100)]
-    assert shares([long, *short], 2) == [[long], short]
 
 
 # ------------------------------------------------------------------------------------------------ a job
 
 
-def test_a_job_finds_the_users_own_classes_where_the_command_stood(settings, worker, tmp_path, monkeypatch):
+@pytest.fixture
+def worker(monkeypatch):
+    """Replaces the worker: `worker.calls` lists the arguments of its calls, in which `worker.does` is called."""
+
+    class Worker:
+        calls: list = []  # noqa: RUF012
+        does = staticmethod(lambda: None)
+
+    def work(*arguments, **_):
+        Worker.calls.append(arguments)
+        Worker.does()
+
+    monkeypatch.setattr(slurm, "work", work)
+    return Worker
+
+
+def task_of(settings: Settings, stacks: list) -> ArrayTask:
+    plan = Path("plan.pkl").absolute()
+    plan.write_bytes(pickle.dumps((settings, stacks)))
+    return ArrayTask(os.getcwd(), tuple(sys.path), plan, 0.0, 0, 1)
+
+
+def test_a_job_finds_the_users_classes_in_the_directory_of_the_command(settings, worker, tmp_path, monkeypatch):
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "norms_of_a_job.py").write_text("class MyNorm:\n    pass\n")
     monkeypatch.chdir(mine)
+    monkeypatch.setattr(slurm, "order_stacks", lambda stacks, *_: stacks)
     with monkeypatch.context() as here:
         here.syspath_prepend(mine)
         own = importlib.import_module("norms_of_a_job").MyNorm()
-        task = pickle.dumps(ArrayTask.of(settings, [own]))
+        task = pickle.dumps(task_of(settings, [own]))
         del sys.modules["norms_of_a_job"]
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p != str(mine)])
     monkeypatch.chdir("/")
@@ -143,7 +125,7 @@ def test_a_job_finds_the_users_own_classes_where_the_command_stood(settings, wor
 
 @pytest.fixture
 def in_slurm(tmp_path, monkeypatch):
-    """`in_slurm(task)` runs a task as submitit does in a job of Slurm's; `in_slurm.requeued` counts."""
+    """`in_slurm(task)` runs a task as submitit does in a Slurm job; `in_slurm.requeued` counts."""
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
 
     class Environment:
@@ -170,16 +152,16 @@ def in_slurm(tmp_path, monkeypatch):
 
 
 def interrupt_once(signum: int, worker):
-    def does(*_) -> None:
+    def does() -> None:
         if len(worker.calls) == 1:
             raise Interrupted(signum)
 
     return does
 
 
-def test_out_of_time_a_job_is_requeued_with_the_same_work(settings, worker, in_slurm):
-    worker.does = interrupt_once(signal.SIGUSR2, worker)
-    task = ArrayTask.of(settings, stacks_of(2))
+def test_a_job_that_runs_out_of_time_is_requeued_with_the_same_task(settings, worker, in_slurm):
+    worker.calls, worker.does = [], interrupt_once(signal.SIGUSR2, worker)
+    task = task_of(settings, stacks_of(2))
     with pytest.raises(SystemExit):
         in_slurm(task)
     assert in_slurm.requeued == 1
@@ -187,48 +169,25 @@ def test_out_of_time_a_job_is_requeued_with_the_same_work(settings, worker, in_s
 
 
 def test_after_sigterm_a_job_goes_on_until_slurm_requeues_or_kills_it(settings, worker, in_slurm):
-    worker.does = interrupt_once(signal.SIGTERM, worker)
-    in_slurm(ArrayTask.of(settings, stacks_of(2)))
+    worker.calls, worker.does = [], interrupt_once(signal.SIGTERM, worker)
+    in_slurm(task_of(settings, stacks_of(2)))
     assert (len(worker.calls), in_slurm.requeued) == (2, 0)
 
 
 # ------------------------------------------------------------------------------- submission and waiting
 
 
-def test_debug_trains_in_this_process_with_folders_and_threads_spelled_out(settings, worker, tmp_path):
-    worker.does = store_all
-    stacks, seen = stacks_of(2, 1), []
-    submitted = submit(settings, launcher("debug", cpus=3, jobs=2), stacks)
-    assert watch(Store(settings.results), submitted, lambda new, _: seen.extend(new)) == {}
-    assert sorted(seen) == sorted(ids(stacks))
-    assert [call[0].results_dir for call in worker.calls] == [str(tmp_path / "results")] * 2
-    assert worker.calls[0][0].threads == 3
-
-
-@pytest.mark.usefixtures("no_waiting")
-def test_a_run_that_failed_is_reported_with_its_own_error(settings, worker):
-    stacks = stacks_of(1)
-
-    def fail(settings, stacks) -> None:
-        write_text(Store(settings.results).run(ids(stacks)[0]).error, "Traceback ...\nValueError: no such norm\n")
-
-    worker.does = fail
-    submitted = submit(settings, launcher("debug"), stacks)
-    missing = watch(Store(settings.results), submitted, lambda *_: None)
-    assert missing == {ids(stacks)[0]: "ValueError: no such norm"}
-
-
-def test_without_slurm_the_error_says_what_is_missing(settings, programs):
+def test_the_error_without_slurm_names_the_missing_program(settings, programs):
     programs()
     with pytest.raises(ConfigError, match=r"^hydra.launcher.executor=slurm is not allowed here: sbatch is not found; "):
-        submit(settings, launcher("slurm"), stacks_of(1))
+        submit(settings, launcher(), stacks_of(1))
 
 
-def test_the_launchers_keys_reach_sbatch(settings, programs):
+def test_the_keys_of_the_launcher_reach_sbatch(settings, programs):
     programs(sbatch="echo Submitted batch job 7", squeue="true", srun="true")
     keys = {"time": 20, "mem": "8GB", "gpus": 1, "cpus": 4, "partition": "main", "account": "lab"}
     extra = {"constraint": "a100", "setup": ["module load cuda"], "exclusive": True, "qos": None}
-    submitted = submit(settings, launcher("slurm", **keys, extra=extra), stacks_of(1, 1))
+    (submission,) = submit(settings, launcher(**keys, extra=extra), stacks_of(1, 1))
     script = Path("results/slurm/7_submission.sh").read_text()
     flags = {line.removeprefix("#SBATCH --") for line in script.splitlines() if line.startswith("#SBATCH")}
     assert {"time=20", "mem=8GB", "gpus-per-node=1", "cpus-per-task=4", "partition=main", "account=lab"} <= flags
@@ -236,49 +195,62 @@ def test_the_launchers_keys_reach_sbatch(settings, programs):
     assert not {flag for flag in flags if flag.startswith("qos")}
     assert "\nmodule load cuda\n" in script
     assert "--cpus-per-task=4" in script.splitlines()[-1]
-    assert [job.id for job in submitted] == ["7_0", "7_1"]
+    assert submission.job_ids == ("7_0", "7_1")
 
 
-def test_what_sbatch_refuses_is_told_in_its_words(settings, programs, capfd):
+def test_a_refusal_of_sbatch_is_reported_in_its_words(settings, programs, capfd):
     programs(sbatch="echo sbatch: error: Invalid partition name specified >&2; exit 1", squeue="true", srun="true")
-    with pytest.raises(ConfigError, match=r"this cluster does not give: Invalid partition name specified\.$"):
-        submit(settings, launcher("slurm", partition="nope"), stacks_of(1))
+    with pytest.raises(ConfigError, match=r"this cluster does not allow: Invalid partition name specified\.$"):
+        submit(settings, launcher(partition="nope"), stacks_of(1))
     assert capfd.readouterr().err == ""
 
 
-def test_what_an_earlier_command_has_queued_is_waited_for_and_not_submitted_again(settings, programs):
+def test_jobs_of_an_earlier_command_are_waited_for_and_their_runs_not_submitted_again(settings, programs):
     programs(sbatch="echo Submitted batch job 7", squeue="true", srun="true")
-    stacks = stacks_of(2, 1)
-    first = submit(settings, launcher("slurm"), stacks)
-    programs(squeue=f"echo '7_0 {first[0].name}|RUNNING'; echo '7_1 {first[0].name}|CANCELLED'")
+    (first,) = submit(settings, launcher(), stacks_of(2, 1))
+    programs(squeue=f"echo '7_0 {first.name}|RUNNING'; echo '7_1 {first.name}|CANCELLED'")
     programs(sbatch="echo Submitted batch job 8")
-    second = submit(settings, launcher("slurm"), stacks)
-    assert [(job.id, job.run_ids) for job in second] == [("7_0", first[0].run_ids), ("8", first[1].run_ids)]
+    live, new = submit(settings, launcher(), stacks_of(2, 1, 4))
+    assert (live, new.job_ids) == (first, ("8",))
+    assert sorted(live.run_ids + new.run_ids) == sorted(ids(stacks_of(2, 1, 4)))
 
 
-def test_a_job_of_the_same_number_but_another_name_is_not_taken_for_ours(tmp_path, programs):
-    programs(squeue="echo '7_0 somebody-elses|RUNNING'")
-    remember(tmp_path, "bnstudy-0", [Job("7_0", "bnstudy-0", ("a",), tmp_path, 0.0)])
-    assert still_queued(tmp_path, {"a"}) == []
+def test_a_plan_holds_settings_for_another_machine(settings, programs, tmp_path):
+    programs(sbatch="echo Submitted batch job 7", squeue="true", srun="true")
+    (submission,) = submit(settings, launcher(cpus=3), stacks_of(2, 1))
+    there, stacks = pickle.loads(submission.file.with_suffix(".pkl").read_bytes())
+    assert (there.results_dir, there.threads) == (str(tmp_path / "results"), 3)
+    assert ids(stacks) == ids(stacks_of(2, 1))
+
+
+def submission_of(folder: Path, *run_ids: str) -> Submission:
+    write_text(folder / "7_0_0_log.err", "slurmstepd: error: Detected 1 oom_kill event\nsrun: error: task 0: Killed\n")
+    return Submission(folder, "bnstudy-0", ("7_0", "7_1"), run_ids, time.time())
+
+
+@pytest.mark.parametrize("jobs_entry", [{"jobs": {"7_0": ["a"]}}, {"jobs": ["7_0"], "run_ids": ["a"]}])
+def test_a_job_with_the_same_number_but_another_name_is_not_ours(tmp_path, programs, jobs_entry):
+    """Both formats of the file are read."""
+    for name, live in (("bnstudy-0", ["a"]), ("somebody-else", [])):
+        write_json(tmp_path / "bnstudy-0.json", {"submitted": 0.0, **jobs_entry})
+        programs(squeue=f"echo '7_0 {name}|RUNNING'")
+        assert [run_id for submission in load_live(tmp_path, {"a"}) for run_id in submission.run_ids] == live
     assert not list(tmp_path.glob("*.json"))
 
 
-def submitted_job(tmp_path: Path, *run_ids: str) -> Job:
-    write_text(
-        tmp_path / "7_0_0_log.err", "slurmstepd: error: Detected 1 oom_kill event\nsrun: error: task 0: Killed\n"
-    )
-    return Job("7_0", "bnstudy-0", run_ids, tmp_path / "7_0_0_log.err", time.time())
-
-
 @pytest.mark.usefixtures("no_waiting")
-def test_a_job_that_is_killed_is_reported_with_its_state_and_log(tmp_path, programs):
-    programs(squeue="echo '7_0 bnstudy-0|OUT_OF_MEMORY'")
-    job = submitted_job(tmp_path, "there", "missing")
-    write_json(Store(tmp_path).run("there").summary, {"status": "finished"})
-    write_text(Store(tmp_path).run("missing").error, "ValueError: of an earlier command\n")
-    os.utime(Store(tmp_path).run("missing").error, (0, 0))
-    said = f"job 7_0 ended as OUT_OF_MEMORY without it; {job.log}: slurmstepd: error: Detected 1 oom_kill event"
-    assert watch(Store(tmp_path), [job], lambda *_: None) == {"missing": said}
+def test_missing_runs_are_reported_with_their_own_error_or_the_state_and_log_of_a_job(tmp_path, programs):
+    programs(squeue="echo '7_0 bnstudy-0|OUT_OF_MEMORY'; echo '7_1 bnstudy-0|COMPLETED'")
+    submission, store, finished = submission_of(tmp_path, "stored", "missing", "failed"), Store(tmp_path), []
+    write_json(store.run("stored").summary, {"status": "finished"})
+    write_text(store.run("failed").error, "Traceback ...\nValueError: no such norm\n")
+    write_text(store.run("missing").error, "ValueError: of an earlier command\n")
+    os.utime(store.run("missing").error, (0, 0))
+    log = submission.log("7_0")
+    why = f"job 7_0 ended as OUT_OF_MEMORY without it; {log}: slurmstepd: error: Detected 1 oom_kill event"
+    missing = wait_for(store, [submission], lambda new, _: finished.extend(new))
+    assert missing == {"missing": why, "failed": "ValueError: no such norm"}
+    assert finished == ["stored"]
 
 
 @pytest.mark.usefixtures("no_waiting")
@@ -291,17 +263,21 @@ def test_while_slurm_does_not_answer_the_store_alone_is_watched(tmp_path, progra
         if len(looks) == 3:
             write_json(Store(tmp_path).run("a").summary, {"status": "finished"})
 
-    assert watch(Store(tmp_path), [submitted_job(tmp_path, "a")], on_progress) == {}
+    assert wait_for(Store(tmp_path), [submission_of(tmp_path, "a")], on_progress) == {}
     assert looks == [[], [], [], ["a"]]
 
 
-def test_leaving_says_that_the_jobs_go_on(tmp_path, programs):
+@pytest.mark.usefixtures("no_waiting")
+def test_an_interrupted_command_says_that_its_jobs_go_on(tmp_path, programs, capfd):
     programs(squeue="echo '7_0 bnstudy-0|RUNNING'")
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Left, match=r"jobs go on in Slurm.*scancel --name=bnstudy-0 stops them\.") as left:
-        watch(Store(tmp_path), [submitted_job(tmp_path, "a")], lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-    assert left.value.exit_status == 143
+    with pytest.raises(Interrupted) as stopped:
+        wait_for(Store(tmp_path), [submission_of(tmp_path, "a")], lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    assert stopped.value.exit_status == 143
     assert signal.getsignal(signal.SIGTERM) is before
+    said = capfd.readouterr().err
+    assert "The jobs go on in Slurm" in said
+    assert "scancel --name=bnstudy-0 stops them." in said
 
 
 # --------------------------------------------------------------------------------------- for real
@@ -309,37 +285,8 @@ def test_leaving_says_that_the_jobs_go_on(tmp_path, programs):
 
 @pytest.fixture
 def importable(monkeypatch):
-    """Jobs find the package where these tests found it."""
+    """Jobs import the package that these tests import."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("importable")
-def test_local_jobs_train_a_sweep(settings):
-    stacks, seen = stacks_of(2, 1), []
-    submitted = submit(settings, launcher("local", workers=2), stacks)
-    assert len(submitted) == 2
-    assert watch(Store(settings.results), submitted, lambda new, _: seen.extend(new)) == {}
-    assert sorted(seen) == Store(settings.results).finished() == sorted(ids(stacks))
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("importable")
-def test_local_jobs_end_with_the_command_and_save_what_they_train(settings):
-    stacks = stacks_of(1, steps=200_000)
-    settings = Settings(results_dir="results", checkpoint_seconds=1.0)
-    checkpoint = Store(settings.results).run(ids(stacks)[0]).checkpoint
-    submitted = submit(settings, launcher("local"), stacks)
-
-    def leave_once_it_trains(*_) -> None:
-        if checkpoint.exists():
-            checkpoint.unlink()
-            os.kill(os.getpid(), signal.SIGINT)
-
-    with pytest.raises(Left, match="are saved"):
-        watch(Store(settings.results), submitted, leave_once_it_trains)
-    assert checkpoint.exists()
-    assert submitted[0].handle.done()
 
 
 def slurm_answers() -> bool:
@@ -353,28 +300,30 @@ needs_slurm = pytest.mark.skipif(not slurm_answers(), reason="no Slurm answers h
 @pytest.mark.slow
 @pytest.mark.usefixtures("importable")
 def test_slurm_trains_a_sweep(settings):
-    stacks = stacks_of(2, 1, 1)
-    submitted = submit(settings, launcher("slurm", jobs=2), stacks)
-    again = submit(settings, launcher("slurm", jobs=2), stacks)
-    assert [job.id for job in again] == [job.id for job in submitted]
-    assert watch(Store(settings.results), again, lambda *_: None) == {}
-    assert Store(settings.results).finished() == sorted(ids(stacks))
+    stacks, finished = stacks_of(2, 1, 1), []
+    submitted = submit(settings, launcher(jobs=2), stacks)
+    again = submit(settings, launcher(jobs=2), stacks)
+    assert [submission.name for submission in again] == [submission.name for submission in submitted]
+    assert wait_for(Store(settings.results), again, lambda new, _: finished.extend(new)) == {}
+    assert sorted(finished) == Store(settings.results).finished() == sorted(ids(stacks))
 
 
 @needs_slurm
 @pytest.mark.slow
 @pytest.mark.usefixtures("importable")
-def test_a_job_of_slurms_that_runs_out_of_time_goes_on_where_it_was(settings):
+def test_a_slurm_job_that_runs_out_of_time_goes_on_where_it_stopped(settings):
     stacks = stacks_of(1, steps=6000)
     settings = Settings(results_dir="results", checkpoint_seconds=0.5)
-    (job,) = submit(settings, launcher("slurm"), stacks)
-    signals = iter([["scancel", "--signal=USR2", job.id]])
+    (submission,) = submit(settings, launcher(), stacks)
+    (job_id,) = submission.job_ids
+    commands = iter([["scancel", "--signal=USR2", job_id]])
 
     def signal_once_it_trains(*_) -> None:
-        if Store(settings.results).run(job.run_ids[0]).checkpoint.exists():
-            subprocess.run(next(signals, ["true"]), check=True)
+        if Store(settings.results).run(submission.run_ids[0]).checkpoint.exists():
+            subprocess.run(next(commands, ["true"]), check=True)
 
-    assert watch(Store(settings.results), [job], signal_once_it_trains) == {}
-    log = job.log.with_suffix(".out").read_text() + job.log.read_text()
+    assert wait_for(Store(settings.results), [submission], signal_once_it_trains) == {}
+    err = submission.log(job_id)
+    log = err.with_suffix(".out").read_text() + err.read_text()
     assert log.count("Requeued job") == 1
     assert "going on from step" in log

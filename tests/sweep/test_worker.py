@@ -1,11 +1,14 @@
-"""One worker in this process, against the serial engine and against itself undisturbed."""
+"""One worker in this process, compared with the serial engine and with itself undisturbed."""
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +25,14 @@ from bnstudy.probes.base import ProbeSpec
 from bnstudy.run import RunSpec
 from bnstudy.store.leases import Leases
 from bnstudy.store.runs import Store
-from bnstudy.sweep import worker as worker_module
-from bnstudy.sweep.cost import Shape
-from bnstudy.sweep.plan import Datasets, Stack
+from bnstudy.sweep.cost import Method
+from bnstudy.sweep.messages import RunDone, Waiting
+from bnstudy.sweep.plan import Datasets, Stack, order_stacks
 from bnstudy.sweep.progress import Beat
 from bnstudy.sweep.request import PlannedRun
 from bnstudy.sweep.settings import Settings
 from bnstudy.sweep.signals import Interrupted, StopFlag
-from bnstudy.sweep.worker import Left, Worker, see_to_the_rest
+from bnstudy.sweep.worker import Worker
 from bnstudy.train.loop import Engine
 from bnstudy.train.serial import SerialRun
 from bnstudy.train.stacked import StackedRun
@@ -39,28 +42,27 @@ STEPS = 30
 
 
 @dataclass
-class Told:
-    """What a worker told, and something to do when it tells."""
+class Messages:
+    """The messages of a worker, and a function to call at each one."""
 
     all: list[Any] = field(default_factory=list)
-    on_beat: Callable[[Beat], None] = lambda _: None
+    on_message: Callable[[Any], None] = lambda _: None
 
-    def __call__(self, told: Any) -> None:
-        self.all.append(told)
-        if isinstance(told, Beat):
-            self.on_beat(told)
+    def __call__(self, message: Any) -> None:
+        self.all.append(message)
+        self.on_message(message)
 
     @property
     def texts(self) -> str:
-        return "\n".join(told for told in self.all if isinstance(told, str))
+        return "\n".join(message for message in self.all if isinstance(message, str))
 
     @property
-    def left(self) -> int:
-        return sum(isinstance(told, Left) for told in self.all)
+    def done(self) -> set[str]:
+        return {message.run_id for message in self.all if isinstance(message, RunDone)}
 
 
 class InMemory(Datasets):
-    """The digits of the session, not read again."""
+    """The digits of the session, read once."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset, self.device = dataset, CPU
@@ -71,12 +73,12 @@ class InMemory(Datasets):
 
 @pytest.fixture
 def at_work(digits):
-    """`with at_work(folder, ...) as (worker, told)` has a worker on the store in a folder."""
+    """`with at_work(folder, ...) as (worker, messages)` makes a worker on the store in a folder."""
 
     @contextmanager
-    def worker(results: Path, **settings: Any) -> Iterator[tuple[Worker, Told]]:
-        told = Told()
-        with Leases(Store(results)) as leases:
+    def worker(results: Path, **settings: Any) -> Iterator[tuple[Worker, Messages]]:
+        messages = Messages()
+        with Leases(Store(results), since=time.time()) as leases:
             yield (
                 Worker(
                     Settings(results_dir=str(results), **settings),
@@ -84,9 +86,9 @@ def at_work(digits):
                     InMemory(digits),
                     leases,
                     StopFlag(""),
-                    told,
+                    messages,
                 ),
-                told,
+                messages,
             )
 
     return worker
@@ -96,10 +98,10 @@ def spec(seed: int, *overrides: str) -> RunSpec:
     return spec_of(f"seed={seed}", f"steps={STEPS}", "model.width=16", "norm=batch", "optim=adam", *overrides)
 
 
-def stack_of(specs: Sequence[RunSpec], engine: str = "stacked", **shape: Any) -> Stack:
+def stack_of(specs: Sequence[RunSpec], engine: str = "stacked", **method: Any) -> Stack:
     planned = tuple(PlannedRun(run, f"seed={run.seed}", "") for run in specs)
     rows = 1 if engine == "serial" else len(specs)
-    return Stack(planned, Shape(engine, **{"rows": rows, "compiled": False, "free": False, **shape}), STEPS)
+    return Stack(planned, Method(engine, **{"rows": rows, "compiled": False, "norms_vary": False, **method}), STEPS)
 
 
 def metrics(results: Path, specs: Sequence[RunSpec]) -> list[bytes]:
@@ -107,7 +109,7 @@ def metrics(results: Path, specs: Sequence[RunSpec]) -> list[bytes]:
 
 
 def finished(worker: Worker, specs: Sequence[RunSpec]) -> list[int]:
-    """The seeds of those that are stored."""
+    """The seeds of the stored runs."""
     return [run.seed for run in specs if worker.store.is_finished(run.run_id)]
 
 
@@ -119,19 +121,19 @@ def undisturbed(tmp_path_factory, digits) -> list[bytes]:
     """The tables of SPECS as one stack."""
     results = tmp_path_factory.mktemp("undisturbed")
     with Leases(Store(results)) as leases:
-        Worker(Settings(), Store(results), InMemory(digits), leases, StopFlag(""), Told()).do(stack_of(SPECS))
+        Worker(Settings(), Store(results), InMemory(digits), leases, StopFlag(""), Messages()).train(stack_of(SPECS))
     return metrics(results, SPECS)
 
 
 # ------------------------------------------------------------------------------------------------ what is stored
 
 
-def test_a_stack_is_stored_as_runs_of_the_serial_engine_are(tmp_path, at_work):
+def test_a_stack_is_stored_like_runs_of_the_serial_engine(tmp_path, at_work):
     specs = [spec(seed, "optim=sgd", f"lr={lr}") for seed, lr in enumerate([0.01, 0.03, 0.1])]
     for engine in ("serial", "stacked"):
-        with at_work(tmp_path / engine) as (worker, told):
-            worker.do(stack_of(specs, engine))
-            assert told.left == len(specs)
+        with at_work(tmp_path / engine) as (worker, messages):
+            worker.train(stack_of(specs, engine))
+            assert messages.done == {run.run_id for run in specs}
     for run in specs:
         serial, stacked = (Store(tmp_path / engine) for engine in ("serial", "stacked"))
         tables = [store.table(run.run_id, "metrics").to_pandas() for store in (serial, stacked)]
@@ -148,22 +150,22 @@ def test_a_stack_is_stored_as_runs_of_the_serial_engine_are(tmp_path, at_work):
 
 def test_a_diverged_run_leaves_its_stack_and_the_others_go_on(tmp_path, at_work):
     specs = [*SPECS[:2], spec(2, "lr=1e6"), spec(3, "lr=0.01")]
-    with at_work(tmp_path) as (worker, told):
-        worker.do(stack_of(specs))
+    with at_work(tmp_path) as (worker, messages):
+        worker.train(stack_of(specs))
     status = [worker.store.summary(run.run_id)["status"] for run in specs]
     assert status[2] == "diverged"
     assert "diverged" not in (status[0], status[3])
-    assert told.left == 4
+    assert len(messages.done) == 4
 
 
-def test_what_is_finished_is_not_trained_again(tmp_path, at_work):
-    with at_work(tmp_path) as (worker, told):
-        worker.do(stack_of(SPECS[:2]))
+def test_finished_runs_are_not_trained_again(tmp_path, at_work):
+    with at_work(tmp_path) as (worker, messages):
+        worker.train(stack_of(SPECS[:2]))
         written = [worker.store.run(run.run_id).summary.stat().st_mtime_ns for run in SPECS[:2]]
-        worker.do(stack_of(SPECS[:3]))
+        worker.train(stack_of(SPECS[:3]))
         assert [worker.store.run(run.run_id).summary.stat().st_mtime_ns for run in SPECS[:2]] == written
         assert finished(worker, SPECS) == [0, 1, 2]
-        assert told.left == 2 + 3
+        assert len(messages.done) == 3
 
 
 # ------------------------------------------------------------------------------------------------ what fails
@@ -176,16 +178,16 @@ class Refusing(InitSpec):
 
 
 @pytest.mark.parametrize("engine", ["auto", "serial", "stacked"])
-def test_a_failing_run_does_not_take_the_others_of_its_stack(tmp_path, at_work, engine):
+def test_a_failing_run_fails_alone(tmp_path, at_work, engine):
     specs = [SPECS[0], replace(SPECS[1], init=Refusing()), SPECS[2]]
-    with at_work(tmp_path, engine=engine) as (worker, told):
-        worker.do(stack_of(specs, "serial" if engine == "serial" else "stacked"))
+    with at_work(tmp_path, engine=engine) as (worker, messages):
+        worker.train(stack_of(specs, "serial" if engine == "serial" else "stacked"))
         assert finished(worker, specs) == [0, 2]
         (failure,) = worker.failures
         assert failure.run_id == specs[1].run_id
         assert failure.error.startswith("ValueError: no such weights")
         assert "\n" not in failure.error
-        assert "seed=1 failed: ValueError: no such weights" in told.texts
+        assert "seed=1 failed: ValueError: no such weights" in messages.texts
         assert "in this world" in worker.store.run(specs[1].run_id).error.read_text()
         assert not list(tmp_path.glob("runs/*/lease.*"))
     assert not list(tmp_path.glob("workers/*"))
@@ -193,7 +195,7 @@ def test_a_failing_run_does_not_take_the_others_of_its_stack(tmp_path, at_work, 
 
 @dataclass(frozen=True)
 class Picky(ProbeSpec):
-    """A probe that looks at values, and does not like large ones."""
+    """A probe that depends on values and refuses large ones."""
 
     def measure(self, snapshot):
         norm = sum(float(p.square().sum()) for p in snapshot.params.values())
@@ -202,19 +204,19 @@ class Picky(ProbeSpec):
         return {"picky": {"": torch.tensor(norm)}}
 
 
-def test_a_run_whose_probe_fails_does_not_take_the_others(tmp_path, at_work):
+def test_a_run_whose_probe_fails_fails_alone(tmp_path, at_work):
     specs = [replace(run, probe={"picky": Picky()}) for run in SPECS[:3]]
     specs[1] = replace(specs[1], init=replace(specs[1].init, gain=100.0))
-    with at_work(tmp_path) as (worker, told):
-        worker.do(stack_of(specs))
+    with at_work(tmp_path) as (worker, messages):
+        worker.train(stack_of(specs))
         assert finished(worker, specs) == [0, 2]
         assert [failure.error for failure in worker.failures] == ["ArithmeticError: too large"]
-        assert "cannot be stacked" in told.texts
+        assert "cannot be stacked" in messages.texts
 
 
 @dataclass(frozen=True)
 class Branching(ModelSpec):
-    """A branch that depends on values cannot be taken by many runs at once."""
+    """A network that cannot be stacked: it branches on values."""
 
     def build(self, norm: NormSpec, shape: tuple[int, int, int], classes: int) -> nn.Module:  # noqa: ARG002
         class Net(nn.Sequential):
@@ -227,25 +229,25 @@ class Branching(ModelSpec):
 
 def test_a_network_that_cannot_be_stacked_is_trained_one_by_one(tmp_path, at_work):
     specs = [replace(run, model=Branching()) for run in SPECS]
-    with at_work(tmp_path) as (worker, told):
-        worker.do(stack_of(specs))
+    with at_work(tmp_path) as (worker, messages):
+        worker.train(stack_of(specs))
         assert finished(worker, specs) == [0, 1, 2, 3, 4]
         assert {worker.store.summary(run.run_id)["engine"] for run in specs} == {"serial"}
-        assert told.texts.count("seed=0 and 4 more cannot be stacked (RuntimeError: vmap: ") == 1
-        assert "going on one by one" in told.texts
+        assert messages.texts.count("seed=0 and 4 more cannot be stacked (RuntimeError: vmap: ") == 1
+        assert "going on one by one" in messages.texts
 
 
-def test_a_network_that_cannot_be_stacked_fails_where_it_must_be(tmp_path, at_work):
+def test_a_network_that_cannot_be_stacked_fails_with_engine_stacked(tmp_path, at_work):
     specs = [replace(run, model=Branching()) for run in SPECS[:2]]
     with at_work(tmp_path, engine="stacked") as (worker, _):
-        worker.do(stack_of(specs))
+        worker.train(stack_of(specs))
         assert len(worker.failures) == 2
         for failure in worker.failures:
             assert failure.error.startswith("RuntimeError: vmap: It looks like you're calling .item()")
             assert failure.error.endswith("; engine=auto trains one by one what cannot be stacked")
 
 
-def test_what_does_not_fit_into_memory_goes_on_in_halves(tmp_path, at_work, monkeypatch, undisturbed):
+def test_a_stack_that_does_not_fit_into_memory_is_halved(tmp_path, at_work, monkeypatch, undisturbed):
     update, tried = StackedRun._update, []
 
     def greedy(self, **how):
@@ -256,29 +258,27 @@ def test_what_does_not_fit_into_memory_goes_on_in_halves(tmp_path, at_work, monk
         return update(self, **how)
 
     monkeypatch.setattr(StackedRun, "_update", greedy)
-    with at_work(tmp_path) as (worker, told):
-        worker.do(stack_of(SPECS))
+    with at_work(tmp_path) as (worker, messages):
+        worker.train(stack_of(SPECS))
         assert not worker.failures
     assert tried == [5, 3, 2, 1, 2]
-    assert "5 runs do not fit into memory at once: going on in halves." in told.texts
+    assert "5 runs do not fit into memory at once: going on in halves." in messages.texts
     assert metrics(tmp_path, SPECS) == undisturbed
 
 
-def test_what_cannot_be_compiled_is_trained_as_it_stands(tmp_path, at_work, monkeypatch, undisturbed):
-    """As where there is no compiler."""
-
+def test_a_stack_that_cannot_be_compiled_is_trained_uncompiled(tmp_path, at_work, monkeypatch, undisturbed):
     def no_compiler(*_: Any) -> None:
         raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found")
 
     monkeypatch.setattr("bnstudy.train.compiled._compiled", no_compiler)
-    with at_work(tmp_path / "auto") as (worker, told):
-        worker.do(stack_of(SPECS, compiled=True))
+    with at_work(tmp_path / "auto") as (worker, messages):
+        worker.train(stack_of(SPECS, compiled=True))
         assert not worker.failures
-        assert "cannot be trained compiled (RuntimeError: InvalidCxxCompiler" in told.texts
+        assert "cannot be trained compiled (RuntimeError: InvalidCxxCompiler" in messages.texts
         assert not worker.store.summary(SPECS[0].run_id)["compiled"]
     assert metrics(tmp_path / "auto", SPECS) == undisturbed
     with at_work(tmp_path / "true", compile=True, engine="stacked") as (worker, _):
-        worker.do(stack_of(SPECS, compiled=True))
+        worker.train(stack_of(SPECS, compiled=True))
         assert len(worker.failures) == len(SPECS)
 
 
@@ -287,7 +287,7 @@ def test_a_run_whose_folder_cannot_be_written_fails_alone(tmp_path, at_work):
         folder = worker.store.run(SPECS[1].run_id).folder
         folder.parent.mkdir()
         folder.touch()
-        worker.do(stack_of(SPECS[:3]))
+        worker.train(stack_of(SPECS[:3]))
         assert finished(worker, SPECS) == [0, 2]
         assert [failure.run_id for failure in worker.failures] == [SPECS[1].run_id]
 
@@ -300,47 +300,47 @@ def beating_often(monkeypatch):
     monkeypatch.setattr(Engine, "beat_seconds", 0)
 
 
-def interrupt(worker: Worker, told: Told, stack: Stack, step: int) -> None:
-    """Have a signal come when so many updates are done."""
+def interrupt(worker: Worker, messages: Messages, stack: Stack, step: int) -> None:
+    """Send a signal at the given step."""
 
-    def signal_at(beat: Beat) -> None:
-        if beat.step >= step:
+    def signal_at(message: Any) -> None:
+        if isinstance(message, Beat) and message.step >= step:
             worker.stop.signum = 15
 
-    told.on_beat = signal_at
+    messages.on_message = signal_at
     with pytest.raises(Interrupted):
-        worker.do(stack)
+        worker.train(stack)
 
 
 @pytest.mark.usefixtures("beating_often")
 @pytest.mark.parametrize("engine", ["stacked", "serial"])
-def test_an_interrupted_stack_ends_as_an_undisturbed_one(tmp_path, at_work, undisturbed, engine):
+def test_an_interrupted_stack_ends_with_the_metrics_of_an_undisturbed_one(tmp_path, at_work, undisturbed, engine):
     for step in (3, 17):
-        with at_work(tmp_path) as (worker, told):
-            interrupt(worker, told, stack_of(SPECS, engine), step)
+        with at_work(tmp_path) as (worker, messages):
+            interrupt(worker, messages, stack_of(SPECS, engine), step)
             assert not list(tmp_path.glob("runs/*/lease.*"))
             assert not finished(worker, SPECS)
-    with at_work(tmp_path) as (worker, told):
-        worker.do(stack_of(SPECS, engine))
+    with at_work(tmp_path) as (worker, messages):
+        worker.train(stack_of(SPECS, engine))
     if engine == "stacked":
-        assert "5 runs: going on from step" in told.texts
+        assert "5 runs: going on from step" in messages.texts
         assert metrics(tmp_path, SPECS) == undisturbed
     else:
         with at_work(tmp_path / "in_peace") as (worker, _):
-            worker.do(stack_of(SPECS, engine))
+            worker.train(stack_of(SPECS, engine))
         assert metrics(tmp_path, SPECS) == metrics(tmp_path / "in_peace", SPECS)
     assert not list(tmp_path.glob("runs/*/checkpoint*"))
 
 
 @pytest.mark.usefixtures("beating_often")
-def test_runs_interrupted_at_unequal_steps_are_taken_up_each_from_its_own(tmp_path, at_work, undisturbed):
-    with at_work(tmp_path) as (worker, told):
-        interrupt(worker, told, stack_of(SPECS[:2]), 20)
-    with at_work(tmp_path) as (worker, told):
-        interrupt(worker, told, stack_of(SPECS[2:3]), 7)
-    with at_work(tmp_path) as (worker, told):
-        worker.do(stack_of(SPECS))
-    assert [line.split(" of ")[0] for line in told.texts.splitlines()] == [
+def test_runs_go_on_each_from_the_step_of_its_own_checkpoint(tmp_path, at_work, undisturbed):
+    with at_work(tmp_path) as (worker, messages):
+        interrupt(worker, messages, stack_of(SPECS[:2]), 20)
+    with at_work(tmp_path) as (worker, messages):
+        interrupt(worker, messages, stack_of(SPECS[2:3]), 7)
+    with at_work(tmp_path) as (worker, messages):
+        worker.train(stack_of(SPECS))
+    assert [line.split(" of ")[0] for line in messages.texts.splitlines()] == [
         "2 runs: going on from step 20",
         "seed=2: going on from step 7",
     ]
@@ -349,19 +349,19 @@ def test_runs_interrupted_at_unequal_steps_are_taken_up_each_from_its_own(tmp_pa
 
 @pytest.mark.usefixtures("beating_often")
 def test_a_damaged_checkpoint_restarts_its_run_only(tmp_path, at_work, undisturbed, caplog):
-    with at_work(tmp_path) as (worker, told):
-        interrupt(worker, told, stack_of(SPECS), 12)
+    with at_work(tmp_path) as (worker, messages):
+        interrupt(worker, messages, stack_of(SPECS), 12)
         damaged = worker.store.run(SPECS[3].run_id).checkpoint
         damaged.write_bytes(damaged.read_bytes()[:1000])
-    with at_work(tmp_path) as (worker, told):
-        worker.do(stack_of(SPECS))
-    assert told.texts == f"4 runs: going on from step 12 of {STEPS}."
+    with at_work(tmp_path) as (worker, messages):
+        worker.train(stack_of(SPECS))
+    assert messages.texts == f"4 runs: going on from step 12 of {STEPS}."
     assert "set aside as checkpoint.bad.pt" in caplog.text
     assert metrics(tmp_path, SPECS) == undisturbed
 
 
 @pytest.mark.usefixtures("beating_often")
-def test_a_checkpoint_that_cannot_be_read_now_is_kept_and_its_run_fails(tmp_path, at_work, monkeypatch, undisturbed):
+def test_a_checkpoint_that_cannot_be_read_is_kept_and_its_run_fails(tmp_path, at_work, monkeypatch, undisturbed):
     load = torch.load
 
     def short_of_memory(path: Any, **how: Any) -> Any:
@@ -369,43 +369,42 @@ def test_a_checkpoint_that_cannot_be_read_now_is_kept_and_its_run_fails(tmp_path
             raise MemoryError("none left")
         return load(path, **how)
 
-    with at_work(tmp_path) as (worker, told):
-        interrupt(worker, told, stack_of(SPECS), 12)
+    with at_work(tmp_path) as (worker, messages):
+        interrupt(worker, messages, stack_of(SPECS), 12)
     with monkeypatch.context() as short, at_work(tmp_path) as (worker, _):
         short.setattr(torch, "load", short_of_memory)
-        worker.do(stack_of(SPECS))
+        worker.train(stack_of(SPECS))
         assert [failure.run_id for failure in worker.failures] == [SPECS[3].run_id]
-    with at_work(tmp_path) as (worker, told):
-        worker.do(stack_of(SPECS))
-    assert f"going on from step 12 of {STEPS}." in told.texts
+    with at_work(tmp_path) as (worker, messages):
+        worker.train(stack_of(SPECS))
+    assert f"going on from step 12 of {STEPS}." in messages.texts
     assert metrics(tmp_path, SPECS) == undisturbed
 
 
 @pytest.mark.usefixtures("beating_often")
-def test_what_a_full_disk_does_not_take_is_not_trained_in_another_way(tmp_path, at_work, monkeypatch):
+def test_runs_that_a_full_disk_does_not_take_are_not_trained_in_another_way(tmp_path, at_work, monkeypatch):
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    with at_work(tmp_path, checkpoint_seconds=1e-9) as (worker, told):
+    with at_work(tmp_path, checkpoint_seconds=1e-9) as (worker, messages):
         monkeypatch.setattr("bnstudy.train.checkpoint.save", full)
-        worker.do(stack_of(SPECS))
+        worker.train(stack_of(SPECS))
         assert {failure.run_id for failure in worker.failures} == {spec.run_id for spec in SPECS}
         assert "No space left on device" in worker.failures[0].error
-    assert "one by one" not in told.texts
+    assert "one by one" not in messages.texts
 
 
 @pytest.mark.usefixtures("beating_often")
-def test_checkpoints_that_do_not_fit_are_set_aside(tmp_path, at_work, undisturbed, caplog):
-    """As those of another version may not."""
-    with at_work(tmp_path) as (worker, told):
-        interrupt(worker, told, stack_of(SPECS), 12)
+def test_checkpoints_of_another_version_are_set_aside(tmp_path, at_work, undisturbed, caplog):
+    with at_work(tmp_path) as (worker, messages):
+        interrupt(worker, messages, stack_of(SPECS), 12)
         for run in SPECS:
             path = worker.store.run(run.run_id).checkpoint
             saved = torch.load(path)
             del saved["state"]["params"]
             torch.save(saved, path)
-    with at_work(tmp_path) as (worker, told):
-        worker.do(stack_of(SPECS))
+    with at_work(tmp_path) as (worker, messages):
+        worker.train(stack_of(SPECS))
     assert caplog.text.count("it does not fit this version") == len(SPECS)
     assert metrics(tmp_path, SPECS) == undisturbed
 
@@ -413,45 +412,126 @@ def test_checkpoints_that_do_not_fit_are_set_aside(tmp_path, at_work, undisturbe
 # ---------------------------------------------------------------------------------------- several on one store
 
 
-def test_what_another_has_at_hand_is_waited_for_and_trained_if_it_was_left(tmp_path, at_work, monkeypatch):
-    monkeypatch.setattr(worker_module, "WAIT_SECONDS", 0.01)
-    with Leases(Store(tmp_path)) as other, at_work(tmp_path) as (worker, told):
-        ids = [run.run_id for run in SPECS]
-        assert other.acquire(ids[1:3]) == ids[1:3]
-        worker.do(stack_of(SPECS))
-        assert finished(worker, SPECS) == [0, 3, 4]
+@pytest.mark.parametrize("finishes", [True, False], ids=["the other finishes them", "the other gives them up"])
+def test_a_worker_waits_for_the_runs_that_another_holds(tmp_path, at_work, undisturbed, finishes):
+    ids = [run.run_id for run in SPECS]
+    with at_work(tmp_path) as (other, _), at_work(tmp_path) as (worker, messages):
+        assert other.leases.acquire(ids[1:3]) == ids[1:3]
 
-        def tell(text: Any) -> None:
-            told(text)
-            if isinstance(text, str) and text.startswith("Waiting for 2 runs that process"):
-                other.release(ids)
+        def end_wait(message: Any) -> None:
+            if isinstance(message, Waiting):
+                assert finished(worker, SPECS) == [0, 3, 4]
+                assert str(message) == f"Waiting for 2 runs that process {os.getpid()} on {other.leases.me.host} has."
+                if finishes:
+                    other.train(stack_of(SPECS[1:3]))
+                other.leases.release(ids)
 
-        worker.tell = tell
-        see_to_the_rest(worker)
+        messages.on_message = end_wait
+        worker.work([stack_of(SPECS)])
+        assert messages.done == {*ids}
+    assert metrics(tmp_path, SPECS) == undisturbed
+
+
+def test_a_worker_out_of_patience_leaves_runs_to_their_holder(tmp_path, at_work):
+    with at_work(tmp_path) as (other, _), at_work(tmp_path) as (worker, _):
+        other.leases.acquire([SPECS[0].run_id])
+        worker.work([stack_of(SPECS[:2])], patience=0.2)
+        assert finished(worker, SPECS) == [1]
+
+
+def test_a_stack_whose_first_run_another_worker_trains_is_not_divided(tmp_path, at_work):
+    with at_work(tmp_path) as (other, _), at_work(tmp_path) as (worker, _):
+        other.leases.acquire([SPECS[0].run_id])
+        assert worker.train(stack_of(SPECS[:2]), whole=True).run_ids == [run.run_id for run in SPECS[:2]]
+        assert finished(worker, SPECS) == []
+
+
+def test_a_failed_run_is_not_tried_by_another_worker_of_the_command(tmp_path, at_work):
+    stack = stack_of([SPECS[0], replace(SPECS[1], init=Refusing())])
+    with at_work(tmp_path) as (first, _), at_work(tmp_path) as (second, messages):
+        second.leases.since = first.leases.since
+        first.work([stack])
+        second.work([stack])
+        assert len(first.failures) == 1
+        assert second.failures == []
+        assert "failed" not in messages.texts
+    with at_work(tmp_path) as (later, _):
+        later.work([stack])
+        assert len(later.failures) == 1
+
+
+def died_with(results: Path, specs: Sequence[RunSpec], deaths: int, taken: float) -> None:
+    """Leave leases of a process of this machine that is gone."""
+    with Leases(Store(results)) as leases:
+        leases.me = replace(leases.me, started=1)
+        for run in specs:
+            lease = Store(results).run(run.run_id).folder / "lease.1"
+            lease.parent.mkdir(parents=True)
+            lease.write_text(json.dumps(asdict(replace(leases.me, taken=taken, deaths=deaths))))
+
+
+def test_runs_of_a_dead_worker_are_tried_once_more_in_two_parts(tmp_path, at_work, undisturbed):
+    with at_work(tmp_path) as (worker, messages):
+        died_with(tmp_path, SPECS[:4], deaths=0, taken=time.time())
+        worker.work([stack_of(SPECS)])
+        assert "4 runs of a process that died: trying once more, in parts." in messages.texts
+        assert [worker.store.summary(run.run_id)["stack_size"] for run in SPECS] == [2, 2, 2, 2, 1]
+        assert worker.failures == []
+    assert metrics(tmp_path, SPECS) == undisturbed
+    assert not list(tmp_path.glob("runs/*/lease.*"))
+
+
+def test_runs_that_two_workers_died_with_have_failed(tmp_path, at_work):
+    with at_work(tmp_path) as (worker, _):
+        died_with(tmp_path, SPECS[:2], deaths=1, taken=time.time())
+        worker.work([stack_of(SPECS)])
+        assert finished(worker, SPECS) == [2, 3, 4]
+        assert {(failure.run_id, failure.pid) for failure in worker.failures} == {
+            (run.run_id, os.getpid()) for run in SPECS[:2]
+        }
+        assert "died while it trained the run, as had one before" in worker.failures[0].error
+    assert not list(tmp_path.glob("runs/*/lease.*"))
+
+
+def test_workers_that_died_before_the_command_began_do_not_count(tmp_path, at_work):
+    with at_work(tmp_path) as (worker, messages):
+        died_with(tmp_path, SPECS, deaths=5, taken=worker.leases.since - 1)
+        worker.work([stack_of(SPECS)])
         assert finished(worker, SPECS) == [0, 1, 2, 3, 4]
-        assert worker.elsewhere == []
-        assert told.left == 5
+        assert messages.texts == ""
+
+
+def test_each_worker_begins_with_kinds_of_its_own_if_stacks_are_compiled():
+    specs = {norm: [spec(seed, f"norm={norm}") for seed in range(2)] for norm in ("none", "batch", "layer", "group")}
+    compiled = [stack_of([run], compiled=True) for runs in specs.values() for run in runs]
+    orders = [
+        [type(stack.runs[0].spec.norm).__name__ for stack in order_stacks(compiled, worker, 2)] for worker in range(3)
+    ]
+    pairs = [["NoNorm"] * 2, ["BatchNorm"] * 2, ["LayerNorm"] * 2, ["GroupNorm"] * 2]
+    assert orders[0] == orders[2] == [name for pair in pairs for name in pair]
+    assert orders[1] == [name for pair in pairs[2:] + pairs[:2] for name in pair]
+    plain = [stack_of([run]) for runs in specs.values() for run in runs]
+    assert order_stacks(plain, 1, 2) == plain
 
 
 @pytest.mark.usefixtures("beating_often")
-def test_a_run_that_was_taken_away_is_left_to_the_other(tmp_path, at_work, monkeypatch, undisturbed):
-    """As from a worker that was stopped for longer than others have patience."""
+def test_a_run_that_another_machine_took_over_is_left_to_it(tmp_path, at_work, monkeypatch, undisturbed):
     with at_work(tmp_path, checkpoint_seconds=1e-3) as (worker, _):
         monkeypatch.setattr(worker.leases, "lost", lambda: {SPECS[1].run_id, SPECS[2].run_id})
-        worker.do(stack_of(SPECS))
+        rest = worker.train(stack_of(SPECS))
         assert finished(worker, SPECS) == [0, 3, 4]
-        assert [stack.run_ids for stack in worker.elsewhere] == [[SPECS[1].run_id, SPECS[2].run_id]]
+        assert rest.run_ids == [SPECS[1].run_id, SPECS[2].run_id]
         monkeypatch.undo()
-        see_to_the_rest(worker)
+        worker.work([rest])
     assert metrics(tmp_path, SPECS) == undisturbed
 
 
 def test_a_lone_interrupted_run_may_go_on_in_a_stack(tmp_path, at_work, monkeypatch):
-    """The engines share the form of a checkpoint: with another engine the same runs go on."""
+    """The engines share the format of a checkpoint."""
     monkeypatch.setattr(Engine, "beat_seconds", 0)
-    with at_work(tmp_path) as (worker, told):
-        interrupt(worker, told, stack_of(SPECS[:1], "serial"), 12)
-    with at_work(tmp_path) as (worker, told):
-        worker.do(stack_of(SPECS[:2]))
-        assert "seed=0: going on from step 12" in told.texts
+    with at_work(tmp_path) as (worker, messages):
+        interrupt(worker, messages, stack_of(SPECS[:1], "serial"), 12)
+    with at_work(tmp_path) as (worker, messages):
+        worker.train(stack_of(SPECS[:2]))
+        assert "seed=0: going on from step 12" in messages.texts
         assert worker.store.summary(SPECS[0].run_id)["engine"] == StackedRun.name != SerialRun.name

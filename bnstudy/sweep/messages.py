@@ -1,0 +1,64 @@
+"""What workers report while they train, and the errors that they record in the folders of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bnstudy.sweep.progress import plural
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that could not be trained.
+
+    pid: of the process that died with the run, if that is the cause.
+    """
+
+    run_id: str
+    error: str
+    pid: int | None = None
+
+
+@dataclass(frozen=True)
+class RunDone:
+    """A run is stored; `worker` is empty if another worker may have trained it; `steps` as in `Progress.finished`."""
+
+    worker: str
+    run_id: str
+    steps: int
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A worker has nothing to train but runs that this process holds."""
+
+    runs: int
+    pid: int
+    host: str
+
+    def __str__(self) -> str:
+        return f"Waiting for {plural(self.runs, 'run')} that process {self.pid} on {self.host} has."
+
+
+Tell = Callable[[Any], None]
+"""Receives each `Beat`, `RunDone`, `Failure`, `Waiting` and message of a worker."""
+
+
+def recorded_error(path: Path, since: float) -> str:
+    """The error in a run's `error.txt`; empty if there is none, or only one written before `since`."""
+    try:
+        return last_line(path) if path.stat().st_mtime >= since else ""
+    except OSError:
+        return ""
+
+
+def last_line(path: Path) -> str:
+    """The last line with text, except srun's, which only count failed tasks; empty if the file cannot be read."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((line.strip() for line in reversed(lines) if line.strip() and not line.startswith("srun: ")), "")
