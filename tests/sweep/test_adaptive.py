@@ -6,13 +6,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from bnstudy import cli
-from bnstudy.claims.contrasts import Contrast, contrasts
-from bnstudy.claims.judge import CAPPED, judge
-from bnstudy.claims.verdicts import Verdict
+from bnstudy.claims.verdicts import CAPPED, Verdict, judge
 from bnstudy.stats.sequential import anytime
 from bnstudy.store.runs import Store
 from bnstudy.sweep import adaptive
@@ -144,19 +141,8 @@ def test_progress_false_is_silent(decide):
 # ------------------------------------------------------------------------------------- what more seeds may settle
 
 
-def verdict(d: np.ndarray, slack: float = 0.0, capped: bool = False, lacking: str = "") -> Verdict:
-    claim = contrasts(sweeps.of(claims=("dead_relus",)), deciding_claim())[0]
-    contrast = replace(claim, d=pd.Series(d), slack=slack, capped=capped, lacking=lacking)
-    return Verdict(contrast, judged_of(contrast))
-
-
-def judged_of(c: Contrast):
-    return judge(c.d.to_numpy(), c.threshold, 10, None, c.slack, c.capped, c.lacking, method=anytime(10))
-
-
-def deciding_claim():
-    (claim,) = adaptive.load_claims(("dead_relus",), [adaptive.conf_dir() / "claim"])
-    return claim
+def verdict(d: np.ndarray, **fields) -> Verdict:
+    return judge(sweeps.contrast_of(d, delta=5, method=anytime(10), **fields))
 
 
 NOISE = np.random.default_rng(1).normal(size=12)
@@ -174,8 +160,8 @@ NOISE = np.random.default_rng(1).normal(size=12)
         (verdict(6 + 3 * NOISE, slack=1), 16, True),
         (verdict(NOISE / 10, capped=True), 16, False),
         (verdict(5 + NOISE, capped=True), 16, True),
-        (verdict(NOISE, lacking="the best learning rate lies on the edge of the grid"), 16, False),
-        (verdict(NOISE[:0], lacking="no seeds to choose the learning rate with it"), 3, True),
+        (verdict(NOISE, obstacle="the best learning rate lies on the edge of the grid"), 16, False),
+        (verdict(NOISE[:0], obstacle="no seeds to choose the learning rate with it"), 3, True),
     ],
 )
 def test_what_more_seeds_may_settle(found, seeds, expected):
@@ -183,7 +169,7 @@ def test_what_more_seeds_may_settle(found, seeds, expected):
 
 
 def test_bounds_that_hide_a_difference_do_so_with_more_seeds_too():
-    assert verdict(NOISE / 10, capped=True).judged.because == CAPPED
+    assert verdict(NOISE / 10, capped=True).because == CAPPED
 
 
 # ------------------------------------------------------------------------------------------------------ what is asked
