@@ -339,9 +339,9 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of three studies at two scales."""
     folder = tmp_path_factory.mktemp("several")
     claims = ["higher_learning_rates", "dead_relus"]
-    wide, narrow = synthetic.lr_sweep(seeds=6, total=40), synthetic.lr_sweep(seeds=2, total=60)
-    synthetic.plan(folder, "quickstart", synthetic.write(folder, narrow), claims=claims)
-    synthetic.plan(folder, "lr_tolerance", synthetic.write(folder, wide), claims=claims[:1])
+    small, large = synthetic.lr_sweep(seeds=6, total=40), synthetic.lr_sweep(seeds=8, total=60)
+    synthetic.plan(folder, "quickstart", synthetic.write(folder, small), claims=claims)
+    synthetic.plan(folder, "lr_tolerance", synthetic.write(folder, large), claims=claims[:1])
     waiting = [Run(norm, seed=99) for norm in ("NoNorm", "BatchNorm")]
     synthetic.plan(folder, "dead_relu", [r.run_id for r in waiting], claims=claims[1:])
     synthetic.plan(folder, "plain", synthetic.write(folder, synthetic.two_models()), scale="full")
@@ -374,7 +374,7 @@ def test_a_report_of_all_studies_has_the_figures_of_claims_alone(several: Path) 
     ids = [a["id"] for _, a in Page(text).tags if "id" in a]
     assert len(ids) == len(set(ids))
     table = pd.read_csv(folder / "runs.csv")
-    assert table.groupby("study").size().to_dict() == {"lr_tolerance": 96, "quickstart": 32}
+    assert table.groupby("study").size().to_dict() == {"lr_tolerance": 128, "quickstart": 96}
 
 
 def test_the_scale_planned_last_is_the_default_of_all_studies(several: Path) -> None:
