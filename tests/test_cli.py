@@ -269,7 +269,7 @@ def test_the_recipes_for_ones_own_work_as_they_stand(command, tmp_path):
     assert len(Store(Path("results")).plans("activation")[0]["run_ids"]) == 4
     status, _, err = command("study=activation", entry=cli.report)
     assert status == 2
-    assert "claim higher_accuracy, of which there is no higher_accuracy.yaml" in err
+    assert "claim higher_accuracy is unknown: there is no higher_accuracy.yaml" in err
     status, _, err = command("study=activation", "claims=my_conf/claim", entry=cli.report)
     assert status == 0, err
     verdicts = json.loads(Path("results/reports/activation/claims.json").read_text())

@@ -155,8 +155,8 @@ def _load(name: str, folders: Sequence[Path]) -> Claim:
     if name not in known:
         places = " and ".join(map(str, folders))
         raise ConfigError(
-            f"The study bears on the claim {name}, of which there is no {name}.yaml in {places}"
-            f"{nearest(name, known) or '.'} To say where claims of your own are: bnstudy-report claims=my_conf/claim"
+            f"The study's claim {name} is unknown: there is no {name}.yaml in {places}{nearest(name, known) or '.'} "
+            "To add a folder of your own claims: bnstudy-report claims=my_conf/claim"
         )
     try:
         return claim_of(yaml.safe_load(known[name].read_text(encoding="utf-8")), name)

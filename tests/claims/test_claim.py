@@ -131,7 +131,7 @@ def test_mistakes_are_refused_in_a_sentence(changes, sentence):
 
 def test_an_unknown_claim_is_refused_with_the_nearest_name():
     with pytest.raises(
-        ConfigError, match=r"dead_relu, of which there is no dead_relu\.yaml in .*did you mean dead_rel"
+        ConfigError, match=r"dead_relu is unknown: there is no dead_relu\.yaml in .*did you mean dead_rel"
     ):
         load_claims(["dead_relu"], [CLAIMS])
 

@@ -198,7 +198,7 @@ REFUSED = [
     (("until=decided", "study=quickstart", "seeds_at_once=0"), "seeds_at_once=0 is not allowed"),
     (("until=decided", "study=quickstart", "seed=1,4", *SMALL), "seed=1,4: seeds are added to a range"),
     (("until=decided", "study=quickstart", "max_seeds=3", *SMALL), "max_seeds=3 is not allowed"),
-    (("until=decided", "study=quickstart", "study.claims=[dead]", *SMALL), "the claim dead, of which there is no"),
+    (("until=decided", "study=quickstart", "study.claims=[dead]", *SMALL), "claim dead is unknown: there is no"),
 ]
 
 
@@ -276,7 +276,7 @@ def test_a_study_goes_on_where_it_was_and_its_report_says_how_often_it_was_looke
     assert store.plans("small")[0]["looks"] == "repeated"
     status, said, err = command("study=small", "claims=my_conf/claim", entry=cli.report)
     assert status == 0, err
-    assert "The number of seeds was not fixed before" in said
+    assert "The number of seeds was not fixed in advance" in said
     (judged,) = json.loads(Path("results/reports/small/claims.json").read_text())
     assert judged["n_seeds"] == 4
     assert judged["ci_low"] is None  # of four differences it has no end
