@@ -1,16 +1,16 @@
-"""How often intervals hold the true mean, and how often a verdict is passed on nothing: by simulation.
+"""How often intervals contain the true mean, and how often there is a verdict without an effect: by simulation.
 
     python scripts/coverage.py [--studies 1000] [--seed 0]
 
-n: the share of samples of n differences whose 95% interval holds the mean they were drawn with.
-A/A: the share of studies of an arm against itself with other seeds that come out SUPPORTED or CONTRADICTED, where 0 is
-the smallest effect of interest, the worst case.
-mean 0: the same for differences that are drawn themselves and need not be symmetric.
+n: the share of samples of n differences whose 95% interval contains the mean of their distribution.
+A/A: the share of studies of an arm against itself, with other seeds, that are SUPPORTED or CONTRADICTED, with a
+smallest effect of interest of 0, the worst case.
+mean 0: the same for differences that are drawn directly and may be asymmetric.
 
-The second table is on seeds that are added until it is decided: the share of studies of no effect of which 0 is
-rejected at any of the looks, with 10, 15, ... 40 differences, by the anytime-valid method, or by the interval that is
-meant for a single look; and, by the former, at any of the looks at each n from 10 to 200. The third says what that
-costs: half the width of either interval for n normal differences, in standard errors.
+The second table is on seeds that are added until a claim is decided: the share of studies without effect in which 0 is
+rejected at any of the looks, at 10, 15, ... 40 differences, by the anytime-valid method or by the interval for a single
+look; and, by the former, at any n from 10 to 200. The third has the price: half the width of either interval for n
+normal differences, in standard errors.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bnstudy.claims.judge import judge
-from bnstudy.stats.intervals import bca_interval
+from bnstudy.claims.verdicts import decide
+from bnstudy.stats.method import LOOKED_AT_ONCE
 from bnstudy.stats.sequential import anytime_interval, anytime_p, log_e
 from bnstudy.stats.tests import ALPHA
 
@@ -40,42 +40,42 @@ DRAWS: dict[str, Draw] = {
 
 
 def coverage(draw: Draw, n: int, studies: int, seed: int) -> float:
-    """Share of the intervals that hold 0, the mean."""
+    """Share of the intervals that contain 0, the mean."""
     rng = np.random.default_rng(seed)
-    intervals = (bca_interval(draw(rng, n)) for _ in range(studies))
+    intervals = (LOOKED_AT_ONCE.interval(draw(rng, n)) for _ in range(studies))
     return sum(low <= 0 <= high for low, high in intervals) / studies
 
 
 def verdicts_on_nothing(draw: Draw, n: int, studies: int, seed: int, paired: bool = True) -> float:
-    """Share of SUPPORTED and CONTRADICTED among studies of no effect.
+    """Share of SUPPORTED and CONTRADICTED among studies without effect.
 
     paired: the differences are those of two arms with the same distribution, and so symmetric around 0; else they are
-    drawn themselves, with a mean of 0.
+    drawn directly, with a mean of 0.
     """
     rng = np.random.default_rng(seed)
     samples = (draw(rng, n) - draw(rng, n) if paired else draw(rng, n) for _ in range(studies))
-    found = (judge(d, delta=0.0, min_seeds=5).status for d in samples)
+    found = (decide(*LOOKED_AT_ONCE.interval(d), delta=0.0, p=LOOKED_AT_ONCE.p(d))[0] for d in samples)
     return sum(status in ("SUPPORTED", "CONTRADICTED") for status in found) / studies
 
 
 def anytime(d: np.ndarray) -> bool:
-    """Where 0 is outside of the interval, too: one is made of the other."""
+    """Equivalent to 0 being outside the interval."""
     return anytime_p(d, LOOKS[0]) < ALPHA
 
 
 def one_look(d: np.ndarray) -> bool:
-    low, high = bca_interval(d)
+    low, high = LOOKED_AT_ONCE.interval(d)
     return not low <= 0 <= high
 
 
 METHODS: dict[str, tuple[Rejects, Interval]] = {
     "anytime": (anytime, lambda d: anytime_interval(d, LOOKS[0])),
-    "one look": (one_look, bca_interval),
+    "one look": (one_look, LOOKED_AT_ONCE.interval),
 }
 
 
 def errors_over_looks(draw: Draw, studies: int, seed: int, paired: bool, rejects: Rejects = anytime) -> float:
-    """Share of studies of no effect of which 0 is rejected at any of the looks. paired: as above."""
+    """Share of studies without effect in which 0 is rejected at any of the looks. paired: as above."""
     rng = np.random.default_rng(seed)
     most = LOOKS[-1]
     samples = (draw(rng, most) - draw(rng, most) if paired else draw(rng, most) for _ in range(studies))
@@ -83,7 +83,7 @@ def errors_over_looks(draw: Draw, studies: int, seed: int, paired: bool, rejects
 
 
 def errors_at_every_n(draw: Draw, studies: int, seed: int, paired: bool) -> float:
-    """The same for looks at each n from 10 to 200."""
+    """The same for looks at every n from 10 to 200."""
     rng = np.random.default_rng(seed)
     size = studies * MOST
     d = (draw(rng, size) - draw(rng, size) if paired else draw(rng, size)).reshape(studies, MOST)
@@ -91,7 +91,7 @@ def errors_at_every_n(draw: Draw, studies: int, seed: int, paired: bool) -> floa
 
 
 def half_width(interval: Interval, n: int, studies: int, seed: int) -> float:
-    """Mean of half the interval of n normal differences, in their standard errors."""
+    """Mean of half the interval's width for n normal differences, in standard errors."""
     rng = np.random.default_rng(seed)
     samples = [rng.normal(size=n) for _ in range(studies)]
     widths = [np.subtract(*interval(d)[::-1]) / 2 / (d.std(ddof=1) / np.sqrt(n)) for d in samples]

@@ -1,4 +1,4 @@
-"""Studies made of frames alone: a network with and without normalization over a grid of learning rates."""
+"""Synthetic studies of frames alone: a network with and without normalization over a grid of learning rates."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import numpy as np
 import pandas as pd
 
 from bnstudy.claims.arms import label
+from bnstudy.claims.cases import Case
+from bnstudy.claims.claim import claim_of
+from bnstudy.claims.contrasts import Contrast
 from bnstudy.claims.frames import StudyData
 
 RATES = (0.00316, 0.01, 0.0316, 0.1, 0.316, 1.0, 3.16)
@@ -20,9 +23,9 @@ NORMAL = np.random.default_rng(7).normal(size=(2, 40))
 
 @dataclass(frozen=True)
 class Made:
-    """What a study is made up with; by seed where it is a function.
+    """The parameters of a synthetic study.
 
-    fewer: share of dead units that normalization saves, of 0.3. faster: how many times faster it converges.
+    fewer: by how much normalization lowers the share of dead units, 0.3 without. faster: factor of its convergence.
     limits: the largest learning rates without and with it that do not diverge.
     noise: sd of dead shares, and of the log of the time constants.
     """
@@ -85,3 +88,17 @@ class Made:
 
 def of(**changes) -> StudyData:
     return replace(Made(), **changes).study()
+
+
+NODE = {
+    "statement": "It is better.", "source": "folklore", "metric": "test_accuracy", "better": "higher",
+    "delta": 0.5, "unit": "percentage points", "with": {"norm": "BatchNorm"}, "without": {"norm": "NoNorm"},
+}  # fmt: skip
+"""The content of a claim's file."""
+
+
+def contrast_of(d: Sequence[float] | np.ndarray, delta: float = 0.5, min_seeds: int = 10, **fields) -> Contrast:
+    """A contrast with these differences."""
+    claim = claim_of({**NODE, "delta": delta, "min_seeds": min_seeds}, "c")
+    case = Case("MLP", "Digits", "", ("BatchNorm",), ("NoNorm",))
+    return Contrast(claim, case, "best_rate", d=pd.Series(d, dtype=float), **fields)

@@ -328,7 +328,7 @@ def test_a_study_and_a_claim_may_lie_outside_the_repository(command, tmp_path):
     assert len(Store(Path("results")).plans("activation")[0]["run_ids"]) == 4
     status, _, err = command("study=activation", entry=cli.report)
     assert status == 2
-    assert "claim higher_accuracy, of which there is no higher_accuracy.yaml" in err
+    assert "claim higher_accuracy is unknown: there is no higher_accuracy.yaml" in err
     for where in ("claims=my_conf/claim", "--config-dir=my_conf"):
         status, _, err = command("study=activation", where, entry=cli.report)
         assert status == 0, err

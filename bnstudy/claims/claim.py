@@ -1,4 +1,4 @@
-"""Claims: what is said of a normalization, in a form that runs can answer. Each is a file `claim/NAME.yaml`."""
+"""Claims: statements about a normalization that runs can decide. Each is a file `claim/NAME.yaml`."""
 
 from __future__ import annotations
 
@@ -10,51 +10,57 @@ from typing import Any, ClassVar, Literal
 
 import yaml
 
-from bnstudy.claims.metrics import METRICS, Metric
+from bnstudy.claims.metrics import TARGET_SHARE, Metric, View, find_metric
 from bnstudy.validation import ConfigError, Spec, nearest
 
-View = Literal["same_rate", "best_rate", "all_rates", "before_training"]
+RATIO = 1.25
+"""Default of the smallest effect of interest on ratios."""
+
+IGNORED = ("study",)
+"""Keys that former files have: the study names its claims."""
 
 
 @dataclass(frozen=True)
 class Claim(Spec):
-    """A statement, and what decides on it.
+    """A statement and the rule that decides on it.
 
-    study: the one that feeds it.
-    with_, without: the values of the spec that the two sides have, such as {norm: BatchNorm}; else they are alike. A
-        list stands for any of its values, each a case of its own. Instead of `without` a `reference` may be given, a
-        value of the metric that the side with it is compared to.
-    metric: one of `metrics.METRICS`. better: which of its values speak for the claim; with `either` the claim is that
-        there is a difference, and its sign is that of with minus without.
-    scale, delta: how the two sides are compared, and the smallest effect of interest: a difference in the metric's
-        unit, or a ratio above 1. One number, or one by dataset, with a `default`.
-    unit: of the effect, which is positive (above 1) where it speaks for the claim.
-    views: same_rate, both sides at the learning rate that is best for the one without; best_rate, each at its own
-        best; all_rates, for metrics of the whole grid; before_training, for metrics of the network as it begins. The
-        first is the one that the claim is told by.
-    across: {column: value}: the effect is that at another value of the column less that at this one, the interaction
-        of a 2x2 design.
-    over: columns whose values are no cases of their own: the metric is one of all of them together.
-    tuning_seeds: so many first seeds choose the learning rates and are left out of the evaluation.
-    target_share: of the validation accuracy that the side without ends with at its best learning rate (mean over the
-        tuning seeds): the target of metrics that have one.
-    caveats: what the reader is to keep in mind. figures: kinds of the report's figures that show it.
-    order: where it stands in a report, small numbers first.
+    Args:
+        with_, without: columns of the spec and the values that the two sides have, such as {norm: BatchNorm}. In all
+            other columns the sides agree. A list gives a case to each of its values.
+        reference: a value of the metric to compare the side `with_` with, in place of `without`.
+        metric: the name of a metric, see `metrics.find_metric`.
+        better: which of its values support the claim. With `either` the claim is that there is a difference, and its
+            sign is that of with minus without.
+        scale: how the two sides are compared; by default the metric's first scale.
+        delta: the smallest effect of interest, a difference in the metric's unit or a ratio above 1: one number, or
+            one per dataset and a `default`. By default 1.25 for ratios and the metric's own for differences.
+        unit: of the effect, which is positive (above 1) where it supports the claim.
+        views: same_rate, both sides at the best learning rate of the side without; best_rate, each side at its own
+            best; all_rates, for metrics of the whole grid; before_training, for metrics of the untrained network. The
+            first is the primary view. By default all that the metric has, but for same_rate where there is
+            `reference` or `across`.
+        across: {column: value}: the effect is that at another value of the column minus that at this one, the
+            interaction of a 2x2 design.
+        over: columns whose values make no cases of their own: the metric is one number of all of them.
+        tuning_seeds: how many seeds, the first ones, choose the learning rates; the others are evaluated.
+        target_share: the target of metrics that have one, as a share of the validation accuracy that the side without
+            ends with at its best learning rate (mean over the tuning seeds).
+        caveats: what to keep in mind. figures: kinds of the report's figures that show the claim.
+        order: its place in a report, ascending.
     """
 
     group: ClassVar[str] = "claim"
     name: str
     statement: str
     source: str
-    study: str
     metric: str
     better: Literal["higher", "lower", "either"]
+    unit: str
+    with_: dict[str, Any]
     scale: Literal["difference", "log_ratio"]
     delta: float | dict[str, Any]
-    unit: str
     views: tuple[View, ...]
-    with_: dict[str, Any]
-    tuning_seeds: int
+    tuning_seeds: int = 4
     without: dict[str, Any] | None = None
     reference: float | None = None
     across: dict[str, Any] = field(default_factory=dict)
@@ -66,21 +72,20 @@ class Claim(Spec):
     order: int = 1000
 
     def check(self) -> None:
-        self.require(self.metric in METRICS, "metric", f"one of {', '.join(METRICS)}")
-        read = self.reading
-        self.require(self.scale in read.scales, "scale", f"{' or '.join(read.scales)} for {self.metric}")
+        measure = self.measure
+        self.require(self.scale in measure.scales, "scale", f"{' or '.join(measure.scales)} for {self.metric}")
         self._check_delta()
         self.require(self.min_seeds >= 2, "min_seeds", "at least 2")
-        views = {"of_family": ("all_rates",), "untrained": ("before_training",)}.get(
-            read.kind, ("same_rate", "best_rate")
-        )
-        fits = bool(self.views) and {*self.views} <= {*views}
-        self.require(fits, "views", f"a list of {' and '.join(views)} for {self.metric}")
-        least = 1 if read.kind in ("of_arm", "of_several") else 0
+        fits = bool(self.views) and {*self.views} <= {*measure.views}
+        self.require(fits, "views", f"a list of {' and '.join(measure.views)} for {self.metric}")
+        least = 1 if measure.needs_rates else 0
         self.require(self.tuning_seeds >= least, "tuning_seeds", f"at least {least} for {self.metric}")
         self._check_target()
         self._check_sides()
-        self._check_groups()
+        self.require(len(self.across) <= 1, "across", "a mapping of one column to a value, such as {model.dropout: 0}")
+        several = measure.kind == "of_several"
+        wanted = "a list of columns such as [init.std]" if several else "left out"
+        self.require(bool(self.over) == several, "over", f"{wanted} for {self.metric}")
 
     def _check_delta(self) -> None:
         ratio, by_data = self.scale == "log_ratio", self.delta if isinstance(self.delta, dict) else {"": self.delta}
@@ -90,12 +95,12 @@ class Claim(Spec):
         self.require(fits, "delta", "a number, or one by dataset with a default")
 
     def _check_target(self) -> None:
-        share = self.target_share
-        if self.reading.target != "accuracy":
-            reason = "has no target" if self.reading.target is None else "finds its target itself"
-            self.require(share is None, "target_share", f"left out, as {self.metric} {reason}")
-        else:
-            self.require(share is not None and 0 < share <= 1, "target_share", f"a share in (0, 1] for {self.metric}")
+        if self.target_share is None:
+            return
+        target = self.measure.target
+        reason = "has no target" if target is None else "finds its target itself"
+        self.require(target == "accuracy", "target_share", f"left out, as {self.metric} {reason}")
+        self.require(0 < self.target_share <= 1, "target_share", f"a share in (0, 1] for {self.metric}")
 
     def _check_sides(self) -> None:
         self.require(bool(self.with_), "with_", "a mapping such as {norm: BatchNorm}")
@@ -105,24 +110,20 @@ class Claim(Spec):
         self.require(self.without is None, "without", "left out where there is a reference")
         self.require(not self.across, "across", "left out where there is a reference")
         self.require(self.scale == "difference", "scale", "difference where there is a reference")
-        fits = self.reading.target is None
+        fits = self.measure.target is None
         self.require(fits, "reference", f"left out for {self.metric}, whose target is that of the side without")
         self.require("same_rate" not in self.views, "views", "without same_rate where there is a reference")
-
-    def _check_groups(self) -> None:
-        self.require(len(self.across) <= 1, "across", "a mapping of one column to a value, such as {model.dropout: 0}")
-        several = self.reading.kind == "of_several"
-        wanted = "a list of columns such as [init.std]" if several else "left out"
-        self.require(bool(self.over) == several, "over", f"{wanted} for {self.metric}")
-        fits = not several or {*self.views} == {"best_rate"}
-        self.require(fits, "views", f"[best_rate] for {self.metric}")
 
     def key(self, name: str) -> str:
         return super().key(name.rstrip("_"))  # `with` is a word of Python's
 
     @property
-    def reading(self) -> Metric:
-        return METRICS[self.metric]
+    def measure(self) -> Metric:
+        return find_metric(self.metric)
+
+    @property
+    def share_of_target(self) -> float:
+        return TARGET_SHARE if self.target_share is None else self.target_share
 
     def delta_for(self, data: str) -> float:
         """The smallest effect of interest on this dataset, in the claim's unit."""
@@ -136,7 +137,7 @@ class Claim(Spec):
         return math.log(delta) if self.scale == "log_ratio" else delta
 
     def in_unit(self, difference: float) -> float:
-        """A difference, positive where it speaks for the claim, in the claim's unit."""
+        """A difference, positive where it supports the claim, in the claim's unit."""
         return math.exp(difference) if self.scale == "log_ratio" else difference
 
 
@@ -144,7 +145,7 @@ def load_claims(names: Sequence[str], folders: Sequence[Path]) -> list[Claim]:
     """The claims with these names, each from the first of the folders that has it.
 
     Raises:
-        ConfigError: there is no such claim, or its file is not one.
+        ConfigError: there is no such claim, or its file is not a claim.
     """
     return [_load(str(name), folders) for name in names]
 
@@ -154,8 +155,8 @@ def _load(name: str, folders: Sequence[Path]) -> Claim:
     if name not in known:
         places = " and ".join(map(str, folders))
         raise ConfigError(
-            f"The study bears on the claim {name}, of which there is no {name}.yaml in {places}"
-            f"{nearest(name, known) or '.'} To say where claims of your own are: bnstudy-report claims=my_conf/claim"
+            f"The study's claim {name} is unknown: there is no {name}.yaml in {places}{nearest(name, known) or '.'} "
+            "To add a folder of your own claims: bnstudy-report claims=my_conf/claim"
         )
     try:
         return claim_of(yaml.safe_load(known[name].read_text(encoding="utf-8")), name)
@@ -164,24 +165,33 @@ def _load(name: str, folders: Sequence[Path]) -> Claim:
 
 
 def claim_of(node: Any, name: str) -> Claim:
-    """A claim from what its file holds.
+    """A claim from the content of its file; the metric gives the defaults of scale, delta, views and tuning_seeds.
 
     Raises:
         ConfigError: a key is unknown or missing, or a value is not allowed.
     """
     if not isinstance(node, Mapping):
         raise ConfigError("a claim is a mapping of keys to values.")
-    required = {
-        f.name.rstrip("_"): f.default is MISSING and f.default_factory is MISSING
-        for f in fields(Claim)
-        if f.name != "name"
-    }
+    known = [f.name.rstrip("_") for f in fields(Claim) if f.name != "name"]
     for key in node:
-        if key not in required:
-            hint = nearest(key, required) or "."
-            raise ConfigError(f"claim.{key} is not a known key{hint} Known: {', '.join(required)}.")
-    for key, is_required in required.items():
-        if is_required and key not in node:
-            raise ConfigError(f"claim.{key} is missing.")
-    values = {"with_" if key == "with" else str(key): value for key, value in node.items()}
+        if key not in (*known, *IGNORED):
+            raise ConfigError(f"claim.{key} is not a known key{nearest(key, known) or '.'} Known: {', '.join(known)}.")
+    values = {"with_" if key == "with" else str(key): value for key, value in node.items() if key not in IGNORED}
+    if "metric" in values:
+        values = {**_defaults(find_metric(str(values["metric"])), values), **values}
+    for f in fields(Claim):
+        if f.default is MISSING and f.default_factory is MISSING and f.name not in (*values, "name"):
+            raise ConfigError(f"claim.{f.name.rstrip('_')} is missing.")
     return Claim(name=name, **values)
+
+
+def _defaults(measure: Metric, values: Mapping[str, Any]) -> dict[str, Any]:
+    scale = values.get("scale", measure.scales[0])
+    delta = RATIO if scale == "log_ratio" else measure.delta
+    best_only = values.get("reference") is not None or values.get("across")
+    return {
+        "scale": scale,
+        "views": [view for view in measure.views if not (best_only and view == "same_rate")],
+        **({} if delta is None else {"delta": delta}),
+        **({} if measure.needs_rates else {"tuning_seeds": 0}),
+    }

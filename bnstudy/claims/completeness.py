@@ -1,4 +1,4 @@
-"""What is not there: the runs of a plan that are missing, and the families that have less than others."""
+"""Missing runs: those of a plan, and those by which a family falls behind others."""
 
 from __future__ import annotations
 
@@ -9,20 +9,17 @@ import pandas as pd
 
 from bnstudy.claims.frames import StudyData
 
-OF_FAMILY = ("family", "lr", "seed")
-"""What tells of a family what it has and lacks."""
-
 
 @dataclass(frozen=True)
 class Gap:
-    """What a family lacks, in words. swept: it has learning rates to choose from, or others that are like it have."""
+    """What a family lacks, in words. swept: the family, or one to compare it with, has several learning rates."""
 
     text: str
     swept: bool
 
 
 def missing_by_arm(study: StudyData) -> tuple[list[str], int]:
-    """`"BatchNorm, lr=1: 3 of 5 seeds"` for each arm that is not complete, and how many runs are missing besides."""
+    """`"BatchNorm, lr=1: 3 of 5 seeds"` for each incomplete arm, and the number of other missing runs."""
     counts = runs_by_arm(study)
     short = counts[counts["done"] < counts["due"]]
     lines = [f"{arm}: {row.done} of {row.due} seeds" for arm, row in short.iterrows()]
@@ -32,8 +29,8 @@ def missing_by_arm(study: StudyData) -> tuple[list[str], int]:
 def runs_by_arm(study: StudyData) -> pd.DataFrame:
     """By arm, how many runs were `begun`, are `done`, and are `due`.
 
-    Runs that have not begun are not described in the store. Where they can be just the seeds that some arms lack,
-    they are taken for those.
+    The store does not describe runs that have not begun. If their number allows it, they count as the seeds that some
+    arms lack.
     """
     counts = study.specs.groupby("arm", observed=True)["run_id"].agg(begun="count").astype(int)
     counts["done"] = study.runs.groupby("arm", observed=True)["run_id"].count()
@@ -45,28 +42,29 @@ def runs_by_arm(study: StudyData) -> pd.DataFrame:
     return counts
 
 
-def gaps(study: StudyData) -> dict[tuple[str, str], Gap]:
+def find_gaps(study: StudyData) -> dict[tuple[str, str], Gap]:
     """(panel, family) -> what it lacks of its own plan, or of the learning rates and seeds of the families of its panel
-    that differ from it in the norm alone. Complete families are not in it.
+    that differ from it in the norm alone. Complete families are left out.
     """
     counts = runs_by_arm(study)
     found: dict[tuple[str, str], Gap] = {}
-    specs, runs = study.specs[["panel", "rest", *OF_FAMILY, "arm"]], study.runs[["panel", *OF_FAMILY]]
-    for (panel, _), alike in specs.groupby(["panel", "rest"], observed=True):
+    keys = ["family", "lr", "seed"]
+    specs, runs = study.specs[["panel", "rest", *keys, "arm"]], study.runs[["panel", *keys]]
+    for (panel, _), peers in specs.groupby(["panel", "rest"], observed=True):
         in_panel = runs[runs["panel"] == panel]
-        for family, begun in alike.groupby("family", observed=True):
+        for family, begun in peers.groupby("family", observed=True):
             done = in_panel[in_panel["family"] == family]
-            text = _lacks(done, alike, counts.loc[begun["arm"].unique()])
+            text = _describe_gap(done, peers, counts.loc[begun["arm"].unique()])
             if text:
-                found[str(panel), str(family)] = Gap(text, swept=alike["lr"].nunique() > 1)
+                found[str(panel), str(family)] = Gap(text, swept=peers["lr"].nunique() > 1)
     return found
 
 
-def _lacks(done: pd.DataFrame, alike: pd.DataFrame, counts: pd.DataFrame) -> str:
-    rates, seeds = (f"{done[c].nunique()} of {alike[c].nunique()}" for c in ("lr", "seed"))
-    if done["lr"].nunique() < alike["lr"].nunique():
+def _describe_gap(done: pd.DataFrame, peers: pd.DataFrame, counts: pd.DataFrame) -> str:
+    rates, seeds = (f"{done[c].nunique()} of {peers[c].nunique()}" for c in ("lr", "seed"))
+    if done["lr"].nunique() < peers["lr"].nunique():
         return f"grid incomplete: {rates} rates"
-    if done["seed"].nunique() < alike["seed"].nunique():
+    if done["seed"].nunique() < peers["seed"].nunique():
         return f"seeds incomplete: {seeds}"
     finished, due = int(counts["done"].sum()), int(counts["due"].sum())
     return f"runs incomplete: {finished} of {due}" if finished < due else ""

@@ -1,4 +1,4 @@
-"""What a report is about: a study's plan and its runs as data frames, with each run's arm beside it."""
+"""A study's plan and runs as data frames, with the arm of each run."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ EVERYTHING = "all"
 """Name of the report on every run of a store."""
 
 NAMED = 4
-"""Up to so many runs picked by hand are named in the name of their report."""
+"""The largest number of picked runs that the name of their report lists."""
 
 WARM_UP = 0.05
-"""Share of a run's updates that do not count for its time per step."""
+"""Share of a run's steps that do not count for its time per step."""
 
 
 class RowsByRun:
-    """A frame of measurements, from which those of a few runs are taken without looking through all others.
+    """A frame of measurements with fast access to those of a few runs.
 
-    That is possible where `run_id` is categorical and each run's rows are together, in the order of the categories.
+    Access is fast where `run_id` is categorical and the rows are sorted by it.
     """
 
     def __init__(self, frame: pd.DataFrame) -> None:
@@ -53,16 +53,16 @@ class RowsByRun:
 
 @dataclass(frozen=True)
 class StudyData:
-    """Everything a report is made from; frames are sorted by run_id.
+    """The data of a report on a study; frames are sorted by run_id.
 
-    specs: the runs that were begun, as `arms.label` gives them, one for each arm and seed.
-    runs: the finished ones, as `load_runs` gives them, with the names in `specs` and the columns of `with_outcomes`.
-    metrics, timing: as the store's loaders give them, of the finished runs.
-    planned: ids of all runs asked for, without the repeats.
-    repeats: runs left out because they record the training of another one.
+    specs: the runs that have begun, as from `arms.label`, one for each arm and seed.
+    runs: the finished runs, as from `load_runs`, with the names in `specs` and the columns of `with_outcomes`.
+    metrics, timing: of the finished runs, as from the store's loaders.
+    planned: ids of all requested runs, without the repeats.
+    repeats: runs left out because they record the training of another run.
     failures: run_id -> the last line of its error.
-    claims: names of those that the study bears on.
-    looks: repeated if seeds were added because of what was seen, which intervals and tests have to stand.
+    claims: names of the study's claims.
+    looks: repeated if seeds were added depending on results; intervals and tests of verdicts must allow for it.
     """
 
     name: str
@@ -89,19 +89,19 @@ class StudyData:
 
     @cached_property
     def settings(self) -> pd.DataFrame:
-        """`specs` without the rows that differ from one above in nothing but the seed."""
+        """`specs` without the rows that equal an earlier one in everything but the seed."""
         return arms.distinct(self.specs)[0]
 
 
 def load_study(
     results_dir: Path | Store, study: str | None = None, scale: str | None = None, picked: Collection[str] = ()
 ) -> StudyData:
-    """The study's runs at one scale, by default the one planned last; without a name the runs with the `picked` ids,
-    or every run in the store where there are none.
+    """The study's runs at one scale, by default the one planned last; without a name, the runs with the `picked` ids,
+    or every run in the store if there are none.
 
     Raises:
-        ConfigError: nothing of the sort was planned here, no run of it is finished, a run is damaged, or runs differ
-            in what no label tells.
+        ConfigError: there is no such plan, no run of it is finished, a run is damaged, or different runs have the same
+            label.
     """
     store = results_dir if isinstance(results_dir, Store) else Store(results_dir)
     plan = _plan_of_picked(store, study, scale, picked) if picked else _plan(store, study, scale)
@@ -123,7 +123,7 @@ def load_study(
         planned=planned,
         repeats=tuple(sorted(repeats)),
         specs=specs,
-        runs=with_outcomes(_labelled(runs, specs), timing),
+        runs=with_outcomes(_with_labels(runs, specs), timing),
         metrics=metrics[metrics["run_id"].isin(runs["run_id"])] if repeats else metrics,
         timing=timing,
         failures=_failures(store, set(planned) - set(runs["run_id"])),
@@ -132,19 +132,21 @@ def load_study(
     )
 
 
-def _labelled(runs: pd.DataFrame, specs: pd.DataFrame) -> pd.DataFrame:
+def _with_labels(runs: pd.DataFrame, specs: pd.DataFrame) -> pd.DataFrame:
     names = [c for c in (*arms.CLASSES, *arms.LABELS) if c in specs]
     return runs.drop(columns=names, errors="ignore").merge(specs[["run_id", *names]], on="run_id", validate="1:1")
 
 
 def one_a_training(specs: pd.DataFrame, recorded: pd.Series) -> pd.DataFrame:
-    """`specs` with one run for each arm and seed: runs that differ only in what is measured are the same training,
-    and would pass for independent ones. Kept is the one that most is recorded of.
+    """`specs` with one run for each arm and seed, the one with the most measurements.
 
-    recorded: by run_id, how many measurements there are; unfinished runs are not in it.
+    Runs that differ only in their measurements are the same training, and are not independent.
+
+    Args:
+        recorded: by run_id, the number of measurements of finished runs.
 
     Raises:
-        ConfigError: runs of one arm and seed differ in more.
+        ConfigError: runs of one arm and seed differ in more than their measurements.
     """
     key = ["arm", "seed"]
     for (arm, seed), runs in specs[specs.duplicated(key, keep=False)].groupby(key, observed=True):
@@ -165,12 +167,12 @@ def _check_same_training(runs: pd.DataFrame, name: str) -> None:
 
 
 def _plan(store: Store, study: object, scale: object) -> dict[str, Any]:
-    """What the command line asks for; a name that looks like a number comes as one."""
+    """The plan of the runs to report on. Hydra passes names that look like numbers as numbers."""
     if study is not None:
         return _plan_of_study(store, str(study), None if scale is None else str(scale))
     if scale is not None:
         raise ConfigError(
-            f"scale={scale} is not allowed without a study, of which it is one: bnstudy-report study=NAME scale={scale}"
+            f"scale={scale} is not allowed without a study. To name both: bnstudy-report study=NAME scale={scale}"
         )
     ids = load_specs(store.results_dir)["run_id"].tolist()
     return {"title": "All runs in the store", "commands": [], "run_ids": ids}
@@ -178,9 +180,7 @@ def _plan(store: Store, study: object, scale: object) -> dict[str, Any]:
 
 def _plan_of_picked(store: Store, study: object, scale: object, picked: Collection[str]) -> dict[str, Any]:
     if study is not None or scale is not None:
-        raise ConfigError(
-            "runs=... is not allowed together with a study or a scale: the report is of one or the other."
-        )
+        raise ConfigError("runs=... is not allowed together with a study or a scale: a report is on one or the other.")
     known = sorted(p.parent.name for p in (store.results_dir / "runs").glob("*/config.yaml"))
     for run_id in picked:
         if run_id not in known:
@@ -192,7 +192,7 @@ def _plan_of_picked(store: Store, study: object, scale: object, picked: Collecti
 
 
 def name_of_picked(run_ids: Sequence[str]) -> str:
-    """Of their report: the ids where they are few, else the first one and a digest of all."""
+    """The name of their report: the ids of a few runs, else the first one and a digest of all."""
     if len(run_ids) <= NAMED:
         return "-".join(["runs", *run_ids])
     digest = hashlib.sha256(" ".join(run_ids).encode()).hexdigest()[:8]
@@ -232,12 +232,11 @@ def _failures(store: Store, unfinished: Iterable[str]) -> dict[str, str]:
 
 
 def with_outcomes(runs: pd.DataFrame, timing: pd.DataFrame) -> pd.DataFrame:
-    """Add what the analysis judges runs by. A diverged run counts as guessing: it is never left out.
+    """Add the outcomes of runs. Diverged runs count as guessing: they are never left out.
 
-    `diverged`; `chance`, the accuracy of guessing; `test_accuracy`, `val_accuracy` at the end and `best_accuracy`, the
-    highest on validation, shares in 0..1, and missing where there are no classes; `score`, what learning rates are
-    chosen by: the accuracy on validation or, without classes, minus the loss; `step_ms`, the median time per update in
-    ms.
+    `diverged`; `chance`, the accuracy of guessing; final `test_accuracy` and `val_accuracy` and `best_accuracy`, the
+    highest on validation, shares in 0..1, missing where there are no classes; `score`, by which learning rates are
+    chosen: the validation accuracy or, without classes, minus the loss; `step_ms`, the median milliseconds per step.
     """
     diverged = runs["status"] == "diverged"
     chance = 1 / runs["dataset.classes"].astype(float)
@@ -252,7 +251,7 @@ def with_outcomes(runs: pd.DataFrame, timing: pd.DataFrame) -> pd.DataFrame:
 
 
 def step_ms(timing: pd.DataFrame) -> pd.Series:
-    """Median milliseconds per update by run_id, after the warm-up."""
+    """Median milliseconds per step by run_id, after the warm-up."""
     last = timing.groupby("run_id", observed=True)["step"].transform("max")
     warm = timing[timing["step"] > WARM_UP * last]
     return 1000 * warm.groupby("run_id", observed=True)["step_seconds"].median()

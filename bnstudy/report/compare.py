@@ -1,4 +1,4 @@
-"""Two arms picked by hand, side by side: what differs, by how much, and no verdict."""
+"""Two arms picked by hand, side by side: the differences and no verdict."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bnstudy.claims import metrics as m
 from bnstudy.claims.frames import StudyData, load_study
-from bnstudy.claims.metrics import METRICS
-from bnstudy.claims.verdicts import digits, number
+from bnstudy.claims.metrics import TARGET_SHARE, Metric, by_seed, metric
+from bnstudy.claims.verdicts import or_none
 from bnstudy.report import summary
 from bnstudy.report.commands import report_command
 from bnstudy.report.figures import Palette, draw_panel, load_figures
@@ -23,44 +24,48 @@ from bnstudy.report.images import Image, render_image, slug
 from bnstudy.report.rendering import publish
 from bnstudy.report.report import EVERY_STUDY, ReportResult, as_csv, as_json
 from bnstudy.report.transforms import panels
-from bnstudy.stats.intervals import bca_interval, effect_size
-from bnstudy.stats.tests import sign_flip_p
+from bnstudy.report.verdict_rows import digits
+from bnstudy.stats.intervals import effect_size
+from bnstudy.stats.method import LOOKED_AT_ONCE
 from bnstudy.validation import ConfigError, nearest
 
 AGAINST = " vs "
-TARGET = 0.95
-"""Share of the second arm's mean validation accuracy at the end that counts as reached."""
-
 NO_VERDICT = (
-    "No verdict: these two arms were picked by hand, learning rates and all, after their results were there, and no "
-    "smallest effect of interest was fixed before. The p-values are not corrected for the choice."
+    "No verdict: these two arms and their learning rates were picked by hand, after their results were known, and no "
+    "smallest effect of interest was fixed in advance. The p-values are not corrected for the choice."
 )
-STRANGERS = "The two arms differ in their network or data: runs of one seed share little more than the number."
+DIFFERENT_PANELS = "The two arms differ in their network or data: runs of one seed share little but the number."
+
+
+@metric()
+def step_time(runs: pd.DataFrame, *_: Any) -> pd.DataFrame:
+    """Median milliseconds per step, whichever engine trained the run."""
+    return by_seed(runs, runs["step_ms"])
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """What is compared. ratio: by the mean log of the ratio, told as a ratio, not by the mean difference."""
+    """A quantity to compare. ratio: by the geometric mean of the ratios, not by the mean difference."""
 
     name: str
-    metric: str
+    metric: Metric
     unit: str
     ratio: bool = False
 
 
 QUANTITIES = (
-    Quantity("test accuracy at the end", "test_accuracy", "percentage points"),
-    Quantity("mean training loss over all updates", "mean_training_loss", "nats"),
-    Quantity("updates to the target", "updates_to_target", "times", ratio=True),
-    Quantity("dead units at the end", "dead_units", "percentage points"),
-    Quantity("milliseconds per update", "step_ms", "times", ratio=True),
+    Quantity("test accuracy at the end", m.test_accuracy, "percentage points"),
+    Quantity("mean training loss over all steps", m.mean_training_loss, "nats"),
+    Quantity("steps to the target", m.updates_to_target, "times", ratio=True),
+    Quantity("dead units at the end", m.dead_units, "percentage points"),
+    Quantity("milliseconds per step", step_time, "times", ratio=True),
 )
 
 
 @dataclass(frozen=True)
-class Compared:
-    """A quantity of the two arms over their shared seeds: means (of ratios geometric ones), the paired difference or
-    ratio with its BCa interval, and the sign-flip test of it."""
+class Comparison:
+    """A quantity of the two arms over their shared seeds: means (geometric ones for ratios), the paired difference or
+    ratio with its 95% interval, and the p of its test."""
 
     quantity: str
     unit: str
@@ -88,15 +93,16 @@ class Compared:
 
 def write_comparison(
     results_dir: Path,
-    asked: str,
+    names: str,
     study: str | None = None,
     scale: str | None = None,
     picked: Collection[str] = (),
 ) -> ReportResult:
     """Write `<results_dir>/reports/compare-<names>/`: the first arm against the second one.
 
-    asked: "A vs B", or "A,B" where no name has a comma. Each is an arm by its name in the report on the study, or by
-    those parts of it that tell it from the others, or by the id of one of its runs.
+    Args:
+        names: "A vs B", or "A,B" where no name has a comma. Each is the name of an arm in the report on the study, or
+            those parts of it that distinguish it from the others, or the id of one of its runs.
 
     Raises:
         ConfigError: as `load_study`; there are not two such arms; they share no seed; it cannot be written.
@@ -104,49 +110,49 @@ def write_comparison(
     if study == EVERY_STUDY:
         raise ConfigError("compare is not allowed with study=all: name one study, or none for every run of the store.")
     about = load_study(results_dir, study, scale, picked)
-    arms = [find(about, name) for name in split(asked)]
+    arms = [find_arm(about, name) for name in split_names(names)]
     if arms[0] == arms[1]:
-        raise ConfigError(f"compare={asked}: both are the arm {arms[0]}.")
-    both = _only(about, arms)
+        raise ConfigError(f"compare={names}: both are the arm {arms[0]}.")
+    both = restrict_to(about, arms)
     first, second = (both.runs[both.runs["arm"] == arm] for arm in arms)
     if not {*first["seed"]} & {*second["seed"]}:
         seeds = [", ".join(map(str, sorted(runs["seed"]))) for runs in (first, second)]
         raise ConfigError(
-            f"compare={asked}: the two arms share no seed, so that nothing is paired: {arms[0]} has {seeds[0]}, "
+            f"compare={names}: the two arms share no seed, so that nothing is paired: {arms[0]} has {seeds[0]}, "
             f"{arms[1]} has {seeds[1]}."
         )
     rows, images = compare(first, second, both.metrics), _curves(both)
     run_ids = sorted(both.runs["run_id"])
     name = slug(f"compare-{arms[0]}-vs-{arms[1]}-in-{about.name}")
     command = report_command(results_dir, study, about.scale if study else None, picked, compare=AGAINST.join(arms))
-    cautions = [NO_VERDICT, *([STRANGERS] if first["panel"].iloc[0] != second["panel"].iloc[0] else [])]
+    cautions = [NO_VERDICT, *([DIFFERENT_PANELS] if first["panel"].iloc[0] != second["panel"].iloc[0] else [])]
     content = {
         "name": f"comparison in {about.name}", "title": f"{arms[0]} against {arms[1]}", "scale": about.scale,
         "arms": arms, "rows": rows, "cautions": cautions, "facts": summary.facts(both), "command": command,
-        "commands": about.commands, "target": f"{TARGET:.0%}", "diverged": summary.diverged_lines(both),
+        "commands": about.commands, "target": f"{TARGET_SHARE:.0%}", "diverged": summary.diverged_lines(both),
         "images": images, "run_ids": run_ids,
     }  # fmt: skip
-    files = {"runs.csv": as_csv(both.runs), "comparison.json": as_json(_data(about, arms, rows, run_ids))}
+    files = {"runs.csv": as_csv(both.runs), "comparison.json": as_json(_as_data(about, arms, rows, run_ids))}
     folder = results_dir / "reports" / name
     index = publish(folder, "compare", content, images, files)
-    told, lost = tuple(row.sentence for row in rows), int(both.runs["diverged"].sum())
-    return ReportResult(folder, index, (), told, tuple(cautions), lost, missing=0)
+    sentences, lost = tuple(row.sentence for row in rows), int(both.runs["diverged"].sum())
+    return ReportResult(folder, index, (), sentences, tuple(cautions), lost, missing=0)
 
 
-def split(asked: str) -> tuple[str, str]:
+def split_names(text: str) -> tuple[str, str]:
     """The two names."""
-    parts = asked.split(AGAINST) if AGAINST in asked else asked.split(",")
+    parts = text.split(AGAINST) if AGAINST in text else text.split(",")
     names = [part.strip() for part in parts]
     if len(names) != 2 or not all(names):
         raise ConfigError(
-            f"compare={asked} is not allowed: name two arms of the report, with vs between them, such as "
+            f"compare={text} is not allowed: name two arms of the report, with vs between them, such as "
             "compare='BatchNorm, lr=1 vs NoNorm, lr=0.1', or the ids of a run of each, compare=ID1,ID2."
         )
     return names[0], names[1]
 
 
-def find(study: StudyData, name: str) -> str:
-    """The arm with this name, with a run of this id, or the only one that has all these parts in its name."""
+def find_arm(study: StudyData, name: str) -> str:
+    """The arm with this name, with a run of this id, or the only one with all these parts in its name."""
     runs = study.runs
     of_run = runs.loc[runs["run_id"] == name, "arm"]
     if len(of_run):
@@ -158,7 +164,7 @@ def find(study: StudyData, name: str) -> str:
         return fitting[0]
     if fitting:
         some = "; ".join(fitting[:6]) + (f" and {len(fitting) - 6} more" if len(fitting) > 6 else "")
-        raise ConfigError(f"compare: {name} may be any of {len(fitting)} arms: {some}. Say more of its name.")
+        raise ConfigError(f"compare: {name} may be any of {len(fitting)} arms: {some}. Give more of its name.")
     known = "; ".join(sorted(arms)[:12]) + (f" and {len(arms) - 12} more" if len(arms) > 12 else "")
     raise ConfigError(f"compare: there is no arm {name} in {study.name}{nearest(name, arms) or '.'} Known: {known}.")
 
@@ -167,45 +173,38 @@ def _pieces(name: str) -> set[str]:
     return {piece.strip().lower() for piece in re.split(r",(?![^(\[]*[)\]])", name)} - {""}
 
 
-def _only(study: StudyData, arms: Sequence[str]) -> StudyData:
-    """What there is of the two arms."""
+def restrict_to(study: StudyData, arms: Sequence[str]) -> StudyData:
+    """The study with the runs of these arms alone."""
     specs, runs = (frame[frame["arm"].isin(arms)].reset_index(drop=True) for frame in (study.specs, study.runs))
     metrics, timing = (frame[frame["run_id"].isin(runs["run_id"])] for frame in (study.metrics, study.timing))
     planned = tuple(specs["run_id"])
     return replace(study, specs=specs, runs=runs, metrics=metrics, timing=timing, planned=planned, repeats=())
 
 
-def compare(first: pd.DataFrame, second: pd.DataFrame, metrics: pd.DataFrame) -> list[Compared]:
-    """The quantities that every run of both has. first, second: the runs of an arm, as `StudyData` has them."""
-    target = TARGET * float(second["val_accuracy"].mean())
-    tables = []
+def compare(first: pd.DataFrame, second: pd.DataFrame, metrics: pd.DataFrame) -> list[Comparison]:
+    """The quantities that every run of both arms has. first, second: runs of an arm, as in `StudyData`."""
+    target = TARGET_SHARE * float(second["val_accuracy"].mean())
+    found = []
     for quantity in QUANTITIES:
-        values = [_values(quantity, runs, metrics, target) for runs in (first, second)]
+        values = [
+            quantity.metric(runs, metrics[metrics["run_id"].isin(runs["run_id"])], target)["value"]
+            for runs in (first, second)
+        ]
         both = pd.concat(values, axis=1, keys=["first", "second"], join="inner").sort_index()
         if len(both) and np.isfinite(both.to_numpy(float)).all() and not (both == 0).to_numpy().all():
-            tables.append(_compared(quantity, both))
-    return tables
+            found.append(_compare(quantity, both))
+    return found
 
 
-def _values(quantity: Quantity, runs: pd.DataFrame, metrics: pd.DataFrame, target: float) -> pd.Series:
-    """By seed; diverged runs have the worst value."""
-    if quantity.metric == "step_ms":
-        return runs.set_index("seed")["step_ms"].astype(float)
-    of_runs = metrics[metrics["run_id"].isin(runs["run_id"])]
-    read = METRICS[quantity.metric].read(runs, of_runs, target)
-    return read["value"]
-
-
-def _compared(quantity: Quantity, both: pd.DataFrame) -> Compared:
+def _compare(quantity: Quantity, both: pd.DataFrame) -> Comparison:
     table = np.log(both) if quantity.ratio else both
     d = (table["first"] - table["second"]).to_numpy(float)
-    told: Callable[[float], float] = math.exp if quantity.ratio else float
-    low, high = bca_interval(d)
-    means = [told(float(table[side].mean())) for side in ("first", "second")]
-    bounds = [None if math.isnan(v) else told(v) for v in (low, high)]
-    return Compared(
-        quantity.name, quantity.unit, means[0], means[1], told(float(d.mean())), bounds[0], bounds[1],
-        number(effect_size(d)), sign_flip_p(d), len(d),
+    in_unit: Callable[[float], float] = math.exp if quantity.ratio else float
+    means = [in_unit(float(table[side].mean())) for side in ("first", "second")]
+    bounds = [None if math.isnan(v) else in_unit(v) for v in LOOKED_AT_ONCE.interval(d)]
+    return Comparison(
+        quantity.name, quantity.unit, means[0], means[1], in_unit(float(d.mean())), bounds[0], bounds[1],
+        or_none(effect_size(d)), LOOKED_AT_ONCE.p(d), len(d),
     )  # fmt: skip
 
 
@@ -219,6 +218,8 @@ def _curves(both: StudyData) -> list[Image]:
         ]
 
 
-def _data(study: StudyData, arms: Sequence[str], rows: Sequence[Compared], run_ids: Sequence[str]) -> dict[str, Any]:
+def _as_data(
+    study: StudyData, arms: Sequence[str], rows: Sequence[Comparison], run_ids: Sequence[str]
+) -> dict[str, Any]:
     table = [asdict(row) for row in rows]
     return {"study": study.name, "scale": study.scale, "arms": list(arms), "quantities": table, "run_ids": run_ids}

@@ -1,4 +1,4 @@
-"""What the page of a report shows, made ready for its templates: verdicts by claim, and what there is of each study."""
+"""The contents of a report's page, ready for its templates: verdicts by claim, and a part for each study."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pandas as pd
 
 from bnstudy.claims.claim import Claim
 from bnstudy.claims.completeness import missing_by_arm
-from bnstudy.claims.counterevidence import objections
 from bnstudy.claims.frames import StudyData
-from bnstudy.claims.verdicts import Verdict, VerdictRow, rows, summarize_claim
+from bnstudy.claims.verdicts import Verdict
 from bnstudy.report import summary
+from bnstudy.report.counterevidence import find_counterevidence
 from bnstudy.report.figures import Palette, draw_panel, load_figures
 from bnstudy.report.figures.effects import draw_effect
 from bnstudy.report.figures.style import report_style
@@ -23,11 +23,12 @@ from bnstudy.report.probe_overhead import OverheadRow, probe_overhead
 from bnstudy.report.reproductions import ReproductionResult, reproduce
 from bnstudy.report.summary import ArmRow
 from bnstudy.report.transforms import panels
+from bnstudy.report.verdict_rows import VerdictRow, rows_of, summarize_claim
 
 
 @dataclass(frozen=True)
 class PanelSection:
-    """One model on one dataset. images: all that are drawn of it."""
+    """One model on one dataset, with all of its figures."""
 
     name: str
     rows: list[ArmRow]
@@ -36,7 +37,7 @@ class PanelSection:
 
 @dataclass(frozen=True)
 class StudyPart:
-    """What is to be said of a study beside the verdicts: everything but its measurements, which may be large.
+    """A study in a report, beside its verdicts: everything but its measurements, which may be large.
 
     report: the command that draws the report of the study alone.
     planned_ids: of the runs, as `StudyData.planned` has them.
@@ -80,16 +81,16 @@ class StudyPart:
 
 @dataclass(frozen=True)
 class ClaimSection:
-    """What is to be said of a claim.
+    """A claim in a report.
 
-    effect: the figure of its effect. images: others that show it; elsewhere: those of them that stand in the section of
-    a claim before. part: the study that it is judged by.
+    part: the study that judges it. effect: the figure of its effect. images: others that show it; elsewhere: those
+    that are in the section of an earlier claim.
     """
 
     claim: Claim
     summary: str
     rows: list[VerdictRow]
-    objections: list[str]
+    counterevidence: list[str]
     run_ids: list[str]
     part: StudyPart
     effect: Image
@@ -106,7 +107,7 @@ class ClaimSection:
 
     @property
     def status(self) -> str:
-        """That of all cases in the view that the claim is told by; empty where they differ."""
+        """That of all cases in the primary view; empty where they differ."""
         found = {row.status for row in self.primary}
         return found.pop() if len(found) == 1 else ""
 
@@ -118,8 +119,12 @@ def part_of(
     kinds: Collection[str] | None = None,
     config_dirs: Sequence[Path] = (),
 ) -> StudyPart:
-    """A study with its figures drawn, all or those of some kinds. taken: file names that figures have already.
-    config_dirs: folders with figures and reproductions of one's own."""
+    """A study with its figures, all or those of some kinds.
+
+    Args:
+        taken: file names already in use.
+        config_dirs: folders with figures and reproductions of the user's own.
+    """
     several = kinds is not None
     missing, others = missing_by_arm(study)
     with report_style():
@@ -140,7 +145,7 @@ def part_of(
         missing_others=others,
         failures=study.failures,
         facts=summary.facts(study),
-        # What there is to say of a reproduction is in its table: its arms are not to be compared by accuracy.
+        # The findings of a reproduction are in its table; the accuracy of its arms is not the point.
         findings=reproduction.findings if reproduction else [] if several else summary.findings(study),
         cautions=summary.cautions(study),
         diverged=summary.diverged_lines(study),
@@ -169,18 +174,18 @@ def _sections(
 
 
 def claim_sections(found: Iterable[Verdict], parts: Sequence[StudyPart], taken: set[str]) -> list[ClaimSection]:
-    """One for each claim, in order; a figure that several claims name stands in the section of the first."""
+    """One for each claim, in order; a figure that several claims name is in the section of the first."""
     by_name, shown, sections = {part.name: part for part in parts}, set[str](), []
     for _, group in groupby(found, key=lambda v: v.contrast.claim.name):
         of_claim = list(group)
-        claim, part = of_claim[0].contrast.claim, by_name[of_claim[0].study]
-        told, all_images = rows(of_claim), [i for section in part.sections for i in section.images]
+        claim, part = of_claim[0].contrast.claim, by_name[of_claim[0].contrast.study]
+        rows, all_images = rows_of(of_claim), [i for section in part.sections for i in section.images]
         named = sorted((i for i in all_images if i.kind in claim.figures), key=lambda i: claim.figures.index(i.kind))
         with report_style():
             effect = render_image(draw_effect(of_claim), f"effect-{claim.name}", taken)
         sections.append(
             ClaimSection(
-                claim, summarize_claim(told), told, objections(of_claim),
+                claim, summarize_claim(rows), rows, find_counterevidence(of_claim),
                 sorted({run_id for v in of_claim for run_id in v.contrast.run_ids}), part, effect,
                 images=[i for i in named if i.name not in shown],
                 elsewhere=[i for i in named if i.name in shown],

@@ -1,4 +1,4 @@
-"""The report on a study, or on several: one page that stands alone, the same as Markdown, figures, and tables."""
+"""The report on one study or several: a self-contained page, the same in Markdown, figures, and tables."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ import pandas as pd
 
 from bnstudy.claims import verdicts
 from bnstudy.claims.claim import Claim
+from bnstudy.claims.contrasts import Contrast, contrasts
 from bnstudy.claims.frames import StudyData, load_study
-from bnstudy.claims.verdicts import Asked
 from bnstudy.report.commands import report_command
 from bnstudy.report.page import StudyPart, claim_sections, part_of
 from bnstudy.report.rendering import publish
 from bnstudy.report.summary import duration
+from bnstudy.report.verdict_rows import count_statuses, rows_of, tally
 from bnstudy.store.runs import SharedStore, Store
 from bnstudy.validation import ConfigError
 
 EVERY_STUDY = "all"
-"""What `study` is called where all are meant, each for itself."""
+"""The value of `study` for a report on all studies."""
 EVERY_FOLDER = "all-studies"
-"""The folder of their report: `all` is that of the one on every run."""
+"""The folder of that report; `all` holds the report on every run."""
 
 MANY = 6
-"""With more cases than these the table of verdicts is counted, and what was run stands before it."""
+"""With more cases than these, the page begins with what was run and a count of verdicts."""
 
 
 @dataclass(frozen=True)
 class ReportResult:
-    """What was written, and what it comes to.
+    """The files of a report, and its results.
 
-    verdicts: of a report on several studies those in the view that each claim is told by; tally: there, what all views
-    come to. diverged, missing: runs, the latter planned ones that are not finished; one of several studies is counted
-    once.
+    verdicts: in sentences; of a report on several studies those in the primary views. tally: there, the count of
+    verdicts in all views. diverged, missing: numbers of runs, each counted once; missing are planned and not finished.
     """
 
     folder: Path
@@ -51,25 +51,25 @@ class ReportResult:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """For the terminal. What is to be seen first stands last where there is more than a screen of it."""
-        told = (*self.verdicts, *self.findings)
-        return (*told, self.tally, *self.cautions) if self.tally else (*self.cautions, *told)
+        """For the terminal; of a report on several studies the most important lines are last."""
+        results = (*self.verdicts, *self.findings)
+        return (*results, self.tally, *self.cautions) if self.tally else (*self.cautions, *results)
 
 
 @dataclass
 class Draft:
-    """A report in the making, study by study: what was read of one is let go before the next.
+    """A report in the making, study by study: the measurements of one are freed before the next.
 
-    taken: names of figures. asked: what is to be judged, by all studies together.
+    contrasts: of all studies, which are judged together. taken: names of figures.
     """
 
     parts: list[StudyPart] = field(default_factory=list)
-    asked: list[Asked] = field(default_factory=list)
+    contrasts: list[Contrast] = field(default_factory=list)
     taken: set[str] = field(default_factory=set)
     config_dirs: Sequence[Path] = ()
 
     def add(self, study: StudyData, claims: Sequence[Claim], report: str, kinds: Collection[str] | None = None) -> None:
-        self.asked += verdicts.asked(study, claims)
+        self.contrasts += [contrast for claim in claims for contrast in contrasts(study, claim)]
         self.parts.append(part_of(study, self.taken, report, kinds, self.config_dirs))
 
 
@@ -81,15 +81,18 @@ def write_report(
     claim_dirs: Sequence[Path] = (),
     config_dirs: Sequence[Path] = (),
 ) -> ReportResult:
-    """Write `<results_dir>/reports/<study>/`; without a study, on every run of the store, `reports/all/`.
+    """Write `<results_dir>/reports/<study>/`; the same store gives the same bytes.
 
-    study: `all` for every study in the store, with a verdict on each claim, in `reports/all-studies/`.
-    scale: of the study, by default the one planned last. picked: ids of runs, for a report on these alone, in
-    `reports/runs-<ids>/`. claim_dirs: folders with claims of one's own. config_dirs: folders with
-    `claim/`, `figure/` and `reproduction/` of one's own. The same store gives the same bytes.
+    Args:
+        study: a name; `all` for every study in the store, in `reports/all-studies/`; None for every run of the store,
+            in `reports/all/`.
+        scale: of the study, by default the one planned last.
+        picked: ids of runs, for a report on these alone, in `reports/runs-<ids>/`.
+        claim_dirs: folders with claims of the user's own.
+        config_dirs: folders with `claim/`, `figure/` and `reproduction/` of the user's own.
 
     Raises:
-        ConfigError: as `load_study` and `verdicts.verdicts`; or the report cannot be written.
+        ConfigError: as `load_study` and `claims_named`; or the report cannot be written.
     """
     if study == EVERY_STUDY and not picked:
         return write_report_on_all(results_dir, scale, claim_dirs, config_dirs)
@@ -97,7 +100,7 @@ def write_report(
     scale = about.scale if study else None
     again = report_command(results_dir, study, scale, picked, claim_dirs, config_dirs=config_dirs)
     folders = [*claim_dirs, *(folder / "claim" for folder in config_dirs)]
-    draft.add(about, verdicts.claims_of(about.claims, folders), again)
+    draft.add(about, verdicts.claims_named(about.claims, folders), again)
     part = draft.parts[0]
     page: dict[str, Any] = {"name": part.name, "title": part.title, "scale": part.scale, "facts": part.facts}
     page |= {"several": False, "report": part.report}
@@ -109,8 +112,7 @@ def write_report_on_all(
 ) -> ReportResult:
     """The report on the studies of a store at one scale, by default the one planned last.
 
-    Each claim is judged by the study that it names; where that one is not there, by the first that bears on it. All
-    verdicts are corrected together.
+    A claim that several studies name is judged once, see `divide_claims`. All verdicts are corrected together.
 
     Raises:
         ConfigError: no run of a study at that scale is finished; or as `write_report`.
@@ -121,7 +123,7 @@ def write_report_on_all(
     if not begun:
         raise ConfigError(f"study=all: no run of a study at scale={at} is finished in {results_dir}.")
     folders = [*claim_dirs, *(folder / "claim" for folder in config_dirs)]
-    claims, draft = _shared_out(begun, folders), Draft(config_dirs=config_dirs)
+    claims, draft = divide_claims(begun, folders), Draft(config_dirs=config_dirs)
     store = SharedStore(results_dir, Counter(run_id for plan in begun.values() for run_id in plan["run_ids"]))
     for name, plan in begun.items():
         about = load_study(store, name, at)
@@ -163,16 +165,14 @@ def _has_finished(store: Store, plan: dict[str, Any]) -> bool:
     return any(store.is_finished(run_id) for run_id in plan["run_ids"])
 
 
-def _shared_out(plans: dict[str, dict[str, Any]], claim_dirs: Sequence[Path]) -> dict[str, list[Claim]]:
-    """The claims by the study that judges them."""
-    bearing: dict[str, list[str]] = {}
-    for study, plan in plans.items():
-        for claim in plan.get("claims", ()):
-            bearing.setdefault(str(claim), []).append(study)
-    shared: dict[str, list[Claim]] = {study: [] for study in plans}
-    for claim in verdicts.claims_of(sorted(bearing), claim_dirs):
-        shared[claim.study if claim.study in plans else bearing[claim.name][0]].append(claim)
-    return shared
+def divide_claims(plans: dict[str, dict[str, Any]], claim_dirs: Sequence[Path]) -> dict[str, list[Claim]]:
+    """The claims by the study that judges them: the one with the most planned runs, the first by name of equals."""
+    by_size = sorted(plans, key=lambda study: (-len(plans[study]["run_ids"]), study))
+    judges = {str(claim): study for study in reversed(by_size) for claim in plans[study].get("claims", ())}
+    divided: dict[str, list[Claim]] = {study: [] for study in plans}
+    for claim in verdicts.claims_named(sorted(judges), claim_dirs):
+        divided[judges[claim.name]].append(claim)
+    return divided
 
 
 def _facts_of_all(parts: Sequence[StudyPart]) -> list[tuple[str, str]]:
@@ -183,7 +183,7 @@ def _facts_of_all(parts: Sequence[StudyPart]) -> list[tuple[str, str]]:
         ("Runs", f"{len(runs)} of {len(_planned(parts))} finished, {int(runs['diverged'].sum())} of them diverged"),
         ("Seeds", f"{seeds[0]} to {seeds[-1]}, by study" if seeds[0] < seeds[-1] else str(seeds[0])),
         ("Data", ", ".join(sorted(runs["data"].astype(str).unique()))),
-        ("Training", f"{duration(runs['seconds.training'].sum())} in all, without evaluation and probes"),
+        ("Training", f"{duration(runs['seconds.training'].sum())} in total, without evaluation and probes"),
         ("Devices", ", ".join(sorted(runs["device"].dropna().unique()))),
     ]
 
@@ -197,35 +197,36 @@ def _missing_of_all(parts: Iterable[StudyPart]) -> list[str]:
     if not short:
         return []
     named = ", ".join(f"{part.n_missing} of {part.planned} in {part.name}" for part in short)
-    return [f"Runs are missing: {named}. What is said of these studies may change."]
+    return [f"Runs are missing: {named}. The results of these studies may change."]
 
 
 def _write(
     folder: Path, draft: Draft, page: dict[str, Any], cautions: Sequence[str], runs: pd.DataFrame
 ) -> ReportResult:
-    found = verdicts.corrected(sorted(draft.asked, key=lambda asked: asked.contrast.claim.order))
+    found = verdicts.judge_all(sorted(draft.contrasts, key=lambda contrast: contrast.claim.order))
     claims = claim_sections(found, draft.parts, draft.taken)
     in_claims = {shown.name for section in claims for shown in section.images}
-    told = [row for section in claims for row in section.primary]
-    page["tally"] = f"{len(claims)} claims, {len(told)} cases: {verdicts.counted(told)}." if len(told) > MANY else ""
+    primary = [row for section in claims for row in section.primary]
+    counts = f"{len(claims)} claims, {len(primary)} cases: {count_statuses(primary)}."
+    page["tally"] = counts if len(primary) > MANY else ""
     content = {**page, "parts": draft.parts, "claims": claims, "in_claims": in_claims, "cautions": list(cautions)}
     images = [section.effect for section in claims] + [shown for part in draft.parts for shown in part.images]
     files = {"runs.csv": as_csv(runs), "claims.json": as_json(verdicts.as_json(found))}
     index = publish(folder, "index", content, images, files)
-    several, rows, trained = page["several"], verdicts.rows(found), runs.drop_duplicates("run_id")
+    several, rows, trained = page["several"], rows_of(found), runs.drop_duplicates("run_id")
     return ReportResult(
         folder=folder,
         index=index,
         verdicts=tuple(row.sentence for row in rows if row.is_primary or not several),
-        findings=tuple(_named(part, several) + told for part in draft.parts for told in part.findings),
+        findings=tuple(_prefix(part, several) + text for part in draft.parts for text in part.findings),
         cautions=tuple(cautions),
         diverged=int(trained["diverged"].sum()),
         missing=len(_planned(draft.parts) - {*trained["run_id"]}),
-        tally=verdicts.tally(rows) if several and rows else "",
+        tally=tally(rows) if several and rows else "",
     )
 
 
-def _named(part: StudyPart, several: bool) -> str:
+def _prefix(part: StudyPart, several: bool) -> str:
     return f"{part.name}: " if several else ""
 
 

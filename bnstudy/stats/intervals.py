@@ -1,7 +1,6 @@
-"""Means over seeds with 95% t intervals, paired differences, and what follows from a sweep of learning rates.
+"""Intervals of means over seeds and of paired differences.
 
-Every function takes the runs of `frames.Study` or plain numbers. Runs of one seed share their initial weights and
-their batches, so arms are compared seed by seed.
+Runs of one seed share initial weights and batches, so arms are compared seed by seed.
 """
 
 from __future__ import annotations
@@ -14,18 +13,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
-from scipy.special import stdtrit
 
 LEVEL = 0.95
 RESAMPLES = 9_999
 
 
 def bca_interval(d: ArrayLike, level: float = LEVEL) -> tuple[float, float]:
-    """Bias-corrected and accelerated bootstrap interval (Efron 1987) of the mean of d [n]; NaN where n < 2 or one is
-    not finite.
-
-    The resamples are the same for the same n, so that a report made again has the same numbers.
-    """
+    """Bias-corrected and accelerated bootstrap interval (Efron 1987) of the mean of d [n]; NaN where n < 2 or a value
+    is not finite. Equal d give equal intervals: the resamples are a function of n."""
     values = np.asarray(d, float)
     if len(values) < 2 or not np.isfinite(values).all():
         return math.nan, math.nan
@@ -39,8 +34,8 @@ def bca_interval(d: ArrayLike, level: float = LEVEL) -> tuple[float, float]:
 
 
 def effect_size(d: ArrayLike) -> float:
-    """d_z = mean / standard deviation of the differences (Cohen 1988); NaN where n < 2 or one is not finite, 0 where
-    all are 0, infinite where all are another number."""
+    """d_z = mean / standard deviation of the differences (Cohen 1988): NaN where n < 2 or a value is not finite, 0
+    where all are 0, infinite where all are equal."""
     values = np.asarray(d, float)
     if len(values) < 2 or not np.isfinite(values).all():
         return math.nan
@@ -66,14 +61,12 @@ class Estimate:
 
 def half_width(sd: ArrayLike, n: ArrayLike, level: float = LEVEL) -> np.ndarray:
     """Half the width of the t interval of a mean: `sd` is the sample's (n - 1), NaN where n < 2."""
-    sd_, n_ = np.asarray(sd, float), np.asarray(n, float)
-    enough = n_ >= 2
-    safe = np.where(enough, n_, 2.0)
-    return np.where(enough, stdtrit(safe - 1, 0.5 + level / 2) * sd_ / np.sqrt(safe), np.nan)
+    n_ = np.asarray(n, float)
+    return stats.t.ppf(0.5 + level / 2, n_ - 1) * np.asarray(sd, float) / np.sqrt(n_)
 
 
 def mean_interval(values: pd.Series) -> Estimate:
-    """Mean of the values, one a seed, with its 95% t interval; missing values are left out."""
+    """Mean of the values, one per seed, with its 95% t interval; missing values are left out."""
     found = values.dropna()
     half = float(half_width(found.std(), len(found)))
     mean = float(found.mean())
@@ -84,16 +77,16 @@ def paired_difference(with_: pd.Series, without: pd.Series) -> Estimate:
     """Mean of `with_ - without` over the seeds (their index) that both have, with its 95% t interval.
 
     Raises:
-        ValueError: a seed occurs twice: its runs would count as independent ones.
+        ValueError: a seed occurs twice; its runs would count as independent.
     """
     if not (with_.index.is_unique and without.index.is_unique):
-        raise ValueError("A seed occurs twice in an arm: one run a seed can be paired.")
+        raise ValueError("A seed occurs twice in an arm: only one run per seed can be paired.")
     shared = with_.index.intersection(without.index)
     return mean_interval(with_.loc[shared] - without.loc[shared])
 
 
 def summarize(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
-    """One row a group that occurs: `by`, then `mean` `low` `high` `n` of `value`, as `mean_interval` gives them."""
+    """One row per group that occurs: `by`, then `mean` `low` `high` `n` of `value`, as `mean_interval` gives them."""
     groups = frame.groupby(list(by), observed=True)[value]
     table = groups.agg(mean="mean", sd="std", n="count").reset_index()
     half = half_width(table["sd"], table["n"])

@@ -1,4 +1,4 @@
-"""How differences are bounded and tested."""
+"""The interval and the test of a verdict."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from bnstudy.stats.tests import sign_flip_p
 
 @dataclass(frozen=True)
 class Method:
-    """How differences are bounded and tested. test: its name.
+    """An interval and a test of differences.
 
-    interval: of their mean, at 95%. p: two-sided, for a mean of 0.
-    critical: by n, about the t statistic from which on 0 is outside of the interval.
+    test: its name. interval: of their mean, at 95%. p: two-sided, for a mean of 0.
+    critical: by n, the approximate t statistic above which 0 is outside the interval.
     """
 
     test: str
@@ -27,4 +27,4 @@ class Method:
 
 
 LOOKED_AT_ONCE = Method("sign-flip test", bca_interval, sign_flip_p, students_t)
-"""For a number of seeds that was fixed before; `sequential.anytime` for one that grew with what was seen."""
+"""For a number of seeds fixed in advance; `sequential.anytime` is for one that grows with the results."""

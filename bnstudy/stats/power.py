@@ -1,4 +1,4 @@
-"""How many seeds would settle it."""
+"""How many seeds a verdict needs."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ from bnstudy.stats.intervals import all_equal
 from bnstudy.stats.tests import ALPHA
 
 POWER = 0.8
-
-
 MOST_SEEDS = 10_000
 
 
 def students_t(n: int) -> float:
-    """The t statistic of n differences from which on 0 is outside of a 95% interval of normal theory."""
+    """The t statistic of n differences above which 0 is outside the 95% t interval."""
     return float(stats.t.ppf(1 - ALPHA / 2, n - 1))
 
 
 def seeds_needed(
     d: ArrayLike, delta: float, slack: float = 0.0, critical: Callable[[int], float] = students_t
 ) -> int | None:
-    """How many seeds would settle it at 80% power, if mean and standard deviation stay what they are.
+    """The number of seeds that shows at 80% power whether the effect is beyond delta or within, if mean and standard
+    deviation stay the same; None where n < 2 or 10,000 seeds are not enough.
 
-    What would be settled is that the effect is beyond delta, or within. The power is that of t tests at the interval's
-    level (noncentral t; for being within, two one-sided ones, Schuirmann 1987). None where n < 2, or where 10,000
-    seeds would not do. slack: as in `judge`; critical: as in `Method`.
+    The power is that of t tests at the interval's level (noncentral t; for an effect within delta, two one-sided
+    tests, Schuirmann 1987).
+
+    Args:
+        slack: by which the interval is widened. critical: as in `Method`.
     """
     values = np.asarray(d, float)
     if len(values) < 2 or not np.isfinite(values).all():
@@ -44,7 +45,7 @@ def seeds_needed(
 
 
 def _power(mean: float, sd: float, delta: float, slack: float, n: int, critical: float) -> float:
-    """That the interval from n differences lies beyond delta, where the mean does, or within (-delta, delta)."""
+    """The probability that the interval of n differences lies beyond delta, if the mean does, else within it."""
     if sd == 0:
         return 1.0
     scale = math.sqrt(n) / sd
@@ -55,7 +56,7 @@ def _power(mean: float, sd: float, delta: float, slack: float, n: int, critical:
 
 
 def _exceeds(n: int, shift: float, critical: float) -> float:
-    """The chance that a noncentral t of n - 1 degrees of freedom is above the interval's critical value."""
+    """The probability that a noncentral t with n - 1 degrees of freedom exceeds the critical value."""
     if math.isinf(critical):
         return 0.0
-    return float(stats.nct.sf(critical, n - 1, min(shift, 30.0)))  # scipy's sum breaks down far beyond, where it is 1
+    return float(stats.nct.sf(critical, n - 1, min(shift, 30.0)))  # scipy's sum fails for larger shifts, where it is 1

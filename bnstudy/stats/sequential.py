@@ -1,17 +1,16 @@
-"""What paired differences say when they are looked at again and again, and more seeds are added until it is decided.
+"""An interval and a test that are valid at every n at once, for seeds that are added until a claim is decided.
 
-An interval or a test for a fixed n errs more often than it says then. These hold at every n at once, so that one may
-stop whenever one likes. As the sign-flip test does, they take differences for symmetric around their mean, and nothing
-else: no distribution, no number of looks.
+An interval or a test for a fixed n errs more often if one looks repeatedly. Like the sign-flip test, these assume that
+differences are symmetric around their mean, and nothing else: no distribution, no number of looks.
 
-Bet on the sign of each difference, given its size: if 0 is the centre, either sign is as likely, and the stake grows by
-2 / (1 + exp(-2 theta d / s)), or shrinks, by 1 on average. This is the likelihood ratio of normal differences with mean
-theta sd^2 / s against symmetric ones (Koning 2023, "Online permutation tests", arXiv:2310.01153; de la Pena 1999 has a
-bound of it). What the stake has become, E_n, is a mean over stakes with several theta. By Ville's inequality it ever
-reaches 1 / alpha with a chance of alpha at most.
+Bet on the sign of each difference, given its size. If 0 is the centre, both signs are equally likely, and the stake is
+multiplied by 2 / (1 + exp(-2 theta d / s)), which is 1 on average. This is the likelihood ratio of normal differences
+with mean theta sd^2 / s against symmetric ones (Koning 2023, "Online permutation tests", arXiv:2310.01153; de la Pena
+1999 has a bound of it). E_n is the mean of the stakes over several theta. By Ville's inequality the probability that it
+ever reaches 1 / alpha is at most alpha.
 
-Against the mean of the differences themselves E_n is never above 1: the log of the stake grows by x - log cosh x, with
-x = theta d / s. So their mean lies in the interval, and skewed differences mislead less and less as n grows.
+Against the mean of the differences, E_n is never above 1: the log of the stake grows by x - log cosh x, with
+x = theta d / s. So the mean lies in the interval, and skewed differences matter less as n grows.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ STEPS = np.arange(10.0)
 THETAS = 2 ** (1 - STEPS)
 SHARES = np.minimum(1, 2 ** (2 - STEPS))
 SHARES = SHARES / SHARES.sum()
-"""Of the stake, half for either direction. Most is on the effects that 10 to 40 seeds can tell from nothing, half a
-standard deviation to two; the rest has the interval go on shrinking with hundreds."""
+"""Of the stake, half for either direction. Most is on effects that 10 to 40 seeds can detect, half a standard deviation
+to two; the rest lets the interval shrink further with hundreds of seeds."""
 
 SPREAD = 0.5
 """Variance of the effects that `critical` expects, in variances of the differences."""
@@ -41,9 +40,10 @@ CANDIDATES = 129
 
 
 def log_e(d: ArrayLike, first: int) -> np.ndarray:
-    """log E_n against a mean of 0 after each of the differences [..., n], which count in their order.
+    """log E_n against a mean of 0 after each of the differences [..., n], in their order.
 
-    first: before so many no look is taken. s is their root mean square: betting may know sizes, not signs.
+    Args:
+        first: the n of the first look. s is the root mean square of so many: bets may depend on sizes, not on signs.
     """
     values = np.asarray(d, float)
     scaled = values / _scale(values, first)[..., None]
@@ -56,7 +56,7 @@ def log_e(d: ArrayLike, first: int) -> np.ndarray:
 
 
 def _scale(values: np.ndarray, first: int) -> np.ndarray:
-    """Where the first are all 0, which bets nothing, the size of the next that is not."""
+    """The root mean square of the first differences; where all are 0, the size of the next nonzero one."""
     scale = np.sqrt((values[..., :first] ** 2).mean(-1))
     next_one = np.take_along_axis(np.abs(values), (values != 0).argmax(-1)[..., None], -1)[..., 0]
     scale = np.where(scale > 0, scale, next_one)
@@ -64,9 +64,9 @@ def _scale(values: np.ndarray, first: int) -> np.ndarray:
 
 
 def anytime_p(d: ArrayLike, first: int) -> float:
-    """1 / E_n, two-sided and at most 1: below alpha, ever, with a chance of alpha at most where the mean is 0.
+    """1 / E_n, two-sided and at most 1: the probability that it is ever below alpha is at most alpha if the mean is 0.
 
-    1 where there are no differences, or one is not finite.
+    1 for no differences, or where one is not finite.
     """
     values = np.asarray(d, float)
     if not len(values) or not np.isfinite(values).all():
@@ -75,9 +75,9 @@ def anytime_p(d: ArrayLike, first: int) -> float:
 
 
 def anytime_interval(d: ArrayLike, first: int, level: float = 1 - ALPHA) -> tuple[float, float]:
-    """The means that E_n does not speak against: at all n at once they hold the true one with a chance of `level`.
+    """The means that E_n does not reject; at all n at once they include the true one with probability `level`.
 
-    NaN where n < 2 or a difference is not finite; infinite where even n equal differences would not do.
+    NaN where n < 2 or a difference is not finite; infinite where even n equal differences would reject none.
     """
     values = np.asarray(d, float)
     if len(values) < 2 or not np.isfinite(values).all():
@@ -100,18 +100,18 @@ def anytime_interval(d: ArrayLike, first: int, level: float = 1 - ALPHA) -> tupl
 
 
 def _candidates(values: np.ndarray) -> np.ndarray:
-    """The mean of the values, others that lie as densely as they do, and beyond them on both sides; ascending."""
+    """Means to try, ascending: that of the values, others as dense as the values are, and beyond them on both sides."""
     ordered, reach = np.sort(values), np.ptp(values)
     wide = np.linspace(ordered[0] - reach, ordered[-1] + reach, CANDIDATES)
     return np.unique(np.concatenate([wide, ordered, (ordered[1:] + ordered[:-1]) / 2, [values.mean()]]))
 
 
 def critical(n: int, alpha: float = ALPHA) -> float:
-    """About the t statistic of n normal differences from which on 0 is outside of the interval; infinite for few.
+    """The approximate t statistic of n normal differences above which 0 is outside the interval; infinite for few.
 
-    It is that of another test, whose stake is a function of t: of a mixture over normal effects (Wang & Ramdas 2025,
-    "Anytime-valid t-tests and confidence sequences for Gaussian means with unknown variance", arXiv:2310.03722),
-    which from 15 seeds on asks for the same within a tenth.
+    It is exact for a related test, a mixture over normal effects (Wang & Ramdas 2025, "Anytime-valid t-tests and
+    confidence sequences for Gaussian means with unknown variance", arXiv:2310.03722), and from 15 seeds on within a
+    tenth of this one.
     """
     spread = 1 + n * SPREAD
     root = (spread / alpha**2) ** (1 / n)
@@ -119,6 +119,6 @@ def critical(n: int, alpha: float = ALPHA) -> float:
 
 
 def anytime(first: int) -> Method:
-    """For a claim that is not judged on fewer than `first` seeds."""
+    """The method for a claim that is judged on `first` seeds or more."""
     interval, p = partial(anytime_interval, first=first), partial(anytime_p, first=first)
     return Method("anytime-valid test", interval, p, critical)

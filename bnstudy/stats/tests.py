@@ -1,4 +1,4 @@
-"""Tests of paired differences, and their correction for number."""
+"""A test of paired differences, and a correction for several tests."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ ALPHA = 0.05
 
 
 ENUMERATED = 20
-"""Up to so many differences all 2^n signs are tried; beyond, a fixed sample of them."""
-
+"""The largest number of differences of which all 2^n signs are tried; beyond, a fixed sample."""
 
 FLIPS = 100_000
 
@@ -21,8 +20,9 @@ FLIPS = 100_000
 def sign_flip_p(d: ArrayLike) -> float:
     """Two-sided p of the mean under random signs (Fisher 1935): the share of signs whose mean is as far from 0.
 
-    Exact for up to 20 differences, where its smallest value is 2/2^n; beyond, from a fixed sample of signs with the
-    identity counted in (Phipson & Smyth 2010). 1 where there are no differences, or one is not finite.
+    Exact for up to 20 differences, with 2/2^n the smallest value; beyond, from a fixed sample of signs that includes
+    the identity (Phipson & Smyth 2010). 1 for no differences, or where one is not finite. scipy's `permutation_test`
+    gives the same, more slowly.
     """
     values = np.asarray(d, float)
     if not np.isfinite(values).all():
@@ -44,7 +44,7 @@ def _signs(n: int) -> np.ndarray:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """P-values adjusted for their number (Holm 1979), in their order: the family-wise error is at most alpha."""
+    """P-values adjusted for their number (Holm 1979), in their order; the family-wise error is at most alpha."""
     order = np.argsort(p, kind="stable")
     factors = np.arange(len(p), 0, -1)
     adjusted = np.minimum(1, np.maximum.accumulate(np.asarray(p, float)[order] * factors))

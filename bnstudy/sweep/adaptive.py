@@ -8,9 +8,9 @@ from pathlib import Path
 
 from bnstudy.claims.claim import load_claims
 from bnstudy.claims.frames import load_study
-from bnstudy.claims.judge import CAPPED
-from bnstudy.claims.verdicts import Verdict, rows, verdicts
+from bnstudy.claims.verdicts import CAPPED, Verdict, is_too_coarse, verdicts
 from bnstudy.report import commands
+from bnstudy.report.verdict_rows import rows_of
 from bnstudy.store.files import conf_dir
 from bnstudy.sweep.command import run
 from bnstudy.sweep.progress import RunResult, plural
@@ -99,18 +99,15 @@ def may_settle(verdict: Verdict, seeds: int) -> bool:
     The only fault of a contrast that more seeds remedy is too few of them to choose learning rates. They also do not
     help if the whole interval is within a step of the grid from the smallest effect of interest.
     """
-    contrast, found = verdict.contrast, verdict.judged
-    if found.status != "INCONCLUSIVE":
+    contrast = verdict.contrast
+    if verdict.status != "INCONCLUSIVE":
         return False
-    if contrast.lacking:
+    if contrast.obstacle:
         return seeds < contrast.claim.tuning_seeds
-    if found.n < contrast.claim.min_seeds:
+    if verdict.n < contrast.claim.min_seeds:
         return True
-    low, high = found.low + contrast.slack, found.high - contrast.slack
-    least, most = max(low, -high, 0.0), max(high, -low)
-    delta = contrast.threshold
-    too_coarse = delta - contrast.slack <= least and most <= delta + contrast.slack
-    return found.because != CAPPED and not too_coarse
+    low, high = verdict.low + contrast.slack, verdict.high - contrast.slack
+    return verdict.because != CAPPED and not is_too_coarse(low, high, contrast.threshold, contrast.slack)
 
 
 # ------------------------------------------------------------------------------------------------- messages
@@ -132,12 +129,12 @@ def describe_look(
 ) -> list[str]:
     """The verdicts of a look, and whether seeds are added."""
     head = f"Look {number}, {plural(len(seeds), 'seed')} ({seed_range(seeds)}):"
-    return [head, *(f"  {row.sentence}" for row in rows(found)), describe_outcome(seeds, found, hopeful, settings)]
+    return [head, *(f"  {row.sentence}" for row in rows_of(found)), describe_outcome(seeds, found, hopeful, settings)]
 
 
 def describe_outcome(seeds: range, found: Sequence[Verdict], hopeful: Sequence[Verdict], settings: Settings) -> str:
     """Why seeds are added, or not."""
-    settled = sum(verdict.judged.status != "INCONCLUSIVE" for verdict in found)
+    settled = sum(verdict.status != "INCONCLUSIVE" for verdict in found)
     if settled == len(found):
         return f"Decided: all {len(found)} verdicts, with {plural(len(seeds), 'seed')}."
     counts = f"{settled} of {plural(len(found), 'verdict')} decided"

@@ -18,7 +18,7 @@ def names(runs: list[Run], column: str = "arm") -> list[str]:
     return list(labelled(runs)[column].cat.categories)
 
 
-def test_only_the_norm_differs() -> None:
+def test_arms_are_named_by_the_norm_if_only_it_differs() -> None:
     assert names([Run("BatchNorm"), Run("NoNorm"), Run("NoNorm", seed=1)]) == ["NoNorm", "BatchNorm"]
 
 
@@ -40,7 +40,7 @@ def test_models_and_data_are_named_in_the_arm_and_in_the_panel_only() -> None:
     assert "VGG, NoNorm" in set(table["arm"])
 
 
-def test_a_field_of_one_class_is_no_factor_unless_it_differs_there() -> None:
+def test_a_field_of_one_class_is_a_factor_only_if_it_differs_there() -> None:
     assert names([Run("NoNorm"), Run("BatchNorm"), Run("LayerNorm")]) == ["NoNorm", "BatchNorm", "LayerNorm"]
     after = (("position", "after"),)
     runs = [Run("NoNorm"), Run("BatchNorm"), Run("BatchNorm", norm_fields=after)]
@@ -53,7 +53,7 @@ def test_a_factor_that_the_data_determine_is_dropped() -> None:
     assert names(runs) == ["Digits", "MNIST"]
 
 
-def test_a_factor_that_another_determines_is_named_too() -> None:
+def test_a_factor_that_another_one_determines_is_named_too() -> None:
     runs = [Run(batch_size=b, total=t) for b, t in ((2, 400), (8, 100))]
     assert names(runs) == ["batch_size=2, steps=400", "batch_size=8, steps=100"]
     shallow = (("model.depth", 1), ("optim.momentum", 0.0))
@@ -71,12 +71,12 @@ def test_fields_of_a_class_are_compared_within_it_only() -> None:
     assert names([Run(), Run(fields=adam)]) == ["Adam", "SGD"]
 
 
-def test_what_is_recorded_is_no_factor() -> None:
+def test_probes_and_evaluation_are_no_factors() -> None:
     table = labelled([Run(), Run(probed="weights"), Run("BatchNorm", fields=(("evaluation.early", 3),))])
     assert list(table["arm"].cat.categories) == ["NoNorm", "BatchNorm"]
 
 
-def test_classes_of_one_name_are_called_by_their_full_ones() -> None:
+def test_classes_with_the_same_name_have_dotted_names() -> None:
     mine = (("norm._target_", "mine.BatchNorm"),)
     table = labelled([Run("NoNorm"), Run("BatchNorm"), Run("BatchNorm", fields=mine)])
     assert list(table["arm"].cat.categories) == ["NoNorm", "bnstudy.norms.batch.BatchNorm", "mine.BatchNorm"]
@@ -114,7 +114,7 @@ def test_arms_are_what_a_naive_grouping_by_everything_but_the_seed_gives(runs: l
 
 
 @pytest.mark.parametrize("fields", [(), (("model.dropout", None),), (("probe.seed", 3),), (("model.seed", 3),)])
-def test_a_row_stands_for_all_that_differ_in_the_seed_alone(fields: tuple) -> None:
+def test_distinct_rows_stand_for_all_that_differ_in_the_seed_alone(fields: tuple) -> None:
     runs = [Run(lr=lr, seed=seed, fields=fields) for lr in (0.1, 0.10000000001, 1.0) for seed in range(3)]
     specs = pd.DataFrame({"run_id": r.run_id, **_spec_columns(r.spec)} for r in runs)
     one, nth = arms.distinct(specs)

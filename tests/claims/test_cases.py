@@ -6,7 +6,7 @@ import pytest
 from bnstudy.claims import arms
 from bnstudy.claims.cases import Case, cases
 from bnstudy.claims.claim import Claim, claim_of
-from tests.claims.test_claim import NODE
+from tests.sweeps import NODE
 
 
 def specs(*runs: dict) -> pd.DataFrame:
@@ -23,42 +23,42 @@ def claim(**changes) -> Claim:
 
 def product(**values: list) -> list[dict]:
     runs: list[dict] = [{}]
-    for column, listed in values.items():
-        runs = [{**run, column.replace("__", "."): value} for run in runs for value in listed]
+    for column, options in values.items():
+        runs = [{**run, column.replace("__", "."): value} for run in runs for value in options]
     return runs
 
 
-def simple(found: list[Case]) -> list[tuple]:
+def families(found: list[Case]) -> list[tuple]:
     return [(case.setting, case.with_, case.without) for case in found]
 
 
 def test_two_norms_are_one_case():
     both = specs({"norm": "NoNorm"}, {"norm": "BatchNorm"}, {"norm": "LayerNorm"})
-    assert simple(cases(claim(), both)) == [("", ("BatchNorm",), ("NoNorm",))]
+    assert families(cases(claim(), both)) == [("", ("BatchNorm",), ("NoNorm",))]
 
 
-def test_what_else_differs_makes_a_case_each():
+def test_each_other_difference_makes_a_case():
     found = cases(claim(), specs(*product(norm=["NoNorm", "BatchNorm"], batch_size=[64, 8])))
-    assert simple(found) == [
+    assert families(found) == [
         ("batch_size=8", ("BatchNorm, batch_size=8",), ("NoNorm, batch_size=8",)),
         ("batch_size=64", ("BatchNorm, batch_size=64",), ("NoNorm, batch_size=64",)),
     ]
 
 
-def test_a_side_that_several_families_fit_is_spelled_out():
+def test_settings_name_both_sides_where_several_families_match_one():
     runs = [{"norm": "NoNorm"}, *({"norm": "BatchNorm", "norm.eps": eps} for eps in (1e-5, 1e-3))]
     assert [case.setting for case in cases(claim(), specs(*runs))] == [
         "BatchNorm, eps=1e-05 against NoNorm", "BatchNorm, eps=0.001 against NoNorm",
     ]  # fmt: skip
 
 
-def test_a_list_stands_for_each_of_its_values():
+def test_each_value_of_a_list_makes_a_case():
     norms = specs(*product(norm=["NoNorm", "BatchNorm", "LayerNorm", "GroupNorm"]))
     found = cases(claim(**{"with": {"norm": ["LayerNorm", "GroupNorm"]}, "without": {"norm": "BatchNorm"}}), norms)
     assert {case.setting for case in found} == {"LayerNorm against BatchNorm", "GroupNorm against BatchNorm"}
 
 
-def test_fields_of_one_norm_are_compared_with_the_rest_alike():
+def test_fields_of_one_norm_are_compared_with_all_others_equal():
     sides = {"with": {"norm": "BatchNorm", "norm.affine": True}, "without": {"norm": "BatchNorm", "norm.affine": False}}
     runs = product(norm=["BatchNorm"], norm__affine=[True, False], norm__momentum=[0.1, 0.5])
     found = cases(claim(**sides), specs(*runs))
@@ -66,13 +66,13 @@ def test_fields_of_one_norm_are_compared_with_the_rest_alike():
     assert all("affine=true" in case.with_[0] and "affine=false" in case.without[0] for case in found)
 
 
-def test_columns_that_are_not_the_norms_can_be_compared():
+def test_columns_other_than_the_norm_can_be_compared():
     sides = {"with": {"trained": "norm"}, "without": {"trained": "all"}}
     found = cases(claim(**sides), specs(*product(norm=["BatchNorm"], trained=["norm", "all"])))
-    assert simple(found) == [("", ("trained=norm",), ("trained=all",))]
+    assert families(found) == [("", ("trained=norm",), ("trained=all",))]
 
 
-def test_a_reference_has_no_families():
+def test_a_case_with_a_reference_has_no_families_without():
     alone = claim(without=..., reference=0, views=["best_rate"])
     found = cases(alone, specs(*product(norm=["NoNorm", "BatchNorm"], batch_size=[8, 64])))
     assert [(case.setting, case.without) for case in found] == [("batch_size=8", ()), ("batch_size=64", ())]
@@ -87,23 +87,23 @@ def test_an_interaction_has_a_case_for_each_other_value():
         assert case.at_reference.with_ == ("BatchNorm, batch_size=32",)
 
 
-def test_null_is_a_value_like_others():
+def test_null_is_a_value_of_across():
     runs = product(norm=["NoNorm", "BatchNorm"], data__train_size=[500.0, float("nan")])
     (found,) = cases(claim(across={"data.train_size": None}), specs(*runs))
     assert found.setting == "train_size=500 against null"
 
 
-def test_without_the_reference_there_is_no_case():
+def test_an_interaction_without_its_reference_has_no_case():
     runs = product(norm=["NoNorm", "BatchNorm"], batch_size=[4, 8])
     assert cases(claim(across={"batch_size": 32}), specs(*runs)) == []
 
 
-def test_without_the_column_there_is_no_case():
+def test_an_interaction_without_its_column_has_no_case():
     assert cases(claim(across={"model.dropout": 0}), specs({"norm": "NoNorm"}, {"norm": "BatchNorm"})) == []
 
 
 @pytest.mark.parametrize("column", ["init", "init.std"])
-def test_several_values_are_one_side(column):
+def test_a_claim_over_several_values_has_all_of_them_on_one_side(column):
     runs = product(norm=["NoNorm", "BatchNorm"], init=["Normal"], init__std=[0.1, 1.0], depth=[2, 3])
     found = cases(claim(metric="spread_of_accuracy", over=[column], views=["best_rate"]), specs(*runs))
     assert [(case.setting, len(case.with_), len(case.without)) for case in found] == [

@@ -2,20 +2,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
 from bnstudy.claims.claim import claim_of, load_claims
 from bnstudy.store.files import conf_dir
 from bnstudy.validation import ConfigError
+from tests.sweeps import NODE
 
 CLAIMS = conf_dir() / "claim"
 NAMES = sorted(path.stem for path in CLAIMS.glob("*.yaml"))
-NODE = {
-    "statement": "It is better.", "source": "folklore", "metric": "test_accuracy", "better": "higher",
-    "scale": "difference", "delta": 0.5, "unit": "percentage points", "with": {"norm": "BatchNorm"},
-    "without": {"norm": "NoNorm"}, "views": ["same_rate", "best_rate"], "tuning_seeds": 5, "study": "quickstart",
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -26,7 +23,7 @@ def test_every_claim_can_be_read(name):
     assert claim.min_seeds >= 10
 
 
-def test_the_studies_name_claims_that_there_are():
+def test_studies_name_all_claims_and_no_others():
     nodes = [yaml.safe_load(path.read_text()) for path in (conf_dir() / "study").glob("*.yaml")]
     assert {claim for node in nodes for claim in node.get("study", node).get("claims", [])} == set(NAMES)
 
@@ -37,7 +34,7 @@ def test_a_threshold_is_on_the_scale_of_the_differences():
     assert ratio.in_unit(ratio.threshold("MNIST")) == pytest.approx(1.25)
 
 
-def test_a_threshold_may_be_one_by_dataset():
+def test_delta_may_be_one_number_per_dataset():
     claim = claim_of({**NODE, "delta": {"default": 1.5, "MNIST": 0.5}}, "c")
     assert (claim.delta_for("MNIST"), claim.delta_for("CIFAR10")) == (0.5, 1.5)
 
@@ -50,26 +47,59 @@ def test_a_claim_may_compare_with_a_reference_or_over_several_or_across():
     assert claim_of({**NODE, "across": {"batch_size": 32}}, "c").across == {"batch_size": 32}
 
 
-def test_every_claim_is_one_that_its_study_bears_on():
-    nodes = {path.stem: yaml.safe_load(path.read_text()) for path in (conf_dir() / "study").glob("*.yaml")}
-    studies = {name: node.get("study", node) for name, node in nodes.items()}
-    for claim in load_claims(NAMES, [CLAIMS]):
-        assert claim.name in studies[claim.study]["claims"]
+def test_the_metric_gives_defaults() -> None:
+    points = claim_of({key: value for key, value in NODE.items() if key != "delta"}, "c")
+    assert points.delta == {"default": 1.5, "MNIST": 0.5, "FashionMNIST": 0.5, "Digits": 1}
+    assert (points.scale, points.views, points.tuning_seeds) == ("difference", ("best_rate", "same_rate"), 4)
+    ratio = claim_of({**NODE, "metric": "best_learning_rate", "delta": 1.25}, "c")
+    assert (ratio.scale, ratio.views, ratio.tuning_seeds) == ("log_ratio", ("all_rates",), 0)
+    assert claim_of({**NODE, "metric": "updates_to_target", "delta": 2}, "c").share_of_target == 0.95
+    assert claim_of({**NODE, "across": {"batch_size": 32}}, "c").views == ("best_rate",)
+
+
+def test_former_files_that_name_their_study_are_read() -> None:
+    assert claim_of({**NODE, "study": "quickstart"}, "c") == claim_of(NODE, "c")
+
+
+METRIC = """
+from bnstudy.claims.metrics import by_seed, metric
+
+@metric()
+def seconds(runs, *_):
+    return by_seed(runs, runs["seconds"])
+
+number = 3
+"""
+
+
+def test_a_metric_of_ones_own_is_found_by_its_dotted_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_metrics.py").write_text(METRIC)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    claim = claim_of({**NODE, "metric": "own_metrics.seconds"}, "c")
+    runs = pd.DataFrame({"seed": [3, 5], "seconds": [1, 2]})
+    assert claim.measure(runs, pd.DataFrame())["value"].to_dict() == {3: 1.0, 5: 2.0}
+    with pytest.raises(ConfigError, match=r"claim.metric=own_metrics.number is not allowed: it must be one of"):
+        claim_of({**NODE, "metric": "own_metrics.number"}, "c")
+    with pytest.raises(ConfigError, match=r"claim.metric=own_metrics.nothing cannot be imported"):
+        claim_of({**NODE, "metric": "own_metrics.nothing"}, "c")
 
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"metric": "accuracy"}, "claim.metric=accuracy is not allowed: it must be one of updates_to_target"),
+        ({"metric": "test_acuracy"}, "claim.metric=test_acuracy is not allowed: it must be one of updates_to_target"),
+        ({"metric": "test_acuracy"}, "did you mean test_accuracy?"),
         ({"delta": -1}, "claim.delta=-1 is not allowed: it must be above 0"),
         ({"delta": "a lot"}, "claim.delta=a lot is not allowed: it must be a finite number"),
         ({"better": "highr"}, "it must be one of higher, lower, either; did you mean higher?"),
         ({"scale": "log_ratio"}, "claim.scale=log_ratio is not allowed: it must be difference for test_accuracy"),
-        ({"views": ["all_rates"]}, "it must be a list of same_rate and best_rate for test_accuracy"),
-        ({"views": []}, "it must be a list of same_rate and best_rate"),
+        ({"views": ["all_rates"]}, "it must be a list of best_rate and same_rate for test_accuracy"),
+        ({"views": []}, "it must be a list of best_rate and same_rate"),
         ({"tuning_seeds": 0}, "claim.tuning_seeds=0 is not allowed: it must be at least 1 for test_accuracy"),
         ({"target_share": 0.9}, "it must be left out, as test_accuracy has no target"),
-        ({"metric": "updates_to_target"}, "claim.target_share=null is not allowed: it must be a share in (0, 1]"),
+        ({"metric": "updates_to_target", "delta": 2, "target_share": 2}, "it must be a share in (0, 1]"),
+        ({"metric": "dead_units", "delta": ...}, "claim.delta is missing."),
         ({"with": {}}, "it must be a mapping such as {norm: BatchNorm}"),
         ({"with": "BatchNorm"}, "claim.with=BatchNorm is not allowed: it must be a mapping"),
         ({"mertic": 1}, "claim.mertic is not a known key; did you mean metric? Known: statement"),
@@ -78,24 +108,30 @@ def test_every_claim_is_one_that_its_study_bears_on():
         ({"delta": {"default": 0}}, "it must be above 0"),
         ({"without": ...}, "claim.without=null is not allowed: it must be a mapping such as {norm: NoNorm}, unless"),
         ({"reference": 0}, "it must be left out where there is a reference"),
-        ({"without": ..., "reference": 0}, "it must be without same_rate where there is a reference"),
+        (
+            {"without": ..., "reference": 0, "views": ["same_rate"]},
+            "it must be without same_rate where there is a reference",
+        ),
         ({"across": {"lr": 1, "batch_size": 2}}, "it must be a mapping of one column to a value"),
         ({"over": ["init"]}, "it must be left out for test_accuracy"),
         ({"metric": "spread_of_accuracy"}, "it must be a list of columns such as [init.std] for spread_of_accuracy"),
-        ({"metric": "spread_of_accuracy", "over": ["init"]}, "it must be [best_rate] for spread_of_accuracy"),
-        ({"metric": "gradient_slope"}, "it must be a list of before_training for gradient_slope"),
+        ({"metric": "spread_of_accuracy", "over": ["init"], "views": ["same_rate"]}, "it must be a list of best_rate"),
+        (
+            {"metric": "gradient_slope", "views": ["best_rate"]},
+            "it must be a list of before_training for gradient_slope",
+        ),
     ],
 )
-def test_what_is_wrong_is_said(changes, sentence):
+def test_mistakes_are_refused_in_a_sentence(changes, sentence):
     node = {key: value for key, value in {**NODE, **changes}.items() if value is not ...}
     with pytest.raises(ConfigError) as refused:
         claim_of(node, "c")
     assert sentence in str(refused.value)
 
 
-def test_a_claim_that_is_not_there_is_named_with_the_nearest():
+def test_an_unknown_claim_is_refused_with_the_nearest_name():
     with pytest.raises(
-        ConfigError, match=r"dead_relu, of which there is no dead_relu\.yaml in .*did you mean dead_rel"
+        ConfigError, match=r"dead_relu is unknown: there is no dead_relu\.yaml in .*did you mean dead_rel"
     ):
         load_claims(["dead_relu"], [CLAIMS])
 

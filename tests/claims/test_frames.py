@@ -18,7 +18,7 @@ from tests import synthetic
 from tests.synthetic import Run
 
 
-def test_runs_of_the_plan_alone_are_loaded(tmp_path: Path) -> None:
+def test_a_study_loads_the_runs_of_its_plan_alone(tmp_path: Path) -> None:
     ids = synthetic.write(tmp_path, [Run(seed=s) for s in range(4)])
     synthetic.plan(tmp_path, "half", ids[:2])
     assert set(load_study(tmp_path, "half").runs["run_id"]) == set(ids[:2])
@@ -41,7 +41,7 @@ def test_step_time_leaves_the_warm_up_out(tmp_path: Path) -> None:
     assert study.runs["step_ms"].item() == pytest.approx(1000 * rows["step_seconds"].median())
 
 
-def test_a_begun_run_that_is_missing_is_told_by_its_arm(tmp_path: Path) -> None:
+def test_a_begun_run_that_is_missing_is_listed_by_its_arm(tmp_path: Path) -> None:
     runs = [Run(norm, seed=s) for norm in ("NoNorm", "BatchNorm") for s in range(3)]
     synthetic.write(tmp_path, runs[:5])
     Store(tmp_path).begin(runs[5].run_id, runs[5].spec)
@@ -49,11 +49,11 @@ def test_a_begun_run_that_is_missing_is_told_by_its_arm(tmp_path: Path) -> None:
     assert missing_by_arm(load_study(tmp_path, "s")) == (["BatchNorm: 2 of 3 seeds"], 0)
 
 
-def test_seeds_not_begun_are_told_by_the_arms_that_lack_them(sweep: StudyData) -> None:
+def test_seeds_not_begun_are_listed_by_the_arms_that_lack_them(sweep: StudyData) -> None:
     assert missing_by_arm(sweep) == (["BatchNorm, lr=1: 2 of 3 seeds"], 0)
 
 
-def test_arms_not_begun_are_counted(tmp_path: Path) -> None:
+def test_runs_of_arms_not_begun_are_counted(tmp_path: Path) -> None:
     ids = synthetic.write(tmp_path, [Run(seed=s) for s in range(3)])
     synthetic.plan(tmp_path, "s", [*ids, "a" * 12, "b" * 12])
     study = load_study(tmp_path, "s")
@@ -65,7 +65,7 @@ def test_nothing_is_missing_from_a_complete_study(two_models: StudyData) -> None
     assert missing_by_arm(two_models) == ([], 0)
 
 
-def test_failures_are_told_by_their_last_line(tmp_path: Path) -> None:
+def test_failures_have_the_last_line_of_their_error(tmp_path: Path) -> None:
     ids = synthetic.write(tmp_path, [Run()])
     failed = Store(tmp_path).begin(Run(seed=1).run_id, Run(seed=1).spec)
     failed.error.write_text("Traceback\n  somewhere\nRuntimeError: no memory\n")
@@ -88,7 +88,7 @@ def test_an_unknown_study_is_refused_with_the_nearest_name(sweep_dir: Path) -> N
         load_study(sweep_dir, "lr_tolerence")
 
 
-def test_nothing_finished_is_refused_with_the_command_to_run(tmp_path: Path) -> None:
+def test_a_study_without_finished_runs_is_refused_with_the_command_to_run(tmp_path: Path) -> None:
     synthetic.plan(tmp_path, "s", ["a" * 12])
     with pytest.raises(ConfigError, match=r"none of its 1 runs .* To run them: bnstudy study=s scale=quick"):
         load_study(tmp_path, "s")
@@ -102,7 +102,7 @@ def test_a_scale_without_a_study_is_refused(sweep_dir: Path, scale: str) -> None
         load_study(sweep_dir, None, scale)
 
 
-def test_a_study_may_be_called_by_a_number(tmp_path: Path) -> None:
+def test_a_study_may_be_named_by_a_number(tmp_path: Path) -> None:
     synthetic.plan(tmp_path, "5", synthetic.write(tmp_path, [Run(total=20)]), scale="3")
     number: Any = 5
     assert load_study(tmp_path, number).name == "5"
@@ -110,12 +110,12 @@ def test_a_study_may_be_called_by_a_number(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "lr_tolerance/quick"])
-def test_what_is_no_name_of_a_study_is_refused(sweep_dir: Path, name: str) -> None:
+def test_paths_are_refused_as_names_of_a_study(sweep_dir: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="has not been run"):
         load_study(sweep_dir, name)
 
 
-def test_runs_that_differ_in_what_is_recorded_count_once(tmp_path: Path) -> None:
+def test_runs_that_differ_in_their_probes_alone_count_once(tmp_path: Path) -> None:
     seeds = [Run(norm, seed=s) for norm in ("NoNorm", "BatchNorm") for s in range(2)]
     again = [replace(r, probed="weights", dead=False) for r in seeds]
     sparse = [replace(r, fields=(("evaluation.early", 3),), dead=False) for r in seeds]
@@ -128,17 +128,17 @@ def test_runs_that_differ_in_what_is_recorded_count_once(tmp_path: Path) -> None
     assert len(study.repeats) == 9
     assert study.n_missing == 0
     assert "4 of 4 finished, 0 of them diverged; 9 more left out" in dict(facts(study))["Runs"]
-    assert "2 shared seeds" in findings(study)[0]
+    assert "n = 2" in findings(study)[0]
 
 
-def test_runs_that_no_label_tells_apart_are_refused(tmp_path: Path) -> None:
+def test_different_runs_with_the_same_label_are_refused(tmp_path: Path) -> None:
     runs = [Run(fields=(("init.gain", gain),)) for gain in (1, "1")]
     synthetic.write(tmp_path, runs)
     with pytest.raises(ConfigError, match=r"The runs \w+, \w+ are all called NoNorm, seed=0, but differ in init\.gain"):
         load_study(tmp_path)
 
 
-def test_the_names_of_classes_are_those_of_the_arms(tmp_path: Path) -> None:
+def test_runs_have_the_class_names_of_their_arms(tmp_path: Path) -> None:
     mine = Run("BatchNorm", fields=(("norm._target_", "mine.BatchNorm"),))
     synthetic.write(tmp_path, [Run("NoNorm"), Run("BatchNorm"), mine])
     runs = load_study(tmp_path).runs.sort_values("arm")
@@ -151,7 +151,7 @@ def test_a_run_whose_last_evaluation_is_missing_counts_as_guessing(tmp_path: Pat
 
 
 @pytest.mark.parametrize("order", ["run by run", "mixed", "texts"])
-def test_rows_of_runs_are_those_of_a_look_at_all_rows(order: str) -> None:
+def test_rows_of_runs_agree_with_isin(order: str) -> None:
     names = [f"{i:02d}" for i in range(20)]
     rng = np.random.default_rng(0)
     drawn = rng.choice(names[:17], 200)

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bnstudy.claims.metrics import METRICS, coarseness, first_reached
+from bnstudy.claims import metrics as m
+from bnstudy.claims.metrics import Metric, coarseness, find_metric, first_reached
 
 COLUMNS = ["run_id", "step", "split", "metric", "layer", "value"]
 
@@ -30,13 +31,13 @@ def measured(*rows: tuple) -> pd.DataFrame:
 
 
 def at_the_end(metric: str, *values: float, layer: str = "") -> pd.DataFrame:
-    """Of runs r0, r1, ...; it was another value before."""
+    """Values of runs r0, r1, ... at the end; other values before."""
     rows = [(f"r{i}", step, "", metric, layer, v - 100 + step) for i, v in enumerate(values) for step in (0, 100)]
     return measured(*rows)
 
 
 def read(name: str, runs: pd.DataFrame, metrics: pd.DataFrame, target: float = math.nan) -> tuple[list, list]:
-    found = METRICS[name].read(runs, metrics, target)
+    found = find_metric(name)(runs, metrics, target)
     assert found.index.tolist() == sorted(set(runs["seed"]))
     return found["value"].tolist(), found["capped"].tolist()
 
@@ -56,7 +57,7 @@ def curve(*values: float, step: int = 10) -> pd.DataFrame:
         ((0.0, 0.0, 0.9, 0.0, 0.0), 0.5, math.inf),  # one lucky evaluation
     ],
 )
-def test_the_first_update_at_which_a_smoothed_curve_reaches_its_target(values, target, step):
+def test_the_step_to_a_target_is_that_of_the_smoothed_curve(values, target, step):
     assert first_reached(curve(*values), target) == pytest.approx(step)
 
 
@@ -86,7 +87,7 @@ def test_accuracies_and_dead_units_are_in_percentage_points():
     assert read("dead_units", arm(False, True), measured(*rows)) == ([20.0, 100.0], [False, True])
 
 
-def test_the_slope_of_gradients_is_a_size_and_that_before_training():
+def test_the_slope_of_gradients_is_absolute_and_before_training():
     rows = [("r0", 0, "", "backprop_slope", "", -0.4), ("r0", 100, "", "backprop_slope", "", 3.0)]
     assert read("gradient_slope", arm(False), measured(*rows)) == ([0.4], [False])
 
@@ -121,7 +122,7 @@ def family(outcomes: str, accuracies: tuple[float, ...] = (0.5,) * 4) -> pd.Data
         ("----", 0.001, True),
     ],
 )
-def test_the_largest_rate_that_with_all_smaller_ones_does_not_diverge(outcomes, largest, capped):
+def test_no_smaller_rate_diverges_than_the_largest_tolerated_one(outcomes, largest, capped):
     value, at_bound = read("largest_tolerated_rate", family(outcomes), measured())
     assert value == [pytest.approx(largest)]
     assert at_bound == [capped]
@@ -136,7 +137,7 @@ def test_the_largest_rate_that_with_all_smaller_ones_does_not_diverge(outcomes, 
         ((0.1, 0.9, 0.8, 0.1), 0.0, False),
     ],
 )
-def test_the_width_of_the_rates_within_a_point_of_the_best(accuracies, decades, capped):
+def test_the_width_of_good_rates_is_in_decades_around_the_best(accuracies, decades, capped):
     value, at_bound = read("width_of_good_rates", family("oooo", accuracies), measured())
     assert value == [pytest.approx(decades)]
     assert at_bound == [capped]
@@ -146,7 +147,7 @@ def test_the_width_of_the_rates_within_a_point_of_the_best(accuracies, decades, 
     ("accuracies", "rate", "capped"),
     [((0.1, 0.9, 0.8, 0.7), 0.1, False), ((0.9, 0.9, 0.8, 0.7), 0.01, True), ((0.1, 0.2, 0.3, 0.9), 10.0, True)],
 )
-def test_the_best_learning_rate(accuracies, rate, capped):
+def test_the_best_learning_rate_has_the_highest_score(accuracies, rate, capped):
     runs = family("oooo", accuracies)
     value, at_bound = read("best_learning_rate", runs.assign(score=runs["test_accuracy"]), measured())
     assert value == [rate]
@@ -156,7 +157,7 @@ def test_the_best_learning_rate(accuracies, rate, capped):
 # ------------------------------------------------------------------------------------------- of what probes measured
 
 
-def test_the_time_to_a_target_is_its_updates_times_their_time():
+def test_the_seconds_to_a_target_are_its_steps_times_the_time_per_step():
     rows = [("r0", 10 * i, "val", "accuracy", "", v) for i, v in enumerate((0.5, 0.9, 0.9))]
     value, capped = read("seconds_to_target", arm(False), measured(*rows), 0.8)
     assert value == [pytest.approx(0.002 * 12.5)]
@@ -164,12 +165,12 @@ def test_the_time_to_a_target_is_its_updates_times_their_time():
     assert read("ms_per_update", arm(False), measured()) == ([2.0], [False])
 
 
-def test_a_stack_does_not_time_its_runs():
+def test_runs_of_a_stack_have_no_time_per_step():
     value, _ = read("ms_per_update", arm(False, False).assign(engine=["serial", "stacked"]), measured())
     assert value == [2.0, pytest.approx(math.nan, nan_ok=True)]
 
 
-def test_accuracy_above_chance():
+def test_accuracy_above_chance_is_zero_for_diverged_runs():
     assert read("accuracy_above_chance", arm(False, True), measured()) == ([pytest.approx(80.0), 0.0], [False, False])
 
 
@@ -179,12 +180,12 @@ def test_a_run_that_only_ends_near_guessing_was_measured_there():
     assert read("dead_units", arm(True), at_the_end("dead_share", 0.2)) == ([100.0], [True])
 
 
-def test_the_largest_useful_rate():
+def test_the_largest_useful_rate_has_90_percent_of_the_best_accuracy():
     value, capped = read("largest_useful_rate", family("oooo", (0.5, 0.9, 0.82, 0.1)), measured())
     assert (value, capped) == ([1.0], [False])
 
 
-def test_the_gap_is_that_between_training_and_test_images():
+def test_the_gap_is_between_training_and_test_accuracy():
     value, capped = read("generalization_gap", arm(False, True), at_the_end("train_accuracy", 0.97, 0.2))
     assert value == [pytest.approx(7.0), 100.0]
     assert capped == [False, True]
@@ -196,7 +197,7 @@ def test_drift_is_a_geometric_mean_over_hidden_layers_and_measurements():
     assert read("distribution_drift", arm(False), measured(*rows))[0] == [pytest.approx((0.2 * 0.4 * 0.6) ** (1 / 3))]
 
 
-def test_the_shift_of_gradients_is_one_less_their_cosine():
+def test_gradient_shift_is_one_minus_the_cosine():
     rows = [("r0", 1, "", "ics_cosine", layer, v) for layer, v in (("a", 1.0), ("b", 0.5), ("c", math.nan))]
     value, capped = read("gradient_shift", arm(False, True), measured(*rows))
     assert value == [pytest.approx(0.25), 2.0]
@@ -210,13 +211,13 @@ def test_roughness_is_a_geometric_mean_and_has_no_worst_value():
     assert capped == [False, True]
 
 
-def test_saturated_units_are_those_of_all_layers_at_the_end():
+def test_saturated_units_are_averaged_over_layers_at_the_end():
     metrics = pd.concat([at_the_end("saturated_share", v, layer=layer) for layer, v in (("a", 0.1), ("b", 0.5))])
     assert read("saturated_units", arm(False), metrics)[0] == [pytest.approx(30.0)]
 
 
 @pytest.mark.parametrize("kind", ["precise", "batch"])
-def test_statistics_are_compared_on_the_same_network(kind):
+def test_statistics_are_compared_on_the_same_trained_network(kind):
     metrics = pd.concat([at_the_end("accuracy_running", 0.7, 0.1), at_the_end(f"accuracy_{kind}", 0.8, 0.5)])
     value, _ = read(f"{kind}_less_running", arm(False, True), metrics)
     assert value == [pytest.approx(10.0), 0.0]
@@ -231,7 +232,7 @@ def test_statistics_are_compared_on_the_same_network(kind):
         ((1.0, 1.0, 0.5, 0.5, 0.2, 0.2), 0.1, 90.0),  # never: the end
     ],
 )
-def test_accuracy_at_a_training_loss(losses, target, accuracy):
+def test_accuracy_at_a_training_loss_is_interpolated_between_evaluations(losses, target, accuracy):
     train = [("r0", i, "train", "loss", "", v) for i, v in enumerate(losses)]
     test = [("r0", 2 * i, "test", "accuracy", "", v) for i, v in enumerate((0.1, 0.4, 0.6, 0.7))]
     value, capped = read("test_accuracy_at_training_loss", arm(False), measured(*train, *test), target)
@@ -242,7 +243,7 @@ def test_accuracy_at_a_training_loss(losses, target, accuracy):
 # ----------------------------------------------------------------------------------------------- of several arms
 
 
-def test_what_arms_of_a_side_reach_is_told_by_seed():
+def test_arms_of_a_side_give_one_number_per_seed():
     accuracies = {0: (0.5, 0.9, 0.86), 1: (0.9, 0.9, 0.9)}
     runs = pd.DataFrame([{"seed": s, "best_accuracy": v} for s, values in accuracies.items() for v in values])
     assert read("spread_of_accuracy", runs, measured())[0] == pytest.approx([40.0, 0.0])
@@ -250,11 +251,21 @@ def test_what_arms_of_a_side_reach_is_told_by_seed():
     assert read("share_near_best", runs, measured())[0] == pytest.approx([200 / 3, 100.0])
 
 
-def test_how_coarse_a_grid_is():
+def test_coarseness_is_the_largest_factor_between_neighbours():
     assert coarseness(np.array([1.0, 0.1, 0.5, 0.5])) == pytest.approx(5)
     assert coarseness(np.array([0.1])) == math.inf
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", [name for name, value in vars(m).items() if isinstance(value, Metric)])
 def test_no_runs_have_no_values(name):
-    assert len(METRICS[name].read(arm().astype({"diverged": bool}), measured(), 0.5)) == 0
+    assert len(find_metric(name)(arm().astype({"diverged": bool}), measured(), 0.5)) == 0
+
+
+def test_the_mean_training_loss_is_over_the_steps_of_each_run():
+    rows = [("r0", 0, "train", "loss", "", 3.0), ("r0", 1, "train", "loss", "", 1.0), ("r0", 1, "val", "loss", "", 9.0)]
+    assert read("mean_training_loss", arm(False), measured(*rows)) == ([2.0], [False])
+
+
+def test_dead_units_are_those_of_the_whole_network():
+    metrics = pd.concat([at_the_end("dead_share", 0.25), at_the_end("dead_share", 0.9, layer="hidden1")])
+    assert read("dead_units", arm(False), metrics)[0] == [pytest.approx(25.0)]

@@ -10,7 +10,7 @@ from scipy import stats
 
 from bnstudy import cli
 from bnstudy.claims.frames import StudyData, load_study
-from bnstudy.report.compare import compare, find, split, write_comparison
+from bnstudy.report.compare import compare, find_arm, split_names, write_comparison
 from bnstudy.validation import ConfigError
 from tests import synthetic
 from tests.synthetic import Run
@@ -23,44 +23,44 @@ def arm(study: StudyData, name: str) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize(
-    ("asked", "names"),
+    ("text", "names"),
     [
         ("BatchNorm, lr=1 vs NoNorm, lr=0.1", ("BatchNorm, lr=1", "NoNorm, lr=0.1")),
         ("BatchNorm,NoNorm", ("BatchNorm", "NoNorm")),
         ("0a1b2c3d4e5f,112233445566", ("0a1b2c3d4e5f", "112233445566")),
     ],
 )
-def test_two_names(asked, names):
-    assert split(asked) == names
+def test_two_names_are_split_at_vs_or_a_comma(text, names):
+    assert split_names(text) == names
 
 
-@pytest.mark.parametrize("asked", ["BatchNorm, lr=1, NoNorm", "BatchNorm", "a vs b vs c", "a vs ", ","])
-def test_what_is_not_two_names_is_refused(asked):
-    with pytest.raises(ConfigError, match=f"compare={asked} is not allowed: name two arms"):
-        split(asked)
+@pytest.mark.parametrize("text", ["BatchNorm, lr=1, NoNorm", "BatchNorm", "a vs b vs c", "a vs ", ","])
+def test_anything_but_two_names_is_refused(text):
+    with pytest.raises(ConfigError, match=f"compare={text} is not allowed: name two arms"):
+        split_names(text)
 
 
 @pytest.mark.parametrize("name", ["NoNorm, lr=0.1", "lr=0.1, nonorm", "NoNorm,lr=0.1"])
 def test_an_arm_is_found_by_its_name(sweep, name):
-    assert find(sweep, name) == "NoNorm, lr=0.1"
+    assert find_arm(sweep, name) == "NoNorm, lr=0.1"
 
 
-def test_an_arm_is_found_by_one_of_its_runs(sweep):
-    assert find(sweep, arm(sweep, "NoNorm, lr=3")["run_id"].iloc[-1]) == "NoNorm, lr=3"
+def test_an_arm_is_found_by_the_id_of_a_run(sweep):
+    assert find_arm(sweep, arm(sweep, "NoNorm, lr=3")["run_id"].iloc[-1]) == "NoNorm, lr=3"
 
 
-def test_an_arm_is_found_by_what_tells_it_from_others(two_models):
-    assert find(two_models, "VGG, LayerNorm") == "VGG, LayerNorm"
+def test_an_arm_is_found_by_a_distinguishing_part_of_its_name(two_models):
+    assert find_arm(two_models, "VGG, LayerNorm") == "VGG, LayerNorm"
     with pytest.raises(ConfigError, match="LayerNorm may be any of 2 arms: MLP, LayerNorm; VGG, LayerNorm"):
-        find(two_models, "LayerNorm")
+        find_arm(two_models, "LayerNorm")
 
 
 def test_an_unknown_arm_is_refused_with_the_nearest(sweep):
     with pytest.raises(ConfigError, match=r"no arm NoNorm, lr=0\.2 in lr_tolerance; did you mean NoNorm, lr=0\.3\?"):
-        find(sweep, "NoNorm, lr=0.2")
+        find_arm(sweep, "NoNorm, lr=0.2")
 
 
-def test_differences_by_plain_pandas(sweep):
+def test_differences_agree_with_plain_pandas(sweep):
     first, second = arm(sweep, "BatchNorm, lr=0.3"), arm(sweep, "NoNorm, lr=0.1")
     rows = {row.quantity: row for row in compare(first, second, sweep.metrics)}
     assert len(rows) == 5
@@ -72,17 +72,17 @@ def test_differences_by_plain_pandas(sweep):
     assert (accuracy.first, accuracy.second, accuracy.n) == (pytest.approx(a.mean()), pytest.approx(b.mean()), 3)
     assert accuracy.low <= accuracy.effect <= accuracy.high
     a, b = (runs.set_index("seed")["step_ms"].sort_index() for runs in (first, second))
-    assert rows["milliseconds per update"].effect == pytest.approx(stats.gmean(a / b))
+    assert rows["milliseconds per step"].effect == pytest.approx(stats.gmean(a / b))
 
 
-def test_what_was_not_measured_is_left_out(tmp_path):
+def test_quantities_that_were_not_measured_are_left_out(tmp_path):
     synthetic.write(tmp_path, [Run(norm, seed=s, dead=False) for norm in ("NoNorm", "BatchNorm") for s in range(2)])
     study = load_study(tmp_path)
     rows = compare(arm(study, "BatchNorm"), arm(study, "NoNorm"), study.metrics)
     assert "dead units at the end" not in {row.quantity for row in rows}
 
 
-def test_what_is_written(sweep_dir: Path):
+def test_a_comparison_has_a_page_tables_and_figures(sweep_dir: Path):
     result = write_comparison(sweep_dir, ARMS, "lr_tolerance")
     assert result.folder.name == "compare-batchnorm-lr-0-3-vs-nonorm-lr-0-1-in-lr-tolerance"
     assert (result.folder / "figures" / "curves-mlp-on-digits.svg").is_file()
@@ -122,7 +122,7 @@ def test_an_arm_is_not_compared_with_itself(sweep_dir: Path):
         write_comparison(sweep_dir, "NoNorm, lr=0.1 vs lr=0.1, NoNorm", "lr_tolerance")
 
 
-def test_other_networks_are_compared_with_a_caution(tmp_path):
+def test_arms_of_different_networks_are_compared_with_a_caution(tmp_path):
     synthetic.write(tmp_path, [Run(model=model, seed=s) for model in ("MLP", "VGG") for s in range(2)])
     result = write_comparison(tmp_path, "MLP,VGG")
     assert "differ in their network or data" in result.cautions[1]
@@ -135,7 +135,7 @@ def test_one_seed_has_no_interval(tmp_path):
     assert row.endswith("p = 1, 1 seed.")
 
 
-def test_from_a_shell(command):
+def test_bnstudy_report_compares_arms_and_refuses_mistakes(command):
     synthetic.write(
         Path("results"), [Run(norm, lr, s) for norm in ("NoNorm", "BatchNorm") for lr in (0.1, 1.0) for s in (0, 1)]
     )

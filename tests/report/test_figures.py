@@ -171,9 +171,9 @@ def test_every_seed_and_the_interval_are_in_the_figure_of_an_effect(claim: str, 
     dots = [sorted(line.get_xdata()) for line in ax.lines if line.get_marker() == "o"]
     assert dots == [pytest.approx(sorted(map(in_unit, v.contrast.d))) for v in found]
     bars = [list(line.get_xdata()) for line in ax.lines if line.get_linewidth() == 2.2]
-    assert bars == [pytest.approx([in_unit(v.judged.low), in_unit(v.judged.high)]) for v in found]
+    assert bars == [pytest.approx([in_unit(v.low), in_unit(v.high)]) for v in found]
     assert ax.get_xscale() == scale
-    assert all(v.judged.status in drawn.alt for v in found)
+    assert all(v.status in drawn.alt for v in found)
 
 
 def test_what_cannot_be_compared_is_in_the_figure_of_an_effect_too() -> None:

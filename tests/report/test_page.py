@@ -38,8 +38,8 @@ element => {
 
 
 @dataclass
-class Seen:
-    """What a page asked for, and what went wrong in it."""
+class PageLog:
+    """The requests and errors of a page."""
 
     requests: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
@@ -70,9 +70,9 @@ def browser() -> Iterator[Any]:
 
 
 @contextmanager
-def opened(browser: Any, path: Path, width: int = 1280, **context: Any) -> Iterator[tuple[Any, Seen]]:
-    """The page as one opens it from disk, without a network."""
-    seen = Seen()
+def opened(browser: Any, path: Path, width: int = 1280, **context: Any) -> Iterator[tuple[Any, PageLog]]:
+    """The page as opened from disk, without a network."""
+    seen = PageLog()
     made = browser.new_context(viewport={"width": width, "height": 800}, offline=True, **context)
     page = made.new_page()
     page.on("request", lambda request: seen.requests.append(request.url))
@@ -85,14 +85,14 @@ def opened(browser: Any, path: Path, width: int = 1280, **context: Any) -> Itera
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_nothing_is_asked_for_and_nothing_goes_wrong(browser, pages, name):
+def test_a_page_makes_no_request_and_no_error(browser, pages, name):
     with opened(browser, pages[name]) as (page, seen):
         page.wait_for_load_state("networkidle")
         assert page.locator("h1").is_visible()
-        assert seen == Seen([pages[name].as_uri()])
+        assert seen == PageLog([pages[name].as_uri()])
 
 
-def test_hostile_names_do_nothing(browser, tmp_path):
+def test_hostile_names_run_no_script(browser, tmp_path):
     runs = [Run(norm, lr, s, data=HOSTILE) for norm in ("NoNorm", HOSTILE) for lr in (0.1, 1.0) for s in range(2)]
     synthetic.plan(tmp_path, "s", synthetic.write(tmp_path, runs), title=HOSTILE, claims=["higher_learning_rates"])
     path = write_report(tmp_path, "s").index
@@ -100,7 +100,7 @@ def test_hostile_names_do_nothing(browser, tmp_path):
         page.wait_for_load_state("networkidle")
         assert page.locator("h1").inner_text() == HOSTILE
         assert page.locator("img").count() == 0
-        assert seen == Seen([path.as_uri()])
+        assert seen == PageLog([path.as_uri()])
 
 
 # ------------------------------------------------------------------------------------------------------- sorting
@@ -126,7 +126,7 @@ def test_numbers_are_sorted_as_numbers(browser, pages):
         assert column(page, ARMS, 2) == sorted(before, key=lambda text: -float(text[:-1]))
 
 
-def test_sorting_is_stable_and_keeps_what_has_no_number_below(browser, pages):
+def test_sorting_is_stable_and_puts_cells_without_a_number_last(browser, pages):
     with opened(browser, pages["one"]) as (page, _):
         arms, lost = column(page, ARMS, 1), column(page, ARMS, 5)
         rows = [(arm, float(n)) for arm, n in zip(arms, lost, strict=True) if n]
@@ -158,7 +158,7 @@ def test_without_scripts_tables_are_plain_tables(browser, pages):
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_every_figure_is_there_with_its_text(browser, pages, name):
+def test_every_figure_is_visible_and_has_a_text(browser, pages, name):
     with opened(browser, pages[name]) as (page, _):
         figures = page.locator("figure svg").all()
         assert figures
@@ -182,9 +182,9 @@ def test_the_page_fits_its_window(browser, pages, name, width):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", PAGES)
-def test_words_stand_out_from_what_is_behind_them(browser, pages, name, scheme):
+def test_texts_have_enough_contrast(browser, pages, name, scheme):
     with opened(browser, pages[name], color_scheme=scheme) as (page, _):
-        for status in STATUSES:  # whether there is such a verdict or not
+        for status in STATUSES:  # also those that the page does not have
             spelled = f'<p><span class="status {status.lower()}">{status}</span></p>'
             page.locator("main").evaluate("(main, text) => main.insertAdjacentHTML('beforeend', text)", spelled)
         words = page.locator(
@@ -210,7 +210,7 @@ def luminance(colour: str) -> float:
     return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
-def test_what_is_folded_is_open_on_paper(browser, pages):
+def test_folded_parts_are_open_in_print(browser, pages):
     with opened(browser, pages["one"]) as (page, _):
         folded = page.locator("details .ids").first
         assert not folded.is_visible()
@@ -224,7 +224,7 @@ def test_what_is_folded_is_open_on_paper(browser, pages):
         assert page.locator("details[open]").count() == 0
 
 
-def test_the_results_are_a_key_away(browser, pages):
+def test_a_skip_link_leads_to_the_results(browser, pages):
     with opened(browser, pages["one"]) as (page, _):
         page.keyboard.press("Tab")
         link = page.locator(".skip")

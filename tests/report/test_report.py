@@ -64,7 +64,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def test_what_is_written(result: ReportResult, sweep_dir: Path) -> None:
+def test_a_report_has_a_page_tables_and_figures(result: ReportResult, sweep_dir: Path) -> None:
     assert result.folder == sweep_dir / "reports" / "lr_tolerance"
     figures = [f"figures/{kind}-mlp-on-digits" for kind in KINDS] + ["figures/effect-higher-learning-rates"]
     expected = {
@@ -116,12 +116,12 @@ def test_the_page_is_accessible(result: ReportResult) -> None:
 
 
 @pytest.mark.parametrize("name", ["index.html", "report.md"])
-def test_missing_runs_are_said_with_the_command_that_completes_them(result: ReportResult, name: str) -> None:
+def test_missing_runs_are_listed_with_the_command_that_completes_them(result: ReportResult, name: str) -> None:
     text = (result.folder / name).read_text()
     assert "Missing: 1 of 48 runs" in text
     assert "BatchNorm, lr=1: 2 of 3 seeds" in text
     assert "bnstudy study=lr_tolerance scale=quick" in text
-    assert "NoNorm, lr=1: 3 of 3 diverged, the first at update" in text
+    assert "NoNorm, lr=1: 3 of 3 diverged, the first at step" in text
 
 
 @pytest.mark.parametrize("name", ["index.html", "report.md"])
@@ -132,7 +132,7 @@ def test_verdicts_come_first(result: ReportResult, name: str) -> None:
     assert "grid incomplete" in text or "runs incomplete" in text
 
 
-def test_verdicts_as_data(result: ReportResult) -> None:
+def test_claims_json_has_the_numbers_of_a_verdict(result: ReportResult) -> None:
     (verdict,) = json.loads((result.folder / "claims.json").read_text())
     named = {"claim", "statement", "model", "data", "status", "effect", "ci_low", "ci_high", "unit", "threshold"}
     named |= {"n_seeds", "run_ids", "view", "p", "p_holm", "d_z", "more_seeds", "because"}
@@ -163,7 +163,7 @@ def test_the_table_of_runs_has_every_run(result: ReportResult) -> None:
     assert list(table.columns[1:]) == sorted(table.columns[1:])
 
 
-def test_hostile_names_do_nothing(tmp_path: Path) -> None:
+def test_hostile_names_run_no_script(tmp_path: Path) -> None:
     runs = [Run(HOSTILE, data=HOSTILE), Run("NoNorm", data=HOSTILE)]
     synthetic.plan(tmp_path, "s", synthetic.write(tmp_path, runs), title=f"Is {HOSTILE} bad?\n# no")
     folder = write_report(tmp_path, "s").folder
@@ -177,7 +177,7 @@ def test_hostile_names_do_nothing(tmp_path: Path) -> None:
     assert "\n# no" not in markdown
 
 
-def test_figures_of_an_earlier_report_go(tmp_path: Path) -> None:
+def test_figures_of_an_earlier_report_are_removed(tmp_path: Path) -> None:
     synthetic.write(tmp_path, [Run(total=20)])
     old = tmp_path / "reports" / "all" / "figures" / "curves-old.svg"
     old.parent.mkdir(parents=True)
@@ -258,29 +258,29 @@ def test_many_picked_runs_have_a_short_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "sentence"),
+    ("options", "sentence"),
     [
         ({"picked": ["{near}"]}, "runs={near}: there is no such run in .*; did you mean {run_id}?"),
         ({"picked": ["{run_id}", "zzz"]}, r"runs=zzz: there is no such run in [^;]*\."),
         ({"picked": ["{run_id}"], "study": "s"}, "not allowed together with a study"),
     ],
 )
-def test_picks_that_cannot_be_shown_are_refused(tmp_path: Path, asked: dict, sentence: str) -> None:
+def test_wrong_picks_are_refused_in_a_sentence(tmp_path: Path, options: dict, sentence: str) -> None:
     (run_id,) = synthetic.write(tmp_path, [Run(total=20)])
     names = {"run_id": run_id, "near": run_id[:-1] + "-"}
-    asked = {**asked, "picked": [text.format(**names) for text in asked["picked"]]}
+    options = {**options, "picked": [text.format(**names) for text in options["picked"]]}
     with pytest.raises(ConfigError, match=sentence.format(**names).replace("?", r"\?")):
-        write_report(tmp_path, **asked)
+        write_report(tmp_path, **options)
 
 
-def test_a_picked_run_that_is_not_finished_is_said(tmp_path: Path) -> None:
+def test_a_picked_run_that_is_not_finished_is_refused(tmp_path: Path) -> None:
     (run_id,) = synthetic.write(tmp_path, [Run(total=20)])
     Store(tmp_path).run(run_id).summary.unlink()
     with pytest.raises(ConfigError, match="None of the 1 runs picked is finished yet"):
         write_report(tmp_path, picked=[run_id])
 
 
-def test_what_probes_cost_is_told(tmp_path: Path) -> None:
+def test_the_time_of_probes_is_shown(tmp_path: Path) -> None:
     (run_id,) = synthetic.write(tmp_path, [Run(total=20)])
     path = Store(tmp_path).run(run_id).summary
     summary = json.loads(path.read_text())
@@ -303,7 +303,7 @@ def claim_file(folder: Path, name: str = "mine", **changes: object) -> Path:
     return folder
 
 
-def test_figures_that_a_claim_names_stand_with_it_and_only_there(result: ReportResult) -> None:
+def test_the_figures_of_a_claim_are_in_its_section_only(result: ReportResult) -> None:
     text = result.index.read_text()
     section = text[text.index('id="claim-higher-learning-rates"') : text.index('id="findings"')]
     assert 'id="figure-effect-higher-learning-rates"' in section
@@ -313,7 +313,7 @@ def test_figures_that_a_claim_names_stand_with_it_and_only_there(result: ReportR
     assert "bnstudy-report study=lr_tolerance scale=quick" in section
 
 
-def test_a_figure_of_two_claims_stands_with_the_first(tmp_path: Path) -> None:
+def test_a_figure_of_two_claims_is_in_the_section_of_the_first(tmp_path: Path) -> None:
     runs = synthetic.lr_sweep(seeds=2, total=40)
     own = claim_file(tmp_path / "claims", statement="Another one.", order=1)
     ids = synthetic.write(tmp_path, runs)
@@ -324,7 +324,7 @@ def test_a_figure_of_two_claims_stands_with_the_first(tmp_path: Path) -> None:
     assert text.count('href="#figure-learning-rates-mlp-on-digits"') == 1
 
 
-def test_caveats_and_sources_are_shown_and_do_nothing(tmp_path: Path) -> None:
+def test_caveats_and_sources_are_shown_without_running_scripts(tmp_path: Path) -> None:
     own = claim_file(tmp_path / "claims", caveats=[HOSTILE, "Second."], source=HOSTILE, statement=f"{HOSTILE} helps.")
     synthetic.plan(tmp_path, "s", synthetic.write(tmp_path, synthetic.lr_sweep(seeds=2, total=40)), claims=["mine"])
     folder = write_report(tmp_path, "s", claim_dirs=[own]).folder
@@ -339,16 +339,16 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of three studies at two scales."""
     folder = tmp_path_factory.mktemp("several")
     claims = ["higher_learning_rates", "dead_relus"]
-    wide, narrow = synthetic.lr_sweep(seeds=6, total=40), synthetic.lr_sweep(seeds=2, total=60)
-    synthetic.plan(folder, "quickstart", synthetic.write(folder, wide), claims=claims)
-    synthetic.plan(folder, "lr_tolerance", synthetic.write(folder, narrow), claims=claims[:1])
+    small, large = synthetic.lr_sweep(seeds=6, total=40), synthetic.lr_sweep(seeds=8, total=60)
+    synthetic.plan(folder, "quickstart", synthetic.write(folder, small), claims=claims)
+    synthetic.plan(folder, "lr_tolerance", synthetic.write(folder, large), claims=claims[:1])
     waiting = [Run(norm, seed=99) for norm in ("NoNorm", "BatchNorm")]
     synthetic.plan(folder, "dead_relu", [r.run_id for r in waiting], claims=claims[1:])
     synthetic.plan(folder, "plain", synthetic.write(folder, synthetic.two_models()), scale="full")
     return folder
 
 
-def test_each_claim_is_judged_by_the_study_it_names_or_else_by_one_that_is_there(several: Path) -> None:
+def test_a_claim_of_several_studies_is_judged_on_the_one_with_the_most_runs(several: Path) -> None:
     result = write_report(several, "all", "quick")
     assert result.folder == several / "reports" / "all-studies"
     found = json.loads((result.folder / "claims.json").read_text())
@@ -374,10 +374,10 @@ def test_a_report_of_all_studies_has_the_figures_of_claims_alone(several: Path) 
     ids = [a["id"] for _, a in Page(text).tags if "id" in a]
     assert len(ids) == len(set(ids))
     table = pd.read_csv(folder / "runs.csv")
-    assert table.groupby("study").size().to_dict() == {"lr_tolerance": 32, "quickstart": 96}
+    assert table.groupby("study").size().to_dict() == {"lr_tolerance": 128, "quickstart": 96}
 
 
-def test_without_a_scale_it_is_the_one_planned_last(several: Path) -> None:
+def test_the_scale_planned_last_is_the_default_of_all_studies(several: Path) -> None:
     result = write_report(several, "all")
     assert "scale full" in (result.folder / "report.md").read_text()
     assert result.verdicts == ()
@@ -395,14 +395,14 @@ def test_runs_that_studies_share_are_counted_once(tmp_path: Path) -> None:
     assert result.cautions[0].startswith("Runs are missing: 1 of 8 in one, 1 of 8 in other, 1 of 6 in part.")
 
 
-def test_the_terminal_shows_the_primary_views_of_all_studies_and_counts_the_others(several: Path, command) -> None:
+def test_the_terminal_shows_primary_views_and_counts_all_of_several_studies(several: Path, command) -> None:
     found = json.loads((write_report(several, "all", "quick").folder / "claims.json").read_text())
     counts = Counter(verdict["status"] for verdict in found)
     status, out, err = command("study=all", "scale=quick", f"results_dir={several}", entry=cli.report)
     assert (status, err) == (0, "")
-    *told, tally, caution, path = out.splitlines()
-    assert [line.partition(": ")[0] for line in told] == [v["status"] for v in found if v["primary"]]
-    assert len(told) < len(found)
+    *lines, tally, caution, path = out.splitlines()
+    assert [line.partition(": ")[0] for line in lines] == [v["status"] for v in found if v["primary"]]
+    assert len(lines) < len(found)
     assert tally == f"{len(found)} verdicts in all views: {', '.join(f'{n} {s}' for s, n in counts.items())}."
     assert caution == "dead_relu: none of its 2 runs is finished."
     assert path == f"Report: {several}/reports/all-studies/index.html"
@@ -425,7 +425,7 @@ def test_all_studies_give_the_same_bytes_again(several: Path) -> None:
     ("scale", "sentence"),
     [("huge", "no study has been run at scale=huge in .*, but at full, quick"), (None, "no study has been run in")],
 )
-def test_studies_that_are_not_there(several: Path, tmp_path: Path, scale: str | None, sentence: str) -> None:
+def test_a_report_on_all_studies_needs_one(several: Path, tmp_path: Path, scale: str | None, sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         write_report(several if scale else tmp_path, "all", scale)
 
@@ -433,5 +433,5 @@ def test_studies_that_are_not_there(several: Path, tmp_path: Path, scale: str | 
 @pytest.mark.parametrize(
     ("text", "value"), [("97.2%", "97.2"), ("-3.1 (-4 to 2) x", "-3.1"), ("1e-05", "1e-05"), ("-", "")]
 )
-def test_what_cells_are_sorted_by(text: str, value: str) -> None:
+def test_cells_are_sorted_by_their_first_number(text: str, value: str) -> None:
     assert sort_value(text) == value

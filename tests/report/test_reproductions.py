@@ -232,7 +232,7 @@ def test_the_report_shows_checks_without_data_and_not_comparable(tmp_path: Path)
     result = write_report(tmp_path, "ioffe_fig1")
     for page in ("index.html", "report.md"):
         text = (result.folder / page).read_text()
-        assert "Published and here" in text
+        assert "Published results and ours" in text
         assert "not comparable" in text
         assert "no data" in text
 

@@ -6,13 +6,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from bnstudy import cli
-from bnstudy.claims.contrasts import Contrast, contrasts
-from bnstudy.claims.judge import CAPPED, judge
-from bnstudy.claims.verdicts import Verdict
+from bnstudy.claims.verdicts import CAPPED, Verdict, judge
 from bnstudy.stats.sequential import anytime
 from bnstudy.store.runs import Store
 from bnstudy.sweep import adaptive
@@ -144,19 +141,8 @@ def test_progress_false_prints_no_verdicts(decide):
 # ------------------------------------------------------------------------------------- what more seeds may settle
 
 
-def verdict(d: np.ndarray, slack: float = 0.0, capped: bool = False, lacking: str = "") -> Verdict:
-    claim = contrasts(sweeps.of(claims=("dead_relus",)), deciding_claim())[0]
-    contrast = replace(claim, d=pd.Series(d), slack=slack, capped=capped, lacking=lacking)
-    return Verdict(contrast, judged_of(contrast))
-
-
-def judged_of(c: Contrast):
-    return judge(c.d.to_numpy(), c.threshold, 10, None, c.slack, c.capped, c.lacking, method=anytime(10))
-
-
-def deciding_claim():
-    (claim,) = adaptive.load_claims(("dead_relus",), [adaptive.conf_dir() / "claim"])
-    return claim
+def verdict(d: np.ndarray, **fields) -> Verdict:
+    return judge(sweeps.contrast_of(d, delta=5, method=anytime(10), **fields))
 
 
 NOISE = np.random.default_rng(1).normal(size=12)
@@ -174,8 +160,8 @@ NOISE = np.random.default_rng(1).normal(size=12)
         (verdict(6 + 3 * NOISE, slack=1), 16, True),
         (verdict(NOISE / 10, capped=True), 16, False),
         (verdict(5 + NOISE, capped=True), 16, True),
-        (verdict(NOISE, lacking="the best learning rate lies on the edge of the grid"), 16, False),
-        (verdict(NOISE[:0], lacking="no seeds to choose the learning rate with it"), 3, True),
+        (verdict(NOISE, obstacle="the best learning rate lies on the edge of the grid"), 16, False),
+        (verdict(NOISE[:0], obstacle="no seeds to choose the learning rate with it"), 3, True),
     ],
 )
 def test_more_seeds_may_settle_only_some_verdicts(found, seeds, expected):
@@ -183,7 +169,7 @@ def test_more_seeds_may_settle_only_some_verdicts(found, seeds, expected):
 
 
 def test_a_capped_verdict_stays_capped_with_more_seeds():
-    assert verdict(NOISE / 10, capped=True).judged.because == CAPPED
+    assert verdict(NOISE / 10, capped=True).because == CAPPED
 
 
 # ------------------------------------------------------------------------------------------------- looks and seeds
@@ -207,12 +193,12 @@ SMALL = ("model.width=8", "steps=5", "probe=none")
 REFUSED = [
     (("until=decided", "lr=0.1", *SMALL), "until=decided is not allowed with no study"),
     (("until=decided", "-m", "lr=0.1,1", *SMALL), "until=decided is not allowed with no study"),
-    (("until=decided", "study=ioffe_fig1"), "with study=ioffe_fig1, which bears on no claim"),
+    (("until=decided", "study=ioffe_fig1"), "with study=ioffe_fig1, which has no claims"),
     (("until=settled", "study=quickstart"), "until=settled is not allowed"),
     (("until=decided", "study=quickstart", "seeds_at_once=0"), "seeds_at_once=0 is not allowed"),
     (("until=decided", "study=quickstart", "seed=1,4", *SMALL), "seed=1,4: seeds are added to a range"),
     (("until=decided", "study=quickstart", "max_seeds=3", *SMALL), "max_seeds=3 is not allowed"),
-    (("until=decided", "study=quickstart", "study.claims=[dead]", *SMALL), "the claim dead, of which there is no"),
+    (("until=decided", "study=quickstart", "study.claims=[dead]", *SMALL), "claim dead is unknown: there is no"),
 ]
 
 
@@ -290,7 +276,7 @@ def test_a_study_goes_on_where_it_stopped_and_its_report_says_that_it_was_looked
     assert store.plans("small")[0]["looks"] == "repeated"
     status, said, err = command("study=small", "claims=my_conf/claim", entry=cli.report)
     assert status == 0, err
-    assert "The number of seeds was not fixed before" in said
+    assert "The number of seeds was not fixed in advance" in said
     (judged,) = json.loads(Path("results/reports/small/claims.json").read_text())
     assert judged["n_seeds"] == 4
     assert judged["ci_low"] is None  # of four differences it has no end

@@ -1,4 +1,4 @@
-"""The effect that a claim is judged by: every seed's difference, the mean with its interval, and what is too small."""
+"""The effect that a claim is judged by: the seeds' differences, their mean with its interval, and what is too small."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from bnstudy.claims.claim import Claim
-from bnstudy.claims.verdicts import Verdict, effect_bounds, view, where
+from bnstudy.claims.verdicts import Verdict
 from bnstudy.report.figures import style
 from bnstudy.report.figures.style import ReportFigure
+from bnstudy.report.verdict_rows import VerdictRow, rows_of
 
 MOST = 24
-"""With more strips only the view is drawn that the claim is told by."""
+"""With more strips, only the primary view is drawn."""
 
 LETTERS = 78
-"""How many letters of a case's name fit in a line."""
+"""Letters of a case's name that fit in a line."""
 
 CASE, LINE, STRIP = 0.26, 0.15, 0.48
 """Heights in inches: of a case's name, of each further line of it, and of a view with its dots."""
@@ -33,25 +34,25 @@ COLOURS = {"SUPPORTED": "#00704f", "CONTRADICTED": "#b34700", "NEGLIGIBLE": "#00
 DOTS, BAND = "#333333", "#e4e7ea"
 
 TICKS = {4.0: (1, 1.25, 1.5, 2, 3, 4, 5, 6, 8), 200.0: (1, 2, 5), math.inf: (1,)}
-"""Of an axis of ratios, within a power of ten, by the largest factor that the axis may span."""
+"""Ticks of a ratio axis within a power of ten, by the largest factor that the axis may span."""
 
 CAPTION = (
-    "Each dot is the difference of one seed, the bar their mean with the 95% interval that the verdict rests on. The "
-    "shaded band is what would not matter: effects smaller than the smallest one of interest, fixed before the runs."
+    "Each dot is the difference of one seed, the bar their mean with the 95% interval that decides the verdict. The "
+    "shaded band holds effects too small to matter: below the smallest effect of interest, fixed before the runs."
 )
 
 
 @dataclass(frozen=True)
 class Strip:
-    """A verdict at its height, in inches from the top. name: lines above it, where another case begins."""
+    """A verdict at its height, in inches from the top. name: lines above it, where a case begins."""
 
-    verdict: Verdict
+    row: VerdictRow
     name: tuple[str, ...]
     top: float
 
     @property
     def label(self) -> float:
-        """Where its view and verdict are written."""
+        """Height of its view and verdict."""
         return self.top + CASE * bool(self.name) + LINE * max(0, len(self.name) - 1) + 0.08
 
     @property
@@ -64,8 +65,9 @@ class Strip:
 
 
 def draw_effect(found: Sequence[Verdict]) -> ReportFigure:
-    """On the verdicts of one claim, in the claim's unit; on a log axis where that is a ratio."""
-    shown = found if len(found) <= MOST else [v for v in found if v.is_primary]
+    """The figure of the verdicts of one claim, in the claim's unit; on a log axis if that is a ratio."""
+    rows = rows_of(found)
+    shown = rows if len(rows) <= MOST else [row for row in rows if row.is_primary]
     claim, strips = shown[0].contrast.claim, list(_strips(shown))
     height = strips[-1].bar + 0.15
     title = claim.statement.rstrip(".")
@@ -80,25 +82,24 @@ def draw_effect(found: Sequence[Verdict]) -> ReportFigure:
     if claim.scale == "log_ratio":
         _ratio_ticks(ax)
     style.add_legend(figure, _handles(), "differences by seed, in the unit of the axis")
-    return ReportFigure(title, CAPTION, _alt(claim, shown), figure)
+    return ReportFigure(title, CAPTION, _alt(shown), figure)
 
 
-def _strips(shown: Sequence[Verdict]) -> Iterator[Strip]:
+def _strips(shown: Sequence[VerdictRow]) -> Iterator[Strip]:
     top, last = 0.0, ""
-    for verdict in shown:
-        case = where(verdict.contrast)
-        name = tuple(textwrap.wrap(case, LETTERS)) if case != last else ()
-        strip = Strip(verdict, name, top)
+    for row in shown:
+        name = tuple(textwrap.wrap(row.where, LETTERS)) if row.where != last else ()
+        strip = Strip(row, name, top)
         yield strip
-        top, last = strip.label + STRIP - 0.08, case
+        top, last = strip.label + STRIP - 0.08, row.where
 
 
-def _limits(shown: Sequence[Verdict]) -> tuple[float, float]:
+def _limits(shown: Sequence[VerdictRow]) -> tuple[float, float]:
     """Of the axis: all seeds, the intervals as far as they are finite, and the band with some room."""
-    deltas = [v.contrast.threshold for v in shown]
-    values = [1.4 * max(deltas), -1.4 * max(deltas)]
-    for v in shown:
-        values += [*v.contrast.d, v.judged.low, v.judged.high]
+    widest = 1.4 * max(row.contrast.threshold for row in shown)
+    values = [widest, -widest]
+    for row in shown:
+        values += [*row.contrast.d, row.verdict.low, row.verdict.high]
     finite = [value for value in values if math.isfinite(value)]
     margin = 0.03 * (max(finite) - min(finite))
     claim = shown[0].contrast.claim
@@ -106,7 +107,7 @@ def _limits(shown: Sequence[Verdict]) -> tuple[float, float]:
 
 
 def _directions(ax: Axes, claim: Claim) -> None:
-    """What either side of zero says, where there is room for the words."""
+    """The meaning of either side of zero, where there is room for the words."""
     words = ("less with it", "more with it") if claim.better == "either" else ("against the claim", "for the claim")
     zero = float(ax.transAxes.inverted().transform(ax.transData.transform((claim.in_unit(0.0), 0)))[0])
     text: dict[str, Any] = {
@@ -122,28 +123,27 @@ def _directions(ax: Axes, claim: Claim) -> None:
 
 
 def _strip(ax: Axes, strip: Strip, below: float) -> None:
-    verdict, claim = strip.verdict, strip.verdict.contrast.claim
-    judged, colour = verdict.judged, COLOURS[verdict.judged.status]
-    delta = verdict.contrast.threshold
+    row, verdict, claim = strip.row, strip.row.verdict, strip.row.contrast.claim
+    colour, delta = COLOURS[verdict.status], row.contrast.threshold
     ax.fill_betweenx([strip.top, below], claim.in_unit(-delta), claim.in_unit(delta), color=BAND, linewidth=0, zorder=1)
     zero = claim.in_unit(0.0)
     ax.plot([zero] * 2, [strip.dots - 0.08, strip.bar + 0.1], color=style.BASELINE_COLOUR, linewidth=0.9, zorder=2)
     text: dict[str, Any] = {"fontsize": 8, "va": "center", "transform": ax.get_yaxis_transform(), "zorder": 5}
     for i, line in enumerate(strip.name):
         ax.text(0, strip.top + 0.13 + LINE * i, line, fontweight="bold", **text)
-    said = f"{judged.status}  {effect_bounds(verdict.contrast, judged)}".strip()
-    ax.text(0, strip.label, view(verdict.contrast), color="#444444", **text)
-    ax.text(1, strip.label, said, color=colour, ha="right", fontweight="bold", **text)
-    d = np.sort(verdict.contrast.d.to_numpy(float))
+    ax.text(0, strip.label, row.view, color="#444444", **text)
+    result = f"{verdict.status}  {row.interval}".strip()
+    ax.text(1, strip.label, result, color=colour, ha="right", fontweight="bold", **text)
+    d = np.sort(row.contrast.d.to_numpy(float))
     d = d[np.isfinite(d)]
     spread = ((np.arange(len(d)) * 0.618) % 1 - 0.5) * 0.13
     ax.plot(
         _in_unit(claim, d), strip.dots + spread, "o", color=DOTS, alpha=0.45, markersize=3, markeredgewidth=0, zorder=3
     )
-    if math.isfinite(judged.effect):
-        ends = [v if math.isfinite(v) else judged.effect for v in (judged.low, judged.high)]
+    if math.isfinite(verdict.effect):
+        ends = [v if math.isfinite(v) else verdict.effect for v in (verdict.low, verdict.high)]
         ax.plot(_in_unit(claim, np.array(ends)), [strip.bar] * 2, color=colour, linewidth=2.2, zorder=4)
-        ax.plot(claim.in_unit(judged.effect), strip.bar, "D", color=colour, markersize=5, zorder=5)
+        ax.plot(claim.in_unit(verdict.effect), strip.bar, "D", color=colour, markersize=5, zorder=5)
 
 
 def _ratio_ticks(ax: Axes) -> None:
@@ -168,10 +168,9 @@ def _handles() -> list[Line2D]:
     ]
 
 
-def _alt(claim: Claim, shown: Sequence[Verdict]) -> str:
+def _alt(shown: Sequence[VerdictRow]) -> str:
     parts = []
-    for v in shown:
-        found = effect_bounds(v.contrast, v.judged)
-        case = f"{where(v.contrast)}, {view(v.contrast)}: {v.judged.status}"
-        parts.append(f"{case}, {found} {claim.unit}, {v.judged.n} seeds" if found else case)
+    for row in shown:
+        case = f"{row.where}, {row.view}: {row.status}"
+        parts.append(f"{case}, {row.effect}, {row.seeds} seeds" if row.interval else case)
     return f"Differences by seed with their mean. {'; '.join(parts)}."
