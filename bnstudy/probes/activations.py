@@ -92,7 +92,6 @@ class Activations(ProbeSpec):
 
     def _activations(self, snapshot: Snapshot) -> dict[str, nn.Module]:
         """The activation of each layer observed."""
-        assert snapshot.network is not None
         found = activations(snapshot.network.model)
         return {layer: found.get(layer, nn.Identity()) for layer in snapshot.observed}
 

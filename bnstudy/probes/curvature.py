@@ -44,7 +44,6 @@ class Sharpness(ProbeSpec):
 
     def measure(self, snapshot: Snapshot) -> Mapping[str, Mapping[str, Tensor]]:
         network = snapshot.network
-        assert network is not None
         w = torch.cat([p.flatten() for p in snapshot.params.values()])
         gradient = grad(loss_of_flat(network, snapshot.params, self.samples))
         # Once for all iterations: each product is then one pass back.

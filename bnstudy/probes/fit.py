@@ -30,7 +30,6 @@ class TrainingFit(ProbeSpec):
 
     def measure(self, snapshot: Snapshot) -> Mapping[str, Mapping[str, Tensor]]:
         network = snapshot.network
-        assert network is not None
         x, y = network.probe_batch()
         out = torch.cat([network(snapshot.params, part, "running") for part in in_parts(x)])
         measured = {"train_loss": {"": network.loss_spec.mean(out, y)}}

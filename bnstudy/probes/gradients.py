@@ -45,7 +45,6 @@ class Backprop(ProbeSpec):
 
     def measure(self, snapshot: Snapshot) -> Mapping[str, Mapping[str, Tensor]]:
         network = snapshot.network
-        assert network is not None
         x, y = network.batch
         _, z = network.inside(snapshot.params, x)
 

@@ -47,7 +47,6 @@ class Landscape(ProbeSpec):
 
     def measure(self, snapshot: Snapshot) -> Mapping[str, Mapping[str, Tensor]]:
         network, params = snapshot.network, dict(snapshot.params)
-        assert network is not None
         g = grad(network.loss)(params)
         ones = {name: torch.ones_like(network.lr) for name in g}
         etas = network.lr * torch.tensor(self.steps, dtype=network.lr.dtype, device=network.lr.device)

@@ -43,8 +43,6 @@ Mode = Literal["training", "running", "batch"]
 """How the network is run: as in the next update, with batch statistics, dropout and what other noise there is; as in
 evaluation, with running statistics; or as in evaluation but with the statistics of the batch it is given."""
 
-OUT = "out"
-
 PART = 256
 """Images that are run through the network at once: more would take a stack's memory, and fall out of a CPU's cache,
 with which a ResNet takes twice as long."""

@@ -53,7 +53,6 @@ class NormInternals(ProbeSpec):
 
     def measure(self, snapshot: Snapshot) -> Mapping[str, Mapping[str, Tensor]]:
         network = snapshot.network
-        assert network is not None
         measured = {**gammas_and_betas(network.model, snapshot.params), "effective_lr": effective_rates(snapshot)}
         if not running(network.model):
             return measured
@@ -102,7 +101,6 @@ def gammas_and_betas(model: nn.Module, params: Params) -> Metrics:
 
 def effective_rates(snapshot: Snapshot) -> dict[str, Tensor]:
     network = snapshot.network
-    assert network is not None
     followed = {name for name, module in network.model.named_modules() if is_normalized(module)}
     sizes = {layer: snapshot.params[w].square().sum() for layer, w in snapshot.layers.items() if layer in followed}
     return {layer: network.lr / size for layer, size in sizes.items()}

@@ -32,7 +32,6 @@ class CovariateShift(ProbeSpec):
 
     def measure(self, snapshot: Snapshot) -> Mapping[str, Mapping[str, Tensor]]:
         network = snapshot.network
-        assert network is not None
         # Not snapshot.grads: in bf16 these are too coarse for the difference.
         now = grad(network.loss)(dict(snapshot.params))
         shift: dict[str, dict[str, Tensor]] = {"ics_norm": {}, "ics_relative": {}, "ics_cosine": {}}
