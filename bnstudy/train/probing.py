@@ -13,7 +13,7 @@ from torch.func import functional_call
 from bnstudy.data import Dataset
 from bnstudy.models.layers import activations, weight_layers
 from bnstudy.probes.base import ProbeSpec, Snapshot
-from bnstudy.probes.network import Mode, Network, Params, in_parts, mode_of, still
+from bnstudy.probes.network import Mode, Network, Params, copy_for_probes, in_parts, set_mode
 from bnstudy.rng import stream
 from bnstudy.run import RunSpec
 from bnstudy.train.engine import Engine
@@ -36,7 +36,7 @@ class Probing:
         self.seconds = dict.fromkeys(spec.probe, 0.0)
         self.steps = {name: frozenset(probe.when.updates(total)) for name, probe in spec.probe.items()}
         self._spec, self._engine, self._dataset, self._watch = spec, engine, dataset, watch
-        self._still = still(engine.model)
+        self._probe_model = copy_for_probes(engine.model)
         self._layers = layer_weights(engine.model)
 
     def due(self, step: int) -> dict[str, ProbeSpec]:
@@ -84,7 +84,7 @@ class Probing:
     ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
         """What the probe measures of one run, by metric and layer, and what it remembers."""
         if "network" in parts:
-            parts = {**parts, "network": Network(self._still, self._spec.loss, self._dataset, **parts["network"])}
+            parts = {**parts, "network": Network(self._probe_model, self._spec.loss, self._dataset, **parts["network"])}
         snapshot = Snapshot(layers=self._layers, **parts)
         measured = {metric: dict(by_layer) for metric, by_layer in probe.measure(snapshot).items()}
         return measured, dict(probe.remember(snapshot)) if probe.remembers else {}
@@ -109,7 +109,7 @@ class Probing:
         samples = index.ndim - 1  # the dimension of the samples
         parts = [
             engine.map(
-                lambda p, b, x: observe(self._still, p, b, probes, x, mode),
+                lambda p, b, x: observe(self._probe_model, p, b, probes, x, mode),
                 params,
                 buffers,
                 self._dataset.train.x[part],
@@ -144,9 +144,9 @@ def draw_probe_index(seed: int, dataset: Dataset) -> Tensor:
 def observe(
     model: nn.Module, params: Params, buffers: Params, probes: Probes, x: Tensor, mode: Mode
 ) -> dict[str, dict[str, Tensor]]:
-    """What each probe keeps of each layer when a `still` network is run on x: by probe, by layer."""
+    """What each probe keeps of each layer when a `copy_for_probes` is run on x: by probe, by layer."""
     own = {name: b.clone() for name, b in buffers.items()}  # a module that counts batches does so in place
-    with mode_of(model, mode), tapped(model, probes) as kept:
+    with set_mode(model, mode), tap_activations(model, probes) as kept:
         out = functional_call(model, (dict(params), own), (x,))
     last = list(weight_layers(model))[-1]
     for name, probe in probes.items():
@@ -157,7 +157,7 @@ def observe(
 
 
 @contextmanager
-def tapped(model: nn.Module, probes: Probes) -> Iterator[dict[str, dict[str, Tensor]]]:
+def tap_activations(model: nn.Module, probes: Probes) -> Iterator[dict[str, dict[str, Tensor]]]:
     """Yield a mapping that a forward pass inside fills with what each probe keeps of each layer."""
     kept: dict[str, dict[str, Tensor]] = {name: {} for name in probes}
 

@@ -9,7 +9,7 @@ import torch
 
 from bnstudy.data.dataset import Dataset
 from bnstudy.probes.base import ProbeSpec, Snapshot
-from bnstudy.probes.network import Network, still
+from bnstudy.probes.network import Network, copy_for_probes
 from bnstudy.run import RunSpec
 from bnstudy.train.build import build_model
 from bnstudy.train.loop import start_serial, start_stacked
@@ -25,7 +25,7 @@ def snapshot_of(spec: RunSpec, dataset: Dataset, double: bool = True, **others: 
     model = build_model(spec, dataset).to(dtype)
     x = dataset.train.x[: spec.batch_size].to(dtype)
     network = Network(
-        still(model),
+        copy_for_probes(model),
         spec.loss,
         dataset,
         dict(model.named_buffers()),

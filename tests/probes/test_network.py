@@ -8,7 +8,7 @@ from torch.func import functional_call, grad
 
 from bnstudy.losses import CrossEntropy
 from bnstudy.probes.base import ProbeSpec, Snapshot
-from bnstudy.probes.network import in_parts, still
+from bnstudy.probes.network import copy_for_probes, in_parts
 from bnstudy.train.build import build_model
 from bnstudy.train.loop import start_serial
 from bnstudy.when import At
@@ -102,9 +102,9 @@ def test_shifts_are_added_to_the_pre_activations(digits):
     torch.testing.assert_close(moved["hidden1"], z["hidden1"] + 0.5)
 
 
-def test_a_still_copy_does_not_change_the_model(digits):
+def test_a_copy_for_probes_does_not_change_the_model(digits):
     net = build_model(spec_of(*TINY, "norm=batch"), digits)
-    copy = still(net)
+    copy = copy_for_probes(net)
     x = digits.train.x[:8]
     functional_call(copy, (dict(net.named_parameters()), dict(net.named_buffers())), (x,))
     assert net.hidden1.norm_act.norm.num_batches_tracked == 0

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bnstudy.probes.base import Snapshot
-from bnstudy.probes.network import still
+from bnstudy.probes.network import copy_for_probes
 from bnstudy.probes.units import DeadUnits
 from bnstudy.train.loop import start_serial, start_stacked
 from bnstudy.train.probing import draw_probe_index, layer_weights, observe
@@ -22,7 +22,7 @@ Measured = dict[str, dict[str, float]]
 
 
 def snapshot(model: nn.Module, x: Tensor, memory: Mapping[str, Tensor]) -> Snapshot:
-    quiet, params, buffers = still(model), dict(model.named_parameters()), dict(model.named_buffers())
+    quiet, params, buffers = copy_for_probes(model), dict(model.named_parameters()), dict(model.named_buffers())
     seen = observe(quiet, params, buffers, {"dead": DeadUnits()}, x, "running")["dead"]
     return Snapshot(params={}, layers=layer_weights(model), observed=seen, memory=memory)
 
