@@ -17,7 +17,7 @@ from bnstudy.validation import Spec
 
 @dataclass(frozen=True)
 class InitSpec(Spec):
-    """How weights begin. `gain` multiplies the scheme's own standard deviation."""
+    """The initial weights. `gain` multiplies the standard deviation of the scheme."""
 
     group: ClassVar[str] = "init"
     gain: float = 1.0
@@ -30,16 +30,16 @@ class InitSpec(Spec):
         raise NotImplementedError
 
     def bias_(self, bias: Tensor, fan_in: int, generator: torch.Generator) -> None:  # noqa: ARG002
-        """Fill the bias [out] of a layer whose units have `fan_in` inputs: zero unless the scheme says else."""
+        """Fill the bias [out] of a layer whose units have `fan_in` inputs; with zeros by default."""
         bias.zero_()
 
 
 @torch.no_grad()
 def initialize(model: nn.Module, init: InitSpec, seed: int) -> None:
-    """Fill all weights and biases of the model's weight layers and the keys of what draws noise, in place.
+    """Fill the weights and biases of all weight layers and the keys of layers that draw noise, in place.
 
-    Each tensor has a stream of its own, named by its layer: arms that differ in normalization layers only, which
-    start at scale 1 and shift 0 and draw nothing, begin with the same weights.
+    Each tensor has its own random stream, named by its layer. Norms start at scale 1 and shift 0 and draw nothing, so
+    arms that differ only in norms start with the same weights.
     """
     for name, layer in weight_layers(model).items():
         init.weight_(layer.weight, stream(seed, "init", f"{name}.weight"))
@@ -55,7 +55,7 @@ def initialize(model: nn.Module, init: InitSpec, seed: int) -> None:
 
 
 def fans(weight: Tensor) -> tuple[int, int]:
-    """(fan_in, fan_out) of a weight [out, in, ...]: each connection counted once per position of the kernel."""
+    """(fan_in, fan_out) of a weight [out, in, ...]; a connection counts once for each position of the kernel."""
     receptive = weight[0][0].numel()
     return weight.shape[1] * receptive, weight.shape[0] * receptive
 
@@ -116,7 +116,7 @@ class Orthogonal(InitSpec):
 
 @dataclass(frozen=True)
 class Normal(InitSpec):
-    """A Gaussian of the given standard deviation, whatever the layer's size."""
+    """A Gaussian of the given standard deviation in every layer."""
 
     std: float = 0.01
 
@@ -130,7 +130,7 @@ class Normal(InitSpec):
 
 @dataclass(frozen=True)
 class TorchDefault(InitSpec):
-    """What `nn.Linear` and `nn.Conv2d` do: weights and biases uniform in +-1/sqrt(fan_in)."""
+    """The default of `nn.Linear` and `nn.Conv2d`: weights and biases uniform in +-1/sqrt(fan_in)."""
 
     def weight_(self, weight: Tensor, generator: torch.Generator) -> None:
         uniform_(weight, 1 / math.sqrt(3 * fans(weight)[0]), generator)
@@ -141,6 +141,6 @@ class TorchDefault(InitSpec):
 
 
 def uniform_(weight: Tensor, std: float, generator: torch.Generator) -> None:
-    """Fill with a uniform distribution of standard deviation `std`, that is on +-std*sqrt(3)."""
+    """Fill with a uniform distribution of standard deviation `std`, which is on +-std*sqrt(3)."""
     bound = std * math.sqrt(3)
     weight.uniform_(-bound, bound, generator=generator)

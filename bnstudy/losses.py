@@ -1,4 +1,4 @@
-"""Losses. Each says what one sample costs; what is minimized is the mean over a batch."""
+"""Losses of a sample; training minimizes their mean over a batch."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from bnstudy.validation import ConfigError, Spec
 
 @dataclass(frozen=True)
 class LossSpec(Spec):
-    """What training minimizes: the mean over the samples of a batch."""
+    """A loss; training minimizes its mean over the samples of a batch."""
 
     group: ClassVar[str] = "loss"
 
     def each(self, out: Tensor, y: Tensor) -> Tensor:
-        """The loss of each sample [N] for the outputs [N, K] and targets: labels [N], or values [N, K]."""
+        """The loss of each sample, [N]; outputs are [N, K], targets are labels [N] or values [N, K]."""
         raise NotImplementedError
 
     def mean(self, out: Tensor, y: Tensor) -> Tensor:
@@ -37,22 +37,22 @@ class CrossEntropy(LossSpec):
 
     def each(self, out: Tensor, y: Tensor) -> Tensor:
         check_labels(y)
-        # With the classes in rows of their own: torch takes seven times as long over many short rows.
+        # Classes first: torch is slow at a softmax over many short rows.
         log_p = out.mT.contiguous().log_softmax(0)
         return -log_p.gather(0, y[None]).squeeze(0)
 
 
 def check_labels(y: Tensor) -> None:
-    """torch would take values for the probabilities of the classes."""
+    """Refuse targets that are not labels: torch would take them for class probabilities."""
     if y.is_floating_point():
         raise ConfigError("loss=cross_entropy is not allowed with targets that are not labels: it must be mse.")
 
 
 @dataclass(frozen=True)
 class MSE(LossSpec):
-    """Squared error, the mean over the outputs; labels stand for one-hot targets.
+    """The mean squared error over the outputs; labels are one-hot encoded.
 
-    summed: the sum over the outputs, ||out - target||^2, instead.
+    summed: use the sum over the outputs, ||out - target||^2, instead of the mean.
     """
 
     summed: bool = False

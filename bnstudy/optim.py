@@ -1,15 +1,14 @@
-"""Optimizers and learning-rate schedules, one definition for every engine.
+"""Optimizers and learning-rate schedules, one definition for both engines.
 
-A run's parameters are one flat tensor (serial: [P], stacked: [R, P]), its optimizer state likewise, so an optimizer
-is a few elementwise operations, whatever the network. The formulas are torch.optim's. Where stacked runs differ in the
-learning rate or a field marked PER_RUN, it is a tensor [R, 1] in place of a number; 0 remains a number.
+An optimizer is a few elementwise operations on tensors of parameters: [P] in the serial engine, [R, P] in the stacked
+one. The formulas are those of torch.optim.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import ClassVar
 
 import torch
@@ -17,45 +16,59 @@ from torch import Tensor
 
 from bnstudy.validation import PER_RUN, Spec
 
+Number = float | Tensor
+Hyper = Mapping[str, Number]
+"""The hyperparameters marked PER_RUN, by field."""
+
 
 @dataclass(frozen=True)
 class OptimSpec(Spec):
-    """An optimizer, written as elementwise maths on flat tensors so that every engine shares it."""
+    """An optimizer, written as elementwise operations so that both engines share it."""
 
     group: ClassVar[str] = "optim"
 
+    def hyper(self) -> dict[str, float]:
+        """The values of the fields marked PER_RUN."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.metadata.get("per_run")}
+
     def slots(self) -> tuple[str, ...]:
-        """Names of the tensors, shaped as the parameters and zero at first, that it carries along."""
+        """Names of the state tensors; each has the shape of the parameters and starts at zero."""
         return ()
 
     def update_(
-        self, params: Tensor, grads: Tensor, slots: Mapping[str, Tensor], lr: float | Tensor, t: int | Tensor
+        self, params: Tensor, grads: Tensor, slots: Mapping[str, Tensor], lr: Number, t: int | Tensor, hyper: Hyper
     ) -> None:
-        """Update t (from 1), in place. `lr` is a number, or a tensor that broadcasts against `params`."""
+        """Make step t (counted from 1) in place.
+
+        Args:
+            lr: a number, or a tensor [R, 1] with the rates of R stacked runs.
+            hyper: as `hyper()` returns it; for stacked runs a tensor [R, 1] replaces each number that is not 0.
+                Read the fields marked PER_RUN from here, not from `self`.
+        """
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class ScheduleSpec(Spec):
-    """The learning rate over a run: `factor` times `lr`, with a linear warm-up over the first updates.
+    """The learning rate over a run: `lr` times a factor.
 
-    warmup: number of updates over which the rate rises linearly from lr/warmup to its course.
+    warmup: number of steps over which the factor rises linearly from 1/warmup to 1, before `decay` begins.
     """
 
     group: ClassVar[str] = "schedule"
     warmup: int = field(default=0, kw_only=True)
 
     def check(self) -> None:
-        self.require(self.warmup >= 0, "warmup", "0 or more updates")
+        self.require(self.warmup >= 0, "warmup", "0 or more steps")
 
     def factor(self, step: int, total: int) -> float:
-        """The factor on `lr` for the update after `step` updates of `total`."""
+        """The factor on `lr` for the next step when `step` of `total` steps are done."""
         if step < self.warmup:
             return (step + 1) / self.warmup
-        return self.course((step - self.warmup) / max(1, total - self.warmup))
+        return self.decay((step - self.warmup) / max(1, total - self.warmup))
 
-    def course(self, progress: float) -> float:
-        """The factor after warm-up, `progress` in [0, 1) being the share of the rest that is done."""
+    def decay(self, progress: float) -> float:
+        """The factor on `lr` after the warm-up; `progress` in [0, 1) is the share of the remaining steps done."""
         raise NotImplementedError
 
 
@@ -74,22 +87,22 @@ class SGD(OptimSpec):
             raise self.refuse("nesterov", "false where optim.momentum=0")
 
     def slots(self) -> tuple[str, ...]:
-        return ("velocity",) if present(self.momentum) else ()
+        return ("velocity",) if self.momentum else ()
 
     def update_(
         self,
         params: Tensor,
         grads: Tensor,
         slots: Mapping[str, Tensor],
-        lr: float | Tensor,
+        lr: Number,
         t: int | Tensor,  # noqa: ARG002
+        hyper: Hyper,
     ) -> None:
-        if present(self.weight_decay):
-            grads = add_scaled(grads, params, self.weight_decay)
-        direction = grads
-        if present(self.momentum):
-            velocity = slots["velocity"].mul_(self.momentum).add_(grads)
-            direction = add_scaled(grads, velocity, self.momentum) if self.nesterov else velocity
+        momentum = hyper["momentum"]
+        direction = grads = add_l2(grads, params, hyper["weight_decay"])
+        if is_nonzero(momentum):
+            velocity = slots["velocity"].mul_(momentum).add_(grads)
+            direction = add_scaled(grads, velocity, momentum) if self.nesterov else velocity
         descend_(params, direction, lr)
 
 
@@ -112,16 +125,17 @@ class Adam(OptimSpec):
         return ("mean", "square")
 
     def update_(
-        self, params: Tensor, grads: Tensor, slots: Mapping[str, Tensor], lr: float | Tensor, t: int | Tensor
+        self, params: Tensor, grads: Tensor, slots: Mapping[str, Tensor], lr: Number, t: int | Tensor, hyper: Hyper
     ) -> None:
-        grads = self._decay_(params, grads, lr)
+        grads = self._decay_(params, grads, lr, hyper["weight_decay"])
         mean = slots["mean"].lerp_(grads, 1 - self.beta1)
         square = slots["square"].mul_(self.beta2).addcmul_(grads, grads, value=1 - self.beta2)
         scale = (square / (1 - self.beta2**t)).sqrt_().add_(self.eps).mul_(1 - self.beta1**t)
         descend_(params, mean / scale, lr)
 
-    def _decay_(self, params: Tensor, grads: Tensor, lr: float | Tensor) -> Tensor:  # noqa: ARG002
-        return add_scaled(grads, params, self.weight_decay) if present(self.weight_decay) else grads
+    def _decay_(self, params: Tensor, grads: Tensor, lr: Number, weight_decay: Number) -> Tensor:  # noqa: ARG002
+        """Apply the weight decay; returns the gradients for the moments."""
+        return add_l2(grads, params, weight_decay)
 
 
 @dataclass(frozen=True)
@@ -130,22 +144,28 @@ class AdamW(Adam):
 
     weight_decay: float = field(default=0.01, metadata=PER_RUN)
 
-    def _decay_(self, params: Tensor, grads: Tensor, lr: float | Tensor) -> Tensor:
-        params.mul_(1 - lr * self.weight_decay)
+    def _decay_(self, params: Tensor, grads: Tensor, lr: Number, weight_decay: Number) -> Tensor:
+        params.mul_(1 - lr * weight_decay)
         return grads
 
 
-def present(number: float | Tensor) -> bool:
-    """Whether it is not zero, which a tensor never is: its values are not looked at."""
+def is_nonzero(number: Number) -> bool:
+    """Whether a hyperparameter is not 0. A tensor never is: stacked runs share which hyperparameters are 0."""
     return isinstance(number, Tensor) or number != 0
 
 
-def add_scaled(x: Tensor, y: Tensor, factor: float | Tensor) -> Tensor:
+def add_l2(grads: Tensor, params: Tensor, weight_decay: Number) -> Tensor:
+    """grads + weight_decay params: the gradient with that of the L2 penalty."""
+    return add_scaled(grads, params, weight_decay) if is_nonzero(weight_decay) else grads
+
+
+def add_scaled(x: Tensor, y: Tensor, factor: Number) -> Tensor:
     """x + factor y."""
     return torch.addcmul(x, y, factor) if isinstance(factor, Tensor) else x.add(y, alpha=factor)
 
 
-def descend_(params: Tensor, direction: Tensor, lr: float | Tensor) -> None:
+def descend_(params: Tensor, direction: Tensor, lr: Number) -> None:
+    """params <- params - lr direction."""
     if isinstance(lr, Tensor):
         params.sub_(lr * direction)
     else:
@@ -154,14 +174,14 @@ def descend_(params: Tensor, direction: Tensor, lr: float | Tensor) -> None:
 
 @dataclass(frozen=True)
 class Constant(ScheduleSpec):
-    """The same rate throughout."""
+    """A constant learning rate."""
 
-    def course(self, progress: float) -> float:  # noqa: ARG002
+    def decay(self, progress: float) -> float:  # noqa: ARG002
         return 1.0
 
 
 @dataclass(frozen=True)
-class _Falling(ScheduleSpec):
+class _Decaying(ScheduleSpec):
     """Schedules that end at `final`, a share of lr."""
 
     final: float = 0.0
@@ -172,24 +192,24 @@ class _Falling(ScheduleSpec):
 
 
 @dataclass(frozen=True)
-class Cosine(_Falling):
+class Cosine(_Decaying):
     """Half a cosine from 1 to `final` (Loshchilov & Hutter 2017, without restarts)."""
 
-    def course(self, progress: float) -> float:
+    def decay(self, progress: float) -> float:
         return self.final + (1 - self.final) * (1 + math.cos(math.pi * progress)) / 2
 
 
 @dataclass(frozen=True)
-class Linear(_Falling):
+class Linear(_Decaying):
     """A straight line from 1 to `final`."""
 
-    def course(self, progress: float) -> float:
+    def decay(self, progress: float) -> float:
         return 1 + (self.final - 1) * progress
 
 
 @dataclass(frozen=True)
 class Step(ScheduleSpec):
-    """Multiplied by `gamma` at each of the `milestones`, shares of the training after warm-up."""
+    """Multiplies the rate by `gamma` at each of the `milestones`, which are shares of the training after warm-up."""
 
     gamma: float = 0.1
     milestones: tuple[float, ...] = (0.5, 0.75)
@@ -199,5 +219,5 @@ class Step(ScheduleSpec):
         self.require(0 < self.gamma <= 1, "gamma", "in (0, 1]")
         self.require(all(0 < m < 1 for m in self.milestones), "milestones", "shares of the training, each in (0, 1)")
 
-    def course(self, progress: float) -> float:
+    def decay(self, progress: float) -> float:
         return self.gamma ** sum(progress >= m for m in self.milestones)

@@ -17,19 +17,19 @@ from bnstudy.norms.base import NormSpec
 from bnstudy.optim import OptimSpec, ScheduleSpec
 from bnstudy.probes.base import ProbeSpec
 from bnstudy.store.renames import with_former_names
-from bnstudy.validation import ConfigError, Spec, numbers_per_run, show, to_dict
+from bnstudy.validation import ConfigError, Spec, show, stackable_numbers, to_dict
 from bnstudy.when import LogThenRegular, When
 
 SCHEMA = 1
-"""Part of every `run_id`: raised when the same spec comes to mean another training."""
+"""Part of every `run_id`. Increase it when a change makes equal specs train differently than before."""
 
 
 @dataclass(frozen=True)
 class Evaluation(Spec):
     """When loss and accuracy on the validation and test splits are measured.
 
-    images: before the last update at most this many of each split are looked at, a fixed stratified sample, the
-    same for every run; null for all. The final evaluation always takes all.
+    images: evaluations before the last step use at most this many images of each split: a fixed stratified sample,
+        the same for every run; null for all. The final evaluation uses all images.
     """
 
     group: ClassVar[str] = "evaluation"
@@ -42,10 +42,10 @@ class Evaluation(Spec):
 
 @dataclass(frozen=True)
 class RunSpec(Spec):
-    """One training of one network, in full. Two runs with equal specs are the same run.
+    """The full description of one training of one network. Two runs with equal specs are the same run.
 
-    trained: all parameters; or norm: those that the norm brings, its scales and shifts, while all others, the
-        classifier's too, stay as they were initialized (Frankle, Schwab & Morcos 2021).
+    trained: `all` parameters, or only those of the `norm`, its scales and shifts; all others, the classifier's
+        included, then keep their initial values (Frankle, Schwab & Morcos 2021).
     """
 
     has_target: ClassVar[bool] = False
@@ -85,7 +85,7 @@ class RunSpec(Spec):
         self.norm.check_batch(self.batch_size)
 
     def total_steps(self, train_size: int) -> int:
-        """Updates of the whole run on `train_size` images; the last, smaller batch of an epoch is left out.
+        """Number of steps of the run on `train_size` images. An epoch leaves out its last, smaller batch.
 
         Raises:
             ConfigError: a batch is larger than the training set.
@@ -94,18 +94,18 @@ class RunSpec(Spec):
             raise self.refuse("batch_size", f"at most {train_size}, the size of the training set")
         if self.steps is not None:
             return self.steps
-        assert self.epochs is not None
+        assert self.epochs is not None  # `check` requires one of the two
         return max(1, round(self.epochs * (train_size // self.batch_size)))
 
     @cached_property
     def stack_key(self) -> str:
-        """What runs must have in common to be trained as one program: all that shapes the computation.
+        """The settings that runs must share to be trained as one program: all that shape the computation.
 
-        Left out are what only fills tensors (`seed`, `init`), what is a number at every update (`lr`, `schedule`), and
-        the fields marked PER_RUN, of which only whether they are 0 or null counts.
+        `seed` and `init` only fill tensors, `lr` and `schedule` are one number a step: they are left out. Of a field
+        marked PER_RUN only whether it is 0 or null counts.
         """
         free = {"seed", "init", "lr", "schedule"}
-        shared = {f.name: _alike(getattr(self, f.name)) for f in fields(self) if f.name not in free}
+        shared = {f.name: _stack_settings(getattr(self, f.name)) for f in fields(self) if f.name not in free}
         return json.dumps(shared, sort_keys=True)
 
     @cached_property
@@ -116,7 +116,7 @@ class RunSpec(Spec):
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
-def _alike(spec: Any) -> Any:
-    """As `to_dict`, with "" for each number that may differ among the runs of a stack."""
+def _stack_settings(spec: Any) -> Any:
+    """`to_dict` with "" in place of each number in which runs of a stack may differ."""
     plain = to_dict(spec)
-    return {**plain, **dict.fromkeys(numbers_per_run(spec), "")} if isinstance(spec, Spec) else plain
+    return {**plain, **dict.fromkeys(stackable_numbers(spec), "")} if isinstance(spec, Spec) else plain

@@ -170,8 +170,8 @@ PER_RUN = {"per_run": True}
 """Metadata of a number that may differ among the runs of a stack, if it is 0 (or null) for all of them or for none."""
 
 
-def numbers_per_run(spec: Spec) -> dict[str, float]:
-    """The fields marked PER_RUN that are neither 0 nor null."""
+def stackable_numbers(spec: Spec) -> dict[str, float]:
+    """The values of the fields marked PER_RUN that are neither 0 nor null: runs of a stack may differ in them."""
     marked = [f.name for f in fields(spec) if f.metadata.get("per_run")]
     return {name: getattr(spec, name) for name in marked if getattr(spec, name)}
 

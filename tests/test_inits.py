@@ -30,7 +30,7 @@ def initialized(*overrides: str, norm: str = "none", seed: int = 0) -> nn.Module
         ("normal", lambda n_in, n_out: 0.01**2),
     ],
 )
-def test_variance_is_the_schemes(scheme, variance):
+def test_the_variance_of_weights_is_that_of_the_scheme(scheme, variance):
     for layer in weight_layers(initialized(f"init={scheme}", "model.width=300")).values():
         n_out, n_in = layer.weight.shape
         expected = math.sqrt(variance(n_in, n_out))
@@ -54,12 +54,12 @@ def test_orthogonal_rows_are_orthonormal():
     torch.testing.assert_close(weight @ weight.T, torch.eye(128), atol=1e-5, rtol=0)
 
 
-def test_gain_multiplies():
+def test_the_gain_multiplies_the_weights():
     base, scaled = (initialized(f"init.gain={gain}").hidden1.weight.weight for gain in (1, 3))
     torch.testing.assert_close(scaled, 3 * base)
 
 
-def test_biases_are_zero_but_for_torchs_default():
+def test_biases_are_zero_except_with_torch_default():
     assert initialized("init=kaiming_normal").hidden1.weight.bias.abs().max() == 0
     bias = initialized("init=torch_default").hidden1.weight.bias
     assert 0 < bias.abs().max() <= 1 / math.sqrt(784)
@@ -67,20 +67,20 @@ def test_biases_are_zero_but_for_torchs_default():
 
 @pytest.mark.parametrize("model", ["mlp", "vgg", "resnet"])
 @pytest.mark.parametrize("norm", ["batch", "layer", "group"])
-def test_arms_of_a_seed_share_all_weights_bit_for_bit(model, norm):
+def test_arms_of_a_seed_share_identical_weights(model, norm):
     plain, normalized = (weight_layers(initialized(f"model={model}", norm=n, seed=3)) for n in ("none", norm))
     assert list(plain) == list(normalized)
     for name, layer in plain.items():
         assert torch.equal(layer.weight, normalized[name].weight)
 
 
-def test_the_first_weights_never_change():
-    """A release that moved them would call other trainings by the run_ids of stored ones."""
+def test_initial_weights_never_change_between_releases():
+    """Otherwise the run_ids of stored runs would stand for other trainings."""
     weight = initialized("init=kaiming_normal", seed=5).out.weight.weight
     assert weight[0, :3].tolist() == pytest.approx([-0.0492826, 0.1038932, 0.0175903], rel=1e-4)
 
 
-def test_seeds_differ():
+def test_seeds_give_different_weights():
     first, second = (initialized(seed=seed).out.weight.weight for seed in (0, 1))
     assert not torch.equal(first, second)
 

@@ -21,14 +21,14 @@ def squared_errors_by_hand(out, target):
     return [(o - t) ** 2 for o, t in zip(out, target, strict=True)]
 
 
-def test_cross_entropy_is_the_negative_log_of_the_labels_probability():
+def test_cross_entropy_is_the_negative_log_probability_of_the_label():
     expected = [cross_entropy_by_hand(o, y) for o, y in zip(OUT.tolist(), LABELS.tolist(), strict=True)]
     assert CrossEntropy().each(OUT, LABELS).tolist() == pytest.approx(expected)
     assert float(CrossEntropy().mean(OUT, LABELS)) == pytest.approx(sum(expected) / 2)
 
 
 @pytest.mark.parametrize("summed", [False, True])
-def test_the_squared_error_is_over_the_outputs_by_mean_or_sum(summed):
+def test_the_squared_error_is_the_mean_or_sum_over_the_outputs(summed):
     errors = [sum(squared_errors_by_hand(o, t)) for o, t in zip(OUT.tolist(), VALUES.tolist(), strict=True)]
     expected = [e if summed else e / 3 for e in errors]
     assert MSE(summed=summed).each(OUT, VALUES).tolist() == pytest.approx(expected)
@@ -41,7 +41,7 @@ def test_labels_stand_for_one_hot_targets():
 
 
 @pytest.mark.parametrize("loss", [CrossEntropy(), MSE(), MSE(summed=True)])
-def test_one_run_at_a_time_or_many_at_once_is_the_same(loss):
+def test_losses_of_stacked_runs_equal_those_of_single_runs(loss):
     out = torch.randn(3, 5, 4)
     y = torch.randint(4, (3, 5))
     together = torch.func.vmap(loss.mean)(out, y)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -27,16 +26,16 @@ OPTIMIZERS = [
 
 
 def trajectory(optimizer, lr, steps=20):
-    """Parameters after some updates of a quadratic with its minimum at 1, by our optimizer."""
+    """The parameters after `steps` steps on a quadratic with its minimum at 1."""
     params = torch.linspace(-1, 2, 7, dtype=torch.float64)
     slots = {name: torch.zeros_like(params) for name in optimizer.slots()}
     for t in range(1, steps + 1):
-        optimizer.update_(params, 2 * (params - 1), slots, lr, t)
+        optimizer.update_(params, 2 * (params - 1), slots, lr, t, optimizer.hyper())
     return params
 
 
 @pytest.mark.parametrize(("ours", "theirs"), OPTIMIZERS, ids=lambda o: repr(o) if isinstance(o, SGD | Adam) else "")
-def test_updates_are_torchs(ours, theirs):
+def test_optimizers_equal_those_of_torch(ours, theirs):
     weight = nn.Parameter(torch.linspace(-1, 2, 7, dtype=torch.float64))
     reference = theirs([weight])
     for _ in range(20):
@@ -47,14 +46,14 @@ def test_updates_are_torchs(ours, theirs):
 
 
 @pytest.mark.parametrize(("ours", "_"), OPTIMIZERS, ids=lambda o: repr(o) if isinstance(o, SGD | Adam) else "")
-def test_a_tensor_of_learning_rates_acts_as_one_number_each(ours, _):
+def test_a_tensor_of_learning_rates_acts_elementwise(ours, _):
     lrs = torch.tensor([0.1] * 3 + [0.2] * 4, dtype=torch.float64)
     mixed = trajectory(ours, lrs)
     torch.testing.assert_close(mixed[:3], trajectory(ours, 0.1)[:3])
     torch.testing.assert_close(mixed[3:], trajectory(ours, 0.2)[3:])
 
 
-PER_RUN_NUMBERS = [
+HYPERPARAMETERS = [
     (SGD(), {}),
     (SGD(), {"weight_decay": (0.1, 0.01)}),
     (SGD(), {"momentum": (0.5, 0.9)}),
@@ -67,26 +66,26 @@ PER_RUN_NUMBERS = [
 ]
 
 
-@pytest.mark.parametrize(("shared", "numbers"), PER_RUN_NUMBERS, ids=repr)
-def test_stacked_runs_with_numbers_of_their_own_are_the_runs_alone(shared, numbers):
+@pytest.mark.parametrize(("shared", "numbers"), HYPERPARAMETERS, ids=repr)
+def test_stacked_runs_with_different_hyperparameters_equal_single_runs(shared, numbers):
     starts, targets = torch.randn(2, 2, 7, generator=torch.Generator().manual_seed(0))
-    stacked = with_tensors(shared, numbers)
+    stacked, hyper = optimizer_and_hyper(shared, numbers)
     params, slots = starts.clone(), {name: torch.zeros(2, 7) for name in stacked.slots()}
     for t in range(1, 21):
         lr = torch.tensor([[0.1], [0.02]]) / t
-        stacked.update_(params, params - targets, slots, lr, torch.tensor(t, dtype=torch.float64))
+        stacked.update_(params, params - targets, slots, lr, torch.tensor(t, dtype=torch.float64), hyper)
     for run in range(2):
         single = replace(shared, **{name: values[run] for name, values in numbers.items()})
         alone, state = starts[run].clone(), {name: torch.zeros(7) for name in single.slots()}
         for t in range(1, 21):
-            single.update_(alone, alone - targets[run], state, (0.1, 0.02)[run] / t, t)
+            single.update_(alone, alone - targets[run], state, (0.1, 0.02)[run] / t, t, single.hyper())
         torch.testing.assert_close(params[run], alone)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("shared", "numbers"), [PER_RUN_NUMBERS[4], PER_RUN_NUMBERS[6]], ids=repr)
-def test_a_compiled_update_serves_all_steps(shared, numbers):
-    optimizer = with_tensors(shared, numbers)
+@pytest.mark.parametrize(("shared", "numbers"), [HYPERPARAMETERS[4], HYPERPARAMETERS[6]], ids=repr)
+def test_an_update_compiles_once_for_all_steps(shared, numbers):
+    optimizer, hyper = optimizer_and_hyper(shared, numbers)
     eager, compiled = torch.ones(2, 2, 7), torch.ones(2, 2, 7)
     torch.compiler.reset()
     updates = optimizer.update_, torch.compile(optimizer.update_, fullgraph=True)
@@ -94,24 +93,23 @@ def test_a_compiled_update_serves_all_steps(shared, numbers):
         slots = {name: torch.zeros(2, 7) for name in optimizer.slots()}
         for t in range(1, 5):
             with torch.compiler.set_stance("fail_on_recompile" if t > 1 else "default"):
-                update(params[0], params[1], slots, torch.full((2, 1), 0.1 / t), torch.tensor(t, dtype=torch.float64))
+                lr, time = torch.full((2, 1), 0.1 / t), torch.tensor(t, dtype=torch.float64)
+                update(params[0], params[1], slots, lr, time, hyper)
     torch.testing.assert_close(eager, compiled)
 
 
-def with_tensors(optimizer, numbers):
-    """The optimizer with a tensor [R, 1] in each of the fields `numbers`, all of which it marks as numbers per run."""
-    assert numbers.keys() <= {f.name for f in fields(optimizer) if f.metadata.get("per_run")}
-    optimizer = copy.copy(optimizer)
-    for name, values in numbers.items():
-        object.__setattr__(optimizer, name, torch.tensor(values)[:, None])
-    return optimizer
+def optimizer_and_hyper(shared, numbers):
+    """The optimizer of the first run, and hyperparameters with a tensor [R, 1] for each of `numbers`."""
+    assert numbers.keys() <= shared.hyper().keys()
+    optimizer = replace(shared, **{name: values[0] for name, values in numbers.items()})
+    return optimizer, {**optimizer.hyper(), **{name: torch.tensor(values)[:, None] for name, values in numbers.items()}}
 
 
-def test_the_time_as_a_tensor_is_as_accurate_late_as_early():
-    by_number, by_tensor = torch.ones(7), torch.ones(7)
+def test_adam_is_as_accurate_with_the_step_count_as_a_tensor():
+    adam, by_number, by_tensor = Adam(beta2=0.999999), torch.ones(7), torch.ones(7)
     for params, t in ((by_number, 10**6), (by_tensor, torch.tensor(1e6, dtype=torch.float64))):
         slots = {"mean": torch.full((7,), 0.1), "square": torch.full((7,), 0.2)}
-        Adam(beta2=0.999999).update_(params, torch.ones(7), slots, 0.1, t)
+        adam.update_(params, torch.ones(7), slots, 0.1, t, adam.hyper())
     torch.testing.assert_close(by_number, by_tensor, rtol=1e-7, atol=0)
 
 
@@ -128,7 +126,7 @@ def test_schedules_follow_their_formula(schedule, expected):
     assert [schedule.factor(t, 100) for t in range(100)] == pytest.approx([expected(t) for t in range(100)])
 
 
-def test_warm_up_rises_to_the_full_rate_and_then_the_course_begins():
+def test_warm_up_rises_to_the_full_rate_before_the_decay():
     schedule = Linear(warmup=4)
     assert [schedule.factor(t, 8) for t in range(8)] == [0.25, 0.5, 0.75, 1.0, 1.0, 0.75, 0.5, 0.25]
 
@@ -144,6 +142,6 @@ def test_warm_up_rises_to_the_full_rate_and_then_the_course_begins():
         lambda: Constant(warmup=-1),
     ],
 )
-def test_values_without_meaning_are_refused(make):
+def test_invalid_hyperparameters_are_refused(make):
     with pytest.raises(ConfigError, match="is not allowed"):
         make()

@@ -1,4 +1,4 @@
-"""A regression, from the command line to the report: nowhere is there an accuracy."""
+"""A regression, from the command line to the report, has losses and no accuracy."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_a_regression_has_losses_and_no_accuracy(command):
     assert "accuracy" not in set(bnstudy.load_metrics("results")["metric"])
 
 
-def test_its_learning_rates_are_chosen_by_loss_and_its_report_tells_of_losses(command):
+def test_the_report_of_a_regression_chooses_learning_rates_by_loss(command):
     assert command(*SWEEP)[0] == 0
     status, out, _ = command(entry=cli.report)
     assert status == 0
@@ -35,13 +35,13 @@ def test_its_learning_rates_are_chosen_by_loss_and_its_report_tells_of_losses(co
     assert "nan" not in out
 
 
-def test_a_loss_that_explodes_is_a_divergence(command):
+def test_a_regression_whose_loss_explodes_diverges(command):
     status, out, _ = command(*REGRESSION, "norm=none", "lr=1000", "model.activation=linear")
     assert status == 0
     assert "diverged  -" in out
 
 
-def test_a_loss_for_labels_is_refused_before_anything_trains(command, tmp_path):
+def test_cross_entropy_is_refused_for_a_regression_before_training(command, tmp_path):
     status, _, err = command(*SWEEP, "loss=cross_entropy")
     assert status == 2
     assert "loss=cross_entropy is not allowed with targets that are not labels: it must be mse." in err
@@ -49,7 +49,7 @@ def test_a_loss_for_labels_is_refused_before_anything_trains(command, tmp_path):
 
 
 @pytest.mark.parametrize("status", ["finished", "diverged"])
-def test_a_sweeper_that_optimizes_is_told_a_number_all_the_same(status):
+def test_the_objective_of_a_regression_is_a_number(status):
     summary = {"status": status, "dataset": {"classes": None}, "final": {"val_accuracy": None, "val_loss": 0.5}}
     assert objective(summary, "final.val_accuracy") == 0.0
     assert objective(summary, "final.val_loss") == (0.5 if status == "finished" else math.inf)

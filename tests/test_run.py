@@ -8,13 +8,11 @@ import pytest
 
 from bnstudy.inits import Orthogonal
 from bnstudy.models.mlp import MLP
-from bnstudy.norms.batch import BatchNorm
-from bnstudy.norms.group import LayerNorm
-from bnstudy.norms.none import NoNorm
+from bnstudy.norms import BatchNorm, LayerNorm, NoNorm
 from bnstudy.optim import SGD, Adam, Cosine, Step
 from bnstudy.store.renames import with_former_names
-from bnstudy.validation import ConfigError, numbers_per_run, to_dict
-from bnstudy.when import At, AtEnd, AtFractions, Every, LogSpaced, LogThenRegular
+from bnstudy.validation import ConfigError, stackable_numbers, to_dict
+from bnstudy.when import At, AtEnd, AtShares, Every, LogSpaced, LogThenRegular
 from tests.conftest import spec_of
 
 
@@ -40,7 +38,7 @@ def test_wrong_values_are_refused_with_key_value_and_what_is_allowed(make, sente
     assert str(error.value).startswith(sentence)
 
 
-def test_a_misspelt_choice_is_answered_with_the_nearest():
+def test_a_misspelled_choice_names_the_nearest_one():
     with pytest.raises(ConfigError, match="did you mean before"):
         BatchNorm(position="befor")
 
@@ -51,19 +49,19 @@ def test_a_misspelt_choice_is_answered_with_the_nearest():
         (AtEnd(), (100,)),
         (At((0, 1, 500)), (0, 1, 100)),
         (Every(40), (0, 40, 80, 100)),
-        (AtFractions((0.5, 0, 0.101)), (0, 10, 50, 100)),
+        (AtShares((0.5, 0, 0.101)), (0, 10, 50, 100)),
         (LogSpaced(3), (0, 1, 10, 100)),
         (LogThenRegular(early=2, regular=4), (0, 1, 25, 50, 75, 100)),
     ],
 )
-def test_schedules_name_sorted_updates_and_always_the_last(when, expected):
-    assert when.resolve(100) == expected
+def test_measured_steps_are_sorted_and_include_the_last(when, expected):
+    assert when.updates(100) == expected
 
 
 @pytest.mark.parametrize("total", [1, 2, 3, 17])
-def test_schedules_hold_for_short_runs(total):
+def test_measured_steps_of_short_runs_are_sorted_and_include_the_last(total):
     for when in (AtEnd(), Every(5), LogSpaced(20), LogThenRegular()):
-        updates = when.resolve(total)
+        updates = when.updates(total)
         assert list(updates) == sorted(set(updates))
         assert updates[-1] == total
 
@@ -75,14 +73,14 @@ def test_the_run_id_is_the_hash_of_the_canonical_json_with_every_default():
     assert '"eps":1e-05' in text
 
 
-def test_the_run_id_changes_with_the_run_and_with_nothing_else():
+def test_the_run_id_changes_only_with_the_run():
     spec = spec_of()
     assert replace(spec, seed=1).run_id != spec.run_id
     assert replace(spec, norm=NoNorm()).run_id != spec.run_id
     assert replace(spec, data=replace(spec.data, root="/elsewhere")).run_id == spec.run_id
 
 
-def test_an_alias_is_the_same_run():
+def test_an_alias_of_an_init_gives_the_same_run_id():
     assert spec_of("init=kaiming").run_id == spec_of("init=kaiming_normal").run_id
 
 
@@ -93,12 +91,12 @@ def test_an_alias_is_the_same_run():
         ({"epochs": 2, "steps": 5}, "epochs=2 and steps=5 are both given"),
     ],
 )
-def test_the_length_is_said_in_one_way(lengths, found):
+def test_a_run_needs_either_epochs_or_steps(lengths, found):
     with pytest.raises(ConfigError, match=found):
         replace(spec_of(), **lengths)
 
 
-def test_epochs_count_whole_batches():
+def test_epochs_consist_of_whole_batches():
     spec = spec_of("epochs=2", "batch_size=64")
     assert spec.total_steps(train_size=1150) == 2 * 17
     with pytest.raises(ConfigError, match="batch_size=64 is not allowed: it must be at most 50"):
@@ -128,26 +126,26 @@ APART = {
 
 @pytest.fixture
 def rich():
-    """A run in which none of the numbers that may differ is 0."""
+    """A run whose stackable numbers are all nonzero."""
     return replace(
         spec_of(), optim=SGD(momentum=0.9, nesterov=True, weight_decay=0.1), norm=BatchNorm(), model=MLP(dropout=0.1)
     )
 
 
 @pytest.mark.parametrize("name", STACKED)
-def test_runs_that_differ_in_numbers_are_trained_at_once(rich, name):
+def test_runs_that_differ_in_numbers_share_a_stack_key(rich, name):
     other = replace(rich, **{name: STACKED[name]})
     assert other.run_id != rich.run_id
     assert other.stack_key == rich.stack_key
 
 
 @pytest.mark.parametrize("name", APART)
-def test_runs_whose_computation_differs_are_not(rich, name):
-    """A number that is 0 is one that is not there: no weight decay, no dropout layer, no momentum."""
+def test_runs_whose_computation_differs_have_different_stack_keys(rich, name):
+    """A number that is 0 changes the computation: no weight decay, no dropout layer, no momentum."""
     assert replace(rich, **{name: APART[name]}).stack_key != rich.stack_key
 
 
-def test_each_field_of_a_spec_that_shapes_the_computation_keeps_runs_apart(rich):
+def test_each_setting_that_shapes_the_computation_changes_the_stack_key(rich):
     for changed in (
         replace(rich, optim=Adam()),
         replace(rich, optim=replace(rich.optim, nesterov=False)),
@@ -162,11 +160,11 @@ def test_each_field_of_a_spec_that_shapes_the_computation_keeps_runs_apart(rich)
         assert changed.stack_key != rich.stack_key
 
 
-def test_where_the_data_lie_keeps_no_runs_apart(rich):
+def test_the_data_folder_does_not_change_the_stack_key(rich):
     assert replace(rich, data=replace(rich.data, root="/elsewhere")).stack_key == rich.stack_key
 
 
-def test_the_numbers_of_a_run_are_those_that_are_not_0():
-    assert numbers_per_run(SGD(momentum=0.9)) == {"momentum": 0.9}
-    assert numbers_per_run(Adam(weight_decay=0.1)) == {"weight_decay": 0.1}
-    assert numbers_per_run(BatchNorm(momentum=None)) == {"eps": 1e-5}
+def test_stackable_numbers_are_marked_per_run_and_nonzero():
+    assert stackable_numbers(SGD(momentum=0.9)) == {"momentum": 0.9}
+    assert stackable_numbers(Adam(weight_decay=0.1)) == {"weight_decay": 0.1}
+    assert stackable_numbers(BatchNorm(momentum=None)) == {"eps": 1e-5}

@@ -1,10 +1,10 @@
-"""The base of all probes, and what a probe is given."""
+"""The base class of probes, and the snapshot of a run that they measure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -12,46 +12,77 @@ from bnstudy.probes.network import Network
 from bnstudy.validation import Spec
 from bnstudy.when import LogThenRegular, When
 
+Tensors = Mapping[str, Tensor]
 
-@dataclass(frozen=True)
+
 class Snapshot:
-    """A run's state between two updates, as far as the probes due have asked for it.
+    """One run's state between two steps: the parts that a probe declares that it needs.
 
-    Tensors by layer hold the layer's weight matrix or kernel; those by parameter all parameters, norms' included.
-
-    params: the parameters by name.
-    grads: gradient of the loss of the training batch in use, by parameter name.
-    update: the change of the parameters by the update with that gradient, by parameter name.
-    layers: name of each weight layer, in order of depth, and of its weight parameter.
-    observed: what the probe's own `observe` kept of the probe batch, [N, ...] by layer, in order of depth.
-    start: the parameters at update 0, by name.
-    memory: what the probe's own `remember` gave at its last measurement; empty at the first.
-    network: the network as functions of its parameters, with the run's batches.
+    Raises:
+        AttributeError: at access to a part that the probe does not declare.
     """
 
-    params: Mapping[str, Tensor]
-    layers: Mapping[str, str]
-    grads: Mapping[str, Tensor] = field(default_factory=dict)
-    update: Mapping[str, Tensor] = field(default_factory=dict)
-    observed: Mapping[str, Tensor] = field(default_factory=dict)
-    start: Mapping[str, Tensor] = field(default_factory=dict)
-    memory: Mapping[str, Tensor] = field(default_factory=dict)
-    network: Network | None = None
+    def __init__(self, **parts: Any) -> None:
+        self.parts = parts
+
+    @property
+    def params(self) -> Tensors:
+        """All parameters by name."""
+        return self._part("params")
+
+    @property
+    def layers(self) -> Mapping[str, str]:
+        """The name of each weight layer, in order of depth, and of its weight parameter."""
+        return self._part("layers")
+
+    @property
+    def grads(self) -> Tensors:
+        """The gradient of the loss of the next training batch, by parameter name."""
+        return self._part("grads", "needs_update = True")
+
+    @property
+    def update(self) -> Tensors:
+        """The change of each parameter by the next step, by parameter name."""
+        return self._part("update", "needs_update = True")
+
+    @property
+    def start(self) -> Tensors:
+        """The parameters before training, by name."""
+        return self._part("start", "needs_start = True")
+
+    @property
+    def network(self) -> Network:
+        """The network as functions of its parameters, with the run's batches."""
+        return self._part("network", "needs_network = True")
+
+    @property
+    def observed(self) -> Tensors:
+        """What the probe's `observe` kept of the probe batch, [N, ...] by layer, in order of depth."""
+        return self._part("observed", "a method `observe`")
+
+    @property
+    def memory(self) -> Tensors:
+        """What the probe's `remember` returned at its previous measurement; empty at the first."""
+        return self._part("memory", "a method `remember`")
+
+    def _part(self, name: str, declaration: str = "") -> Any:
+        if name not in self.parts:
+            raise AttributeError(f"snapshot.{name} is not available: the probe must declare {declaration}.")
+        return self.parts[name]
 
 
 @dataclass(frozen=True)
 class ProbeSpec(Spec):
-    """A measurement of one run's state, made at the updates of `when`.
+    """A measurement of one run's state, made when the steps of `when` are done.
 
-    What it needs it declares, and finds in the snapshot:
+    A probe declares what it needs, and finds it in the snapshot:
 
-    needs_update: the gradient of the training batch in use and the change of the parameters that follows from it.
-    needs_start: the parameters at update 0.
+    needs_update: the gradient of the next training batch, and the change of the parameters by the next step.
+    needs_start: the parameters before training.
     needs_network: the network as functions of its parameters, with the run's batches.
 
-    By having an `observe` it asks to be shown what each activation makes of the probe batch, by having a `remember` to
-    be told at each measurement what it noted at the one before. The engine provides no more than that, and knows no
-    probe by name.
+    A probe with an `observe` gets what that returns for each activation on the probe batch; a probe with a `remember`
+    gets what that returned at the previous measurement.
     """
 
     group: ClassVar[str] = "probe"
@@ -59,11 +90,11 @@ class ProbeSpec(Spec):
     needs_start: ClassVar[bool] = False
     needs_network: ClassVar[bool] = False
     copies: ClassVar[int] = 4
-    """About how many tensors of all parameters' size it holds at once: what a stack needs memory for."""
+    """About how many tensors of the size of all parameters it holds at once. The memory of a stack is planned by it."""
     statistics: ClassVar[Literal["running", "batch", "training"]] = "running"
-    """What norms use while it observes: running statistics, or those of the `batch` they are shown, and in `training`
-    with dropout and other noise, as in the next update. Before the first update there are no running statistics, and
-    it is those of the batch."""
+    """The mode of the network while the probe observes: evaluation with `running` statistics or with those of the
+    `batch`, or `training`: batch statistics, dropout and other noise, as in the next step. Before the first step there
+    are no running statistics: those of the batch replace them."""
 
     when: When = field(default_factory=LogThenRegular, kw_only=True)
 
@@ -75,21 +106,38 @@ class ProbeSpec(Spec):
     def remembers(self) -> bool:
         return type(self).remember is not ProbeSpec.remember
 
-    def observe(self, activation: nn.Module, z: Tensor, a: Tensor) -> Tensor | None:
-        """What to keep of one layer: `activation` maps z to a, both [N, units] or [N, channels, H, W].
+    @property
+    def parts(self) -> set[str]:
+        """The parts of a snapshot that the probe declares."""
+        declared = {
+            "params": True,
+            "layers": True,
+            "grads": self.needs_update,
+            "update": self.needs_update,
+            "start": self.needs_start,
+            "network": self.needs_network,
+            "observed": self.needs_activations,
+            "memory": self.remembers,
+        }
+        return {part for part, is_declared in declared.items() if is_declared}
 
-        Called in evaluation mode, without gradients, on parts of the probe batch of at most 256 samples. Returns
-        [N, ...], or [1, ...] where one value can stand for the part, since the parts are put together; None where the
-        layer does not concern the probe. The outputs of the network come last, under the name of the last weight
-        layer, with an `nn.Identity`.
+    def observe(self, activation: nn.Module, z: Tensor, a: Tensor) -> Tensor | None:
+        """What to keep of one layer, whose `activation` maps z to a: both [N, units] or [N, channels, H, W].
+
+        Called without gradients, on parts of the probe batch of at most 256 samples. The outputs of the network come
+        last, with an `nn.Identity` and under the name of the last weight layer.
+
+        Returns:
+            [N, ...], or [1, ...] if one value can stand for the part, as the parts are concatenated. None if the layer
+            does not concern the probe.
         """
         raise NotImplementedError
 
-    def remember(self, snapshot: Snapshot) -> Mapping[str, Tensor]:
-        """What to be given as `snapshot.memory` at the next measurement; called after `measure`, always with the same
-        names and shapes. It is part of the run's checkpoints."""
+    def remember(self, snapshot: Snapshot) -> Tensors:
+        """`snapshot.memory` of the next measurement, with the same names and shapes at each. Called after `measure`.
+        Part of the run's checkpoints."""
         raise NotImplementedError
 
-    def measure(self, snapshot: Snapshot) -> Mapping[str, Mapping[str, Tensor]]:
+    def measure(self, snapshot: Snapshot) -> Mapping[str, Tensors]:
         """Scalar tensors by metric and layer; layer "" is the whole network. A pure function of the snapshot."""
         raise NotImplementedError

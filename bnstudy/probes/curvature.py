@@ -1,4 +1,4 @@
-"""How sharply the loss curves: extreme eigenvalues of its Hessian."""
+"""The curvature of the loss: extreme eigenvalues of its Hessian."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from bnstudy.rng import uniform
 
 @dataclass(frozen=True)
 class Sharpness(ProbeSpec):
-    """Extreme eigenvalues of the Hessian, with regard to all parameters, of the training-mode loss on the first
+    """Extreme eigenvalues of the Hessian, with respect to all parameters, of the training-mode loss on the first
     `samples` of the probe batch.
 
     `sharpness`: the largest, lambda_max.
-    `sharpness_residual`: ||H v - lambda v|| / |lambda| of the eigenpair found. Some eigenvalue lies that near, relative
-    to lambda; the largest may lie higher, but not lower. Above about 0.1 take more `iterations`.
+    `sharpness_residual`: ||H v - lambda v|| / |lambda| of the eigenpair. An eigenvalue lies within this relative
+    distance; the largest one may be higher, not lower. Above about 0.1, increase `iterations`.
     `lr_sharpness`: learning rate times lambda_max. Plain gradient descent is stable below 2; Cohen et al. 2021.
     `sharpness_magnitude`: the largest |lambda|, the spectral norm of the Hessian.
 
-    By the Lanczos iteration with full reorthogonalization (Golub & Van Loan 2013, section 10.3) from the gradient
-    plus fixed noise, both of length 1. Not a number where the parameters are not.
+    Computed by the Lanczos iteration with full reorthogonalization (Golub & Van Loan 2013, section 10.3), started at
+    the sum of the gradient and fixed noise, both of length 1. NaN if a parameter is NaN.
     """
 
     needs_network: ClassVar[bool] = True
@@ -44,12 +44,11 @@ class Sharpness(ProbeSpec):
 
     def measure(self, snapshot: Snapshot) -> Mapping[str, Mapping[str, Tensor]]:
         network = snapshot.network
-        assert network is not None
         w = torch.cat([p.flatten() for p in snapshot.params.values()])
         gradient = grad(loss_of_flat(network, snapshot.params, self.samples))
-        # Once for all iterations: each product is then one pass back.
+        # Linearized once: each product is then one backward pass.
         g, product = vjp(gradient, w)[:2]
-        # The gradient lies largely along the first eigenvectors; the noise is for those that it knows nothing of.
+        # The gradient lies mostly along the first eigenvectors; the noise adds all others.
         start = unit(g) + unit(noise(w))
         values, residuals = lanczos(lambda v: product(v)[0], start, min(self.iterations, len(w)))
         largest = values[-1]
@@ -62,7 +61,7 @@ class Sharpness(ProbeSpec):
 
 
 def loss_of_flat(network: Network, params: Params, samples: int) -> Callable[[Tensor], Tensor]:
-    """The loss on the first `samples` of the probe batch, in training mode, of all parameters in one vector [P]."""
+    """The training-mode loss on the first `samples` of the probe batch, as a function of all parameters [P]."""
     batch, shapes = network.probe_batch(samples), {name: p.shape for name, p in params.items()}
     sizes = [math.prod(shape) for shape in shapes.values()]
 
@@ -74,15 +73,15 @@ def loss_of_flat(network: Network, params: Params, samples: int) -> Callable[[Te
 
 
 def lanczos(product: Callable[[Tensor], Tensor], start: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
-    """Ritz values, ascending, of the symmetric matrix that `product` multiplies vectors [P] by, and the norm of the
-    residual of each pair, beta_k |last entry of the eigenvector of T|: both [iterations]."""
+    """The Ritz values, ascending, of the symmetric matrix that `product` multiplies vectors [P] by, and the residual
+    norm of each pair, beta_k |last entry of the eigenvector of T|: both [iterations]."""
     q = unit(start)
     basis, alphas, betas = [], [], []
     for _ in range(iterations):
         basis.append(q)
         w = product(q)
         alphas.append(q @ w)
-        for _ in range(2):  # once leaves what rounding has put back
+        for _ in range(2):  # twice, because of rounding
             for b in basis:
                 w = w - (b @ w) * b
         betas.append(torch.linalg.vector_norm(w))
@@ -94,14 +93,14 @@ def lanczos(product: Callable[[Tensor], Tensor], start: Tensor, iterations: int)
 
 
 def eigh(t: Tensor) -> tuple[Tensor, Tensor]:
-    """`torch.linalg.eigh`, but NaN throughout where an entry is not finite: torch raises, and a stack would stop for
-    one run that has diverged."""
+    """Like `torch.linalg.eigh`, but all NaN if an entry is not finite: torch raises, and one diverged run would stop
+    its stack."""
     sound = t.isfinite().all()
     values, vectors = torch.linalg.eigh(t.where(sound, 0.0))
     return values.where(sound, math.nan), vectors.where(sound, math.nan)
 
 
 def noise(like: Tensor) -> Tensor:
-    """Always the same vector of uniform noise in [-1/2, 1/2)."""
+    """A fixed vector of uniform noise in [-1/2, 1/2)."""
     zero = torch.zeros((), dtype=torch.int64, device=like.device)
     return uniform(zero, zero, like.shape).to(like.dtype) - 0.5

@@ -1,4 +1,4 @@
-"""How well the network has learned what it was shown."""
+"""The fit to the training images."""
 
 from __future__ import annotations
 
@@ -15,22 +15,20 @@ from bnstudy.probes.network import in_parts
 
 @dataclass(frozen=True)
 class TrainingFit(ProbeSpec):
-    """On the run's probe batch, fixed training images without augmentation, in evaluation mode: with running
-    statistics, before the first update too, and without noise.
+    """Loss and accuracy on the run's probe batch: fixed training images without augmentation, in evaluation mode, with
+    running statistics even before the first step.
 
-    `train_accuracy`: share of right answers; only where there are labels.
+    `train_accuracy`: share of correct answers; only with labels.
     `train_loss`: mean loss.
 
-    So they are measured as those on the validation and test splits are: the generalization gap is `train_accuracy` less
-    the test accuracy of the same update. The losses and accuracies of training itself are those of batches, in training
-    mode and while the weights move.
+    They are measured as on the validation and test splits, so the generalization gap is `train_accuracy` minus the test
+    accuracy at the same step. The training loss of each step is of one batch, in training mode.
     """
 
     needs_network: ClassVar[bool] = True
 
     def measure(self, snapshot: Snapshot) -> Mapping[str, Mapping[str, Tensor]]:
         network = snapshot.network
-        assert network is not None
         x, y = network.probe_batch()
         out = torch.cat([network(snapshot.params, part, "running") for part in in_parts(x)])
         measured = {"train_loss": {"": network.loss_spec.mean(out, y)}}

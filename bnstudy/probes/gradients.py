@@ -1,4 +1,4 @@
-"""How large gradients are, and what becomes of them on their way back through the network."""
+"""Gradients of the weights and of the pre-activations."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from bnstudy.probes.network import grad
 
 @dataclass(frozen=True)
 class GradientNorm(ProbeSpec):
-    """`grad_norm`: ||g||_2 of each weight, and of all parameters together; `grad_weight_product`: ||g|| ||W|| of each
-    weight, and the root of the sum of their squares.
+    """`grad_norm`: ||g||_2 of each weight, and of all parameters together.
+    `grad_weight_product`: ||g|| ||W|| of each weight, and the root of the sum of their squares.
 
-    With batch normalization the gradient of a weight scales as 1/||W||, so that only the product can be compared
-    between arms.
+    With batch normalization the gradient of a weight scales as 1/||W||, so only the product is comparable between arms.
     """
 
     needs_update: ClassVar[bool] = True
@@ -33,19 +32,18 @@ class GradientNorm(ProbeSpec):
 
 @dataclass(frozen=True)
 class Backprop(ProbeSpec):
-    """What reaches the pre-activations of each hidden layer, from the training batch in use, in training mode.
+    """Gradients at the pre-activations of each hidden layer, from the next training batch, in training mode.
 
     `backprop_rms`: root mean square of dL/dz over samples, units and positions, by layer.
-    `backprop_ratio`: that of the first hidden layer over that of the last; above 1 gradients explode on their way
-    back, below they vanish.
-    `backprop_slope`: slope of the least-squares line of log(rms) over depth; 0 is ideal, below 0 they explode.
+    `backprop_ratio`: the value of the first hidden layer over that of the last. Above 1 gradients explode on the
+    backward pass, below 1 they vanish.
+    `backprop_slope`: slope of the least-squares line of log(rms) over depth. 0 is ideal; below 0 gradients explode.
     """
 
     needs_network: ClassVar[bool] = True
 
     def measure(self, snapshot: Snapshot) -> Mapping[str, Mapping[str, Tensor]]:
         network = snapshot.network
-        assert network is not None
         x, y = network.batch
         _, z = network.inside(snapshot.params, x)
 
@@ -66,15 +64,15 @@ class Backprop(ProbeSpec):
 
 
 def norms(tensors: Mapping[str, Tensor], layers: Mapping[str, str]) -> dict[str, Tensor]:
-    """Euclidean norm of all tensors together, under "", and of each layer's weight; float64, as in float32 the square
-    of what vanishes is 0 below 1e-22."""
+    """The Euclidean norm of all tensors together, under "", and of each layer's weight. In float64: in float32 the
+    square of a number below 1e-22 is 0."""
     each = {name: torch.linalg.vector_norm(t, dtype=torch.float64) for name, t in tensors.items()}
     total = torch.linalg.vector_norm(torch.stack(list(each.values())))
     return {"": total, **{layer: each[weight] for layer, weight in layers.items()}}
 
 
 def slope(y: Tensor) -> Tensor:
-    """Of the least-squares line through (1, y_1), (2, y_2), ...: y [n] -> a scalar."""
+    """The slope of the least-squares line through (1, y_1), (2, y_2), ...: y [n] -> a scalar."""
     x = torch.arange(len(y), dtype=y.dtype, device=y.device)
     x = x - x.mean()
     return (x * y).sum() / x.square().sum()

@@ -1,4 +1,4 @@
-"""How far the gradient can be relied on: the loss and its gradient along the step."""
+"""The loss and its gradient along the gradient direction."""
 
 from __future__ import annotations
 
@@ -17,22 +17,21 @@ Tensors = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Landscape(ProbeSpec):
-    """Santurkar et al. 2018, section 3.2 and Figure 4: the training batch in use, in training mode, at w - eta g.
+    """Santurkar et al. 2018, section 3.2 and Figure 4: the next training batch, in training mode, at w - eta g.
 
-    g is the gradient at the present parameters w, and eta runs over `steps` times the learning rate:
+    g is the gradient at the current parameters w; eta takes the values of `steps` times the learning rate:
 
     `loss_min`, `loss_max`: range of L(w - eta g).
     `grad_change_min`, `grad_change_max`: range of ||grad L(w) - grad L(w - eta g)||_2, the gradient predictiveness.
-    `beta_eff`: the largest of grad_change / (eta ||g||), the effective smoothness; not a number where g or the
-    learning rate is 0.
+    `beta_eff`: the largest of grad_change / (eta ||g||), the effective smoothness; NaN if g or the learning rate is 0.
 
-    The size of these steps depends on ||W||, which a norm or the next layer can make up for. So the same with the
-    suffix `_scaled`, in the coordinates W / ||W|| of each weight: a step moves each weight W by `relative_steps` times
-    ||W|| against its gradient, as in You et al. 2017 (LARS), and gradients are multiplied by ||W||. As with the filter
-    normalization of Li et al. 2018, biases, scales and shifts stay, and what is measured does not change when weights
-    are rescaled without changing the network's function. A step of t in every layer counts as t sqrt(layers) long.
+    The size of these steps depends on ||W||, for which a norm or the next layer can compensate. The suffix `_scaled`
+    marks the same metrics in the coordinates W / ||W|| of each weight: a step moves each weight W by `relative_steps`
+    times ||W|| against its gradient, as in You et al. 2017 (LARS), and gradients are multiplied by ||W||. As in the
+    filter normalization of Li et al. 2018, biases, scales and shifts do not move, and rescaling weights without
+    changing the network's function does not change the metrics. A step of t in every layer has length t sqrt(layers).
 
-    A pass forth and back for each entry of both lists.
+    Costs a forward and a backward pass for each entry of both lists.
     """
 
     needs_network: ClassVar[bool] = True
@@ -47,7 +46,6 @@ class Landscape(ProbeSpec):
 
     def measure(self, snapshot: Snapshot) -> Mapping[str, Mapping[str, Tensor]]:
         network, params = snapshot.network, dict(snapshot.params)
-        assert network is not None
         g = grad(network.loss)(params)
         ones = {name: torch.ones_like(network.lr) for name in g}
         etas = network.lr * torch.tensor(self.steps, dtype=network.lr.dtype, device=network.lr.device)
@@ -64,12 +62,13 @@ class Landscape(ProbeSpec):
 def along(
     network: Network, params: Tensors, g: Tensors, direction: Tensors, units: Tensors, steps: Tensor
 ) -> dict[str, Tensor]:
-    """What `Landscape` measures along a line, in the coordinates w / unit.
+    """The metrics of `Landscape` along a line, in the coordinates w / unit.
 
-    params, g: the start, and the gradient there, by parameter name.
-    direction, units: where to go from there, negated, in these coordinates, and the unit (a scalar) of each parameter
-        that goes.
-    steps: multiples of the direction, [k].
+    Args:
+        params, g: the start and the gradient there, by parameter name.
+        direction, units: the negative direction in these coordinates and the unit, a scalar, of each parameter that
+            moves.
+        steps: multiples of the direction, [k].
     """
     losses, changes = [], []
     for step in steps.unbind():
@@ -88,10 +87,10 @@ def along(
 
 
 def length(tensors: Tensors) -> Tensor:
-    """Euclidean norm of all together."""
+    """The Euclidean norm of all tensors together."""
     return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(t) for t in tensors.values()]))
 
 
 def unit(x: Tensor) -> Tensor:
-    """`x` at length 1, or 0 where it is 0."""
+    """`x` scaled to length 1; 0 stays 0."""
     return x / torch.linalg.vector_norm(x).clamp_min(torch.finfo(x.dtype).tiny)

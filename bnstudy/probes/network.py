@@ -1,4 +1,4 @@
-"""What a probe can do with a run's network: differentiate its loss, look inside, and change nothing."""
+"""A run's network for probes: pure functions to differentiate its loss and to read its pre-activations."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ Params = Mapping[str, Tensor]
 
 
 def value_and_grad(function: Callable[[Any], Tensor]) -> Callable[[Any], tuple[Tensor, Any]]:
-    """As `torch.func.grad_and_value`, the value first; that imports torch's compiler with its first call, which takes
-    two seconds."""
+    """Like `torch.func.grad_and_value`, but the value comes first, and without the import of torch's compiler at the
+    first call, which takes two seconds."""
 
     def both(at: Any) -> tuple[Tensor, Any]:
         value, back = vjp(function, at)[:2]
@@ -33,32 +33,30 @@ def value_and_grad(function: Callable[[Any], Tensor]) -> Callable[[Any], tuple[T
 
 
 def grad(function: Callable[[Any], Tensor]) -> Callable[[Any], Any]:
-    """As `torch.func.grad`: see `value_and_grad`."""
+    """Like `torch.func.grad`; see `value_and_grad`."""
     return lambda at: value_and_grad(function)(at)[1]
 
 
 Batch = tuple[Tensor, Tensor]
 
 Mode = Literal["training", "running", "batch"]
-"""How the network is run: as in the next update, with batch statistics, dropout and what other noise there is; as in
-evaluation, with running statistics; or as in evaluation but with the statistics of the batch it is given."""
-
-OUT = "out"
+"""How the network is run. training: as in the next step, with batch statistics, dropout and other noise. running: as in
+evaluation, with running statistics. batch: as in evaluation, but with the statistics of the given batch."""
 
 PART = 256
-"""Images that are run through the network at once: more would take a stack's memory, and fall out of a CPU's cache,
-with which a ResNet takes twice as long."""
+"""Images that are run through the network at once. More would need a stack's memory and exceed the cache of a CPU,
+which doubles the time of a ResNet."""
 
 
 def in_parts(x: Tensor) -> tuple[Tensor, ...]:
-    """`x` [N, ...] in nearly equal parts of at most PART: none is so small that a norm that takes its statistics from
-    the batch in evaluation too would have nothing to take them from."""
+    """Split `x` [N, ...] into nearly equal parts of at most PART. Equal, because a norm without running statistics
+    needs more than one sample."""
     return x.tensor_split(-(-len(x) // PART))
 
 
-def still(model: nn.Module) -> nn.Module:
-    """A copy of the model for probes: its norms written out, which can be differentiated again and again, and not
-    moving their running statistics."""
+def copy_for_probes(model: nn.Module) -> nn.Module:
+    """Copy the model for probes: its norms are written out, which makes them differentiable any number of times, and do
+    not update their running statistics."""
     model = copy.deepcopy(model)
     make_explicit(model)
     for module in model.modules():
@@ -68,8 +66,8 @@ def still(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def mode_of(model: nn.Module, mode: Mode) -> Iterator[None]:
-    """Have the model in this mode, and in training mode after it."""
+def set_mode(model: nn.Module, mode: Mode) -> Iterator[None]:
+    """Put the model into this mode, and into training mode afterwards."""
     model.train(mode == "training")
     if mode == "batch":
         for module in model.modules():
@@ -83,12 +81,12 @@ def mode_of(model: nn.Module, mode: Mode) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Network:
-    """One run's network as pure functions of its parameters, at the run's present buffers.
+    """One run's network as pure functions of its parameters, with its current buffers.
 
-    model: a `still` copy of the run's.
-    batch: the training batch of the next update: x [B, C, H, W] and y [B].
-    probe_index: which training images are the run's probe batch, [N].
-    lr: the learning rate of the next update, a scalar tensor.
+    model: a `copy_for_probes` of the run's.
+    batch: the next training batch: x [B, C, H, W] and y [B].
+    probe_index: the training images of the run's probe batch: indices [N].
+    lr: the learning rate of the next step, a scalar tensor.
     """
 
     model: nn.Module
@@ -100,14 +98,14 @@ class Network:
     lr: Tensor
 
     def __call__(self, params: Params, x: Tensor, mode: Mode = "training", buffers: Params | None = None) -> Tensor:
-        """The outputs [N, classes] for x [N, C, H, W]; with other `buffers` in place of the run's where given."""
-        # Cloned, as a module that counts batches does so in place.
+        """The outputs [N, classes] for x [N, C, H, W]; `buffers` replace those of the run."""
+        # Cloned: a module that counts batches does so in place.
         own = {name: b.clone() for name, b in (self.buffers if buffers is None else buffers).items()}
-        with mode_of(self.model, mode):
+        with set_mode(self.model, mode):
             return functional_call(self.model, (dict(params), own), (x,))
 
     def loss(self, params: Params, batch: Batch | None = None, mode: Mode = "training") -> Tensor:
-        """The mean loss of a batch, that of the next update if none is given: a scalar."""
+        """The mean loss of a batch, by default of the next training batch: a scalar."""
         x, y = self.batch if batch is None else batch
         return self.loss_spec.each(self(params, x, mode), y).mean()
 
@@ -116,15 +114,15 @@ class Network:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The outputs and the pre-activations by layer, [N, units] or [N, channels, H, W].
 
-        shifts: added to the pre-activations. The gradient with regard to shifts of zero is that with regard to the
-        pre-activations.
+        shifts: added to the pre-activations. The gradient with respect to zero shifts is the gradient with respect to
+            the pre-activations.
         """
-        seen: dict[str, Tensor] = {}
+        found: dict[str, Tensor] = {}
 
         def tap(layer: str) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
             def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:  # noqa: ARG001
                 z = inputs[0] if shifts is None else inputs[0] + shifts[layer]
-                seen[layer] = z
+                found[layer] = z
                 return (z, *inputs[1:])
 
             return hook
@@ -132,16 +130,16 @@ class Network:
         with ExitStack() as hooks:
             for layer, module in activations(self.model).items():
                 hooks.callback(module.register_forward_pre_hook(tap(layer)).remove)
-            return self(params, x, mode), seen
+            return self(params, x, mode), found
 
     def probe_batch(self, samples: int | None = None) -> Batch:
-        """The first so many images of the run's probe batch, and their labels."""
+        """The first images of the run's probe batch, and their labels."""
         chosen = self.probe_index[:samples]
         return self.dataset.train.x[chosen], self.dataset.train.y[chosen]
 
     def held_out(self, samples: int | None = None) -> Batch:
-        """The first so many images of the validation split, a stratified sample, and their labels; in a fixed random
-        order, since in a batch that holds all classes in equal parts statistics are better than in any other."""
+        """The first images of the validation split, a stratified sample, and their labels, in a fixed random order: a
+        batch with equal shares of all classes would have better statistics than others."""
         n = len(self.dataset.val.y[:samples])
         order = torch.from_numpy(np.random.default_rng(0).permutation(n)).to(self.dataset.val.x.device)
         return self.dataset.val.x[order], self.dataset.val.y[order]

@@ -1,4 +1,4 @@
-"""Inside normalization layers: their statistics, their scales and shifts, and the step size they leave."""
+"""The statistics, scales and shifts of norms, and the effective learning rate."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from bnstudy.models.layers import Layer
-from bnstudy.norms.explicit import ExplicitNorm
-from bnstudy.norms.weight import ReparametrizedLayer
+from bnstudy.norms import FreeNorm, Reparametrized
 from bnstudy.probes.base import ProbeSpec, Snapshot
 from bnstudy.probes.network import PART, Network, Params, in_parts
 
@@ -22,24 +21,23 @@ Metrics = dict[str, dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class NormInternals(ProbeSpec):
-    """Where batch normalization keeps running statistics:
+    """For norms with running statistics:
 
-    `accuracy_running`, `accuracy_batch`, `accuracy_precise`, and `loss_` likewise: in evaluation, on `samples` held-out
-    images in batches of the training's size, with running statistics, those of each batch, and precise ones. The
-    accuracies only where there are labels. What does not make up a whole batch is left out, for all three.
+    `accuracy_running`, `accuracy_batch`, `accuracy_precise`, and `loss_` likewise: evaluation on `samples` held-out
+    images in batches of the size of training, with running statistics, those of each batch, and precise ones.
+    Accuracies only with labels. All three leave out images that do not fill a batch.
     `running_mean_distance`: ||mu_running - mu_precise|| / ||sigma_precise||, by layer.
     `running_var_distance`: mean over the channels of |ln((var_running + eps) / (var_precise + eps))|, by layer.
 
     Precise statistics are the population's (Wu & Johnson 2021, section 3.1), from up to `precise_samples` of the probe
-    batch in batches of the training's size, without dropout: mean E[mu_B] and variance E[var_B + mu_B^2] - E[mu_B]^2,
+    batch in batches of the size of training, without dropout: mean E[mu_B] and variance E[var_B + mu_B^2] - E[mu_B]^2,
     with the biased variance of each batch.
 
-    For every normalization: `gamma_mean`, `gamma_std`, `gamma_min`, `beta_mean`, `beta_std`, over the channels, by
-    layer; and `effective_lr`: learning rate / ||W||^2 (van Laarhoven 2017) of each weight whose scale a norm takes out
-    again, as it directly follows or is one of the weight itself, W being what is trained.
+    For every norm: `gamma_mean`, `gamma_std`, `gamma_min`, `beta_mean`, `beta_std` over the channels, by layer; and
+    `effective_lr`: learning rate / ||W||^2 (van Laarhoven 2017) of each trained weight W whose scale a norm cancels,
+    because it directly follows or normalizes the weight itself.
 
-    samples: null for all held-out images. The time taken grows with them, the memory does not, as at most PART are
-        run through a network at once.
+    samples: null for all held-out images. They cost time, not memory: at most PART are run at once.
     """
 
     needs_network: ClassVar[bool] = True
@@ -53,9 +51,8 @@ class NormInternals(ProbeSpec):
 
     def measure(self, snapshot: Snapshot) -> Mapping[str, Mapping[str, Tensor]]:
         network = snapshot.network
-        assert network is not None
         measured = {**gammas_and_betas(network.model, snapshot.params), "effective_lr": effective_rates(snapshot)}
-        if not running(network.model):
+        if not tracking_norms(network.model):
             return measured
         size = len(network.batch[1])
         x, _ = network.probe_batch(self.precise_samples)
@@ -68,13 +65,13 @@ class NormInternals(ProbeSpec):
         }
 
 
-def free_norms(model: nn.Module) -> dict[str, ExplicitNorm]:
-    """The normalizations of a `still` model by path."""
-    return {path: module for path, module in model.named_modules() if isinstance(module, ExplicitNorm)}
+def free_norms(model: nn.Module) -> dict[str, FreeNorm]:
+    """The norms of a `copy_for_probes` by path."""
+    return {path: module for path, module in model.named_modules() if isinstance(module, FreeNorm)}
 
 
-def running(model: nn.Module) -> dict[str, ExplicitNorm]:
-    """Those with running statistics."""
+def tracking_norms(model: nn.Module) -> dict[str, FreeNorm]:
+    """The norms with running statistics by path."""
     return {path: norm for path, norm in free_norms(model).items() if norm.running_mean is not None}
 
 
@@ -83,7 +80,7 @@ def layer_of(path: str) -> str:
     return path.split(".norm_act")[0]
 
 
-# ---------------------------------------------------------------------------------------- what the parameters tell
+# ---------------------------------------------------------------------------------------- parameters
 
 
 def gammas_and_betas(model: nn.Module, params: Params) -> Metrics:
@@ -102,41 +99,40 @@ def gammas_and_betas(model: nn.Module, params: Params) -> Metrics:
 
 def effective_rates(snapshot: Snapshot) -> dict[str, Tensor]:
     network = snapshot.network
-    assert network is not None
     followed = {name for name, module in network.model.named_modules() if is_normalized(module)}
     sizes = {layer: snapshot.params[w].square().sum() for layer, w in snapshot.layers.items() if layer in followed}
     return {layer: network.lr / size for layer, size in sizes.items()}
 
 
 def is_normalized(module: nn.Module) -> bool:
-    """Whether this is a layer whose weight's scale a norm takes out again."""
+    """Whether this is a layer whose norm cancels the scale of its weight."""
     if not isinstance(module, Layer) or module.norm_act is None:
         return False
-    if isinstance(module.weight, ReparametrizedLayer):
+    if isinstance(module.weight, Reparametrized):
         return True
     directly = module.norm_act.norm_first and not module.adds_first
-    return directly and any(isinstance(inner, ExplicitNorm) for inner in module.norm_act.norm.modules())
+    return directly and any(isinstance(inner, FreeNorm) for inner in module.norm_act.norm.modules())
 
 
 # ---------------------------------------------------------------------------------------- statistics of batches
 
 
 def in_batches(x: Tensor, size: int) -> Tensor:
-    """[N, ...] as [k, size, ...], without what is left over; one batch where there is not enough for one."""
+    """Split [N, ...] into whole batches [k, size, ...]; fewer samples than `size` make one batch."""
     count = max(1, len(x) // size)
     kept = x[: count * size]
     return kept.reshape(count, -1, *x.shape[1:])
 
 
 def at_once(x: Tensor) -> int:
-    """How many of the batches x [k, B, ...] go into a part."""
+    """How many of the batches x [k, B, ...] fit into a part."""
     return max(1, PART // x.shape[1])
 
 
 def precise_statistics(network: Network, params: Params, x: Tensor) -> dict[str, Tensor]:
-    """Population mean and variance of the inputs of each norm for x [k, B, C, H, W], by the names of the buffers that
-    hold the running ones."""
-    norms = running(network.model)
+    """Population mean and variance of the inputs of each norm for x [k, B, C, H, W], by the names of the buffers of the
+    running statistics."""
+    norms = tracking_norms(network.model)
 
     def moments(x: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         seen: dict[str, tuple[Tensor, Tensor]] = {}
@@ -154,13 +150,13 @@ def precise_statistics(network: Network, params: Params, x: Tensor) -> dict[str,
     found: dict[str, Tensor] = {}
     for path, (var, mean) in vmap(moments, chunk_size=at_once(x))(x).items():
         found[f"{path}.running_mean"] = mean.mean(0)
-        # The same as the mean of var + mean^2 less the squared mean, without the cancellation.
+        # Equal to the mean of var + mean^2 minus the squared mean, without cancellation.
         found[f"{path}.running_var"] = var.mean(0) + mean.var(0, correction=0)
     return found
 
 
 def scores(network: Network, params: Params, x: Tensor, y: Tensor, precise: Params) -> Metrics:
-    """Loss and accuracy on x [k, B, C, H, W], y [k, B] by the statistics used."""
+    """Loss and accuracy on x [k, B, C, H, W], y [k, B] with each kind of statistics."""
     replaced = {**network.buffers, **precise}
     parts = in_parts(x.flatten(0, 1))
     by_batch = vmap(lambda batch: network(params, batch, "batch"), chunk_size=at_once(x))
@@ -178,9 +174,9 @@ def scores(network: Network, params: Params, x: Tensor, y: Tensor, precise: Para
 
 
 def distances(network: Network, precise: Params) -> Metrics:
-    """How far the running statistics are from precise ones, by layer."""
+    """The distance of the running statistics from the precise ones, by layer."""
     means, variances = {}, {}
-    for path, norm in running(network.model).items():
+    for path, norm in tracking_norms(network.model).items():
         mean, var = (network.buffers[f"{path}.running_{which}"] for which in ("mean", "var"))
         true_mean, true_var = precise[f"{path}.running_mean"], precise[f"{path}.running_var"]
         eps = network.buffers.get(f"{path}.eps", norm.eps)

@@ -1,4 +1,4 @@
-"""Internal covariate shift: what the update of the layers before does to a layer's gradient."""
+"""Internal covariate shift: how the update of earlier layers changes a layer's gradient."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from bnstudy.probes.network import Network, Params, grad
 
 @dataclass(frozen=True)
 class CovariateShift(ProbeSpec):
-    """Santurkar et al. 2018, Definition 2.1, by weight layer, on the training batch in use and in training mode.
+    """Santurkar et al. 2018, Definition 2.1, by weight layer, on the next training batch in training mode.
 
-    G is the gradient with regard to the weight of the layer at the present parameters, G' the same once all parameters
-    before it, those of the norms included, have made the optimizer's update:
+    G is the gradient with respect to the weight of the layer at the current parameters, G' the same after the
+    optimizer's update of all parameters before it, including those of norms:
 
     `ics_norm`: ||G - G'||_2.
-    `ics_relative`: ||G - G'|| / ||G||; with batch normalization G scales as 1/||W||, so that this one can be compared.
-    `ics_cosine`: cos(G, G'); not a number where a gradient is 0.
+    `ics_relative`: ||G - G'|| / ||G||, comparable between arms: with batch normalization G scales as 1/||W||.
+    `ics_cosine`: cos(G, G'); NaN if a gradient is 0.
 
-    The first layer, which nothing precedes, would have G' = G and is left out. A pass forth and back a layer.
+    The first layer is left out: nothing precedes it, so G' = G. Costs a forward and a backward pass for each layer.
     """
 
     needs_update: ClassVar[bool] = True
@@ -32,11 +32,10 @@ class CovariateShift(ProbeSpec):
 
     def measure(self, snapshot: Snapshot) -> Mapping[str, Mapping[str, Tensor]]:
         network = snapshot.network
-        assert network is not None
-        # Not snapshot.grads: in bf16 these are too coarse for the difference.
+        # Not snapshot.grads: in bf16 they are too coarse for the difference.
         now = grad(network.loss)(dict(snapshot.params))
         shift: dict[str, dict[str, Tensor]] = {"ics_norm": {}, "ics_relative": {}, "ics_cosine": {}}
-        for layer, weight, params in moved_before(snapshot):
+        for layer, weight, params in update_before(snapshot):
             g, then = now[weight].flatten(), gradient(network, params, weight).flatten()
             size, change = torch.linalg.vector_norm(g), torch.linalg.vector_norm(g - then)
             shift["ics_norm"][layer] = change
@@ -46,13 +45,13 @@ class CovariateShift(ProbeSpec):
 
 
 def gradient(network: Network, params: Params, weight: str) -> Tensor:
-    """Of the loss of the training batch in use, with regard to this one parameter."""
+    """The gradient of the loss of the next training batch with respect to this one parameter."""
     return grad(lambda value: network.loss({**params, weight: value}))(params[weight])
 
 
-def moved_before(snapshot: Snapshot) -> Iterator[tuple[str, str, dict[str, Tensor]]]:
-    """Each layer that parameters precede, the name of its weight, and all parameters with those before the weight
-    updated."""
+def update_before(snapshot: Snapshot) -> Iterator[tuple[str, str, dict[str, Tensor]]]:
+    """Yield each layer that has parameters before it, the name of its weight, and all parameters with those before the
+    weight updated."""
     names = list(snapshot.params)
     for layer, weight in snapshot.layers.items():
         before = names[: names.index(weight)]

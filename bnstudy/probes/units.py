@@ -1,4 +1,4 @@
-"""Units that do nothing."""
+"""Dead units."""
 
 from __future__ import annotations
 
@@ -12,45 +12,42 @@ from torch import Tensor, nn
 from bnstudy.probes.base import ProbeSpec, Snapshot
 
 Units = Mapping[str, Tensor]
-"""True or false for each unit of a layer, [units] by layer."""
+"""A flag for each unit of a layer: [units] by layer."""
 
 
 @dataclass(frozen=True)
 class DeadUnits(ProbeSpec):
-    """A ReLU unit is dead if its output is 0 for every sample of the probe batch, in evaluation mode; a unit of a
-    convolution is a channel, dead if it is 0 at all positions too. Shares are of the units of a layer, and under ""
-    of all units of the network.
+    """A ReLU unit is dead if its output is 0 for every sample of the probe batch in evaluation mode. A unit of a
+    convolution is a channel, dead if it is 0 at all positions. Shares are of the units of a layer, and under "" of all
+    units of the network.
 
     `dead_share`: dead now.
-    `born_dead_share`: dead at the probe's first measurement, which is before training unless its `when` says else; the
-        same at every measurement.
-    `died_share`: alive at the first measurement, dead now. `dead_share - died_share` are those dead then and now.
+    `born_dead_share`: dead at the first measurement, which is before training by default; constant over a run.
+    `died_share`: alive at the first measurement, dead now. `dead_share - died_share` is the share dead then and now.
     `revived_share`: dead at some earlier measurement, alive now.
-    `network_dead`: 1 if the network's outputs are the same for all samples up to rounding, else 0.
+    `network_dead`: 1 if the network's outputs are equal for all samples up to rounding, else 0.
 
-    At the first measurement nobody has died or revived, and both shares are 0. Of what happens between two
-    measurements nothing is known.
+    At the first measurement no unit has died or revived: both shares are 0. Changes between two measurements are not
+    observed.
 
-    Only ReLU has dead units in this sense, through which neither signal nor gradient passes; a network without any has
-    none of these metrics. Leaky ReLU lets a share of both pass everywhere, GELU, tanh and sigmoid are 0 nowhere on
-    an interval: with them the definition would ask for an output that happens to be 0 for all samples. What comes
-    closest is the saturated share of the `Activations` probe.
+    Only ReLU has dead units in this sense: neither signal nor gradient passes them. A network without ReLU has none of
+    these metrics; the closest one is the saturated share of the `Activations` probe.
 
-    Running statistics that lag behind early in training can make units of deep networks dead for a while, which were
-    not at update 0 with the batch's: they count as died, and as revived when the statistics have caught up.
+    Running statistics that lag early in training can make units of deep networks dead for a while. They count as died,
+    and as revived later.
 
-    statistics: whether norms use running statistics, or those of the batch as in training: of each part of at most 256.
+    statistics: norms use `running` statistics, or those of the `batch`, of each part of at most 256.
     """
 
-    statistics: Literal["running", "batch"] = "running"  # type: ignore[misc]  # a field where the contract has a constant
+    statistics: Literal["running", "batch"] = "running"  # type: ignore[misc]  # a field instead of a constant
 
     def observe(self, activation: nn.Module, z: Tensor, a: Tensor) -> Tensor | None:  # noqa: ARG002
-        """[1, units], the largest output of each unit; of the network's outputs [1, 2, classes], least and largest."""
+        """The largest output of each unit, [1, units]; of the network, the smallest and largest, [1, 2, classes]."""
         if type(activation) is nn.Identity:
             return torch.stack([a.amin(0), a.amax(0)]).unsqueeze(0)
         if not isinstance(activation, nn.ReLU):
             return None
-        return a.amax([0, *range(2, a.ndim)]).unsqueeze(0)  # as ReLU's output is 0 or more, its largest value tells
+        return a.amax([0, *range(2, a.ndim)]).unsqueeze(0)  # outputs of ReLU are 0 or more
 
     def measure(self, snapshot: Snapshot) -> Mapping[str, Mapping[str, Tensor]]:
         dead, born, ever = self._units(snapshot)
@@ -65,12 +62,12 @@ class DeadUnits(ProbeSpec):
         }
 
     def remember(self, snapshot: Snapshot) -> Mapping[str, Tensor]:
-        """Which units were dead at the first measurement, and which at any: LAYER.born and LAYER.ever, [units]."""
+        """The units dead at the first measurement, and at any measurement: LAYER.born and LAYER.ever, [units]."""
         _, born, ever = self._units(snapshot)
         return {f"{layer}.{when}": units[layer] for when, units in (("born", born), ("ever", ever)) for layer in units}
 
     def _units(self, snapshot: Snapshot) -> tuple[Units, Units, Units]:
-        """Those dead now, at the first measurement, and at any up to now."""
+        """The units dead now, at the first measurement, and at any measurement until now."""
         memory, last = snapshot.memory, outputs(snapshot)
         dead = {layer: largest.amax(0) == 0 for layer, largest in snapshot.observed.items() if layer != last}
         born = {layer: memory.get(f"{layer}.born", units) for layer, units in dead.items()}
@@ -79,21 +76,21 @@ class DeadUnits(ProbeSpec):
 
 
 def outputs(snapshot: Snapshot) -> str:
-    """The name under which the outputs of the network are observed."""
+    """The name of the layer under which the outputs of the network are observed."""
     return list(snapshot.layers)[-1]
 
 
 def shares(units: Units) -> dict[str, Tensor]:
-    """How many there are among all units of the network, under "", and of each layer."""
+    """The share of flagged units of the network, under "", and of each layer."""
     return {"": torch.cat(list(units.values())).float().mean(), **{name: u.float().mean() for name, u in units.items()}}
 
 
 def same_for_all(extremes: Tensor) -> Tensor:
-    """1 if least and largest outputs, [parts, 2, classes], are the same up to rounding, else 0."""
+    """1 if smallest and largest outputs [parts, 2, classes] are equal up to rounding, else 0."""
     least, largest = extremes[:, 0].amin(0), extremes[:, 1].amax(0)
     return ((largest - least).amax() <= rounding(extremes).amax()).float()
 
 
 def rounding(values: Tensor) -> Tensor:
-    """How far apart values of this size may be by rounding alone: about 8 units in the last place."""
+    """The largest difference by rounding between values of this size: about 8 units in the last place."""
     return 8 * torch.finfo(values.dtype).eps * values.abs()

@@ -1,4 +1,4 @@
-"""Where the weights are, and how they move."""
+"""The size and the movement of weights."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ from bnstudy.probes.gradients import norms
 
 @dataclass(frozen=True)
 class WeightSize(ProbeSpec):
-    """`weight_norm`: ||W||_2, `update_ratio`: ||change of W by one update|| / ||W||, and `init_distance`: ||W - W_0||,
-    W_0 being the initial weights; of each weight and of all parameters together."""
+    """Of each weight and of all parameters together:
+
+    `weight_norm`: ||W||_2.
+    `update_ratio`: ||change of W by the next step|| / ||W||.
+    `init_distance`: ||W - W_0||, where W_0 are the initial weights.
+    """
 
     needs_update: ClassVar[bool] = True
     needs_start: ClassVar[bool] = True

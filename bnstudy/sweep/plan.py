@@ -17,7 +17,7 @@ from bnstudy.store.runs import Store
 from bnstudy.sweep.cost import Method, NetworkCost, choose_method, measure_network, network_cost
 from bnstudy.sweep.request import PlannedRun, Request, naming
 from bnstudy.sweep.settings import Settings
-from bnstudy.train.state import network_of
+from bnstudy.train.build import network_of
 from bnstudy.validation import ConfigError, to_dict
 
 

@@ -1,1 +1,1 @@
-"""Training: what a run's state is, and the engines that move it."""
+"""Training: the loop, the two engines that make its steps, and what is recorded of a run."""

@@ -1,4 +1,4 @@
-"""Checkpoints: one file of tensors and plain data, written whole, read without running anything in it."""
+"""Checkpoints: files of tensors and plain data, written atomically; loading executes no code in them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ def save(path: Path, run_id: str, state: dict[str, Any]) -> None:
 
 
 def load(path: Path, run_id: str, device: torch.device) -> dict[str, Any] | None:
-    """The state saved for the run, or None where there is none.
+    """Load the state saved for the run; None if there is no checkpoint.
 
-    A file that is damaged, or that belongs to another run, is renamed to `checkpoint.bad.pt`, which is said in a
-    warning: the run then starts again.
+    A damaged file, or one of another run, is renamed to `checkpoint.bad.pt` with a warning; the run then starts again.
 
     Raises:
-        OSError, MemoryError: it cannot be read now, which says nothing of the file.
+        OSError, MemoryError: the file cannot be read now; it may still be intact.
     """
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
@@ -34,7 +33,7 @@ def load(path: Path, run_id: str, device: torch.device) -> dict[str, Any] | None
         return None
     except (OSError, MemoryError):
         raise
-    except Exception:  # a damaged archive fails in many ways, none of which may stop the run
+    except Exception:  # a damaged archive fails in many ways; none may stop the run
         set_aside(path, "it cannot be read")
         return None
     if owner != run_id:
@@ -44,7 +43,7 @@ def load(path: Path, run_id: str, device: torch.device) -> dict[str, Any] | None
 
 
 def on_device(state: Any, device: torch.device) -> Any:
-    """Nested mappings with their tensors on the device."""
+    """Move the tensors in nested mappings to the device."""
     if isinstance(state, dict):
         return {key: on_device(value, device) for key, value in state.items()}
     return state.to(device) if isinstance(state, Tensor) else state

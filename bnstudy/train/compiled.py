@@ -1,4 +1,4 @@
-"""A step compiled once for all stacks of a kind."""
+"""A training step, compiled once for all stacks of a kind."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ aten = torch.ops.aten
 
 
 class Program:
-    """A function of nested tensors, which it may change in place, compiled when it is first called.
+    """A function of nested tensors, compiled at its first call. It may change its inputs in place.
 
-    The function is executed once and its operations are written down, `vmap` and autograd resolved; what is compiled
-    is that list. So nothing has to be guessed or looked up when the program is called: it is one compilation, for one
-    number of `rows`.
+    One execution of the function is traced, with `vmap` and autograd resolved, and the trace is compiled: once, for
+    one number of `rows`, without guards.
     """
 
     def __init__(self, rows: int) -> None:
@@ -29,9 +28,9 @@ class Program:
         self._compiled: Callable[..., Tensor] | None = None
 
     def __call__(self, function: Callable[..., Tensor], inputs: tuple[Any, ...]) -> Tensor:
-        """`function(*inputs)`, by the program made of the first function it was called with.
+        """Evaluate the function of the first call on these inputs.
 
-        All tensors that may differ between calls have to be among the inputs: others are taken for constants.
+        Pass all tensors that may differ between calls as inputs: the program treats others as constants.
         """
         tensors, structure = pytree.tree_flatten(inputs)
         if self._compiled is None:
@@ -41,7 +40,7 @@ class Program:
 
 def _compiled(function: Callable[..., Tensor], tensors: list[Any]) -> Callable[..., Tensor]:
     examples = [t.clone() if isinstance(t, Tensor) else t for t in tensors]
-    with no_collections():
+    with no_garbage_collection():
         with torch.enable_grad():
             traced = make_fx(lambda *flat: (function(*flat),))(*examples)
         write_transposed_products_directly(traced)
@@ -50,8 +49,8 @@ def _compiled(function: Callable[..., Tensor], tensors: list[Any]) -> Callable[.
 
 
 @contextmanager
-def no_collections() -> Iterator[None]:
-    """Without looking for garbage among the millions of objects that a compiler makes: a tenth of its time."""
+def no_garbage_collection() -> Iterator[None]:
+    """Suspend garbage collection: a compiler makes millions of objects, and would spend a tenth of its time in it."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -66,17 +65,17 @@ def _compiled_by_inductor(traced: GraphModule, examples: list[Any]) -> Callable[
     from torch._inductor import config, standalone_compile  # takes seconds to import
 
     try:
-        # Else it compiles and starts six programs to see whether it may use what the processor can do: ten seconds.
+        # Otherwise it compiles and starts six programs to test the instructions of the processor: ten seconds.
         with config.patch({"cpp.vec_isa_ok": True}):
             return standalone_compile(traced, examples, dynamic_shapes="from_example_inputs")
-    except Exception:  # a compiler older than the processor does not know all that it can do
+    except Exception:  # a compiler may be older than the processor
         return standalone_compile(traced, examples, dynamic_shapes="from_example_inputs")
 
 
 def write_transposed_products_directly(traced: GraphModule) -> None:
-    """Put B'A' in place of each (AB)'.
+    """Replace each (AB)' by B'A'.
 
-    The gradients of weights are such products. Transposing them costs as much as the product where one is large.
+    Gradients of weights are such products. To transpose a large one costs as much as the product.
     """
     for node in list(traced.graph.nodes):
         product = _transposed_product(node)
@@ -90,7 +89,7 @@ def write_transposed_products_directly(traced: GraphModule) -> None:
 
 
 def _transposed_product(node: Node) -> Any:
-    """The product that is transposed here, and used nowhere else; None where there is none."""
+    """The product that this node transposes, if it is used nowhere else; otherwise None."""
     args: Any = node.args
     if node.target is not aten.transpose.int or sorted(d % 3 for d in args[1:]) != [1, 2]:
         return None

@@ -1,4 +1,4 @@
-"""The serial engine: one run, plain autograd. The reference that every other engine is tested against."""
+"""The serial engine: one run, plain autograd. The stacked engine is tested against it."""
 
 from __future__ import annotations
 
@@ -8,85 +8,67 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnstudy.data.batches import BatchStream
-from bnstudy.data.dataset import Dataset
-from bnstudy.probes.base import ProbeSpec
-from bnstudy.probes.network import Mode, in_parts
+from bnstudy.data import BatchStream, Dataset
 from bnstudy.run import RunSpec
-from bnstudy.train.loop import Engine, Probed, Tensors
-from bnstudy.train.state import are_trained, build_model, evaluate, flatten_, joined, observe, probe_choice, views
+from bnstudy.train.build import build_model, trained_mask
+from bnstudy.train.engine import Tensors, needs_start, precision
+from bnstudy.train.probing import draw_probe_index
 
 
-class SerialRun(Engine):
-    """One run in training; its parameters are a flat tensor [P], or two: those that are trained, and the others."""
+class SerialEngine:
+    """One run. Its parameters are a flat tensor [P], or two: the trained parameters and the others."""
 
     name = "serial"
 
     def __init__(self, spec: RunSpec, dataset: Dataset, device: torch.device, compiled: bool = False) -> None:
-        """Raises ConfigError where spec and data do not fit."""
-        super().__init__([spec], dataset, device)
-        self.spec = spec
-        self.batches = BatchStream(dataset, spec.data.augment, spec.batch_size, spec.seed)
+        """Raises ConfigError: spec and data do not fit together."""
+        self.spec, self.device = spec, device
+        self.total = spec.total_steps(len(dataset.train))
+        self.batch = BatchStream(dataset, spec.data.augment, spec.batch_size, spec.seed)
         self.model = build_model(spec, dataset).to(device).train()
-        self._parts = parts_of(spec, self.model)
+        self._parts = trained_and_others(spec, self.model)
         self.params = [flatten_(part) for part in self._parts]
         self.slots = [{name: torch.zeros_like(self.params[0]) for name in spec.optim.slots()}]
-        if any(probe.needs_start for probe in spec.probe.values()):
-            self.start = [piece.clone() for piece in self.params]
-        self._probe_index = probe_choice(spec.seed, dataset)
-        self._probe_x = dataset.train.x[self._probe_index]
+        self.start = [piece.clone() for piece in self.params] if needs_start(spec) else []
+        self.memory: dict[str, dict[str, Tensor]] = {}
+        self.probe_index = draw_probe_index(spec.seed, dataset)
+        self._hyper = spec.optim.hyper()
         self._loss = self._compiled_loss() if compiled else self._plain_loss
+
+    # ------------------------------------------------------------------------------------------------ the step
+
+    def step(self, t: int) -> Tensor:
+        return self._step(t, self._parts[:1])[0]
+
+    def step_with_grads(self, t: int) -> tuple[Tensor, Tensors]:
+        return self._step(t, self._parts)
+
+    def _step(self, t: int, parts: list[list[nn.Parameter]]) -> tuple[Tensor, Tensors]:
+        """Make a step; returns the loss and the gradients of these parts."""
+        x, y = self.batch(t)
+        with precision(self.spec, self.device):
+            loss = self._loss(x, y)
+        grads = flat_gradients(loss, parts)
+        self.spec.optim.update_(self.params[0], grads[0], self.slots[0], self._rate(t), t + 1, self._hyper)
+        return loss.detach(), grads
 
     def _plain_loss(self, x: Tensor, y: Tensor) -> Tensor:
         return self.spec.loss.mean(self.model(x), y)
 
     def _compiled_loss(self) -> Callable[[Tensor, Tensor], Tensor]:
-        # Dynamo keeps a few compilations of one function and then falls back to eager without a word.
+        # Dynamo keeps a few compilations of one function, and then silently falls back to eager.
         torch.compiler.reset()
         return torch.compile(self._plain_loss)
 
-    def _update(self, whole: bool = True) -> tuple[Tensor, Tensors]:
-        x, y = self.batches(self.step)
-        if self.spec.precision == "bf16":
-            with torch.autocast(self.device.type, torch.bfloat16):
-                loss = self._loss(x, y)
-        else:
-            loss = self._loss(x, y)
-        grads = self._gradients(loss, self._parts if whole else self._parts[:1])
-        self.spec.optim.update_(self.params[0], grads[0], self.slots[0], self._rate(), self.step + 1)
-        return loss.detach(), grads
+    def _rate(self, t: int) -> float:
+        return self.spec.lr * self.spec.schedule.factor(min(t, self.total - 1), self.total)
 
-    def _gradients(self, loss: Tensor, parts: list[list[nn.Parameter]]) -> Tensors:
-        """Of the loss with regard to each of the parts, flat."""
-        found = iter(torch.autograd.grad(loss, [p for part in parts for p in part]))
-        return [torch.cat([next(found).reshape(-1) for _ in part]) for part in parts]
+    # ----------------------------------------------------------------------------------------------- measuring
 
-    def _rate(self) -> float:
-        """Of the next update; after the last one, where probes still look, that of the last."""
-        return self.spec.lr * self.spec.schedule.factor(min(self.step, self.total - 1), self.total)
+    def learning_rate(self, t: int) -> Tensor:
+        return torch.tensor(self._rate(t), device=self.device)
 
-    def _lr(self) -> Tensor:
-        return torch.tensor([self._rate()], device=self.device)
-
-    def _evaluated(self, split: str, images: int | None) -> Mapping[str, Tensor]:
-        return evaluate(self.model, getattr(self.dataset, split), self.spec.loss, images)
-
-    def _observed(self, probes: Mapping[str, ProbeSpec], mode: Mode) -> Mapping[str, Mapping[str, Tensor]]:
-        params, buffers = self._named(self.params), self._buffers()
-        return joined([observe(self._still, params, buffers, probes, x, mode) for x in in_parts(self._probe_x)])
-
-    def _inputs_of_network(self) -> dict[str, Any]:
-        return {
-            "buffers": {name: b.clone() for name, b in self._buffers().items()},
-            "batch": self.batches(self.step),
-            "probe_index": self._probe_index,
-            "lr": self._lr()[0],
-        }
-
-    def _probed(self, probe: ProbeSpec, seen: Mapping[str, Any]) -> Probed:
-        return self._use(probe, seen)
-
-    def _named(self, pieces: Tensors) -> dict[str, Tensor]:
+    def named(self, pieces: Tensors) -> dict[str, Tensor]:
         found = {
             id(p): view
             for piece, part in zip(pieces, self._parts, strict=True)
@@ -94,31 +76,57 @@ class SerialRun(Engine):
         }
         return {name: found[id(p)] for name, p in self.model.named_parameters()}
 
-    def _buffers(self) -> Mapping[str, Tensor]:
+    def buffers(self) -> dict[str, Tensor]:
         return dict(self.model.named_buffers())
 
-    def _keep(self, runs: Sequence[int]) -> None:
-        """There is one run, and it stays."""
+    def map(self, function: Callable[..., Any], *tensors: Any) -> Any:
+        return function(*tensors)
 
-    def state(self, run: int = 0) -> dict[str, Any]:
+    # ------------------------------------------------------------------------------------------------- the run
+
+    def keep(self, runs: Sequence[int]) -> None:
+        """The only run stays."""
+
+    def state(self, run: int = 0) -> dict[str, Any]:  # noqa: ARG002
         params = torch.cat([p.detach().reshape(-1) for p in self.model.parameters()])
-        return self._state(run, params, self.slots[0], self._buffers(), self.memory)
+        return {"params": params, "slots": dict(self.slots[0]), "buffers": self.buffers(), "memory": dict(self.memory)}
 
-    def load(self, states: Sequence[dict[str, Any]]) -> None:
+    def load(self, states: Sequence[Mapping[str, Any]]) -> None:
         [state] = states
         parameters = list(self.model.parameters())
         for p, value in zip(parameters, views(state["params"], parameters), strict=True):
             p.detach().copy_(value)
         for name, slot in self.slots[0].items():
             slot.copy_(state["slots"][name])
-        for name, buffer in self._buffers().items():
+        for name, buffer in self.buffers().items():
             buffer.copy_(state["buffers"][name])
         self.memory = state["memory"]
-        self._load(states)
 
 
-def parts_of(spec: RunSpec, model: nn.Module) -> list[list[nn.Parameter]]:
-    """The parameters that are trained and, if there are any, the others."""
-    trained = are_trained(spec, model)
-    both = [[p for p, own in zip(model.parameters(), trained, strict=True) if own is kind] for kind in (True, False)]
+def trained_and_others(spec: RunSpec, model: nn.Module) -> list[list[nn.Parameter]]:
+    """The parameters that training changes and, if there are any, the others."""
+    mask = trained_mask(spec, model)
+    both = [
+        [p for p, trained in zip(model.parameters(), mask, strict=True) if trained is kind] for kind in (True, False)
+    ]
     return [part for part in both if part]
+
+
+def flat_gradients(loss: Tensor, parts: list[list[nn.Parameter]]) -> Tensors:
+    """The gradient of the loss with respect to each part, flat."""
+    grads = iter(torch.autograd.grad(loss, [p for part in parts for p in part]))
+    return [torch.cat([next(grads).reshape(-1) for _ in part]) for part in parts]
+
+
+def flatten_(parameters: list[nn.Parameter]) -> Tensor:
+    """Move parameters into one flat tensor [P], in their order, and make them views of it; returns it."""
+    flat = torch.cat([p.detach().reshape(-1) for p in parameters])
+    for p, view in zip(parameters, views(flat, parameters), strict=True):
+        p.data = view
+    return flat
+
+
+def views(flat: Tensor, like: list[nn.Parameter]) -> list[Tensor]:
+    """Views of `flat` [P] in the shapes of the parameters `like`."""
+    parts = flat.split([p.numel() for p in like])
+    return [part.view(p.shape) for part, p in zip(parts, like, strict=True)]

@@ -18,8 +18,9 @@ from torch.utils.data import Dataset as TorchDataset
 from benchmarks.runs import CPU
 from bnstudy.data.dataset import Dataset
 from bnstudy.run import RunSpec
-from bnstudy.train.serial import SerialRun
-from bnstudy.train.state import Outcome, build_model
+from bnstudy.train.build import build_model
+from bnstudy.train.loop import start_serial
+from bnstudy.train.outcome import Outcome
 
 Loop = Callable[[RunSpec, Dataset], float]
 """Trains a whole run and returns the seconds of its steps."""
@@ -47,7 +48,7 @@ def make_step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: 
 def runner(spec: RunSpec, data: Dataset) -> float:
     begin = time.perf_counter()
     outcomes: list[Outcome] = []
-    SerialRun(spec, data, CPU).train(lambda _, outcome: outcomes.append(outcome))
+    start_serial(spec, data, CPU).train(lambda _, outcome: outcomes.append(outcome))
     return time.perf_counter() - begin - outcomes[0].seconds["evaluation"]
 
 

@@ -14,8 +14,8 @@ from benchmarks.runs import CPU, spec_of
 from bnstudy.data.dataset import Dataset
 from bnstudy.run import Evaluation, RunSpec
 from bnstudy.store.runs import Store
-from bnstudy.train.stacked import StackedRun
-from bnstudy.train.state import Outcome
+from bnstudy.train.loop import start_stacked
+from bnstudy.train.outcome import Outcome
 from bnstudy.validation import to_dict
 from bnstudy.when import AtEnd
 
@@ -63,7 +63,7 @@ def time_training(first: RunSpec, runs: int, data: Dataset, done: Callable[[RunS
         evaluation += outcome.seconds["evaluation"]
         done(spec, outcome)
 
-    stack = StackedRun([replace(first, seed=seed) for seed in range(runs)], data, CPU)
+    stack = start_stacked([replace(first, seed=seed) for seed in range(runs)], data, CPU)
     begin = time.perf_counter()
     stack.train(ended)
     return time.perf_counter() - begin - evaluation

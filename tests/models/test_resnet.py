@@ -20,7 +20,7 @@ from bnstudy.norms.none import NoNorm
 from bnstudy.norms.skipinit import SkipInit
 from bnstudy.probes.network import still
 from bnstudy.probes.normalization import is_normalized
-from bnstudy.train.state import network_of
+from bnstudy.train.build import network_of
 from bnstudy.validation import ConfigError
 from tests.conftest import spec_of
 

@@ -1,4 +1,4 @@
-"""A tiny network and the snapshot of it that probes get, and the engines' measurements side by side."""
+"""Helpers of the tests of probes: snapshots of a tiny network, and a comparison of the engines."""
 
 from __future__ import annotations
 
@@ -9,43 +9,48 @@ import torch
 
 from bnstudy.data.dataset import Dataset
 from bnstudy.probes.base import ProbeSpec, Snapshot
-from bnstudy.probes.network import Network, still
+from bnstudy.probes.network import Network, copy_for_probes
 from bnstudy.run import RunSpec
-from bnstudy.train.serial import SerialRun
-from bnstudy.train.stacked import StackedRun
-from bnstudy.train.state import build_model, layer_weights, probe_choice
+from bnstudy.train.build import build_model
+from bnstudy.train.loop import start_serial, start_stacked
+from bnstudy.train.probing import draw_probe_index, layer_weights
 from tests.conftest import CPU, spec_of
 
 TINY = ("model=mlp", "model.depth=2", "model.width=5", "batch_size=8", "init.gain=1.5")
 
 
 def snapshot_of(spec: RunSpec, dataset: Dataset, double: bool = True, **others: object) -> Snapshot:
-    """The snapshot at update 0 with the first images as batch, in float64 unless told."""
+    """The snapshot before training with the first images as batch; in float64, or else float32."""
     dtype = torch.float64 if double else torch.float32
     model = build_model(spec, dataset).to(dtype)
     x = dataset.train.x[: spec.batch_size].to(dtype)
     network = Network(
-        still(model),
+        copy_for_probes(model),
         spec.loss,
         dataset,
         dict(model.named_buffers()),
         (x, dataset.train.y[: spec.batch_size]),
-        probe_choice(spec.seed, dataset),
+        draw_probe_index(spec.seed, dataset),
         torch.tensor(spec.lr, dtype=dtype),
     )
     params = {name: p.detach() for name, p in model.named_parameters()}
-    return Snapshot(params=params, layers=layer_weights(model), network=network, **others)  # type: ignore[arg-type]
+    return Snapshot(params=params, layers=layer_weights(model), network=network, memory={}, **others)
+
+
+def changed(snapshot: Snapshot, **parts: object) -> Snapshot:
+    """The snapshot with some parts replaced."""
+    return Snapshot(**{**snapshot.parts, **parts})
 
 
 def engines_agree(probe: ProbeSpec, digits: Dataset, *overrides: str, rtol: float = 1e-4, atol: float = 1e-6) -> None:
-    """Assert that serial and stacked runs measure the same, and that there is something to measure."""
+    """Assert that serial and stacked runs measure the same, and that they measure something."""
     spec = replace(spec_of(*TINY, "steps=6", *overrides), probe={"mine": probe})
     specs = [replace(spec, seed=seed, lr=lr) for seed, lr in ((0, 0.1), (1, 0.05), (2, 0.2))]
     alone = []
     for one in specs:
-        SerialRun(one, digits, CPU).train(lambda _, outcome: alone.append(outcome))
+        start_serial(one, digits, CPU).train(lambda _, outcome: alone.append(outcome))
     together = {}
-    StackedRun(specs, digits, CPU).train(lambda one, outcome: together.__setitem__(one.seed, outcome))
+    start_stacked(specs, digits, CPU).train(lambda one, outcome: together.update({one.seed: outcome}))
     for one, serial in zip(specs, alone, strict=True):
         a, b = (outcome.metrics.to_pandas() for outcome in (serial, together[one.seed]))
         keys = ["step", "split", "metric", "layer"]

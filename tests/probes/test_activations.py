@@ -8,21 +8,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from bnstudy.data.dataset import Dataset
+from bnstudy.data import Dataset
 from bnstudy.probes.activations import Activations, drift, effective_rank, on_grid, percentiles
 from bnstudy.probes.base import Snapshot
 from bnstudy.probes.network import in_parts
 from bnstudy.probes.units import DeadUnits
 from bnstudy.run import RunSpec
 from bnstudy.train import checkpoint
-from bnstudy.train.loop import Engine
-from bnstudy.train.serial import SerialRun
-from bnstudy.train.stacked import StackedRun
-from bnstudy.train.state import joined, observe
+from bnstudy.train.loop import Training, start_serial, start_stacked
+from bnstudy.train.probing import concatenate, observe
 from bnstudy.when import At
 from tests.conftest import CPU, spec_of
-from tests.probes.conftest import TINY, engines_agree, snapshot_of
-from tests.train.courses import outcome, outcomes, rows, train_until
+from tests.probes.conftest import TINY, changed, engines_agree, snapshot_of
+from tests.train.helpers import train_all, train_one, train_until, values_by_step
 
 SMALL = {
     "mlp": TINY,
@@ -31,16 +29,16 @@ SMALL = {
 }
 
 
-def seen_by(probe: Activations, spec: RunSpec, digits: Dataset, x: Tensor) -> Snapshot:
-    """The snapshot at update 0, the probe batch being x."""
+def snapshot_with(probe: Activations, spec: RunSpec, digits: Dataset, x: Tensor) -> Snapshot:
+    """The snapshot before training, with x as probe batch."""
     bare = snapshot_of(spec, digits, double=False)
     network = bare.network
     parts = [observe(network.model, bare.params, network.buffers, {"it": probe}, p, "running") for p in in_parts(x)]
-    return replace(bare, observed=joined(parts)["it"])
+    return changed(bare, observed=concatenate(parts)["it"])
 
 
-def inside(spec: RunSpec, digits: Dataset, x: Tensor) -> dict[str, np.ndarray]:
-    """Pre-activations by layer, and the outputs."""
+def pre_activations(spec: RunSpec, digits: Dataset, x: Tensor) -> dict[str, np.ndarray]:
+    """Pre-activations and outputs by layer."""
     bare = snapshot_of(spec, digits, double=False)
     out, z = bare.network.inside(bare.params, x, mode="running")
     return {layer: v.double().numpy() for layer, v in {**z, "out": out}.items()}
@@ -61,11 +59,11 @@ def slow_rank(features: np.ndarray) -> float:
 
 @pytest.mark.parametrize("model", SMALL)
 @pytest.mark.parametrize("norm", ["none", "batch", "layer"])
-def test_the_distributions_are_those_of_the_pre_activations(model, norm, digits):
+def test_distributions_equal_those_of_the_pre_activations(model, norm, digits):
     spec, x = spec_of(*SMALL[model], f"norm={norm}"), digits.train.x[:300]
     probe = Activations(samples=200)
-    measured = probe.measure(seen_by(probe, spec, digits, x))
-    for layer, z in inside(spec, digits, x[:200]).items():
+    measured = probe.measure(snapshot_with(probe, spec, digits, x))
+    for layer, z in pre_activations(spec, digits, x[:200]).items():
         places = [0, 4] if z.shape[-1] == 1 else [z.shape[-1] // 4, 3 * z.shape[-1] // 4]
         values = z if z.ndim == 2 else np.stack([z[:, :, i, j] for i in places for j in places], -1)
         ours = {metric: of[layer].item() for metric, of in measured.items() if layer in of}
@@ -76,36 +74,38 @@ def test_the_distributions_are_those_of_the_pre_activations(model, norm, digits)
             assert ours[f"unit_q{q}"] == pytest.approx(slow_percentile(values[:, 0], q), abs=1e-5)
         a = z if layer == "out" else z.clip(min=0)
         assert ours["effective_rank"] == pytest.approx(slow_rank(a if a.ndim == 2 else a.mean((2, 3))), rel=1e-3)
-    assert list(measured["z_mean"]) == list(inside(spec, digits, x[:2]))
+    assert list(measured["z_mean"]) == list(pre_activations(spec, digits, x[:2]))
 
 
-@pytest.mark.parametrize("overrides", [("norm=noisy_batch",), ("norm=batch", "model.dropout=0.5")])
-def test_in_training_there_is_the_noise_of_the_next_update_which_goes_on_undisturbed(overrides, digits):
+@pytest.mark.parametrize("overrides", [("norm=noisy_batch",), ("norm=batch", "dropout=p50")])
+def test_observing_in_training_mode_adds_noise_and_leaves_training_unchanged(overrides, digits):
     spec = replace(spec_of(*TINY, *overrides), steps=2)
     ends = {}
     for statistics in ("batch", "training"):
-        run = SerialRun(replace(spec, probe={"mine": Activations(statistics=statistics, when=At((0, 1)))}), digits, CPU)
-        ends[statistics] = rows(outcome(run).metrics, "", "z_std", "out"), run.state()["params"]
+        run = start_serial(
+            replace(spec, probe={"mine": Activations(statistics=statistics, when=At((0, 1)))}), digits, CPU
+        )
+        ends[statistics] = values_by_step(train_one(run).metrics, "", "z_std", "out"), run.state()["params"]
     assert torch.equal(ends["batch"][1], ends["training"][1])
     still, unsteady = (z_std for z_std, _ in ends.values())
     assert still.keys() == unsteady.keys() == {0, 1, 2}
     assert all(abs(still[step] - unsteady[step]) > 1e-3 for step in still)
 
 
-def test_in_training_without_noise_it_is_the_batch(digits):
+def test_training_mode_without_noise_equals_batch_statistics(digits):
     spec = replace(spec_of(*TINY, "norm=batch"), steps=2)
     probes = [{"mine": Activations(statistics=statistics, when=At((0, 1)))} for statistics in ("batch", "training")]
-    first, second = (outcome(SerialRun(replace(spec, probe=probe), digits, CPU)).metrics for probe in probes)
+    first, second = (train_one(start_serial(replace(spec, probe=probe), digits, CPU)).metrics for probe in probes)
     assert first.equals(second)
 
 
 @pytest.mark.parametrize(("shape", "positions"), [((2, 3, 8, 8), 4), ((2, 3, 1, 5), 2), ((2, 3, 1, 1), 1), ((2, 3), 1)])
-def test_of_a_feature_map_at_most_four_positions_are_kept(shape, positions):
+def test_at_most_four_positions_of_a_feature_map_are_kept(shape, positions):
     assert on_grid(torch.rand(shape)).shape == (2, 3, positions)
 
 
 @pytest.mark.parametrize("n", [2, 3, 20, 101])
-def test_percentiles_are_those_of_the_empirical_distribution(n):
+def test_percentiles_invert_the_empirical_distribution(n):
     values = torch.randn(n, 4, generator=torch.Generator().manual_seed(n))
     for q, found in zip((15, 50, 85), percentiles(values), strict=True):
         assert found.tolist() == [slow_percentile(values[:, unit].numpy(), q) for unit in range(4)]
@@ -115,11 +115,11 @@ def test_percentiles_are_those_of_the_empirical_distribution(n):
     ("activation", "low", "high"),
     [("sigmoid", math.log(0.05 / 0.95), math.log(0.95 / 0.05)), ("tanh", -1.4722, 1.4722)],
 )
-def test_units_beyond_the_last_twentieth_of_the_range_are_saturated(activation, low, high, digits):
+def test_outputs_in_the_outer_twentieth_of_the_range_are_saturated(activation, low, high, digits):
     spec = spec_of(*TINY, "norm=none", "init.gain=4", f"model.activation={activation}")
     x, probe = digits.train.x[:100], Activations()
-    shares = probe.measure(seen_by(probe, spec, digits, x))["saturated_share"]
-    z = inside(spec, digits, x)
+    shares = probe.measure(snapshot_with(probe, spec, digits, x))["saturated_share"]
+    z = pre_activations(spec, digits, x)
     slow = {
         layer: sum(v < low or v > high for v in z[layer].flatten()) / z[layer].size for layer in ("hidden1", "hidden2")
     }
@@ -128,9 +128,9 @@ def test_units_beyond_the_last_twentieth_of_the_range_are_saturated(activation, 
 
 
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", "gelu"])
-def test_other_activations_do_not_saturate(activation, digits):
+def test_activations_without_two_bounds_do_not_saturate(activation, digits):
     spec, probe = spec_of(*TINY, f"model.activation={activation}"), Activations()
-    assert probe.measure(seen_by(probe, spec, digits, digits.train.x[:20]))["saturated_share"] == {}
+    assert probe.measure(snapshot_with(probe, spec, digits, digits.train.x[:20]))["saturated_share"] == {}
 
 
 # -------------------------------------------------------------------------------------------------- effective rank
@@ -155,12 +155,12 @@ def test_the_effective_rank_is_the_exponential_of_an_entropy():
     assert effective_rank(features.float()).item() == pytest.approx(math.exp(entropy), rel=1e-5)
 
 
-def test_rounding_is_no_direction():
+def test_rounding_adds_nothing_to_the_effective_rank():
     one = torch.outer(torch.linspace(0.1, 0.7, 60), torch.linspace(-1, 1, 30)) + 1.3
     assert effective_rank(one).item() == pytest.approx(1, abs=1e-3)
 
 
-def test_what_does_not_differ_or_is_not_finite_has_no_effective_rank():
+def test_constant_or_infinite_features_have_no_effective_rank():
     assert effective_rank(torch.full((20, 5), 0.1)).isnan()
     assert effective_rank(torch.tensor([[1.0, 2.0], [math.nan, 3.0], [math.inf, 0.0]])).isnan()
 
@@ -168,11 +168,11 @@ def test_what_does_not_differ_or_is_not_finite_has_no_effective_rank():
 # ----------------------------------------------------------------------------------------------------------- drift
 
 
-def test_the_drift_is_how_far_the_percentiles_of_units_move(digits):
+def test_the_drift_is_the_movement_of_the_units_percentiles(digits):
     spec, x, probe = spec_of(*TINY, "norm=none"), digits.train.x[:150], Activations()
-    first = seen_by(probe, spec, digits, x)
+    first = snapshot_with(probe, spec, digits, x)
     moved = {layer: seen * 1.5 + torch.arange(seen.shape[1])[:, None] for layer, seen in first.observed.items()}
-    second = replace(first, observed=moved, memory=probe.remember(first))
+    second = changed(first, observed=moved, memory=probe.remember(first))
     assert probe.measure(first)["z_drift"] == probe.measure(first)["z_drift_relative"] == {}
     measured = probe.measure(second)
     for layer, seen in first.observed.items():
@@ -216,44 +216,44 @@ def test_stacked_equals_serial_for_sigmoids(digits):
     engines_agree(Activations(samples=100), digits, "model.activation=sigmoid", "init.gain=4", rtol=1e-3, atol=1e-4)
 
 
-def probed(*overrides: str, **changes) -> RunSpec:
-    """20 updates, at some of which is measured."""
+def probed_spec(*overrides: str, **changes) -> RunSpec:
+    """20 steps with five measurements."""
     when = At((0, 4, 8, 14, 20))
     probes = {"activations": Activations(when=when), "dead": DeadUnits(when=when)}
     return replace(spec_of(*TINY, "model.width=16", "norm=batch", "lr=0.5", *overrides), probe=probes, **changes)
 
 
-def test_drift_is_measured_from_the_second_measurement_on(digits):
-    metrics = outcome(SerialRun(probed(), digits, CPU)).metrics
-    assert list(rows(metrics, "", "z_q50", "hidden2")) == [0, 4, 8, 14, 20]
-    assert list(rows(metrics, "", "z_drift", "hidden2")) == [4, 8, 14, 20]
+def test_drift_starts_with_the_second_measurement(digits):
+    metrics = train_one(start_serial(probed_spec(), digits, CPU)).metrics
+    assert list(values_by_step(metrics, "", "z_q50", "hidden2")) == [0, 4, 8, 14, 20]
+    assert list(values_by_step(metrics, "", "z_drift", "hidden2")) == [4, 8, 14, 20]
 
 
-def test_a_run_that_diverges_does_not_stop_the_others(digits):
-    good, bad = probed("norm=none", "lr=0.1"), probed("norm=none", "lr=1e30", seed=1)
-    left = outcomes(StackedRun([good, bad], digits, CPU))
+def test_probes_of_a_diverging_run_do_not_stop_the_others(digits):
+    good, bad = probed_spec("norm=none", "lr=0.1"), probed_spec("norm=none", "lr=1e30", seed=1)
+    left = train_all(start_stacked([good, bad], digits, CPU))
     assert (left[good.run_id].status, left[bad.run_id].status) == ("finished", "diverged")
 
 
 ENGINES = {
-    "serial": lambda specs, data: SerialRun(specs[0], data, CPU),
-    "stacked": lambda specs, data: StackedRun(specs, data, CPU),
+    "serial": lambda specs, data: start_serial(specs[0], data, CPU),
+    "stacked": lambda specs, data: start_stacked(specs, data, CPU),
 }
 
 
-@pytest.mark.parametrize("begun", ENGINES)
-@pytest.mark.parametrize("resumed", ENGINES)
-def test_what_was_noted_is_still_known_after_a_stop(begun, resumed, digits, tmp_path):
-    specs = [probed(seed=seed) for seed in range(3 if begun == resumed == "stacked" else 1)]
-    whole = outcomes(ENGINES[resumed](specs, digits))
-    engine: Engine = ENGINES[begun](specs, digits)
-    train_until(engine, 11)
+@pytest.mark.parametrize("first", ENGINES)
+@pytest.mark.parametrize("second", ENGINES)
+def test_the_memory_of_probes_survives_a_resume(first, second, digits, tmp_path):
+    specs = [probed_spec(seed=seed) for seed in range(3 if first == second == "stacked" else 1)]
+    whole = train_all(ENGINES[second](specs, digits))
+    training: Training = ENGINES[first](specs, digits)
+    train_until(training, 11)
     for run, spec in enumerate(specs):
-        checkpoint.save(tmp_path / spec.run_id, spec.run_id, engine.state(run))
-    engine = ENGINES[resumed](specs, digits)
-    engine.load([checkpoint.load(tmp_path / spec.run_id, spec.run_id, CPU) for spec in specs])
-    for run_id, end in outcomes(engine).items():
-        if begun == resumed:
+        checkpoint.save(tmp_path / spec.run_id, spec.run_id, training.state(run))
+    training = ENGINES[second](specs, digits)
+    training.load([checkpoint.load(tmp_path / spec.run_id, spec.run_id, CPU) for spec in specs])
+    for run_id, end in train_all(training).items():
+        if first == second:
             assert end.metrics.equals(whole[run_id].metrics)
         assert_close(end, whole[run_id])
 
@@ -264,13 +264,13 @@ def assert_close(ours, theirs) -> None:
 
 
 @pytest.mark.parametrize("leaving", [[0], [1], [0, 2], [1, 2], [0, 1, 2]])
-def test_what_was_noted_stays_with_its_run_when_others_leave(leaving, digits):
-    specs = [probed(seed=seed) for seed in range(4)]
-    whole = {spec.run_id: outcome(StackedRun([spec], digits, CPU)) for spec in specs}
-    stack = StackedRun(specs, digits, CPU)
+def test_the_memory_of_a_probe_stays_with_its_run_when_others_leave(leaving, digits):
+    specs = [probed_spec(seed=seed) for seed in range(4)]
+    whole = {spec.run_id: train_one(start_stacked([spec], digits, CPU)) for spec in specs}
+    stack = start_stacked(specs, digits, CPU)
     train_until(stack, 6)
     stack.leave([specs[run].run_id for run in leaving])
-    left = outcomes(stack)
+    left = train_all(stack)
     assert left.keys() == {spec.run_id for run, spec in enumerate(specs) if run not in leaving}
     for run_id, end in left.items():
         assert end.metrics.equals(whole[run_id].metrics)

@@ -9,7 +9,7 @@ from torch.func import functional_call, vmap
 
 from bnstudy.data.dataset import Dataset, Split
 from bnstudy.probes.curvature import Sharpness, lanczos
-from bnstudy.train.state import build_model
+from bnstudy.train.build import build_model
 from bnstudy.when import At
 from tests.conftest import spec_of
 from tests.probes.conftest import TINY, engines_agree, snapshot_of
@@ -25,7 +25,7 @@ def double(digits: Dataset) -> Dataset:
 
 
 def dense_hessian(spec, dataset, samples):
-    """Of the loss on the first samples of the probe batch, by all parameters in their order: [P, P]."""
+    """The Hessian [P, P] of the loss on the first samples of the probe batch, over all parameters in order."""
     model = build_model(spec, dataset).double()
     x, y = snapshot_of(spec, dataset).network.probe_batch(samples)
     shapes = {name: p.shape for name, p in model.named_parameters()}
@@ -41,7 +41,7 @@ def dense_hessian(spec, dataset, samples):
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 @pytest.mark.parametrize("norm", ["none", "batch", "layer"])
-def test_agrees_with_the_dense_hessian(norm, activation, double):
+def test_sharpness_agrees_with_the_dense_hessian(norm, activation, double):
     spec = spec_of(*TINY, f"model.activation={activation}", f"norm={norm}", "lr=0.2")
     values = torch.linalg.eigvalsh(dense_hessian(spec, double, 32))
     measured = Sharpness(samples=32, iterations=50).measure(snapshot_of(spec, double))
@@ -51,7 +51,7 @@ def test_agrees_with_the_dense_hessian(norm, activation, double):
     assert measured["sharpness_residual"][""] < 1e-3
 
 
-def test_agrees_with_the_dense_hessian_of_a_convolutional_network(double):
+def test_sharpness_of_a_convolutional_network_agrees_with_the_dense_hessian(double):
     spec = spec_of(*VGG, "norm=batch")
     values = torch.linalg.eigvalsh(dense_hessian(spec, double, 16))
     measured = Sharpness(samples=16, iterations=60).measure(snapshot_of(spec, double))
@@ -71,14 +71,14 @@ def test_too_few_iterations_show_in_the_residual(double):
 
 
 def matrix(*values: float) -> torch.Tensor:
-    """Symmetric, with these eigenvalues."""
+    """A symmetric matrix with these eigenvalues."""
     draw = torch.randn(len(values), len(values), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     basis = torch.linalg.qr(draw).Q
     return basis @ torch.diag(torch.tensor(values, dtype=torch.float64)) @ basis.T
 
 
 @pytest.mark.parametrize("values", [(1, 2, 3, 4, 5), (-7, 0, 0, 1, 1), (0, 0, 0, 0, 0)])
-def test_lanczos_finds_the_whole_spectrum_in_as_many_steps(values):
+def test_lanczos_finds_the_whole_spectrum_in_as_many_iterations_as_rows(values):
     a = matrix(*values)
     found, residuals = lanczos(lambda v: a @ v, torch.ones(5, dtype=torch.float64), 5)
     distinct = sorted(set(values))
@@ -87,7 +87,7 @@ def test_lanczos_finds_the_whole_spectrum_in_as_many_steps(values):
     assert residuals.max() < 1e-9
 
 
-def test_a_run_that_has_diverged_leaves_its_neighbours_alone():
+def test_lanczos_of_a_diverged_run_does_not_change_the_others():
     both = torch.stack([matrix(1, 2, 3), torch.full((3, 3), math.nan, dtype=torch.float64)])
     start = torch.ones(3, dtype=torch.float64)
     values, _ = vmap(lambda a: lanczos(lambda v: a @ v, start, 3))(both)

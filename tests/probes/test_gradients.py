@@ -23,7 +23,7 @@ def slow_norm(*many: torch.Tensor) -> float:
     return math.sqrt(sum(float(v) ** 2 for t in many for v in t.flatten()))
 
 
-def test_norms_are_euclidean():
+def test_gradient_norms_are_euclidean():
     snapshot = Snapshot(params=tensors(1.0), layers=LAYERS, grads=tensors(0.1), update=tensors(-0.01))
     measured = GradientNorm().measure(snapshot)
     assert list(measured["grad_norm"]) == ["", "hidden1", "out"]
@@ -60,7 +60,7 @@ def test_backprop_agrees_with_finite_differences(norm, digits):
     assert measured["backprop_slope"][""].item() == pytest.approx(math.log(rms[1] / rms[0]), abs=1e-4)
 
 
-def test_the_slope_is_that_of_the_least_squares_line():
+def test_the_slope_is_of_the_least_squares_line():
     assert slope(torch.tensor([1.0, 3.0, 5.0])).item() == pytest.approx(2)
     assert slope(torch.tensor([0.0, 1.0, 0.0])).item() == pytest.approx(0)
 
@@ -68,4 +68,5 @@ def test_the_slope_is_that_of_the_least_squares_line():
 @pytest.mark.parametrize("probe", [GradientNorm(), Backprop()], ids=lambda p: type(p).__name__)
 @pytest.mark.parametrize("norm", ["none", "batch"])
 def test_stacked_equals_serial(probe, norm, digits):
-    engines_agree(probe, digits, f"norm={norm}")
+    # In float32 the gradients at a hidden layer differ by up to 4e-4 after 6 steps of a tiny network with batch norm.
+    engines_agree(probe, digits, f"norm={norm}", rtol=1e-3)

@@ -2,21 +2,20 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import replace
 
 import pytest
 import torch
 
 from bnstudy.probes.landscape import Landscape
-from bnstudy.train.state import build_model
+from bnstudy.train.build import build_model
 from bnstudy.validation import ConfigError
 from bnstudy.when import At
 from tests.conftest import spec_of
-from tests.probes.conftest import TINY, engines_agree, snapshot_of
+from tests.probes.conftest import TINY, changed, engines_agree, snapshot_of
 
 
 def loss_and_gradient(model, batch):
-    """By plain autograd, at a copy of the model: a loss, and gradients by parameter name."""
+    """The loss and the gradients by parameter name, by plain autograd."""
     model, (x, y) = copy.deepcopy(model), batch
     loss = torch.nn.functional.cross_entropy(model(x), y)
     loss.backward()
@@ -59,14 +58,14 @@ def relative_to_each_weight(model, batch, steps):
     for t in steps:
         way = {name: -t * w.norm() * g[name] / g[name].norm() for name, w in weights.items()}
         loss, there = loss_and_gradient(moved(model, way), batch)
-        # With regard to W / ||W|| the gradient is ||W|| times that with regard to W.
+        # The gradient with respect to W / ||W|| is ||W|| times that with respect to W.
         change = math.sqrt(sum((w.norm() * (there[n] - g[n]).norm()).item() ** 2 for n, w in weights.items()))
         losses, changes, betas = [*losses, loss], [*changes, change], [*betas, change / (t * math.sqrt(len(way)))]
     return expected(losses, changes, betas, "_scaled")
 
 
 @pytest.mark.parametrize("norm", ["none", "batch", "group"])
-def test_agrees_with_a_loop_over_moved_networks(norm, digits):
+def test_the_landscape_agrees_with_a_loop_over_moved_networks(norm, digits):
     groups = ["norm.groups=1"] if norm == "group" else []
     spec = spec_of(*TINY, f"norm={norm}", *groups, "lr=0.3")
     snapshot = snapshot_of(spec, digits)
@@ -79,29 +78,29 @@ def test_agrees_with_a_loop_over_moved_networks(norm, digits):
     assert {metric: by_layer[""].item() for metric, by_layer in measured.items()} == pytest.approx(slow, rel=1e-6)
 
 
-def test_scaled_ones_do_not_see_the_size_of_weights_that_a_norm_takes_out(digits):
+def test_scaled_metrics_do_not_depend_on_the_scale_of_normalized_weights(digits):
     snapshot = snapshot_of(spec_of(*TINY, "norm=batch", "norm.eps=1e-12"), digits)
     normalized = ("hidden1.weight.weight", "hidden2.weight.weight")
     larger = {name: 7 * p if name in normalized else p for name, p in snapshot.params.items()}
-    measured, again = Landscape().measure(snapshot), Landscape().measure(replace(snapshot, params=larger))
+    measured, again = Landscape().measure(snapshot), Landscape().measure(changed(snapshot, params=larger))
     for metric, by_layer in measured.items():
         if metric.endswith("_scaled"):
             assert again[metric][""].item() == pytest.approx(by_layer[""].item(), rel=1e-5)
     assert again["beta_eff"][""] != pytest.approx(measured["beta_eff"][""].item(), rel=0.1)
 
 
-def test_a_layer_without_weights_and_gradient_stays_where_it_is(digits):
+def test_a_layer_with_zero_weights_and_gradient_does_not_move(digits):
     snapshot = snapshot_of(spec_of(*TINY, "norm=none"), digits)
     params = dict(snapshot.params)
     for name, value in (("hidden1.weight.weight", 0.0), ("hidden1.weight.bias", -1.0), ("hidden2.weight.bias", 1.0)):
         params[name] = torch.full_like(params[name], value)
-    measured = Landscape().measure(replace(snapshot, params=params))
+    measured = Landscape().measure(changed(snapshot, params=params))
     assert all(math.isfinite(by_layer[""].item()) for by_layer in measured.values())
     assert measured["loss_max_scaled"][""] > measured["loss_min_scaled"][""]
 
 
 @pytest.mark.parametrize("steps", [(), (0.5, 0.0)])
-def test_steps_that_go_nowhere_are_refused(steps):
+def test_steps_of_length_0_are_refused(steps):
     with pytest.raises(ConfigError, match="steps"):
         Landscape(steps=steps)
 

@@ -10,10 +10,10 @@ from torch import nn
 
 from bnstudy.data.dataset import Dataset, Split
 from bnstudy.probes.normalization import NormInternals
-from bnstudy.train.state import build_model
+from bnstudy.train.build import build_model
 from bnstudy.when import At
 from tests.conftest import spec_of
-from tests.probes.conftest import TINY, engines_agree, snapshot_of
+from tests.probes.conftest import TINY, changed, engines_agree, snapshot_of
 
 
 @pytest.fixture
@@ -23,8 +23,8 @@ def double(digits: Dataset) -> Dataset:
     return replace(digits, train=train, val=val)
 
 
-def trained(spec, dataset):
-    """A plain model whose running statistics and parameters have moved, and a snapshot of it."""
+def train(spec, dataset):
+    """A plain model after a few steps, and a snapshot of it."""
     snapshot, model = snapshot_of(spec, dataset), build_model(spec, dataset).double()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
     for x, y in zip(dataset.train.x[:120].split(24), dataset.train.y[:120].split(24), strict=True):
@@ -33,7 +33,7 @@ def trained(spec, dataset):
         optimizer.step()
     params = {name: p.detach() for name, p in model.named_parameters()}
     network = replace(snapshot.network, buffers=dict(model.named_buffers()))
-    return model, replace(snapshot, params=params, network=network)
+    return model, changed(snapshot, params=params, network=network)
 
 
 def norms_of(model):
@@ -43,7 +43,7 @@ def norms_of(model):
 
 @torch.no_grad()
 def precise(model, batches):
-    """A copy of the model with the population's statistics for running ones, from a loop over batches."""
+    """A copy of the model whose running statistics are the population's, from a loop over batches."""
     model = copy.deepcopy(model)
     inputs = {layer: [] for layer in norms_of(model)}
     for layer, norm in norms_of(model).items():
@@ -66,11 +66,11 @@ def scores(out, y):
 @pytest.fixture
 def measured_and_model(double):
     spec = spec_of(*TINY, "norm=batch", "batch_size=12")
-    model, snapshot = trained(spec, double)
+    model, snapshot = train(spec, double)
     return NormInternals(samples=50, precise_samples=100).measure(snapshot), model, snapshot
 
 
-def test_scores_by_the_statistics_used(measured_and_model):
+def test_scores_follow_the_statistics_in_use(measured_and_model):
     measured, model, snapshot = measured_and_model
     x, y = (t[:48] for t in snapshot.network.held_out(50))  # 4 whole batches of 12
     exact = precise(model, snapshot.network.probe_batch(96)[0].split(12))
@@ -85,7 +85,7 @@ def test_scores_by_the_statistics_used(measured_and_model):
         assert measured[f"accuracy_{kind}"][""].item() == pytest.approx(accuracy)
 
 
-def test_distance_of_the_running_statistics(measured_and_model):
+def test_distances_are_from_running_to_precise_statistics(measured_and_model):
     measured, model, snapshot = measured_and_model
     exact = precise(model, snapshot.network.probe_batch(96)[0].split(12))
     assert list(measured["running_mean_distance"]) == ["hidden1", "hidden2"]
@@ -99,8 +99,8 @@ def test_distance_of_the_running_statistics(measured_and_model):
         )
 
 
-def test_precise_means_are_those_that_a_cumulative_average_tends_to(double):
-    """With momentum=None torch keeps the mean over all batches; there is then no distance left."""
+def test_precise_means_equal_a_cumulative_average(double):
+    """With momentum=None torch keeps the mean over all batches, so the distance is 0."""
     spec = spec_of(*TINY, "norm=batch")
     snapshot, model = snapshot_of(spec, double), build_model(spec, double).double()
     for norm in norms_of(model).values():
@@ -108,12 +108,12 @@ def test_precise_means_are_those_that_a_cumulative_average_tends_to(double):
     for batch in snapshot.network.probe_batch(96)[0].split(8):
         model(batch)
     network = replace(snapshot.network, buffers=dict(model.named_buffers()))
-    measured = NormInternals(precise_samples=96).measure(replace(snapshot, network=network))
+    measured = NormInternals(precise_samples=96).measure(changed(snapshot, network=network))
     assert max(v.item() for v in measured["running_mean_distance"].values()) < 1e-12
     assert max(v.item() for v in measured["running_var_distance"].values()) < 0.5
 
 
-def test_scales_shifts_and_step_sizes(measured_and_model):
+def test_scales_shifts_and_effective_rates_equal_the_parameters(measured_and_model):
     measured, model, snapshot = measured_and_model
     for layer, norm in norms_of(model).items():
         gamma, beta = norm.weight.detach().tolist(), norm.bias.detach().tolist()
@@ -140,21 +140,21 @@ def test_scales_shifts_and_step_sizes(measured_and_model):
         (("norm=weight",), {"effective_lr"}),
     ],
 )
-def test_what_has_no_meaning_is_left_out(overrides, metrics, double):
+def test_metrics_without_meaning_are_left_out(overrides, metrics, double):
     measured = NormInternals().measure(snapshot_of(spec_of(*TINY, *overrides), double))
     assert {metric for metric, by_layer in measured.items() if by_layer} == metrics
 
 
-def test_fewer_images_than_a_batch_are_one_batch(double):
+def test_fewer_images_than_a_batch_make_one_batch(double):
     snapshot = snapshot_of(spec_of(*TINY, "norm=batch", "batch_size=64"), double)
     measured = NormInternals(samples=20, precise_samples=30).measure(snapshot)
     assert math.isfinite(measured["loss_batch"][""].item())
 
 
-def test_null_samples_are_all_held_out_images_in_whole_batches(double):
-    """As batches of 9 leave nothing over, running statistics score what evaluation does."""
+def test_null_samples_use_all_held_out_images(double):
+    """Batches of 9 leave no remainder, so scores with running statistics equal the evaluation."""
     spec = spec_of(*TINY, "norm=batch", "batch_size=9")
-    model, snapshot = trained(spec, double)
+    model, snapshot = train(spec, double)
     assert len(double.val) % 9 == 0
     measured = NormInternals(samples=None).measure(snapshot)
     loss, accuracy = scores(model.eval()(double.val.x), double.val.y)
@@ -162,7 +162,7 @@ def test_null_samples_are_all_held_out_images_in_whole_batches(double):
     assert measured["accuracy_running"][""].item() == pytest.approx(accuracy)
 
 
-def test_the_effective_rate_under_weight_norm_is_by_the_length_of_v(double):
+def test_the_effective_rate_under_weight_norm_uses_the_length_of_v(double):
     snapshot = snapshot_of(spec_of(*TINY, "norm=weight"), double)
     measured = NormInternals().measure(snapshot)["effective_lr"]
     assert list(measured) == ["hidden1", "hidden2"]
@@ -171,7 +171,7 @@ def test_the_effective_rate_under_weight_norm_is_by_the_length_of_v(double):
         assert rate.item() == pytest.approx(0.1 / float(v.square().sum()))
 
 
-def test_ghost_batches_are_those_of_training_where_batch_statistics_are_asked_for(double):
+def test_batch_statistics_of_a_ghost_norm_are_those_of_training(double):
     spec = spec_of(*TINY, "norm=ghost", "norm.size=4", "batch_size=12")
     snapshot, ghost = snapshot_of(spec, double), build_model(spec, double).double()
     x, y = snapshot.network.held_out(36)
@@ -182,7 +182,7 @@ def test_ghost_batches_are_those_of_training_where_batch_statistics_are_asked_fo
     assert measured["running_mean_distance"].keys() == {"hidden1", "hidden2"}
 
 
-def test_batch_statistics_of_noisy_batch_norm_are_without_noise(double):
+def test_batch_statistics_of_noisy_batch_norm_have_no_noise(double):
     quiet, loud = (
         NormInternals().measure(snapshot_of(spec_of(*TINY, f"norm={norm}"), double))
         for norm in ("batch", "noisy_batch")

@@ -8,28 +8,27 @@ import torch
 from torch import Tensor, nn
 
 from bnstudy.probes.base import Snapshot
-from bnstudy.probes.network import still
+from bnstudy.probes.network import copy_for_probes
 from bnstudy.probes.units import DeadUnits
-from bnstudy.train.serial import SerialRun
-from bnstudy.train.stacked import StackedRun
-from bnstudy.train.state import layer_weights, observe, probe_choice
+from bnstudy.train.loop import start_serial, start_stacked
+from bnstudy.train.probing import draw_probe_index, layer_weights, observe
 from bnstudy.validation import ConfigError
 from bnstudy.when import At
 from tests.conftest import CPU, spec_of
 from tests.probes.conftest import TINY, engines_agree
-from tests.train.courses import outcome, rows
+from tests.train.helpers import train_one, values_by_step
 
 Measured = dict[str, dict[str, float]]
 
 
 def snapshot(model: nn.Module, x: Tensor, memory: Mapping[str, Tensor]) -> Snapshot:
-    quiet, params, buffers = still(model), dict(model.named_parameters()), dict(model.named_buffers())
+    quiet, params, buffers = copy_for_probes(model), dict(model.named_parameters()), dict(model.named_buffers())
     seen = observe(quiet, params, buffers, {"dead": DeadUnits()}, x, "running")["dead"]
     return Snapshot(params={}, layers=layer_weights(model), observed=seen, memory=memory)
 
 
-def course(model: nn.Module, x: Tensor, *changes: Callable[[nn.Module], None]) -> list[Measured]:
-    """What is measured after each of the changes to the model."""
+def measure_after(model: nn.Module, x: Tensor, *changes: Callable[[nn.Module], None]) -> list[Measured]:
+    """Measure after each of the changes to the model."""
     memory: Mapping[str, Tensor] = {}
     found = []
     for change in changes:
@@ -42,7 +41,7 @@ def course(model: nn.Module, x: Tensor, *changes: Callable[[nn.Module], None]) -
 
 
 def dead_shares(model: nn.Module, x: Tensor) -> dict[str, float]:
-    return course(model, x, lambda _: None)[0].get("dead_share", {})
+    return measure_after(model, x, lambda _: None)[0].get("dead_share", {})
 
 
 def network(*overrides: str, shape=(1, 8, 8)) -> nn.Module:
@@ -51,7 +50,7 @@ def network(*overrides: str, shape=(1, 8, 8)) -> nn.Module:
 
 
 def dead_are(*units: int, layer: str = "hidden1") -> Callable[[nn.Module], None]:
-    """A change that leaves exactly these units of a layer dead."""
+    """A change that makes exactly these units of a layer dead."""
 
     def change(model: nn.Module) -> None:
         bias = model.get_submodule(layer).weight.bias
@@ -61,18 +60,18 @@ def dead_are(*units: int, layer: str = "hidden1") -> Callable[[nn.Module], None]
     return change
 
 
-def test_units_built_dead_are_counted():
+def test_dead_units_are_counted():
     model = network("model=mlp", "model.depth=2", "model.width=10")
     with torch.no_grad():
-        model.hidden1.weight.bias.fill_(100)  # nobody is dead ...
-        model.hidden1.weight.bias[:3] = -100  # ... but these
+        model.hidden1.weight.bias.fill_(100)  # none is dead ...
+        model.hidden1.weight.bias[:3] = -100  # ... except these
         model.hidden2.weight.bias.fill_(1000)
         model.hidden2.weight.bias[:5] = -1000
     assert dead_shares(model, torch.rand(50, 1, 8, 8)) == pytest.approx({"": 0.4, "hidden1": 0.3, "hidden2": 0.5})
 
 
 @pytest.mark.parametrize("model", ["mlp", "vgg", "resnet"])
-def test_a_loop_over_units_samples_and_positions_agrees(model, digits):
+def test_dead_shares_agree_with_a_loop_over_units_samples_and_positions(model, digits):
     torch.manual_seed(0)
     net, x = network(f"model={model}", "init.gain=2"), digits.train.x[:12]
     with torch.no_grad():
@@ -93,26 +92,26 @@ def test_a_loop_over_units_samples_and_positions_agrees(model, digits):
 
 
 @pytest.mark.parametrize("activation", ["leaky_relu", "gelu", "tanh", "sigmoid"])
-def test_other_activations_have_no_dead_units(activation):
-    assert course(network("model=mlp", f"model.activation={activation}"), torch.rand(5, 1, 8, 8), lambda _: None) == [
-        {}
-    ]
+def test_only_relu_has_dead_units(activation):
+    assert measure_after(
+        network("model=mlp", f"model.activation={activation}"), torch.rand(5, 1, 8, 8), lambda _: None
+    ) == [{}]
 
 
 # ------------------------------------------------------------------------------------------- over several measurements
 
 
-def test_at_the_first_measurement_the_dead_are_born_dead_and_nobody_has_died():
+def test_at_the_first_measurement_dead_units_are_born_dead_and_none_has_died():
     model = network("model=mlp", "model.depth=1", "model.width=10")
-    [first] = course(model, torch.rand(20, 1, 8, 8), dead_are(0, 1, 2))
+    [first] = measure_after(model, torch.rand(20, 1, 8, 8), dead_are(0, 1, 2))
     assert first["dead_share"] == first["born_dead_share"] == pytest.approx({"": 0.3, "hidden1": 0.3})
     assert first["died_share"] == first["revived_share"] == {"": 0, "hidden1": 0}
 
 
-def test_units_die_and_revive():
+def test_died_and_revived_shares_follow_the_units():
     model = network("model=mlp", "model.depth=1", "model.width=10")
     dead = [(0, 1), (1, 2, 3, 4), (4,), (0, 4), ()]
-    found = course(model, torch.rand(20, 1, 8, 8), *(dead_are(*units) for units in dead))
+    found = measure_after(model, torch.rand(20, 1, 8, 8), *(dead_are(*units) for units in dead))
 
     def over_time(metric: str) -> list[float]:
         return [measured[metric]["hidden1"] for measured in found]
@@ -123,28 +122,28 @@ def test_units_die_and_revive():
     assert over_time("revived_share") == pytest.approx([0, 0.1, 0.4, 0.3, 0.5])  # {}, {0}, {0-3}, {1-3}, {0-4}
 
 
-def test_the_network_has_the_share_of_all_its_units(digits):
+def test_the_share_of_the_network_is_over_all_units(digits):
     model = network("model=vgg", "model.width=0.03125")  # layers of 2, 2, 4, 4, 8 and 8 channels
-    _, second = course(model, digits.train.x[:20], dead_are(layer="conv6"), dead_are(0, 1, 2, layer="conv6"))
+    _, second = measure_after(model, digits.train.x[:20], dead_are(layer="conv6"), dead_are(0, 1, 2, layer="conv6"))
     assert second["died_share"]["conv6"] == pytest.approx(3 / 8)
     assert second["died_share"][""] == pytest.approx(3 / 28)
 
 
 @pytest.mark.parametrize("gain", [1, 1e-3, 1e3])
-def test_a_network_is_dead_once_a_layer_is(gain, digits):
+def test_a_network_with_a_dead_layer_is_dead(gain, digits):
     model = network("model=mlp", "model.depth=3", "model.width=6")
     with torch.no_grad():
         model.out.weight.weight.mul_(gain)
         model.out.weight.bias.uniform_(-gain, gain)
-    alive, almost, dead = course(
+    alive, almost, dead = measure_after(
         model, digits.train.x[:300], *(dead_are(*units, layer="hidden2") for units in ((), range(5), range(6)))
     )
     assert [found["network_dead"] for found in (alive, almost, dead)] == [{"": 0}, {"": 0}, {"": 1}]
 
 
-def test_a_shortcut_leads_around_a_dead_layer(digits):
+def test_a_shortcut_keeps_a_network_with_a_dead_layer_alive(digits):
     model = network("model=resnet", "model.width=4")
-    [found] = course(model, digits.train.x[:20], dead_are(*range(8), layer="stage2.block1.conv1"))
+    [found] = measure_after(model, digits.train.x[:20], dead_are(*range(8), layer="stage2.block1.conv1"))
     assert found["dead_share"]["stage2.block1.conv1"] == 1
     assert found["network_dead"] == {"": 0}
 
@@ -164,22 +163,22 @@ def test_stacked_equals_serial_for_convolutions(model, width, digits):
 
 
 @pytest.mark.parametrize(
-    "engine", [lambda spec, data: SerialRun(spec, data, CPU), lambda s, d: StackedRun([s], d, CPU)]
+    "engine", [lambda spec, data: start_serial(spec, data, CPU), lambda s, d: start_stacked([s], d, CPU)]
 )
-def test_those_born_dead_are_those_dead_at_the_first_measurement_of_a_run(engine, digits):
+def test_born_dead_units_are_those_dead_at_the_first_measurement_of_a_run(engine, digits):
     spec = replace(spec_of(*TINY, "norm=none", "lr=0.5"), probe={"dead": DeadUnits(when=At((2, 5, 20)))})
-    metrics = outcome(engine(spec, digits)).metrics
-    dead, born = (rows(metrics, "", metric) for metric in ("dead_share", "born_dead_share"))
+    metrics = train_one(engine(spec, digits)).metrics
+    dead, born = (values_by_step(metrics, "", metric) for metric in ("dead_share", "born_dead_share"))
     assert list(dead) == [2, 5, 20]
     assert set(born.values()) == {dead[2]}
 
 
-def test_statistics_are_of_the_kinds_there_are():
+def test_unknown_statistics_are_refused():
     with pytest.raises(ConfigError, match="statistics=precise is not allowed: it must be one of running, batch"):
         DeadUnits(statistics="precise")
 
 
-def test_observing_changes_nothing(digits):
+def test_observing_does_not_change_the_model(digits):
     model = network("model=mlp").train()
     before = {k: v.clone() for k, v in model.state_dict().items()}
     dead_shares(model, digits.train.x[:10])
@@ -188,8 +187,8 @@ def test_observing_changes_nothing(digits):
     assert not any(m._forward_hooks for m in model.modules())
 
 
-def test_the_probe_batch_depends_on_the_seed_alone(digits):
-    chosen = probe_choice(4, digits)
-    assert torch.equal(chosen, probe_choice(4, digits))
+def test_the_probe_batch_depends_only_on_the_seed(digits):
+    chosen = draw_probe_index(4, digits)
+    assert torch.equal(chosen, draw_probe_index(4, digits))
     assert len(chosen.unique()) == 1024
-    assert not torch.equal(chosen, probe_choice(5, digits))
+    assert not torch.equal(chosen, draw_probe_index(5, digits))

@@ -9,7 +9,7 @@ from tests.probes.conftest import engines_agree
 from tests.probes.test_gradients import LAYERS, slow_norm, tensors
 
 
-def test_sizes_changes_and_the_way_from_the_start():
+def test_weight_norms_update_ratios_and_distances_equal_slow_norms():
     now, update, start = tensors(1.0), tensors(-0.01), {name: torch.ones_like(t) for name, t in tensors(1.0).items()}
     measured = WeightSize().measure(Snapshot(params=now, layers=LAYERS, update=update, start=start))
     assert measured["weight_norm"][""].item() == pytest.approx(slow_norm(*now.values()), rel=1e-6)

@@ -16,19 +16,19 @@ def path(tmp_path):
     return tmp_path / "checkpoint.pt"
 
 
-def test_what_is_saved_is_loaded(path):
+def test_a_saved_state_is_loaded(path):
     checkpoint.save(path, "abc", STATE)
     loaded = checkpoint.load(path, "abc", CPU)
     assert loaded["step"] == 3
     assert torch.equal(loaded["params"], STATE["params"])
 
 
-def test_no_checkpoint_is_none(path):
+def test_a_missing_checkpoint_loads_as_none(path):
     assert checkpoint.load(path, "abc", CPU) is None
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"\x80\x04garbage"])
-def test_a_damaged_checkpoint_is_set_aside_and_said(path, caplog, damage):
+def test_a_damaged_checkpoint_is_set_aside_with_a_warning(path, caplog, damage):
     checkpoint.save(path, "abc", STATE)
     damaged = damage(path.read_bytes())
     path.write_bytes(damaged)
@@ -45,7 +45,7 @@ def test_a_checkpoint_of_another_run_is_set_aside(path, caplog):
     assert "it belongs to run abc" in caplog.text
 
 
-def test_reading_a_checkpoint_runs_nothing_in_it(path, tmp_path):
+def test_loading_a_checkpoint_executes_no_code_in_it(path, tmp_path):
     class Bomb:
         def __reduce__(self):
             return (open, (str(tmp_path / "exploded"), "w"))

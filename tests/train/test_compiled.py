@@ -15,11 +15,11 @@ from bnstudy.norms.weight import WeightNorm
 from bnstudy.optim import SGD, AdamW
 from bnstudy.run import Evaluation, RunSpec
 from bnstudy.train import compiled
-from bnstudy.train.compiled import Program, no_collections, write_transposed_products_directly
-from bnstudy.train.stacked import StackedRun
+from bnstudy.train.compiled import Program, no_garbage_collection, write_transposed_products_directly
+from bnstudy.train.loop import start_stacked
 from bnstudy.when import At
 from tests.conftest import CPU, spec_of
-from tests.train.courses import assert_same_course, assert_same_state, outcomes, train_until
+from tests.train.helpers import assert_same_outcome, assert_same_state, train_all, train_until
 
 
 @pytest.fixture
@@ -40,12 +40,12 @@ def runs(n: int, **changes) -> list[RunSpec]:
 
 
 def assert_agrees(specs, dataset, program: Program) -> None:
-    """With the stack that is not compiled, in float32: see test_stacked on the tolerance."""
-    stack, plain = StackedRun(specs, dataset, CPU, program), StackedRun(specs, dataset, CPU)
-    ours, theirs = outcomes(stack), outcomes(plain)
+    """The compiled stack agrees with one that is not compiled, in float32; test_stacked explains the tolerance."""
+    stack, plain = start_stacked(specs, dataset, CPU, program), start_stacked(specs, dataset, CPU)
+    ours, theirs = train_all(stack), train_all(plain)
     for run, spec in enumerate(specs):
-        assert_same_course(ours[spec.run_id], theirs[spec.run_id], tolerance=1e-5)
-        assert_same_state(stack.state(run), plain.state(run), tolerance=1e-5)
+        assert_same_outcome(ours[spec.run_id], theirs[spec.run_id], tolerance=1e-5)
+        assert_same_state(stack.engine.state(run), plain.engine.state(run), tolerance=1e-5)
 
 
 @pytest.mark.slow
@@ -58,23 +58,23 @@ def test_one_program_serves_all_stacks_of_a_kind(few, compilations):
 
 
 @pytest.mark.slow
-def test_compiled_stacks_lose_runs_stop_and_go_on_like_others(few, compilations):
+def test_a_compiled_stack_resumes_identically_after_a_run_has_left(few, compilations):
     one, bad, two = runs(3, optim=AdamW(eps=1e-3))
     bad, program = replace(bad, lr=1e30), Program(3)
-    whole = outcomes(StackedRun([one, bad, two], few, CPU, program))
+    whole = train_all(start_stacked([one, bad, two], few, CPU, program))
     assert whole[bad.run_id].status == "diverged"
-    part = StackedRun([one, bad, two], few, CPU, program)
+    part = start_stacked([one, bad, two], few, CPU, program)
     train_until(part, 14)
     assert part.specs == [one, two]
-    rest = StackedRun([one, two], few, CPU, program)
+    rest = start_stacked([one, two], few, CPU, program)
     rest.load([part.state(run) for run in range(2)])
-    for run_id, outcome in outcomes(rest).items():
+    for run_id, outcome in train_all(rest).items():
         assert outcome.metrics.equals(whole[run_id].metrics)
     assert len(compilations) == 1
 
 
 @pytest.mark.slow
-def test_convolutions_compile_too(few):
+def test_compiled_convolutions_agree(few):
     specs = runs(2, norm=GroupNorm(groups=2), model=VGG(width=1 / 16, activation="gelu"))
     assert_agrees(specs, few, Program(2))
 
@@ -83,11 +83,11 @@ def test_convolutions_compile_too(few):
 @pytest.mark.parametrize(
     "norm", [GhostBatchNorm(size=4, eps=0.1), NoisyBatchNorm(), WeightNorm()], ids=lambda norm: norm.label
 )
-def test_norms_that_are_not_torchs_compile_too(norm, few):
+def test_compiled_norms_of_our_own_agree(norm, few):
     assert_agrees(runs(2, norm=norm), few, Program(2))
 
 
-def test_a_program_changes_its_inputs_in_place_and_takes_what_is_passed(compilations):
+def test_a_program_changes_its_inputs_in_place(compilations):
     """Closed form: three steps of w <- w - lr (w - 1), from other tensors each time."""
 
     def step(w, lr):
@@ -104,8 +104,8 @@ def test_a_program_changes_its_inputs_in_place_and_takes_what_is_passed(compilat
     assert len(compilations) == 1
 
 
-def test_a_transposed_product_is_written_as_the_product_of_the_transposed():
-    """(AB)' = B'A'; one that is also used as it stands is left alone."""
+def test_a_transposed_product_becomes_the_product_of_the_transposed():
+    """(AB)' = B'A'. A product that is also used untransposed stays."""
     a, b = torch.randn(2, 3, 4), torch.randn(2, 4, 5)
 
     def products(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -119,7 +119,7 @@ def test_a_transposed_product_is_written_as_the_product_of_the_transposed():
     assert transposed.count(torch.ops.aten.bmm.default) == 1
 
 
-def test_collections_are_back_on_after_compiling():
-    with no_collections():
+def test_garbage_collection_resumes_after_compiling():
+    with no_garbage_collection():
         assert not gc.isenabled()
     assert gc.isenabled()

@@ -1,4 +1,4 @@
-"""trained=norm: only what the norm brings is trained, and all else stays as it was initialized, bit for bit."""
+"""trained=norm: only the parameters of the norm are trained; all others keep their initial values, bit for bit."""
 
 from __future__ import annotations
 
@@ -18,15 +18,22 @@ from bnstudy.norms.weight import WeightNorm
 from bnstudy.optim import SGD, Adam, AdamW
 from bnstudy.run import Evaluation, RunSpec
 from bnstudy.store.runs import Store
+from bnstudy.train.build import build_model
 from bnstudy.train.compiled import Program
-from bnstudy.train.loop import Engine
-from bnstudy.train.serial import SerialRun
-from bnstudy.train.stacked import StackedRun
-from bnstudy.train.state import build_model, flatten_
+from bnstudy.train.loop import Training, start_serial, start_stacked
 from bnstudy.validation import ConfigError
 from bnstudy.when import AtEnd
 from tests.conftest import CPU, spec_of
-from tests.train.courses import assert_same_course, assert_same_state, outcome, outcomes, rows, serial, train_until
+from tests.train.helpers import (
+    assert_identical,
+    assert_same_outcome,
+    assert_same_state,
+    train_all,
+    train_one,
+    train_serial,
+    train_until,
+    values_by_step,
+)
 
 OPTIMS = {
     "sgd": SGD(momentum=0.9, nesterov=True, weight_decay=0.1),
@@ -36,30 +43,30 @@ OPTIMS = {
 
 
 def spec(**changes) -> RunSpec:
-    """20 updates of a small network, of which only the norms are trained."""
+    """20 steps of a small network of which only the norms are trained."""
     small = replace(spec_of(), batch_size=8, lr=0.01, model=MLP(depth=2, width=16, dropout=0.1), trained="norm")
     return replace(small, **{"optim": OPTIMS["sgd"], **changes})
 
 
-def engines(*specs: RunSpec, dataset) -> list[Engine]:
-    return [SerialRun(specs[0], dataset, CPU), StackedRun(specs, dataset, CPU)]
+def start_both(*specs: RunSpec, dataset) -> list[Training]:
+    return [start_serial(specs[0], dataset, CPU), start_stacked(specs, dataset, CPU)]
 
 
-def moved(engine: Engine, spec: RunSpec, dataset) -> set[str]:
-    """The names of the parameters of the first run that are no longer what they began with."""
-    model = build_model(spec, dataset)
-    began = flatten_(list(model.parameters())).clone()
-    flatten_(list(model.parameters())).copy_(engine.state()["params"])
-    named, flat = dict(model.named_parameters()), began.split([p.numel() for p in model.parameters()])
-    return {name for (name, p), start in zip(named.items(), flat, strict=True) if not torch.equal(p.flatten(), start)}
+def moved(training: Training, spec: RunSpec, dataset) -> set[str]:
+    """The names of the parameters of the first run that have changed since the start."""
+    start = dict(build_model(spec, dataset).named_parameters())
+    now = training.engine.state(0)["params"].split([p.numel() for p in start.values()])
+    return {name for (name, p), value in zip(start.items(), now, strict=True) if not torch.equal(p.flatten(), value)}
 
 
 @pytest.mark.parametrize("optim", OPTIMS)
-def test_only_the_norms_move_whatever_the_optimizer(optim, few):
+def test_only_scales_and_shifts_move_under_every_optimizer(optim, few):
     kind = spec(optim=OPTIMS[optim])
-    for engine in engines(kind, replace(kind, seed=1), dataset=few):
-        outcomes(engine)
-        assert moved(engine, kind, few) == {f"hidden{i}.norm_act.norm.{p}" for i in (1, 2) for p in ("weight", "bias")}
+    for training in start_both(kind, replace(kind, seed=1), dataset=few):
+        train_all(training)
+        assert moved(training, kind, few) == {
+            f"hidden{i}.norm_act.norm.{p}" for i in (1, 2) for p in ("weight", "bias")
+        }
 
 
 @pytest.mark.parametrize(
@@ -73,16 +80,16 @@ def test_only_the_norms_move_whatever_the_optimizer(optim, few):
     ],
     ids=["weight", "skipinit"],
 )
-def test_so_do_other_parameters_that_norms_bring(change, names, few):
+def test_the_parameters_of_other_norms_move(change, names, few):
     kind = spec(**change)
-    for engine in engines(kind, replace(kind, seed=1), dataset=few):
-        outcomes(engine)
-        assert moved(engine, kind, few) == names
+    for training in start_both(kind, replace(kind, seed=1), dataset=few):
+        train_all(training)
+        assert moved(training, kind, few) == names
 
 
-def test_it_is_what_a_plain_pytorch_loop_does(few):
+def test_training_equals_a_plain_pytorch_loop(few):
     kind = spec(model=MLP(depth=2, width=16), steps=10)
-    losses = list(rows(serial(kind, few).metrics, "train", "loss").values())
+    losses = list(values_by_step(train_serial(kind, few).metrics, "train", "loss").values())
 
     model, batches = build_model(kind, few).train(), BatchStream(few, "none", kind.batch_size, kind.seed)
     chosen = [p for name, p in model.named_parameters() if name in norm_parameters(model)]
@@ -96,85 +103,90 @@ def test_it_is_what_a_plain_pytorch_loop_does(few):
         optimizer.step()
 
 
-def test_what_is_not_trained_costs_no_gradient_between_measurements(few):
-    kind = spec()
-    for engine, pieces in zip(engines(kind, replace(kind, seed=1), dataset=few), ((1, 2), (4, 8)), strict=True):
-        assert tuple(len(engine._update(whole=whole)[1]) for whole in (False, True)) == pieces
+def test_steps_between_measurements_compute_gradients_of_trained_parameters_only(few, monkeypatch):
+    kind, counts = spec(), []
+    grad = torch.autograd.grad
+    monkeypatch.setattr(torch.autograd, "grad", lambda loss, of: counts.append(len(of)) or grad(loss, of))
+    for training in start_both(kind, replace(kind, seed=1), dataset=few):
+        training.engine.step(0)
+        training.engine.step_with_grads(1)
+    assert counts == [4, 8, 4, 8]
 
 
-def test_optimizers_carry_along_nothing_for_what_is_not_trained(few):
+def test_optimizers_keep_no_state_for_untrained_parameters(few):
     kind = spec(optim=OPTIMS["adam"])
-    for engine in engines(kind, replace(kind, seed=1), dataset=few):
-        assert {name: slot.shape for name, slot in engine.state()["slots"].items()} == {"mean": (64,), "square": (64,)}
+    for training in start_both(kind, replace(kind, seed=1), dataset=few):
+        assert {name: slot.shape for name, slot in training.state()["slots"].items()} == {
+            "mean": (64,),
+            "square": (64,),
+        }
 
 
-def test_recording_changes_nothing(few):
-    watched = spec()
-    alone = replace(watched, probe={}, evaluation=Evaluation(AtEnd()))
-    both = [engines(s, replace(s, seed=1), dataset=few) for s in (watched, alone)]
+def test_recording_does_not_change_training(few):
+    measured = spec()
+    plain = replace(measured, probe={}, evaluation=Evaluation(AtEnd()))
+    both = [start_both(s, replace(s, seed=1), dataset=few) for s in (measured, plain)]
     for first, second in zip(*both, strict=True):
-        outcomes(first)
-        outcomes(second)
-        assert_same_state(first.state(), second.state(), tolerance=0)
+        train_all(first)
+        train_all(second)
+        assert_same_state(first.engine.state(0), second.engine.state(0), tolerance=0)
 
 
-def test_probes_see_the_gradients_of_all_parameters_and_that_some_do_not_move(few):
-    plain, frozen = (serial(spec(trained=trained), few).metrics for trained in ("all", "norm"))
+def test_probes_measure_the_gradients_of_untrained_parameters_and_no_movement(few):
+    plain, frozen = (train_serial(spec(trained=trained), few).metrics for trained in ("all", "norm"))
     for layer in ("", "hidden1", "out"):
-        gradients = [rows(table, "", "grad_norm", layer) for table in (plain, frozen)]
+        gradients = [values_by_step(table, "", "grad_norm", layer) for table in (plain, frozen)]
         assert gradients[0][0] == pytest.approx(gradients[1][0], rel=1e-6)
         assert all(value > 0 for value in gradients[1].values())
-    assert set(rows(frozen, "", "update_ratio", "hidden1").values()) == {0.0}
-    assert min(rows(frozen, "", "update_ratio").values()) > 0
+    assert set(values_by_step(frozen, "", "update_ratio", "hidden1").values()) == {0.0}
+    assert min(values_by_step(frozen, "", "update_ratio").values()) > 0
 
 
 @pytest.mark.parametrize("at", [1, 10, 20])
 @pytest.mark.parametrize("optim", OPTIMS)
-def test_a_resumed_run_ends_bit_for_bit_as_if_it_had_never_stopped(optim, at, few):
+def test_a_resumed_run_is_identical_to_an_undisturbed_one(optim, at, few):
     kind = spec(optim=OPTIMS[optim])
-    for whole, part, rest in zip(*(engines(kind, dataset=few) for _ in range(3)), strict=True):
-        expected = outcome(whole)
+    for whole, part, rest in zip(*(start_both(kind, dataset=few) for _ in range(3)), strict=True):
+        expected = train_one(whole)
         train_until(part, at)
         rest.load([part.state()])
-        ended = outcome(rest)
-        assert ended.metrics.equals(expected.metrics)
-        assert ended.final == expected.final
+        assert_identical(train_one(rest), expected)
 
 
-def test_each_engine_goes_on_from_the_others_state(few):
+def test_each_engine_continues_from_the_state_of_the_other(few):
     kind = spec(optim=Adam(eps=1e-3), model=MLP(depth=2, width=16, activation="gelu"))
-    alone = SerialRun(kind, few, CPU)
+    alone = start_serial(kind, few, CPU)
     train_until(alone, 7)
-    stack = StackedRun([kind], few, CPU)
+    stack = start_stacked([kind], few, CPU)
     stack.load([alone.state()])
     train_until(stack, 14)
-    rest = SerialRun(kind, few, CPU)
+    rest = start_serial(kind, few, CPU)
     rest.load([stack.state()])
-    assert_same_course(outcome(rest), serial(kind, few), tolerance=1e-5)
+    assert_same_outcome(train_one(rest), train_serial(kind, few), tolerance=1e-5)
 
 
 @pytest.mark.slow
-def test_compiled_steps_leave_the_rest_alone_too(few):
+def test_compiled_steps_change_only_the_norm(few):
     specs = [spec(seed=seed, model=MLP(depth=2, width=16, activation="gelu")) for seed in (0, 1)]
-    stack, plain = StackedRun(specs, few, CPU, Program(2)), StackedRun(specs, few, CPU)
-    ours, theirs = outcomes(stack), outcomes(plain)
+    stack, plain = start_stacked(specs, few, CPU, Program(2)), start_stacked(specs, few, CPU)
+    ours, theirs = train_all(stack), train_all(plain)
     for run, one in enumerate(specs):
-        assert_same_course(ours[one.run_id], theirs[one.run_id], tolerance=1e-5)
-        assert_same_state(stack.state(run), plain.state(run), tolerance=1e-5)
+        assert_same_outcome(ours[one.run_id], theirs[one.run_id], tolerance=1e-5)
+        assert_same_state(stack.engine.state(run), plain.engine.state(run), tolerance=1e-5)
     assert len(moved(stack, specs[0], few)) == 4
-    alone = SerialRun(specs[0], few, CPU, compiled=True)
-    assert_same_course(outcome(alone), serial(specs[0], few), tolerance=1e-4)
+    alone = start_serial(specs[0], few, CPU, compiled=True)
+    assert_same_outcome(train_one(alone), train_serial(specs[0], few), tolerance=1e-4)
     assert len(moved(alone, specs[0], few)) == 4
 
 
 @pytest.mark.parametrize("norm", ["norm=none", "norm.affine=false"])
-def test_without_anything_to_train_it_is_refused_before_anything_trains(norm, command, tmp_path):
+def test_a_sweep_with_nothing_to_train_is_refused_before_training(norm, command, tmp_path):
     status, _, err = command("-m", "trained=norm,all", norm, "steps=2")
     assert status == 2
     assert "trained=norm is not allowed if the norm has no parameters" in err
     assert Store(tmp_path / "results").finished() == []
 
 
-def test_engines_refuse_it_too(few):
+def test_the_engine_refuses_a_run_with_nothing_to_train(few):
     with pytest.raises(ConfigError, match="trained=norm is not allowed"):
-        SerialRun(spec(norm=BatchNorm(affine=False)), few, CPU)
+        start_serial(spec(norm=BatchNorm(affine=False)), few, CPU)

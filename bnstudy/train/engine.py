@@ -1,0 +1,82 @@
+"""What the training loop asks of an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from bnstudy.run import RunSpec
+
+Tensors = list[Tensor]
+
+
+class Engine(Protocol):
+    """Holds the state of R runs and makes their steps. It counts no steps: `t` is the number of steps done.
+
+    A tensor of the runs has a leading axis for the runs in the stacked engine, and none in the serial one.
+
+    model: the network that the runs share, in training mode.
+    params: the parameters in pieces that the optimizer treats alike.
+    slots: the optimizer state of each piece; empty for a piece that is not trained.
+    start: the parameters before training, if a probe needs them.
+    memory: what probes remember of the runs, by probe.
+    """
+
+    name: str
+    model: nn.Module
+    params: Tensors
+    slots: list[dict[str, Tensor]]
+    start: Tensors
+    memory: dict[str, dict[str, Tensor]]
+
+    def step(self, t: int) -> Tensor:
+        """Make a step; returns the losses [R]."""
+
+    def step_with_grads(self, t: int) -> tuple[Tensor, Tensors]:
+        """Make a step; returns the losses [R] and the gradients of all pieces, those not trained included."""
+
+    def batch(self, t: int) -> tuple[Tensor, Tensor]:
+        """The next training batch of the runs: images and labels."""
+
+    def learning_rate(self, t: int) -> Tensor:
+        """The learning rate of the next step; after the last step, that of the last."""
+
+    def named(self, pieces: Tensors) -> dict[str, Tensor]:
+        """Parameters, or tensors in the same pieces, by name."""
+
+    def buffers(self) -> dict[str, Tensor]:
+        """The network's buffers by name."""
+
+    @property
+    def probe_index(self) -> Tensor:
+        """The training images in the probe batch of the runs: indices [N]."""
+
+    def map(self, function: Callable[..., Any], *tensors: Any) -> Any:
+        """Apply a function of one run's tensors to each run. May return results for more than R runs."""
+
+    def keep(self, runs: Sequence[int]) -> None:
+        """Drop all but these runs, at least one."""
+
+    def state(self, run: int) -> dict[str, Any]:
+        """One run's `params` and `slots`, flat and in the order of the parameters, `buffers` and `memory`."""
+
+    def load(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Continue from the runs' states. Both engines read the states of both.
+
+        Raises:
+            KeyError, RuntimeError: a state does not fit its run; the state of the runs is then undefined.
+        """
+
+
+def needs_start(spec: RunSpec) -> bool:
+    """Whether a probe needs the parameters before training."""
+    return any(probe.needs_start for probe in spec.probe.values())
+
+
+def precision(spec: RunSpec, device: torch.device) -> AbstractContextManager[object]:
+    """The context in which the run's loss is computed."""
+    return torch.autocast(device.type, torch.bfloat16) if spec.precision == "bf16" else nullcontext()

@@ -1,0 +1,186 @@
+"""How probes measure runs in training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from bnstudy.data import Dataset
+from bnstudy.models.layers import activations, weight_layers
+from bnstudy.probes.base import ProbeSpec, Snapshot
+from bnstudy.probes.network import Mode, Network, Params, copy_for_probes, in_parts, set_mode
+from bnstudy.rng import stream
+from bnstudy.run import RunSpec
+from bnstudy.train.engine import Engine
+from bnstudy.train.record import Record
+from bnstudy.train.stopwatch import Stopwatch
+
+PROBE_BATCH = 1024
+
+Probes = Mapping[str, ProbeSpec]
+ByLayer = Mapping[str, Tensor]
+
+
+class Probing:
+    """The probes of runs in training.
+
+    seconds: a run's time by probe.
+    """
+
+    def __init__(self, spec: RunSpec, engine: Engine, dataset: Dataset, total: int, watch: Stopwatch) -> None:
+        self.seconds = dict.fromkeys(spec.probe, 0.0)
+        self.steps = {name: frozenset(probe.when.updates(total)) for name, probe in spec.probe.items()}
+        self._spec, self._engine, self._dataset, self._watch = spec, engine, dataset, watch
+        self._probe_model = copy_for_probes(engine.model)
+        self._layers = layer_weights(engine.model)
+
+    def due(self, step: int) -> dict[str, ProbeSpec]:
+        """The probes that measure when `step` steps are done, by name."""
+        return {name: probe for name, probe in self._spec.probe.items() if step in self.steps[name]}
+
+    def needs_update(self, step: int) -> bool:
+        return any(probe.needs_update for probe in self.due(step).values())
+
+    def look(self, step: int) -> dict[str, Any]:
+        """The parts of the state that the probes due need, copied, as the next step changes them."""
+        probes, engine = self.due(step), self._engine
+        parts: dict[str, Any] = {"observed": self._observe(probes, step)}
+        parts["params"] = engine.named([piece.clone() for piece in engine.params])
+        if any(probe.needs_start for probe in probes.values()):
+            parts["start"] = engine.named(engine.start)
+        if any(probe.needs_network for probe in probes.values()):
+            parts["network"] = {
+                "buffers": {name: b.clone() for name, b in engine.buffers().items()},
+                "batch": engine.batch(step),
+                "probe_index": engine.probe_index,
+                "lr": engine.learning_rate(step),
+            }
+        return parts
+
+    def measure(self, step: int, parts: Mapping[str, Any], record: Record) -> None:
+        """Record what the probes due measure, and keep what they remember.
+
+        Args:
+            parts: what `look` returned, and the `grads` and `update` of the next step if a probe needs them.
+        """
+        memory = self._engine.memory
+        for name, probe in self.due(step).items():
+            with self._count_for(name):
+                own = {"observed": parts["observed"].get(name), "memory": memory.get(name, {})}
+                needed = {part: value for part, value in {**parts, **own}.items() if part in probe.parts}
+                measured, memory[name] = self._engine.map(lambda of_run, probe=probe: self._use(probe, of_run), needed)
+                for metric, by_layer in measured.items():
+                    record.add(step, "", metric, by_layer)
+        with self._watch("probes"):
+            record.flush()
+
+    def _use(
+        self, probe: ProbeSpec, parts: Mapping[str, Any]
+    ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
+        """What the probe measures of one run, by metric and layer, and what it remembers."""
+        if "network" in parts:
+            parts = {**parts, "network": Network(self._probe_model, self._spec.loss, self._dataset, **parts["network"])}
+        snapshot = Snapshot(layers=self._layers, **parts)
+        measured = {metric: dict(by_layer) for metric, by_layer in probe.measure(snapshot).items()}
+        return measured, dict(probe.remember(snapshot)) if probe.remembers else {}
+
+    def _observe(self, probes: Probes, step: int) -> dict[str, ByLayer]:
+        """What each probe keeps of each layer. Probes with the same mode share a forward pass."""
+        by_mode: dict[Mode, dict[str, ProbeSpec]] = {}
+        for name, probe in probes.items():
+            if probe.needs_activations:
+                mode: Mode = "batch" if step == 0 and probe.statistics == "running" else probe.statistics
+                by_mode.setdefault(mode, {})[name] = probe
+        observed: dict[str, ByLayer] = {}
+        for mode, together in by_mode.items():
+            with self._count_for(*together):
+                observed |= self._observe_in(mode, together)
+        return observed
+
+    @torch.no_grad()
+    def _observe_in(self, mode: Mode, probes: Probes) -> dict[str, dict[str, Tensor]]:
+        engine = self._engine
+        params, buffers, index = engine.named(engine.params), engine.buffers(), engine.probe_index
+        samples = index.ndim - 1  # the dimension of the samples
+        parts = [
+            engine.map(
+                lambda p, b, x: observe(self._probe_model, p, b, probes, x, mode),
+                params,
+                buffers,
+                self._dataset.train.x[part],
+            )
+            for part in index.tensor_split(len(in_parts(index.movedim(samples, 0))), samples)
+        ]
+        return concatenate(parts, samples)
+
+    @contextmanager
+    def _count_for(self, *names: str) -> Iterator[None]:
+        """Count the time inside for these probes."""
+        before = self._watch.seconds["probes"]
+        with self._watch("probes"):
+            yield
+        for name in names:
+            self.seconds[name] += (self._watch.seconds["probes"] - before) / len(names)
+
+
+def layer_weights(model: nn.Module) -> dict[str, str]:
+    """The name of each weight layer, in order of depth, and of its weight parameter."""
+    names = {id(p): name for name, p in model.named_parameters()}
+    return {layer: names[id(m.weight)] for layer, m in weight_layers(model).items()}
+
+
+def draw_probe_index(seed: int, dataset: Dataset) -> Tensor:
+    """Draw the training images of a run's probe batch, at most 1024: indices, the same for all arms of a seed."""
+    index = torch.randperm(len(dataset.train), generator=stream(seed, "probe"))[:PROBE_BATCH]
+    return index.to(dataset.train.x.device)
+
+
+@torch.no_grad()
+def observe(
+    model: nn.Module, params: Params, buffers: Params, probes: Probes, x: Tensor, mode: Mode
+) -> dict[str, dict[str, Tensor]]:
+    """What each probe keeps of each layer when a `copy_for_probes` is run on x: by probe, by layer."""
+    own = {name: b.clone() for name, b in buffers.items()}  # a module that counts batches does so in place
+    with set_mode(model, mode), tap_activations(model, probes) as kept:
+        out = functional_call(model, (dict(params), own), (x,))
+    last = list(weight_layers(model))[-1]
+    for name, probe in probes.items():
+        of_output = probe.observe(nn.Identity(), out, out)
+        if of_output is not None:
+            kept[name][last] = of_output
+    return kept
+
+
+@contextmanager
+def tap_activations(model: nn.Module, probes: Probes) -> Iterator[dict[str, dict[str, Tensor]]]:
+    """Yield a mapping that a forward pass inside fills with what each probe keeps of each layer."""
+    kept: dict[str, dict[str, Tensor]] = {name: {} for name in probes}
+
+    def tap(layer: str) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
+        def hook(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+            for name, probe in probes.items():
+                of_layer = probe.observe(module, inputs[0], output)
+                if of_layer is not None:
+                    kept[name][layer] = of_layer
+
+        return hook
+
+    handles = [module.register_forward_hook(tap(layer)) for layer, module in activations(model).items()]
+    try:
+        yield kept
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def concatenate(parts: Sequence[Mapping[str, ByLayer]], dim: int = 0) -> dict[str, dict[str, Tensor]]:
+    """What probes kept of the parts of a batch, concatenated along the samples' dimension."""
+    return {
+        name: {layer: torch.cat([part[name][layer] for part in parts], dim) for layer in layers}
+        for name, layers in parts[0].items()
+    }
