@@ -80,7 +80,9 @@ def draw(verdicts: Sequence[Verdict]) -> Figure:
     ax.xaxis.set_major_locator(FixedLocator(TICKS))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.set_xlabel("effect / smallest effect of interest, with 95% interval\ninside the band: negligible; right of it: supported; left: contradicted")
+    ax.set_xlabel(
+        "effect / smallest effect of interest, with 95% interval\ninside the band: negligible; right of it: supported; left: contradicted"
+    )
     ax.spines[["left", "right", "top"]].set_visible(False)
     return figure
 
