@@ -2,8 +2,8 @@
 
     python scripts/verdict_figure.py results/reports/quickstart/claims.json verdicts.png
 
-Each row is one case of a claim in its primary view. Effects in different units share the axis because each is divided by
-its claim's smallest effect of interest (ratios: by logarithms), which makes the band from -1 to 1 negligible for all.
+Each row is one case of a claim in its primary view. Effects in different units share the axis because each is divided
+by its claim's smallest effect of interest (ratios: by logarithms). So the band from -1 to 1 is negligible for all.
 """
 
 from __future__ import annotations
@@ -80,9 +80,8 @@ def draw(verdicts: Sequence[Verdict]) -> Figure:
     ax.xaxis.set_major_locator(FixedLocator(TICKS))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.set_xlabel(
-        "effect / smallest effect of interest, with 95% interval\ninside the band: negligible; right of it: supported; left: contradicted"
-    )
+    reading = "inside the band: negligible; right of it: supported; left: contradicted"
+    ax.set_xlabel(f"effect / smallest effect of interest, with 95% interval\n{reading}")
     ax.spines[["left", "right", "top"]].set_visible(False)
     return figure
 
