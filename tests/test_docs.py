@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,28 +11,13 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from bnstudy.probes.activations import Activations
-from bnstudy.probes.base import ProbeSpec
-from bnstudy.probes.curvature import Sharpness
-from bnstudy.probes.fit import TrainingFit
-from bnstudy.probes.gradients import Backprop, GradientNorm
-from bnstudy.probes.landscape import Landscape
-from bnstudy.probes.normalization import NormInternals
-from bnstudy.probes.shift import CovariateShift
-from bnstudy.probes.units import DeadUnits
-from bnstudy.probes.weights import WeightSize
+from bnstudy import load_metrics
 from bnstudy.report.figures import FIGURES
 from bnstudy.store.files import conf_dir
-from bnstudy.train.serial import SerialRun
-from tests.conftest import CPU, spec_of
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]}
-PROBES = (
-    Activations, Backprop, CovariateShift, DeadUnits, GradientNorm, Landscape, NormInternals, Sharpness, TrainingFit,
-    WeightSize,
-)  # fmt: skip
 AVOIDED = ("picture", "what it came to", "at hand", "is told", "tells the rest", "whatever that is", "such as is")
 """Phrases that plain technical English does without."""
 
@@ -50,32 +34,27 @@ def code_names(cell: str) -> list[str]:
     return re.findall(r"`([\w.]+)`", cell)
 
 
-def recorded_metrics(digits, *overrides: str) -> set[str]:
-    """The metrics that a run of two steps with all probes records beside its losses and accuracies."""
-    probes: dict[str, ProbeSpec] = {probe.__name__.lower(): probe() for probe in PROBES}
-    outcomes = []
-    spec = replace(spec_of("norm=batch", "model.width=16", "steps=2", *overrides), probe=probes)
-    SerialRun(spec, digits, CPU).train(lambda _, outcome: outcomes.append(outcome))
-    rows = outcomes[0].metrics.to_pandas()
-    return set(rows[rows["split"] == ""]["metric"]) - {"lr"}
+def composed(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return compose("config", [*overrides], return_hydra_config=True)
 
 
-def test_the_store_page_lists_every_probe_and_metric(digits):
+def test_the_store_page_lists_every_probe_and_metric(command):
+    probes = ("probe=full", "+probe.fit={_target_: bnstudy.probes.fit.TrainingFit}")
+    status, _, err = command("-m", "model.activation=relu,tanh", "model.width=16", "steps=2", *probes)
+    assert status == 0, err
+    metrics = load_metrics("results")
+    recorded = {*metrics[metrics["split"] == ""]["metric"].astype(str)} - {"lr"}
     rows = table_rows("docs/store.md", "| probe | metric |")
     documented = {name for row in rows for name in code_names(row[1])} - {"_scaled"}
-    recorded = recorded_metrics(digits) | recorded_metrics(digits, "model.activation=tanh")
     assert {name.removesuffix("_scaled") for name in recorded} == documented
-    assert {name for row in rows for name in code_names(row[0])} == {probe.__name__ for probe in PROBES}
+    classes = {node["_target_"].rsplit(".", 1)[-1] for node in composed(*probes).probe.values()}
+    assert {name for row in rows for name in code_names(row[0])} == classes
 
 
 def test_the_report_page_lists_every_figure():
     rows = table_rows("docs/report.md", "| figure | shows |")
     assert {name for row in rows for name in row[0].split(", ")} == {*FIGURES}
-
-
-def composed(*overrides: str) -> DictConfig:
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return compose("config", [*overrides], return_hydra_config=True)
 
 
 def test_the_configuration_page_lists_every_key_and_no_other():
