@@ -7,11 +7,13 @@ import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from bnstudy import load_metrics
+from bnstudy.claims import metrics
 from bnstudy.report.figures import FIGURES
 from bnstudy.store.files import conf_dir
 
@@ -43,8 +45,8 @@ def test_the_store_page_lists_every_probe_and_metric(command):
     probes = ("probe=full", "+probe.fit={_target_: bnstudy.probes.fit.TrainingFit}")
     status, _, err = command("-m", "model.activation=relu,tanh", "model.width=16", "steps=2", *probes)
     assert status == 0, err
-    metrics = load_metrics("results")
-    recorded = {*metrics[metrics["split"] == ""]["metric"].astype(str)} - {"lr"}
+    rows = load_metrics("results")
+    recorded = {*rows[rows["split"] == ""]["metric"].astype(str)} - {"lr"}
     rows = table_rows("docs/store.md", "| probe | metric |")
     documented = {name for row in rows for name in code_names(row[1])} - {"_scaled"}
     assert {name.removesuffix("_scaled") for name in recorded} == documented
@@ -55,6 +57,14 @@ def test_the_store_page_lists_every_probe_and_metric(command):
 def test_the_report_page_lists_every_figure():
     rows = table_rows("docs/report.md", "| figure | shows |")
     assert {name for row in rows for name in row[0].split(", ")} == {*FIGURES}
+
+
+def test_the_claim_page_lists_every_metric_of_a_claim_and_no_unknown_one():
+    rows = table_rows("docs/extending/claim.md", "| metric | is | views |")
+    documented = {name for row in rows for name in code_names(row[0])}
+    used = {yaml.safe_load(path.read_text())["metric"] for path in (conf_dir() / "claim").glob("*.yaml")}
+    assert used <= documented
+    assert [name for name in documented if not hasattr(metrics, name)] == []
 
 
 def test_the_configuration_page_lists_every_key_and_no_other():
