@@ -19,6 +19,7 @@ from PIL import Image
 import bnstudy
 from bnstudy import cli
 from bnstudy.store.runs import Store
+from bnstudy.train.loop import Training
 from bnstudy.validation import ConfigError
 
 SHORT = ("steps=10", "model.width=16")
@@ -185,7 +186,7 @@ def test_a_network_that_cannot_take_the_images_is_refused_before_training(comman
 @pytest.mark.parametrize("engine", ["auto", "serial", "stacked"])
 def test_a_failing_run_does_not_stop_the_others(command, monkeypatch, engine):
     from bnstudy.train import serial, stacked
-    from bnstudy.train.state import build_model
+    from bnstudy.train.build import build_model
 
     def build(spec, dataset):
         if spec.seed == 1:
@@ -203,10 +204,10 @@ def test_a_failing_run_does_not_stop_the_others(command, monkeypatch, engine):
 
 
 def test_the_same_command_retries_a_failed_run(command, monkeypatch):
-    from bnstudy.train.serial import SerialRun
+
 
     with monkeypatch.context() as broken:
-        broken.setattr(SerialRun, "train", lambda *_: 1 / 0)
+        broken.setattr(Training, "train", lambda *_: 1 / 0)
         assert command(*SHORT)[0] == 1
     assert command(*SHORT)[0] == 0
     assert not list(Path("results/runs").glob("*/error.txt"))

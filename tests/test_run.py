@@ -8,11 +8,13 @@ import pytest
 
 from bnstudy.inits import Orthogonal
 from bnstudy.models.mlp import MLP
-from bnstudy.norms import BatchNorm, LayerNorm, NoNorm
+from bnstudy.norms.batch import BatchNorm
+from bnstudy.norms.group import LayerNorm
+from bnstudy.norms.none import NoNorm
 from bnstudy.optim import SGD, Adam, Cosine, Step
 from bnstudy.store.renames import with_former_names
 from bnstudy.validation import ConfigError, stackable_numbers, to_dict
-from bnstudy.when import At, AtEnd, AtShares, Every, LogSpaced, LogThenRegular
+from bnstudy.when import At, AtEnd, AtFractions, Every, LogSpaced, LogThenRegular
 from tests.conftest import spec_of
 
 
@@ -49,19 +51,19 @@ def test_a_misspelled_choice_names_the_nearest_one():
         (AtEnd(), (100,)),
         (At((0, 1, 500)), (0, 1, 100)),
         (Every(40), (0, 40, 80, 100)),
-        (AtShares((0.5, 0, 0.101)), (0, 10, 50, 100)),
+        (AtFractions((0.5, 0, 0.101)), (0, 10, 50, 100)),
         (LogSpaced(3), (0, 1, 10, 100)),
         (LogThenRegular(early=2, regular=4), (0, 1, 25, 50, 75, 100)),
     ],
 )
 def test_measured_steps_are_sorted_and_include_the_last(when, expected):
-    assert when.updates(100) == expected
+    assert when.resolve(100) == expected
 
 
 @pytest.mark.parametrize("total", [1, 2, 3, 17])
 def test_measured_steps_of_short_runs_are_sorted_and_include_the_last(total):
     for when in (AtEnd(), Every(5), LogSpaced(20), LogThenRegular()):
-        updates = when.updates(total)
+        updates = when.resolve(total)
         assert list(updates) == sorted(set(updates))
         assert updates[-1] == total
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from bnstudy.models.layers import Layer
-from bnstudy.norms import FreeNorm, Reparametrized
+from bnstudy.norms.explicit import ExplicitNorm
+from bnstudy.norms.weight import ReparametrizedLayer
 from bnstudy.probes.base import ProbeSpec, Snapshot
 from bnstudy.probes.network import PART, Network, Params, in_parts
 
@@ -65,12 +66,12 @@ class NormInternals(ProbeSpec):
         }
 
 
-def free_norms(model: nn.Module) -> dict[str, FreeNorm]:
+def free_norms(model: nn.Module) -> dict[str, ExplicitNorm]:
     """The norms of a `copy_for_probes` by path."""
-    return {path: module for path, module in model.named_modules() if isinstance(module, FreeNorm)}
+    return {path: module for path, module in model.named_modules() if isinstance(module, ExplicitNorm)}
 
 
-def tracking_norms(model: nn.Module) -> dict[str, FreeNorm]:
+def tracking_norms(model: nn.Module) -> dict[str, ExplicitNorm]:
     """The norms with running statistics by path."""
     return {path: norm for path, norm in free_norms(model).items() if norm.running_mean is not None}
 
@@ -108,10 +109,10 @@ def is_normalized(module: nn.Module) -> bool:
     """Whether this is a layer whose norm cancels the scale of its weight."""
     if not isinstance(module, Layer) or module.norm_act is None:
         return False
-    if isinstance(module.weight, Reparametrized):
+    if isinstance(module.weight, ReparametrizedLayer):
         return True
     directly = module.norm_act.norm_first and not module.adds_first
-    return directly and any(isinstance(inner, FreeNorm) for inner in module.norm_act.norm.modules())
+    return directly and any(isinstance(inner, ExplicitNorm) for inner in module.norm_act.norm.modules())
 
 
 # ---------------------------------------------------------------------------------------- statistics of batches

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from bnstudy.run import RunSpec
 from bnstudy.sweep.settings import Settings
-from bnstudy.train.stacked import SMALLEST
+from bnstudy.train.stacked import MIN_ROWS
 
 CACHE_BYTES = 16 * 2**20
 """Largest working set of a stack on a CPU core: larger ones do not stay in the cache."""
@@ -122,7 +122,7 @@ def choose_engine(specs: list[RunSpec], network: NetworkCost, device: str, compi
 def rows_per_stack(runs: int, limit: int, workers: int) -> int:
     """Stacks of nearly equal size, at most `limit`, as many for each worker, and no single run."""
     stacks = -(-runs // limit)
-    return max(SMALLEST, -(-runs // (-(-stacks // workers) * workers)))
+    return max(MIN_ROWS, -(-runs // (-(-stacks // workers) * workers)))
 
 
 def has_compiler() -> bool:

@@ -34,10 +34,8 @@ from bnstudy.sweep.settings import Settings
 from bnstudy.sweep.signals import Interrupted, StopFlag
 from bnstudy.train import checkpoint
 from bnstudy.train.compiled import Program
-from bnstudy.train.loop import Engine
-from bnstudy.train.serial import SerialRun
-from bnstudy.train.stacked import StackedRun
-from bnstudy.train.state import Outcome
+from bnstudy.train.loop import Training, start_serial, start_stacked
+from bnstudy.train.outcome import Outcome
 from bnstudy.validation import to_dict
 
 WAIT_SECONDS = 0.05
@@ -304,16 +302,16 @@ class Worker:
         self._tell_beat(engine, stack)
         engine.train(self._store_run(engine, stack), self._beat(stack))
 
-    def _engine(self, stack: Stack, dataset: Dataset) -> Engine:
+    def _engine(self, stack: Stack, dataset: Dataset) -> Training:
         specs, method, device = [run.spec for run in stack.runs], stack.method, self.datasets.device
         if method.engine == "serial":
-            return SerialRun(specs[0], dataset, device, method.compiled)
+            return start_serial(specs[0], dataset, device, method.compiled)
         program = None
         if method.compiled:
             program = self._programs.setdefault(program_key(stack), Program(method.rows))
-        return StackedRun(specs, dataset, device, program, method.norms_vary)
+        return start_stacked(specs, dataset, device, program, method.norms_vary)
 
-    def _store_run(self, engine: Engine, stack: Stack) -> Callable[[RunSpec, Outcome], None]:
+    def _store_run(self, engine: Training, stack: Stack) -> Callable[[RunSpec, Outcome], None]:
         def done(spec: RunSpec, outcome: Outcome) -> None:
             summary = self._summary(engine, spec, outcome, stack)
             with storing():
@@ -323,10 +321,10 @@ class Worker:
 
         return done
 
-    def _beat(self, stack: Stack) -> Callable[[Engine], None]:
+    def _beat(self, stack: Stack) -> Callable[[Training], None]:
         saved_at = time.monotonic()
 
-        def beat(engine: Engine) -> None:
+        def beat(engine: Training) -> None:
             nonlocal saved_at
             self._tell_beat(engine, stack)
             if self.stop.signum is not None or time.monotonic() - saved_at > self.settings.checkpoint_seconds:
@@ -341,7 +339,7 @@ class Worker:
 
         return beat
 
-    def _tell_beat(self, engine: Engine, stack: Stack) -> None:
+    def _tell_beat(self, engine: Training, stack: Stack) -> None:
         alone = len(engine.specs) == 1
         name = next((run.name for run in stack.runs if alone and run.spec == engine.specs[0]), "")
         loss = float(engine.record.losses[engine.step - 1, 0]) if engine.step and alone else math.nan
@@ -351,7 +349,7 @@ class Worker:
     def _paths(self, run: PlannedRun) -> RunPaths:
         return self.store.run(run.spec.run_id)
 
-    def _summary(self, engine: Engine, spec: RunSpec, outcome: Outcome, stack: Stack) -> dict[str, Any]:
+    def _summary(self, engine: Training, spec: RunSpec, outcome: Outcome, stack: Stack) -> dict[str, Any]:
         data = engine.dataset
         classes = data.classes if data.is_labelled else None
         sizes = {split: len(getattr(data, split).y) for split in ("train", "val", "test")}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
-from bnstudy.data import Dataset
+from bnstudy.data.dataset import Dataset
 from bnstudy.inits import initialize
-from bnstudy.models.layers import check_made_by, check_trainable, has_branches, norm_parameters
+from bnstudy.models.structure import check_norm_has_effect, check_norm_is_trainable, has_branches, norm_parameters
 from bnstudy.run import RunSpec
 
 
@@ -25,9 +25,9 @@ def network_of(spec: RunSpec, shape: tuple[int, int, int], classes: int) -> nn.M
     """
     model = spec.model.build(spec.norm, shape, classes)
     spec.norm.check_network(has_branches(model))
-    check_made_by(spec.norm, model)
+    check_norm_has_effect(spec.norm, model)
     if spec.trained == "norm":
-        check_trainable(model)
+        check_norm_is_trainable(model)
     return model
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from bnstudy.data import Split
+from bnstudy.data.dataset import Split
 from bnstudy.losses import LossSpec
 from bnstudy.probes.network import in_parts
 from bnstudy.train.engine import Engine

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bnstudy.data import Dataset
+from bnstudy.data.dataset import Dataset
 from bnstudy.run import RunSpec
 from bnstudy.train.compiled import Program
 from bnstudy.train.engine import Engine
@@ -46,7 +46,7 @@ class Training:
         self.watch = Stopwatch(device, len(specs))
         self.probing = Probing(first, engine, dataset, self.total, self.watch)
         self._evaluation = first.evaluation
-        self._evaluations = frozenset(first.evaluation.when.updates(self.total))
+        self._evaluations = frozenset(first.evaluation.when.resolve(self.total))
         self._due = self._evaluations.union(*self.probing.steps.values())
 
     # ------------------------------------------------------------------------------------------------ the loop

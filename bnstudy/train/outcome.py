@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from bnstudy.data import Dataset
+from bnstudy.data.dataset import Dataset
 from bnstudy.train.record import Divergence, Record
 
 CHANCE_MARGIN = 0.05
@@ -45,7 +45,7 @@ def conclude(
     total = len(record.losses)
     until = total if divergence is None else divergence[0]
     accuracies = record.series(run, "val", "accuracy", until)
-    learned = not accuracies or not dataset.learnable or accuracies[-1][1] >= 1 / dataset.classes + CHANCE_MARGIN
+    learned = not accuracies or not dataset.is_learnable or accuracies[-1][1] >= 1 / dataset.classes + CHANCE_MARGIN
     if divergence is None and not learned:
         divergence = total, "final validation accuracy below chance + 5 points"
     best_step, best = max(accuracies, key=lambda row: row[1]) if accuracies else (until, math.nan)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from bnstudy.data import Dataset
-from bnstudy.models.layers import activations, weight_layers
+from bnstudy.data.dataset import Dataset
+from bnstudy.models.structure import activations, weight_layers
 from bnstudy.probes.base import ProbeSpec, Snapshot
 from bnstudy.probes.network import Mode, Network, Params, copy_for_probes, in_parts, set_mode
 from bnstudy.rng import stream
@@ -34,7 +34,7 @@ class Probing:
 
     def __init__(self, spec: RunSpec, engine: Engine, dataset: Dataset, total: int, watch: Stopwatch) -> None:
         self.seconds = dict.fromkeys(spec.probe, 0.0)
-        self.steps = {name: frozenset(probe.when.updates(total)) for name, probe in spec.probe.items()}
+        self.steps = {name: frozenset(probe.when.resolve(total)) for name, probe in spec.probe.items()}
         self._spec, self._engine, self._dataset, self._watch = spec, engine, dataset, watch
         self._probe_model = copy_for_probes(engine.model)
         self._layers = layer_weights(engine.model)

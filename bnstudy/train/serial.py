@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnstudy.data import BatchStream, Dataset
+from bnstudy.data.batches import BatchStream
+from bnstudy.data.dataset import Dataset
 from bnstudy.run import RunSpec
 from bnstudy.train.build import build_model, trained_mask
 from bnstudy.train.engine import Tensors, needs_start, precision

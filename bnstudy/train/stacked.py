@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from bnstudy.data import BatchStack, Dataset
-from bnstudy.norms import free_numbers, write_out
+from bnstudy.data.batches import BatchStack
+from bnstudy.data.dataset import Dataset
+from bnstudy.norms.explicit import make_explicit, make_numbers_buffers
 from bnstudy.optim import Hyper
 from bnstudy.run import RunSpec
 from bnstudy.train.build import build_model, trained_mask
@@ -98,10 +99,10 @@ class StackedEngine:
         """Replace torch's norms where vmap or the compiler need it."""
         # On a CPU vmap has no rule for a batch norm in bf16: torch then wants the statistics in bf16 too.
         if free or (self.spec.precision == "bf16" and self.device.type == "cpu"):
-            free_numbers(model)
+            make_numbers_buffers(model)
         elif self._program is not None or mixes_runs(model):
             # Compiled, torch's own norms under vmap are several times as slow.
-            write_out(model)
+            make_explicit(model)
 
     # ------------------------------------------------------------------------------------------------ the step
 
@@ -151,7 +152,7 @@ class StackedEngine:
             return self.spec.loss.mean(functional_call(self.model, (params, buffers), (x,)), y)
 
     def batch(self, t: int) -> tuple[Tensor, Tensor]:
-        return self._batches.images(*self._batches.choice(t))
+        return self._batches.gather(*self._batches.select(t))
 
     # ----------------------------------------------------------------------------------------------- measuring
 

@@ -13,10 +13,8 @@ from benchmarks.runs import CPU, mnist, spec_of
 from bnstudy.data.dataset import Dataset
 from bnstudy.run import Evaluation, RunSpec
 from bnstudy.store.files import conf_dir
-from bnstudy.train.loop import Engine
-from bnstudy.train.serial import SerialRun
-from bnstudy.train.stacked import StackedRun
-from bnstudy.train.state import Outcome
+from bnstudy.train.loop import Training, start_serial, start_stacked
+from bnstudy.train.outcome import Outcome
 from bnstudy.when import AtEnd
 
 PRESETS = ("none", "light", "standard", "full")
@@ -103,10 +101,10 @@ def time_training(first: RunSpec, engine: str, data: Dataset) -> TrainingTime:
     return TrainingTime(wall, sum(o.seconds["training"] for o in outcomes), probes)
 
 
-def start(first: RunSpec, engine: str, data: Dataset) -> Engine:
+def start(first: RunSpec, engine: str, data: Dataset) -> Training:
     if engine == "serial":
-        return SerialRun(first, data, CPU)
-    return StackedRun([replace(first, seed=seed) for seed in range(STACK_SIZE)], data, CPU)
+        return start_serial(first, data, CPU)
+    return start_stacked([replace(first, seed=seed) for seed in range(STACK_SIZE)], data, CPU)
 
 
 def print_overhead(overhead: Overhead) -> None:

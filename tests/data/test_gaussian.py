@@ -5,8 +5,7 @@ import torch
 
 from bnstudy.data.batches import BatchStack
 from bnstudy.data.gaussian import Gaussian
-from bnstudy.train.serial import SerialRun
-from bnstudy.train.stacked import StackedRun
+from bnstudy.train.loop import start_serial, start_stacked
 from bnstudy.validation import ConfigError
 from tests.conftest import CPU, spec_of
 
@@ -78,8 +77,8 @@ def test_both_engines_train_a_regression_alike_and_without_accuracy(norm):
     data = specs[0].data.load(None, CPU)
     serial_outcomes, stacked_outcomes = [], {}
     for spec in specs:
-        SerialRun(spec, data, CPU).train(lambda _, outcome: serial_outcomes.append(outcome))
-    StackedRun(specs, data, CPU).train(lambda spec, outcome: stacked_outcomes.__setitem__(spec.seed, outcome))
+        start_serial(spec, data, CPU).train(lambda _, outcome: serial_outcomes.append(outcome))
+    start_stacked(specs, data, CPU).train(lambda spec, outcome: stacked_outcomes.__setitem__(spec.seed, outcome))
     for serial, stacked in zip(serial_outcomes, stacked_outcomes.values(), strict=True):
         assert serial.status == stacked.status == "finished"
         a, b = (outcome.metrics.to_pandas() for outcome in (serial, stacked))

@@ -18,7 +18,7 @@ from bnstudy.norms.base import NormSpec
 from bnstudy.norms.batch import BatchNorm
 from bnstudy.norms.none import NoNorm
 from bnstudy.norms.skipinit import SkipInit
-from bnstudy.probes.network import still
+from bnstudy.probes.network import copy_for_probes
 from bnstudy.probes.normalization import is_normalized
 from bnstudy.train.build import network_of
 from bnstudy.validation import ConfigError
@@ -91,7 +91,7 @@ def test_each_hidden_layer_has_an_activation_of_its_name_in_order_of_the_forward
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_a_weight_layer_in_front_of_an_addition_does_not_count_as_normalized(order):
-    model = still(network(f"model.block={order}"))
+    model = copy_for_probes(network(f"model.block={order}"))
     found = {name: is_normalized(module) for name, module in model.named_modules() if name in weight_layers(model)}
     assert found == {name: name != "out" and (order == "original" or "conv2" not in name) for name in found}
 

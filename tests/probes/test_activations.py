@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bnstudy.data import Dataset
+from bnstudy.data.dataset import Dataset
 from bnstudy.probes.activations import Activations, drift, effective_rank, on_grid, percentiles
 from bnstudy.probes.base import Snapshot
 from bnstudy.probes.network import in_parts

@@ -6,11 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bnstudy.data import Split
+from bnstudy.data.dataset import Split
 from bnstudy.probes.fit import TrainingFit
 from bnstudy.train.build import build_model
 from bnstudy.train.loop import start_serial
-from bnstudy.when import At, AtShares
+from bnstudy.when import At, AtFractions
 from tests.conftest import CPU, spec_of
 from tests.probes.conftest import TINY, changed, engines_agree, snapshot_of
 from tests.train.helpers import train_one
@@ -30,7 +30,7 @@ def test_the_fit_is_measured_on_the_probe_batch_in_evaluation_mode(digits):
 
 
 def test_the_last_fit_is_that_of_the_trained_network(digits):
-    spec = replace(spec_of("norm=batch", "model.width=16"), probe={"fit": TrainingFit(when=AtShares((0.0, 1.0)))})
+    spec = replace(spec_of("norm=batch", "model.width=16"), probe={"fit": TrainingFit(when=AtFractions((0.0, 1.0)))})
     training = start_serial(spec, digits, CPU)
     rows = train_one(training).metrics.to_pandas().query("metric in ('train_loss', 'train_accuracy')")
     assert set(rows["step"]) == {0, 20}
@@ -70,6 +70,6 @@ def test_presets_add_the_training_fit_and_the_norm_internals():
     gap, statistics = spec_of("probe=gap").probe, spec_of("probe=statistics").probe
     assert gap.keys() - statistics.keys() == {"training_fit"}
     assert statistics.keys() - gap.keys() == {"norm_internals"}
-    assert statistics["norm_internals"].when.updates(100) == (100,)
-    assert gap["training_fit"].when.updates(100) == (0, 50, 100)
+    assert statistics["norm_internals"].when.resolve(100) == (100,)
+    assert gap["training_fit"].when.resolve(100) == (0, 50, 100)
     assert spec_of().probe.keys() <= gap.keys()

@@ -15,14 +15,14 @@ import yaml
 
 import bnstudy
 from bnstudy.store.runs import SharedStore, Store, parse_spec
-from bnstudy.train.serial import SerialRun
-from bnstudy.train.state import Outcome
+from bnstudy.train.loop import Training, start_serial
+from bnstudy.train.outcome import Outcome
 from bnstudy.validation import ConfigError, to_dict
 from tests.conftest import CPU, spec_of
 
 
-def train_and_store(store: Store, spec, digits) -> SerialRun:
-    run = SerialRun(spec, digits, CPU)
+def train_and_store(store: Store, spec, digits) -> Training:
+    run = start_serial(spec, digits, CPU)
     outcomes: list[Outcome] = []
     run.train(lambda _, outcome: outcomes.append(outcome))
     [outcome] = outcomes

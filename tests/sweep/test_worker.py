@@ -33,9 +33,9 @@ from bnstudy.sweep.request import PlannedRun
 from bnstudy.sweep.settings import Settings
 from bnstudy.sweep.signals import Interrupted, StopFlag
 from bnstudy.sweep.worker import Worker
-from bnstudy.train.loop import Engine
-from bnstudy.train.serial import SerialRun
-from bnstudy.train.stacked import StackedRun
+from bnstudy.train.loop import Training
+from bnstudy.train.serial import SerialEngine
+from bnstudy.train.stacked import StackedEngine
 from tests.conftest import CPU, spec_of
 
 STEPS = 30
@@ -248,16 +248,16 @@ def test_a_network_that_cannot_be_stacked_fails_with_engine_stacked(tmp_path, at
 
 
 def test_a_stack_that_does_not_fit_into_memory_is_halved(tmp_path, at_work, monkeypatch, undisturbed):
-    update, tried = StackedRun._update, []
+    step_inputs, tried = StackedEngine._step_inputs, []
 
-    def greedy(self, **how):
-        if not tried or tried[-1] != len(self.specs):
-            tried.append(len(self.specs))
-        if len(self.specs) > 2:
+    def greedy(self, t):
+        if not tried or tried[-1] != self.runs:
+            tried.append(self.runs)
+        if self.runs > 2:
             torch.empty(2**60)
-        return update(self, **how)
+        return step_inputs(self, t)
 
-    monkeypatch.setattr(StackedRun, "_update", greedy)
+    monkeypatch.setattr(StackedEngine, "_step_inputs", greedy)
     with at_work(tmp_path) as (worker, messages):
         worker.train(stack_of(SPECS))
         assert not worker.failures
@@ -297,7 +297,7 @@ def test_a_run_whose_folder_cannot_be_written_fails_alone(tmp_path, at_work):
 
 @pytest.fixture
 def beating_often(monkeypatch):
-    monkeypatch.setattr(Engine, "beat_seconds", 0)
+    monkeypatch.setattr(Training, "beat_seconds", 0)
 
 
 def interrupt(worker: Worker, messages: Messages, stack: Stack, step: int) -> None:
@@ -528,10 +528,10 @@ def test_a_run_that_another_machine_took_over_is_left_to_it(tmp_path, at_work, m
 
 def test_a_lone_interrupted_run_may_go_on_in_a_stack(tmp_path, at_work, monkeypatch):
     """The engines share the format of a checkpoint."""
-    monkeypatch.setattr(Engine, "beat_seconds", 0)
+    monkeypatch.setattr(Training, "beat_seconds", 0)
     with at_work(tmp_path) as (worker, messages):
         interrupt(worker, messages, stack_of(SPECS[:1], "serial"), 12)
     with at_work(tmp_path) as (worker, messages):
         worker.train(stack_of(SPECS[:2]))
         assert "seed=0: going on from step 12" in messages.texts
-        assert worker.store.summary(SPECS[0].run_id)["engine"] == StackedRun.name != SerialRun.name
+        assert worker.store.summary(SPECS[0].run_id)["engine"] == StackedEngine.name != SerialEngine.name

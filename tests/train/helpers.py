@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bnstudy.data import Dataset
+from bnstudy.data.dataset import Dataset
 from bnstudy.run import RunSpec
 from bnstudy.train.loop import Training, start_serial
 from bnstudy.train.outcome import Outcome

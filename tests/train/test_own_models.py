@@ -11,7 +11,9 @@ from torch import nn
 from bnstudy.models.base import ModelSpec
 from bnstudy.models.layers import dense
 from bnstudy.models.mlp import MLP
-from bnstudy.norms import BatchNorm, NoNorm, WeightNorm
+from bnstudy.norms.batch import BatchNorm
+from bnstudy.norms.none import NoNorm
+from bnstudy.norms.weight import WeightNorm
 from bnstudy.train.build import network_of, trained_mask
 from bnstudy.train.loop import start_serial, start_stacked
 from bnstudy.validation import ConfigError

@@ -7,7 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bnstudy.data import BatchStream, Split
+from bnstudy.data.batches import BatchStream
+from bnstudy.data.dataset import Split
 from bnstudy.run import Evaluation, RunSpec
 from bnstudy.train import loop
 from bnstudy.train.build import build_model
@@ -100,7 +101,7 @@ def test_evaluation_and_probes_follow_their_schedules(digits):
     assert list(values_by_step(metrics, "test", "loss")) == [0, 7, 20]
     assert list(values_by_step(metrics, "train", "loss")) == list(range(20))
     for metric, probe in (("grad_norm", "gradients"), ("dead_share", "dead_units")):
-        assert tuple(values_by_step(metrics, "", metric)) == spec.probe[probe].when.updates(20)
+        assert tuple(values_by_step(metrics, "", metric)) == spec.probe[probe].when.resolve(20)
 
 
 def test_only_the_final_evaluation_uses_all_images(digits):

@@ -22,17 +22,11 @@ from bnstudy.inits import KaimingNormal, Orthogonal
 from bnstudy.models.mlp import MLP
 from bnstudy.models.resnet import ResNet
 from bnstudy.models.vgg import VGG
-from bnstudy.norms import (
-    BatchNorm,
-    GhostBatchNorm,
-    GroupNorm,
-    InstanceNorm,
-    LayerNorm,
-    NoisyBatchNorm,
-    NoNorm,
-    SkipInit,
-    WeightNorm,
-)
+from bnstudy.norms.batch import BatchNorm, GhostBatchNorm, NoisyBatchNorm
+from bnstudy.norms.group import GroupNorm, InstanceNorm, LayerNorm
+from bnstudy.norms.none import NoNorm
+from bnstudy.norms.skipinit import SkipInit
+from bnstudy.norms.weight import WeightNorm
 from bnstudy.optim import SGD, Adam, AdamW, Constant, Cosine
 from bnstudy.probes.base import ProbeSpec
 from bnstudy.probes.gradients import GradientNorm
