@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from bnstudy import load_runs
-from bnstudy.config.build import launcher
+from bnstudy.config.build import build_launcher
 from bnstudy.store.files import conf_dir
 from bnstudy.store.runs import Store
 from bnstudy.sweep.objective import objective
@@ -35,12 +35,12 @@ def launcher_node(*overrides: str):
 
 
 def test_the_default_launcher_has_the_defaults_of_the_class():
-    assert launcher(launcher_node()) == Launcher()
+    assert build_launcher(launcher_node()) == Launcher()
 
 
 def test_the_options_of_a_cluster_can_be_pickled():
     keys = ("executor=slurm", "jobs=8", "partition=gpu", "mem=8GB", "gpus=1", "extra.qos=high", "extra.nice=10")
-    made = launcher(launcher_node(*(f"hydra.launcher.{key}" for key in keys)))
+    made = build_launcher(launcher_node(*(f"hydra.launcher.{key}" for key in keys)))
     wanted = Launcher("slurm", jobs=8, partition="gpu", mem="8GB", gpus=1, extra={"qos": "high", "nice": 10})
     assert pickle.loads(pickle.dumps(made)) == wanted
     assert type(made.extra) is dict
