@@ -66,7 +66,7 @@ def test_the_options_of_a_cluster_can_be_pickled():
 )
 def test_a_wrong_key_or_value_is_refused(keys, sentence):
     with pytest.raises(ConfigError, match=sentence):
-        launcher(keys)
+        build_launcher(keys)
 
 
 # ---------------------------------------------------------------------------------------------------- the objective
@@ -137,7 +137,7 @@ def test_hydras_basic_sweeper_ends_with_status_1_if_a_run_failed(command, monkey
         ),
         (("hydra/sweeper=basic", "lr=0.1,-1"), "lr=-1 is not allowed"),
         (("hydra/sweeper=basic", "hydra.launcher.workers=0"), "hydra.launcher.workers=0 is not allowed"),
-        (("hydra/sweeper=basic", "+hydra.sweeper.params.lr='1,2'"), "write what it is to search as plain overrides"),
+        (("hydra/sweeper=basic", "+hydra.sweeper.params.lr='1,2'"), "write what it searches as plain overrides"),
         (("hydra/sweeper=no_such",), "hydra/sweeper=no_such is not known. Known: basic, bnstudy"),
         (("hydra/launcher=basic",), "BasicLauncher is not allowed as hydra/launcher"),
     ],
