@@ -205,7 +205,6 @@ def test_a_failing_run_does_not_stop_the_others(command, monkeypatch, engine):
 
 def test_the_same_command_retries_a_failed_run(command, monkeypatch):
 
-
     with monkeypatch.context() as broken:
         broken.setattr(Training, "train", lambda *_: 1 / 0)
         assert command(*SHORT)[0] == 1
