@@ -77,7 +77,7 @@ def test_distributions_equal_those_of_the_pre_activations(model, norm, digits):
     assert list(measured["z_mean"]) == list(pre_activations(spec, digits, x[:2]))
 
 
-@pytest.mark.parametrize("overrides", [("norm=noisy_batch",), ("norm=batch", "dropout=p50")])
+@pytest.mark.parametrize("overrides", [("norm=noisy_batch",), ("norm=batch", "model.dropout=0.5")])
 def test_observing_in_training_mode_adds_noise_and_leaves_training_unchanged(overrides, digits):
     spec = replace(spec_of(*TINY, *overrides), steps=2)
     ends = {}

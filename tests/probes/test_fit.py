@@ -17,7 +17,7 @@ from tests.train.helpers import train_one
 
 
 def test_the_fit_is_measured_on_the_probe_batch_in_evaluation_mode(digits):
-    spec = spec_of(*TINY, "norm=batch", "dropout=p50")
+    spec = spec_of(*TINY, "norm=batch", "model.dropout=0.5")
     snapshot, model = snapshot_of(spec, digits, double=False), build_model(spec, digits)
     model(digits.train.x[:100])  # moves the running statistics
     network = replace(snapshot.network, buffers=dict(model.named_buffers()))
@@ -60,7 +60,7 @@ def test_a_regression_has_a_training_loss_and_no_accuracy(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "overrides", [("norm=batch", "dropout=p50"), ("model=vgg", "model.depth=8", "model.width=0.03", "norm=layer")]
+    "overrides", [("norm=batch", "model.dropout=0.5"), ("model=vgg", "model.depth=8", "model.width=0.03", "norm=layer")]
 )
 def test_stacked_equals_serial(overrides, digits):
     engines_agree(TrainingFit(when=At((0, 6))), digits, *overrides)
