@@ -60,7 +60,7 @@ def train(config: DictConfig) -> float | None:
     from bnstudy.config.compose import SweepPoint, to_plain
     from bnstudy.store.runs import Store
     from bnstudy.sweep.command import run
-    from bnstudy.sweep.objective import objective
+    from bnstudy.sweep.summary import objective
 
     launcher = HydraConfig.get().launcher
     keys = {} if is_foreign(launcher) else launcher

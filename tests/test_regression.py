@@ -9,7 +9,7 @@ import pytest
 import bnstudy
 from bnstudy import cli
 from bnstudy.store.runs import Store
-from bnstudy.sweep.objective import objective
+from bnstudy.sweep.summary import objective
 
 REGRESSION = ("data=gaussian", "data.target=linear", "loss=mse", "model.width=8", "steps=30", "threads=1")
 SWEEP = ("-m", *REGRESSION, "norm=none,batch", "lr=0.01,0.1", "seed=0,1")

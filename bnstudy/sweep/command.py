@@ -19,11 +19,11 @@ from bnstudy.sweep.cost import NetworkCost, eager_seconds
 from bnstudy.sweep.forkserver import cores
 from bnstudy.sweep.machine import resolve_device
 from bnstudy.sweep.messages import Failure, recorded_error
-from bnstudy.sweep.objective import chance_accuracy
 from bnstudy.sweep.plan import Datasets, Plan, Stack, check_data, make_plan, make_stacks
 from bnstudy.sweep.processes import train_here, train_in_processes
 from bnstudy.sweep.progress import AboveTheBars, Progress, RunResult, duration, plural, table
 from bnstudy.sweep.request import PlannedRun, Request
+from bnstudy.sweep.summary import chance_accuracy
 from bnstudy.validation import ConfigError, to_dict
 
 MIN_PROCESSES_SECONDS = 6.0

@@ -1,4 +1,4 @@
-"""The machine that trains: its devices, torch's settings, and the version of the code."""
+"""The machine that trains: its devices and torch's settings."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import hashlib
 import logging
 import os
 import platform
-import subprocess
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -50,22 +48,3 @@ def processor() -> str:
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else [platform.processor()]
     features = sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))}) or lines[:1]
     return hashlib.sha256("\n".join(features).encode()).hexdigest()[:8]
-
-
-def device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-
-
-@cache
-def git_commit() -> str | None:
-    """The commit of the checkout that the package runs from, with "+" if there are changes; None if it is installed."""
-    root = Path(__file__).parents[2]
-    if not (root / ".git").exists():
-        return None
-    git = ["git", "-C", str(root)]
-    try:
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changes = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return head + ("+" if changes.stdout.strip() else "")

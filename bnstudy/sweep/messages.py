@@ -24,7 +24,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class RunDone:
-    """A run is stored; `worker` is empty if another worker may have trained it; `steps` as in `Progress.finished`."""
+    """A run is stored; `worker` is empty if another worker may have trained it; `steps` as in `Progress.run_done`."""
 
     worker: str
     run_id: str
@@ -43,7 +43,7 @@ class Waiting:
         return f"Waiting for {plural(self.runs, 'run')} that process {self.pid} on {self.host} has."
 
 
-Tell = Callable[[Any], None]
+Send = Callable[[Any], None]
 """Receives each `Beat`, `RunDone`, `Failure`, `Waiting` and message of a worker."""
 
 

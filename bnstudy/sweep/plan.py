@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -35,6 +35,16 @@ class Stack:
     @property
     def run_ids(self) -> list[str]:
         return [run.spec.run_id for run in self.runs]
+
+    @property
+    def title(self) -> str:
+        """For messages."""
+        others = f" and {len(self.runs) - 1} more" if len(self.runs) > 1 else ""
+        return (self.runs[0].name or self.run_ids[0]) + others
+
+    def of(self, runs: Iterable[PlannedRun]) -> Stack:
+        """A stack of these runs with the same method."""
+        return replace(self, runs=tuple(runs))
 
 
 @dataclass(frozen=True)
@@ -73,26 +83,26 @@ class Datasets:
         return self._loaded[1]
 
 
-# ------------------------------------------------------------------------------------------------- checks
+Kinds = dict[str, tuple[int, NetworkCost]]
+"""Steps and network of each kind of runs, by `stack_key`."""
 
 
-@dataclass
-class Checker:
-    """Checks that runs fit their data: tries each distinct combination once, without training."""
+def check_run(run: RunSpec, datasets: Datasets, tried: dict[str, tuple[int, NetworkCost]]) -> tuple[int, NetworkCost]:
+    """The size of the training set, and the network's cost.
 
-    datasets: Datasets
-    _checked: dict[str, tuple[int, NetworkCost]] = field(default_factory=dict)
+    tried: the results of combinations of data, network and batch size that were tried, without training.
 
-    def check(self, run: RunSpec) -> tuple[int, NetworkCost]:
-        """The size of the training set, and the network's cost. Raises ConfigError if the run cannot be trained."""
-        parts = (run.data, run.model, run.norm, run.loss, run.trained, run.batch_size)
-        combination = json.dumps([to_dict(part) for part in parts])
-        if combination not in self._checked:
-            data = self.datasets.get(run.data)
-            run.total_steps(len(data.train))
-            run.loss.each(torch.zeros(1, data.classes, device=data.train.y.device), data.train.y[:1])
-            self._checked[combination] = len(data.train), try_network(run, data.shape, data.classes)
-        return self._checked[combination]
+    Raises:
+        ConfigError: the run cannot be trained.
+    """
+    parts = (run.data, run.model, run.norm, run.loss, run.trained, run.batch_size)
+    combination = json.dumps([to_dict(part) for part in parts])
+    if combination not in tried:
+        data = datasets.get(run.data)
+        run.total_steps(len(data.train))
+        run.loss.each(torch.zeros(1, data.classes, device=data.train.y.device), data.train.y[:1])
+        tried[combination] = len(data.train), try_network(run, data.shape, data.classes)
+    return tried[combination]
 
 
 SMALL = 10**8
@@ -126,22 +136,23 @@ def run_batch(run: RunSpec, shape: tuple[int, int, int], classes: int, device: s
         return measure_network(network_of(run, shape, classes).train(), torch.zeros(run.batch_size, *shape))
 
 
-def check_data(plan: Plan, datasets: Datasets) -> dict[str, tuple[int, NetworkCost]]:
+def check_data(plan: Plan, datasets: Datasets) -> Kinds:
     """Check that the runs fit their datasets and that finished runs were trained on the same images.
 
-    Returns: steps and network of each kind of runs, by `stack_key`; empty if all runs are stored.
+    Returns: the kinds of runs; empty if all runs are stored.
 
     Raises:
         ConfigError: a dataset is missing, a model, norm or batch size does not fit it, or it has changed.
     """
-    checker, kinds = Checker(datasets), {}
+    kinds: Kinds = {}
+    tried: dict[str, tuple[int, NetworkCost]] = {}
     todo = {run.spec.run_id for run in plan.todo}
     by_data = {data: i for i, data in enumerate(dict.fromkeys(run.spec.data for run in plan.runs))}
     for run in sorted(plan.runs, key=lambda run: by_data[run.spec.data]):
         spec = run.spec
         with naming(run.name):
             if todo:
-                train_size, network = checker.check(spec)
+                train_size, network = check_run(spec, datasets, tried)
                 kinds[spec.stack_key] = spec.total_steps(train_size), network
             if spec.run_id not in todo and not spec.data.is_fixed:
                 check_same_images(spec, plan.store, datasets.get(spec.data).checksum)
@@ -156,12 +167,7 @@ def check_same_images(run: RunSpec, store: Store, checksum: str) -> None:
         )
 
 
-# ----------------------------------------------------------------------------------------------------- stacks
-
-
-def make_stacks(
-    plan: Plan, kinds: Mapping[str, tuple[int, NetworkCost]], device: str, workers: int, sharing: int
-) -> list[Stack]:
+def make_stacks(plan: Plan, kinds: Kinds, device: str, workers: int, sharing: int) -> list[Stack]:
     """Group the runs that are not stored yet, stacks on the same data together and the longest of them first.
 
     Runs that a single worker trains one by one come last, in the order of the command line: with the norm as its last
@@ -178,17 +184,17 @@ def make_stacks(
         of_kind = [run for run in plan.runs if run.spec.stack_key == key]
         method = choose_method([run.spec for run in of_kind], steps, network, plan.settings, device, workers, sharing)
         rest = [run for run in of_kind if run.spec.run_id in todo]
-        stacks += [(network, Stack(tuple(part), method, steps)) for part in split(rest, method.rows)]
+        stacks += [Stack(tuple(part), method, steps) for part in split(rest, method.rows)]
     order = {data: i for i, data in enumerate(dict.fromkeys(run.spec.data for run in plan.todo))}
     place = {run.spec.run_id: i for i, run in enumerate(plan.todo)}
 
-    def position(network: NetworkCost, stack: Stack) -> tuple[int, bool, int]:
+    def position(stack: Stack) -> tuple[int, bool, int]:
         first = stack.runs[0].spec
         in_turn = workers == 1 and stack.method.engine == "serial"
-        return order[first.data], in_turn, place[first.run_id] if in_turn else -relative_cost(network, stack)
+        by_cost = -relative_cost(kinds[first.stack_key][1], stack)
+        return order[first.data], in_turn, place[first.run_id] if in_turn else by_cost
 
-    stacks.sort(key=lambda pair: position(*pair))
-    return [stack for _, stack in stacks]
+    return sorted(stacks, key=position)
 
 
 def split(runs: Sequence[PlannedRun], limit: int) -> list[Sequence[PlannedRun]]:

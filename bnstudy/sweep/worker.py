@@ -8,30 +8,29 @@ in two parts; runs that two workers died with have failed.
 from __future__ import annotations
 
 import math
-import platform
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
-import torch
-
-import bnstudy
 from bnstudy.data.dataset import Dataset
 from bnstudy.run import RunSpec
 from bnstudy.store.files import write_text
 from bnstudy.store.leases import Leases
-from bnstudy.store.runs import RunPaths, Store
-from bnstudy.sweep.machine import device_name, git_commit, resolve_device, set_up_torch
-from bnstudy.sweep.messages import Failure, RunDone, Tell, Waiting, recorded_error
+from bnstudy.store.runs import Store
+from bnstudy.sweep.fallback import next_method, one_line, storing
+from bnstudy.sweep.machine import resolve_device, set_up_torch
+from bnstudy.sweep.messages import Failure, RunDone, Send, Waiting, recorded_error
 from bnstudy.sweep.plan import Datasets, Stack, program_key, split
 from bnstudy.sweep.progress import Beat, plural
 from bnstudy.sweep.request import PlannedRun
 from bnstudy.sweep.settings import Settings
 from bnstudy.sweep.signals import Interrupted, StopFlag
+from bnstudy.sweep.summary import summarize
 from bnstudy.train import checkpoint
 from bnstudy.train.compiled import Program
 from bnstudy.train.loop import Training, start_serial, start_stacked
@@ -45,22 +44,10 @@ WAIT_FACTOR = 20
 """A worker that waits sleeps for this many times as long as it takes to look, but for 10 seconds at most."""
 
 
-class NotStored(OSError):  # noqa: N818
-    """The disk did not take the results: training in another way would not help."""
-
-
-@contextmanager
-def storing() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise NotStored(*error.args) from error
-
-
 def work(
     settings: Settings,
     stacks: Sequence[Stack],
-    tell: Tell,
+    send: Send,
     stop: StopFlag,
     since: float,
     name: str = "worker",
@@ -80,7 +67,7 @@ def work(
     set_up_torch(settings, device)
     datasets, store = datasets or Datasets(settings.cache, device), Store(settings.results)
     with stop.listening(), Leases(store, since=since) as leases:
-        worker = Worker(settings, store, datasets, leases, stop, tell, name)
+        worker = Worker(settings, store, datasets, leases, stop, send, name)
         worker.work(stacks, patience)
         return worker.failures
 
@@ -98,12 +85,13 @@ class Worker:
     datasets: Datasets
     leases: Leases
     stop: StopFlag
-    tell: Tell
+    send: Send
     name: str = "worker"
     failures: list[Failure] = field(default_factory=list)
     _failed: set[str] = field(default_factory=set)
     _lost: set[str] = field(default_factory=set)
     _programs: dict[tuple[str, int], Program] = field(default_factory=dict)
+    _saved_at: float = 0.0
 
     def work(self, stacks: Sequence[Stack], patience: float = math.inf) -> None:
         """Train what nobody else has, until every run is stored or has failed, here or elsewhere.
@@ -139,49 +127,48 @@ class Worker:
         self._lost = set()
         first = next((run for run in stack.runs if self._is_open(run, stack)), None)
         if first is None or (whole and self.leases.holders([first.spec.run_id])):
-            return stack if first else replace(stack, runs=())
-        runs = self._open_runs(stack)
-        holders = self.leases.holders([run.spec.run_id for run in runs])
-        free = replace(stack, runs=tuple(run for run in runs if run.spec.run_id not in holders))
-        for part in self._parts(free):
+            return stack if first else stack.of(())
+        still_open = self._open_runs(stack)
+        holders = self.leases.holders(still_open.run_ids)
+        for part in self._parts(still_open.of(run for run in still_open.runs if run.spec.run_id not in holders)):
             held: set[str] = set()
             try:
                 held = self._take(part)
                 # Another worker may have finished a run before its lease was taken.
-                mine = [run for run in part.runs if run.spec.run_id in held and not self._is_done(run, stack)]
-                self._train(replace(part, runs=tuple(mine)))
+                self._train(part.of(r for r in part.runs if r.spec.run_id in held and not self._is_done(r, stack)))
             finally:
                 self.leases.release(held)
-        return replace(stack, runs=self._open_runs(stack))
+        return self._open_runs(stack)
 
-    def _open_runs(self, stack: Stack) -> tuple[PlannedRun, ...]:
-        return tuple(run for run in stack.runs if self._is_open(run, stack))
+    def _open_runs(self, stack: Stack) -> Stack:
+        return stack.of(run for run in stack.runs if self._is_open(run, stack))
 
     def _is_open(self, run: PlannedRun, stack: Stack) -> bool:
         """Whether a run is neither stored, nor has failed since the command began."""
-        failed = run.spec.run_id in self._failed
-        return not (failed or self._is_done(run, stack) or recorded_error(self._paths(run).error, self.leases.since))
+        if run.spec.run_id in self._failed or self._is_done(run, stack):
+            return False
+        return not recorded_error(self.store.run(run.spec.run_id).error, self.leases.since)
 
     def _is_done(self, run: PlannedRun, stack: Stack) -> bool:
         done = self.store.is_finished(run.spec.run_id)
         if done:
-            self.tell(RunDone("", run.spec.run_id, stack.steps))
+            self.send(RunDone("", run.spec.run_id, stack.steps))
         return done
 
     def _parts(self, stack: Stack) -> list[Stack]:
         """Separate the runs that a worker died with, in halves, from the others; those of a second death fail."""
         dead = self.leases.dead_holders(stack.run_ids)
-        parts = [replace(stack, runs=tuple(run for run in stack.runs if run.spec.run_id not in dead))]
+        parts = [stack.of(run for run in stack.runs if run.spec.run_id not in dead)]
         retried = [run for run in stack.runs if run.spec.run_id in dead and not dead[run.spec.run_id].deaths]
         if retried:
-            self.tell(f"{plural(len(retried), 'run')} of a process that died: trying once more, in parts.")
+            self.send(f"{plural(len(retried), 'run')} of a process that died: trying once more, in parts.")
             rows = max(1, min(stack.method.rows, -(-len(retried) // 2)))
             method = replace(stack.method, rows=rows, compiled=stack.method.compiled and rows > 1)
-            parts += [replace(stack, runs=tuple(part), method=method) for part in split(retried, rows)]
+            parts += [Stack(tuple(part), method, stack.steps) for part in split(retried, rows)]
         for run in stack.runs:
             if (holder := dead.get(run.spec.run_id)) and holder.deaths:
                 why = f"process {holder.pid} on {holder.host} died while it trained the run, as had one before"
-                self._fail(replace(stack, runs=(run,)), why, pid=holder.pid)
+                self._fail(stack.of([run]), why, pid=holder.pid)
                 with suppress(OSError):  # remove the lease of the dead
                     self.leases.release(self.leases.acquire([run.spec.run_id]))
         return [part for part in parts if part.runs]
@@ -199,7 +186,7 @@ class Worker:
                     self.store.begin(run.spec.run_id, to_dict(run.spec))
         except OSError as failure:
             if len(stack.runs) > 1:
-                return set[str]().union(*(self._take(replace(stack, runs=(run,))) for run in stack.runs))
+                return set[str]().union(*(self._take(stack.of([run])) for run in stack.runs))
             self._fail_with(stack, failure)
             with suppress(OSError):
                 self.leases.release(stack.run_ids)
@@ -213,12 +200,12 @@ class Worker:
 
     def _announce(self, stacks: Sequence[Stack], announced: set[tuple[str, int]]) -> None:
         """Report who holds the runs that this worker waits for, each holder once."""
-        self.tell(Beat(self.name, "", 0, 0, 0, math.nan, math.nan))
+        self.send(Beat(self.name, "", 0, 0, 0, math.nan, math.nan))
         holders = self.leases.holders([run_id for stack in stacks for run_id in stack.run_ids]).values()
         for (host, pid), runs in Counter((holder.host, holder.pid) for holder in holders).items():
             if (host, pid) not in announced:
                 announced.add((host, pid))
-                self.tell(Waiting(runs, pid, host))
+                self.send(Waiting(runs, pid, host))
 
     def _train(self, stack: Stack) -> None:
         """Train the runs together, those from checkpoints with others at the same step."""
@@ -226,19 +213,20 @@ class Worker:
         by_step: dict[int, list[tuple[PlannedRun, Any]]] = {}
         for run in stack.runs:
             try:
-                saved = checkpoint.load(self._paths(run).checkpoint, run.spec.run_id, self.datasets.device)
+                saved = checkpoint.load(
+                    self.store.run(run.spec.run_id).checkpoint, run.spec.run_id, self.datasets.device
+                )
             except (OSError, MemoryError) as failure:  # it may be readable another time
-                self._fail_with(replace(stack, runs=(run,)), failure)
+                self._fail_with(stack.of([run]), failure)
                 continue
             by_step.setdefault(saved["step"] if saved else 0, []).append((run, saved))
         for step in sorted(by_step, reverse=True):
             for i in range(0, len(by_step[step]), rows):
                 part = by_step[step][i : i + rows]
-                together = replace(stack, runs=tuple(run for run, _ in part))
-                self._attempt(together, [saved for _, saved in part])
+                self._attempt(stack.of(run for run, _ in part), [saved for _, saved in part])
 
     def _attempt(self, stack: Stack, saved: list[Any]) -> None:
-        """Train runs that are at one step; if that fails, try those that remain in another way."""
+        """Train runs that are at one step; if that fails, try those that remain by another method."""
         try:
             self._train_together(stack, saved)
             return
@@ -246,30 +234,14 @@ class Worker:
             raise
         except Exception as failure:  # one failing run must not end the sweep: it is recorded and named
             mine = [run for run in stack.runs if run.spec.run_id not in self._lost]
-            rest = replace(stack, runs=tuple(run for run in mine if not self.store.is_finished(run.spec.run_id)))
-            other = self._other_way(rest, failure) if rest.runs else None
+            rest = stack.of(run for run in mine if not self.store.is_finished(run.spec.run_id))
+            other = next_method(rest, failure, self.settings) if rest.runs else None
             if rest.runs and other is None:
                 self._fail_with(rest, failure)
-        if other is not None:
-            self._train(other)
-
-    def _other_way(self, stack: Stack, failure: Exception) -> Stack | None:
-        """The next method to try; None if there is none, or if the disk and not the stack is the cause."""
-        method = stack.method
-        if method.engine == "serial" or isinstance(failure, NotStored):
-            return None
-        if is_out_of_memory(failure) and len(stack.runs) > 1:
-            self.tell(f"{len(stack.runs)} runs do not fit into memory at once: going on in halves.")
-            return replace(stack, method=replace(method, rows=-(-len(stack.runs) // 2), compiled=False))
-        if method.compiled and self.settings.compile == "auto":
-            self.tell(f"{title(stack)} cannot be trained compiled ({one_line(failure)}): going on without.")
-            return replace(stack, method=replace(method, compiled=False))
-        if self.settings.engine == "stacked" and len(stack.runs) == 1:
-            return None
-        self.tell(f"{title(stack)} cannot be stacked ({one_line(failure)}): going on one by one.")
-        engine = "stacked" if self.settings.engine == "stacked" else "serial"
-        compiled = self.settings.compile is True
-        return replace(stack, method=replace(method, engine=engine, rows=1, compiled=compiled))
+        if other is not None:  # outside the handler, which keeps the tensors of the failed attempt in memory
+            retry, message = other
+            self.send(message)
+            self._train(retry)
 
     def _fail_with(self, stack: Stack, failure: Exception) -> None:
         hint = "; engine=auto trains one by one what cannot be stacked" if self.settings.engine == "stacked" else ""
@@ -279,30 +251,31 @@ class Worker:
         """Record that the runs failed, here and in their folders, where other workers see it."""
         for run in stack.runs:
             with suppress(OSError):  # a full disk may be the cause
-                write_text(self._paths(run).error, f"{details}{error}\n")
+                write_text(self.store.run(run.spec.run_id).error, f"{details}{error}\n")
             self._failed.add(run.spec.run_id)
             self.failures.append(Failure(run.spec.run_id, error, pid))
-            self.tell(self.failures[-1])
-        self.tell(f"{title(stack)} failed: {error}")
+            self.send(self.failures[-1])
+        self.send(f"{stack.title} failed: {error}")
 
     def _train_together(self, stack: Stack, saved: list[Any]) -> None:
         dataset = self.datasets.get(stack.runs[0].spec.data)
-        engine = self._engine(stack, dataset)
+        training = self._start(stack, dataset)
         if any(saved):
             try:
-                engine.load(saved)
+                training.load(saved)
             except (KeyError, RuntimeError, TypeError, ValueError) as error:
-                for run in stack.runs:
-                    path = self._paths(run).checkpoint
+                for run_id in stack.run_ids:
+                    path = self.store.run(run_id).checkpoint
                     checkpoint.set_aside(path, f"it does not fit this version: {error}")
-                engine = self._engine(stack, dataset)
-        if engine.step:
+                training = self._start(stack, dataset)
+        if training.step:
             name = stack.runs[0].name if len(stack.runs) == 1 else f"{len(stack.runs)} runs"
-            self.tell(f"{name or stack.run_ids[0]}: going on from step {engine.step} of {engine.total}.")
-        self._tell_beat(engine, stack)
-        engine.train(self._store_run(engine, stack), self._beat(stack))
+            self.send(f"{name or stack.run_ids[0]}: going on from step {training.step} of {training.total}.")
+        self._send_beat(training, stack)
+        self._saved_at = time.monotonic()
+        training.train(partial(self._store_run, training, stack), partial(self._beat, stack))
 
-    def _engine(self, stack: Stack, dataset: Dataset) -> Training:
+    def _start(self, stack: Stack, dataset: Dataset) -> Training:
         specs, method, device = [run.spec for run in stack.runs], stack.method, self.datasets.device
         if method.engine == "serial":
             return start_serial(specs[0], dataset, device, method.compiled)
@@ -311,90 +284,30 @@ class Worker:
             program = self._programs.setdefault(program_key(stack), Program(method.rows))
         return start_stacked(specs, dataset, device, program, method.norms_vary)
 
-    def _store_run(self, engine: Training, stack: Stack) -> Callable[[RunSpec, Outcome], None]:
-        def done(spec: RunSpec, outcome: Outcome) -> None:
-            summary = self._summary(engine, spec, outcome, stack)
-            with storing():
-                self.store.finish(spec.run_id, outcome.metrics, outcome.timing, summary)
-            self.leases.release([spec.run_id])
-            self.tell(RunDone(self.name, spec.run_id, engine.total))
+    def _store_run(self, training: Training, stack: Stack, spec: RunSpec, outcome: Outcome) -> None:
+        summary = summarize(training, spec, outcome, stack)
+        with storing():
+            self.store.finish(spec.run_id, outcome.metrics, outcome.timing, summary)
+        self.leases.release([spec.run_id])
+        self.send(RunDone(self.name, spec.run_id, training.total))
 
-        return done
+    def _beat(self, stack: Stack, training: Training) -> None:
+        """Report the step, save checkpoints if they are due or a signal came, and stop after a signal."""
+        self._send_beat(training, stack)
+        if self.stop.signum is not None or time.monotonic() - self._saved_at > self.settings.checkpoint_seconds:
+            lost = self.leases.lost() & {spec.run_id for spec in training.specs}
+            self._lost |= lost
+            training.leave(lost)
+            for run, spec in enumerate(training.specs):
+                with storing():
+                    checkpoint.save(self.store.run(spec.run_id).checkpoint, spec.run_id, training.state(run))
+            self._saved_at = time.monotonic()
+        self.stop.check()
 
-    def _beat(self, stack: Stack) -> Callable[[Training], None]:
-        saved_at = time.monotonic()
-
-        def beat(engine: Training) -> None:
-            nonlocal saved_at
-            self._tell_beat(engine, stack)
-            if self.stop.signum is not None or time.monotonic() - saved_at > self.settings.checkpoint_seconds:
-                lost = self.leases.lost() & {spec.run_id for spec in engine.specs}
-                self._lost |= lost
-                engine.leave(lost)
-                for run, spec in enumerate(engine.specs):
-                    with storing():
-                        checkpoint.save(self.store.run(spec.run_id).checkpoint, spec.run_id, engine.state(run))
-                saved_at = time.monotonic()
-            self.stop.check()
-
-        return beat
-
-    def _tell_beat(self, engine: Training, stack: Stack) -> None:
-        alone = len(engine.specs) == 1
-        name = next((run.name for run in stack.runs if alone and run.spec == engine.specs[0]), "")
-        loss = float(engine.record.losses[engine.step - 1, 0]) if engine.step and alone else math.nan
-        accuracy = engine.record.latest(0, "val", "accuracy", engine.total) if alone else math.nan
-        self.tell(Beat(self.name, name, len(engine.specs), engine.step, engine.total, loss, accuracy))
-
-    def _paths(self, run: PlannedRun) -> RunPaths:
-        return self.store.run(run.spec.run_id)
-
-    def _summary(self, engine: Training, spec: RunSpec, outcome: Outcome, stack: Stack) -> dict[str, Any]:
-        data = engine.dataset
-        classes = data.classes if data.is_labelled else None
-        sizes = {split: len(getattr(data, split).y) for split in ("train", "val", "test")}
-        return {
-            "run_id": spec.run_id,
-            "status": outcome.status,
-            "diverged_step": outcome.diverged_step,
-            "diverged_because": outcome.diverged_because,
-            "steps": engine.total,
-            "final": drop_nonfinite(outcome.final),
-            "best": drop_nonfinite(outcome.best),
-            "engine": engine.name,
-            "stack_size": len(stack.runs),
-            "compiled": stack.method.compiled,
-            "device": device_name(engine.device),
-            "threads": torch.get_num_threads(),
-            "seconds": outcome.seconds,
-            "probe_seconds": outcome.probe_seconds,
-            "versions": {
-                "bnstudy": bnstudy.__version__,
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-            },
-            "git_commit": git_commit(),
-            "dataset": {"name": data.name, "checksum": data.checksum, "classes": classes, **sizes},
-        }
-
-
-def is_out_of_memory(failure: Exception) -> bool:
-    # A CPU allocation that fails raises a RuntimeError.
-    kinds = isinstance(failure, MemoryError | torch.OutOfMemoryError)
-    return kinds or "DefaultCPUAllocator" in str(failure) or "not enough memory" in str(failure)
-
-
-def title(stack: Stack) -> str:
-    others = f" and {len(stack.runs) - 1} more" if len(stack.runs) > 1 else ""
-    return (stack.runs[0].name or stack.run_ids[0]) + others
-
-
-def one_line(failure: Exception) -> str:
-    """The type and the first line of the message: torch may add many."""
-    lines = str(failure).strip().splitlines()
-    return f"{type(failure).__name__}: {lines[0]}" if lines else type(failure).__name__
-
-
-def drop_nonfinite(values: dict[str, float]) -> dict[str, float | None]:
-    """Replace numbers that are not finite by None, since JSON has no NaN."""
-    return {key: value if math.isfinite(value) else None for key, value in values.items()}
+    def _send_beat(self, training: Training, stack: Stack) -> None:
+        name, loss, accuracy = "", math.nan, math.nan
+        if len(training.specs) == 1:
+            name = next(run.name for run in stack.runs if run.spec == training.specs[0])
+            loss = float(training.record.losses[training.step - 1, 0]) if training.step else math.nan
+            accuracy = training.record.latest(0, "val", "accuracy", training.total)
+        self.send(Beat(self.name, name, len(training.specs), training.step, training.total, loss, accuracy))

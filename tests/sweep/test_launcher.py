@@ -19,8 +19,8 @@ from bnstudy import load_runs
 from bnstudy.config.build import build_launcher
 from bnstudy.store.files import conf_dir
 from bnstudy.store.runs import Store
-from bnstudy.sweep.objective import objective
 from bnstudy.sweep.settings import Launcher, Objective
+from bnstudy.sweep.summary import objective
 from bnstudy.validation import ConfigError
 
 SHORT = ("steps=20", "model.width=16")

@@ -1,0 +1,55 @@
+"""What to do with a stack that failed: train it by another method, or give it up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+
+from bnstudy.sweep.plan import Stack
+from bnstudy.sweep.settings import Settings
+
+
+class NotStored(OSError):  # noqa: N818
+    """The disk did not take the results: training by another method would not help."""
+
+
+@contextmanager
+def storing() -> Iterator[None]:
+    """Raise an OSError as NotStored."""
+    try:
+        yield
+    except OSError as error:
+        raise NotStored(*error.args) from error
+
+
+def next_method(stack: Stack, failure: Exception, settings: Settings) -> tuple[Stack, str] | None:
+    """The stack with the method to try next, and a message; None if there is no other method."""
+    method, count = stack.method, len(stack.runs)
+    if method.engine == "serial" or isinstance(failure, NotStored):
+        return None
+    if is_out_of_memory(failure) and count > 1:
+        halves = replace(method, rows=-(-count // 2), compiled=False)
+        return replace(stack, method=halves), f"{count} runs do not fit into memory at once: going on in halves."
+    if method.compiled and settings.compile == "auto":
+        message = f"{stack.title} cannot be trained compiled ({one_line(failure)}): going on without."
+        return replace(stack, method=replace(method, compiled=False)), message
+    if settings.engine == "stacked" and count == 1:
+        return None
+    engine = "stacked" if settings.engine == "stacked" else "serial"
+    alone = replace(method, engine=engine, rows=1, compiled=settings.compile is True)
+    return replace(stack, method=alone), f"{stack.title} cannot be stacked ({one_line(failure)}): going on one by one."
+
+
+def is_out_of_memory(failure: Exception) -> bool:
+    # A CPU allocation that fails raises a RuntimeError.
+    kinds = isinstance(failure, MemoryError | torch.OutOfMemoryError)
+    return kinds or "DefaultCPUAllocator" in str(failure) or "not enough memory" in str(failure)
+
+
+def one_line(failure: Exception) -> str:
+    """The type and the first line of the message: torch may add many."""
+    lines = str(failure).strip().splitlines()
+    return f"{type(failure).__name__}: {lines[0]}" if lines else type(failure).__name__

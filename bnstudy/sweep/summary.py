@@ -1,0 +1,92 @@
+"""The summary of a run, and the number of it that an optimizing sweeper, such as Optuna's, receives."""
+
+from __future__ import annotations
+
+import math
+import platform
+import subprocess
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import bnstudy
+from bnstudy.run import RunSpec
+from bnstudy.sweep.plan import Stack
+from bnstudy.train.loop import Training
+from bnstudy.train.outcome import Outcome
+
+
+def summarize(training: Training, spec: RunSpec, outcome: Outcome, stack: Stack) -> dict[str, Any]:
+    """The content of a run's summary.json."""
+    data, device = training.dataset, training.device
+    sizes = {split: len(getattr(data, split).y) for split in ("train", "val", "test")}
+    return {
+        "run_id": spec.run_id,
+        "status": outcome.status,
+        "diverged_step": outcome.diverged_step,
+        "diverged_because": outcome.diverged_because,
+        "steps": training.total,
+        "final": drop_nonfinite(outcome.final),
+        "best": drop_nonfinite(outcome.best),
+        "engine": training.name,
+        "stack_size": len(stack.runs),
+        "compiled": stack.method.compiled,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "seconds": outcome.seconds,
+        "probe_seconds": outcome.probe_seconds,
+        "versions": {
+            "bnstudy": bnstudy.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+        },
+        "git_commit": git_commit(),
+        "dataset": {
+            "name": data.name,
+            "checksum": data.checksum,
+            "classes": data.classes if data.is_labelled else None,
+            **sizes,
+        },
+    }
+
+
+def drop_nonfinite(values: dict[str, float]) -> dict[str, float | None]:
+    """Replace numbers that are not finite by None, since JSON has no NaN."""
+    return {key: value if math.isfinite(value) else None for key, value in values.items()}
+
+
+@cache
+def git_commit() -> str | None:
+    """The commit of the checkout that the package runs from, with "+" if there are changes; None if it is installed."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    git = ["git", "-C", str(root)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changes = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head + ("+" if changes.stdout.strip() else "")
+
+
+def objective(summary: Mapping[str, Any], key: str) -> float:
+    """The number of a summary with the dotted name `key`; never NaN, which optimizers refuse.
+
+    For a diverged run, and for a number that was not measured or is not finite, an accuracy is that of guessing and any
+    other number infinite.
+    """
+    part, name = key.split(".")
+    value = summary[part][name]
+    if summary["status"] != "diverged" and value is not None:
+        return float(value)
+    return chance_accuracy(summary) if key.endswith("accuracy") else math.inf
+
+
+def chance_accuracy(summary: Mapping[str, Any]) -> float:
+    """The accuracy of guessing; 0 for a regression."""
+    classes = summary["dataset"]["classes"]
+    return 1 / classes if classes else 0.0
