@@ -8,14 +8,11 @@ lease is the newest and the holders of all others are dead; otherwise it withdra
 Each worker has one heartbeat file, `<results_dir>/workers/<worker>.json`, renamed into place every few seconds.
 A holder on this machine is dead as soon as its process is gone, and alive as long as the process exists, even stopped.
 A holder elsewhere is dead once its heartbeat has not changed while this worker itself beat for `patience` seconds.
-So clocks of different machines are never compared to decide who lives, and time in which this worker slept or the store
-did not answer does not count. Only exclusive creation and renaming have to be atomic, as they are on NFS.
+So clocks of different machines are never compared, and time in which this worker slept or the store did not answer
+does not count. Only exclusive creation and renaming have to be atomic, as they are on NFS.
 
-A lease counts the workers that died while they held the run, so that a run that kills its workers is not retried
-forever.
-
-`filelock.SoftFileLease` is not used: it keeps a thread and an open file for each lease, where a stack may need 1,024 of
-them, and it lets others take the lease of a process on this machine that is only stopped.
+`filelock.SoftFileLease` keeps a thread and an open file for each lease, where a stack may need 1,024 of them, and lets
+others take the lease of a process on this machine that is only stopped.
 
 Limits: a holder that is stopped for longer than `patience`, or cut off from the store, loses its runs to workers on
 other machines and finds that out from `lost` (on NFS, once its cached listing of the folder has expired). What it
@@ -40,7 +37,6 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from types import TracebackType
 
 from bnstudy.store.runs import Store, abandoned_files
 from bnstudy.validation import ConfigError
@@ -57,7 +53,8 @@ class Holder:
     machine: boot id and pid namespace, within which `pid` and `started` (clock ticks since boot) name one process;
         empty if the system does not provide them.
     taken: when the lease was taken, in seconds since the epoch.
-    deaths: number of holders that died with the run before this one, in the same command.
+    deaths: number of holders that died with the run before this one, in the same command, so that a run that kills its
+        workers is not retried forever.
     """
 
     host: str
@@ -140,9 +137,8 @@ class Leases:
         self.me = Holder.here()
         self._workers = store.results_dir / "workers"
         self._held: set[str] = set()
-        self._last_beats: dict[
-            str, tuple[bytes | None, int]
-        ] = {}  # by worker: last heartbeat, and our beat at that time
+        # By worker: its last heartbeat, and our beat at that time.
+        self._last_beats: dict[str, tuple[bytes | None, int]] = {}
         self._beats = 0
         self._writing = threading.Lock()
         self._stop = threading.Event()
@@ -150,13 +146,16 @@ class Leases:
 
     def __enter__(self) -> Leases:
         self._beat()
-        self._remove_dead_heartbeats()
+        for path in self._workers.glob("*.json"):  # heartbeats elsewhere are removed when their runs are taken over
+            holder = Holder.parse(_read(path) or b"")
+            if holder and holder.is_alive(self.me) is False:
+                path.unlink(missing_ok=True)
+        for path in abandoned_files(self._workers):
+            path.unlink(missing_ok=True)
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stop.set()
         self._thread.join()
         try:
@@ -197,16 +196,14 @@ class Leases:
         found = {}
         for run_id in run_ids:
             with suppress(OSError):
-                holder = _newest(_leases(self.store.run(run_id).folder))
-                if holder and self._died(holder):
-                    found[run_id] = holder
+                leases = _leases(self.store.run(run_id).folder)
+                if leases and self._died(newest := leases[max(leases)]):
+                    found[run_id] = newest
         return found
 
     def lost(self) -> set[str]:
         """The runs of this worker that another one took over, or whose lease was deleted: do not write to them."""
         return {run_id for run_id in self._held if not self._is_newest(_leases(self.store.run(run_id).folder))}
-
-    # ------------------------------------------------------------------------------------------------ leases
 
     def _take(self, run_id: str) -> bool:
         folder = self.store.run(run_id).folder
@@ -215,9 +212,9 @@ class Leases:
         if self._living_others(leases):
             return False
         if not self._is_newest(leases):
-            newest = _newest(leases)
-            deaths = newest.deaths + 1 if newest and self._died(newest) else 0
-            self._create(folder / f"lease.{max(leases, default=0) + 1}", deaths)
+            last = max(leases, default=0)
+            deaths = leases[last].deaths + 1 if leases and self._died(leases[last]) else 0
+            self._create(folder / f"lease.{last + 1}", deaths)
             leases = _leases(folder)
         if not self._is_newest(leases) or self._living_others(leases):
             _remove(folder, [n for n, holder in leases.items() if self._is_me(holder)])
@@ -251,8 +248,7 @@ class Leases:
         return holder.worker == self.me.worker
 
     def _is_newest(self, leases: dict[int, Holder]) -> bool:
-        newest = _newest(leases)
-        return newest is not None and self._is_me(newest)
+        return bool(leases) and self._is_me(leases[max(leases)])
 
     def _died(self, holder: Holder) -> bool:
         """Whether the holder took its run since this command began, and is dead."""
@@ -261,14 +257,12 @@ class Leases:
     def _living_others(self, leases: dict[int, Holder]) -> dict[int, Holder]:
         return {n: holder for n, holder in leases.items() if not self._is_me(holder) and self._is_alive(holder)}
 
-    # ------------------------------------------------------------------------------------------------ heartbeats
-
     def _is_alive(self, holder: Holder) -> bool:
+        """Whether its process exists or, if that cannot be known, its heartbeat changed, appeared or disappeared while
+        this worker beat for `patience` seconds."""
         known = holder.is_alive(self.me)
-        return self._may_be_alive(holder) if known is None else known
-
-    def _may_be_alive(self, holder: Holder) -> bool:
-        """Whether its heartbeat changed, appeared or disappeared while this worker beat for `patience` seconds."""
+        if known is not None:
+            return known
         content = _read(self._heartbeat(holder))
         last, since = self._last_beats.get(holder.worker, (None, self._beats))
         if content != last:
@@ -292,15 +286,6 @@ class Leases:
             temporary.write_text(content)
             temporary.replace(path)
 
-    def _remove_dead_heartbeats(self) -> None:
-        """Remove those of this machine's dead workers; others are removed when their runs are taken over."""
-        for path in self._workers.glob("*.json"):
-            holder = Holder.parse(_read(path) or b"")
-            if holder and holder.is_alive(self.me) is False:
-                path.unlink(missing_ok=True)
-        for path in abandoned_files(self._workers):
-            path.unlink(missing_ok=True)
-
     def _heartbeat(self, holder: Holder) -> Path:
         return self._workers / f"{holder.worker}.json"
 
@@ -313,10 +298,6 @@ def _leases(folder: Path) -> dict[int, Holder]:
         return {}
     holders = {int(match[1]): _holder(folder / name) for name in names if (match := _LEASE.fullmatch(name))}
     return {n: holder for n, holder in holders.items() if holder}
-
-
-def _newest(leases: dict[int, Holder]) -> Holder | None:
-    return leases[max(leases)] if leases else None
 
 
 def _holder(lease: Path) -> Holder | None:

@@ -13,7 +13,8 @@ from bnstudy.report import commands
 from bnstudy.report.verdict_rows import rows_of
 from bnstudy.store.files import conf_dir
 from bnstudy.sweep.command import run
-from bnstudy.sweep.progress import RunResult, plural
+from bnstudy.sweep.messages import plural
+from bnstudy.sweep.progress import RunResult
 from bnstudy.sweep.request import Request
 from bnstudy.sweep.settings import Settings, StudySpec
 from bnstudy.validation import ConfigError
@@ -46,9 +47,10 @@ def decide(first: Request, with_seeds: WithSeeds, folders: Sequence[Path] = ()) 
             break
         found = judge_runs(settings, study, results, folders)
         hopeful = [verdict for verdict in found if may_settle(verdict, len(seeds))]
-        lines = describe_look(number, seeds, found, hopeful, settings)
         if settings.progress:
-            print("\n".join(lines), flush=True)
+            print(f"Look {number}, {plural(len(seeds), 'seed')} ({seed_range(seeds)}):")
+            print(*(f"  {row.sentence}" for row in rows_of(found)), sep="\n")
+            print(describe_outcome(seeds, found, hopeful, settings), flush=True)
         if not hopeful:
             break
     if settings.progress and not settings.dry_run:
@@ -110,9 +112,6 @@ def may_settle(verdict: Verdict, seeds: int) -> bool:
     return verdict.because != CAPPED and not is_too_coarse(low, high, contrast.threshold, contrast.slack)
 
 
-# ------------------------------------------------------------------------------------------------- messages
-
-
 def describe_first_look(seeds: range, settings: Settings) -> str:
     """The looks that would follow a dry run."""
     most = settings.max_seeds
@@ -122,14 +121,6 @@ def describe_first_look(seeds: range, settings: Settings) -> str:
         f"That is the first look, with the seeds {seed_range(seeds)}. Then {settings.seeds_at_once} at a time would be "
         f"added, up to {most} in all, until every claim is decided."
     )
-
-
-def describe_look(
-    number: int, seeds: range, found: Sequence[Verdict], hopeful: Sequence[Verdict], settings: Settings
-) -> list[str]:
-    """The verdicts of a look, and whether seeds are added."""
-    head = f"Look {number}, {plural(len(seeds), 'seed')} ({seed_range(seeds)}):"
-    return [head, *(f"  {row.sentence}" for row in rows_of(found)), describe_outcome(seeds, found, hopeful, settings)]
 
 
 def describe_outcome(seeds: range, found: Sequence[Verdict], hopeful: Sequence[Verdict], settings: Settings) -> str:
@@ -156,6 +147,9 @@ def seed_range(seeds: range) -> str:
 
 def report_command(study: StudySpec, settings: Settings, folders: Sequence[Path]) -> str:
     """The command of the report, for the same working directory."""
-    own = [folder for folder in folders if folder != conf_dir() / "claim"]
-    own = [folder for folder in own if any((folder / f"{claim}.yaml").exists() for claim in study.claims)]
+    own = [
+        folder
+        for folder in folders
+        if folder != conf_dir() / "claim" and any((folder / f"{claim}.yaml").exists() for claim in study.claims)
+    ]
     return commands.report_command(settings.results_dir, study.name, claim_dirs=own[:1])

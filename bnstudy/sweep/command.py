@@ -7,7 +7,6 @@ import math
 import os
 import shlex
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,22 +14,22 @@ from pathlib import Path
 import torch
 
 from bnstudy.store.runs import Store
-from bnstudy.sweep.cost import NetworkCost, eager_seconds
+from bnstudy.sweep.cost import eager_seconds
+from bnstudy.sweep.describe import describe_plan, describe_stack
 from bnstudy.sweep.forkserver import cores
 from bnstudy.sweep.machine import resolve_device
-from bnstudy.sweep.messages import Failure, recorded_error
-from bnstudy.sweep.plan import Datasets, Plan, Stack, check_data, make_plan, make_stacks
-from bnstudy.sweep.processes import train_here, train_in_processes
-from bnstudy.sweep.progress import AboveTheBars, Progress, RunResult, duration, plural, table
+from bnstudy.sweep.messages import Failure, plural, recorded_error
+from bnstudy.sweep.plan import Datasets, Kinds, Plan, Stack, check_data, make_plan, make_stacks
+from bnstudy.sweep.processes import train_in_processes
+from bnstudy.sweep.progress import AboveTheBars, Progress, RunResult, table
 from bnstudy.sweep.request import PlannedRun, Request
+from bnstudy.sweep.signals import StopFlag
 from bnstudy.sweep.summary import chance_accuracy
+from bnstudy.sweep.worker import work
 from bnstudy.validation import ConfigError, to_dict
 
 MIN_PROCESSES_SECONDS = 6.0
 """Expected training time from which on worker processes, which take a second to start, are worth it."""
-
-MAX_SAMPLES = 5
-"""So many finished runs of a kind are read to estimate the time of the others."""
 
 MAX_FAILURES = 10
 """So many failed runs are named at the end."""
@@ -122,11 +121,6 @@ def train(sweep: Sweep) -> list[RunResult]:
     return results
 
 
-# ------------------------------------------------------------------------------------------------- how it is trained
-
-Kinds = dict[str, tuple[int, NetworkCost]]
-
-
 def choose_device(request: Request) -> tuple[str, Datasets]:
     """The type of device that trains, and the datasets, on that device if it is in this machine."""
     settings = request.settings
@@ -165,7 +159,7 @@ def estimate_seconds(run: PlannedRun, kinds: Kinds) -> float:
 def execute(sweep: Sweep, progress: Progress, since: float) -> list[Failure]:
     settings, stacks = sweep.request.settings, sweep.stacks
     if sweep.executor == "inprocess":
-        return train_here(settings, stacks, sweep.datasets, progress, since)
+        return work(settings, stacks, progress.show, StopFlag(), since, datasets=sweep.datasets)
     if sweep.executor == "processes":
         settings = replace(settings, threads=settings.threads or max(1, cores() // sweep.workers))
         return train_in_processes(settings, stacks, sweep.workers, progress, since)
@@ -193,55 +187,6 @@ def train_in_jobs(request: Request, stacks: Sequence[Stack], progress: Progress)
     return [Failure(run_id, error) for run_id, error in missing.items()]
 
 
-# ------------------------------------------------------------------------------------------------------- messages
-
-
-def describe_plan(plan: Plan, stacks: Sequence[Stack], device: str, executor: str, workers: int) -> list[str]:
-    """A summary of the plan, in one or two lines."""
-    finished = len(plan.runs) - len(plan.todo)
-    counts = f"{plural(len(plan.runs), 'run')}: {finished} finished, {len(plan.todo)} to do"
-    if not stacks:
-        return [f"{counts}."]
-    how = describe_methods(stacks)
-    where = {"inprocess": f"on {device}", "processes": f"on {device}, in {min(workers, len(stacks))} processes"}
-    lines = [f"{counts}, {how}, {where.get(executor, f'by {executor}')}."]
-    seconds = expected_seconds(plan, min(workers, len(stacks)))
-    return lines if math.isnan(seconds) else [*lines, f"Expected to take about {duration(seconds)}."]
-
-
-def describe_methods(stacks: Sequence[Stack]) -> str:
-    stacked = [len(stack.runs) for stack in stacks if stack.method.engine == "stacked"]
-    alone = sum(len(stack.runs) for stack in stacks if stack.method.engine == "serial")
-    parts = [f"{plural(len(stacked), 'stack')} of {size_range(stacked)}"] if stacked else []
-    parts += [f"{alone} one by one" if stacked else "one by one"] if alone else []
-    return " and ".join(parts)
-
-
-def size_range(sizes: Sequence[int]) -> str:
-    least, most = min(sizes), max(sizes)
-    return str(most) if least == most else f"{least} to {most}"
-
-
-def describe_stack(stack: Stack) -> str:
-    spec, method = stack.runs[0].spec, stack.method
-    how = method.engine + (", compiled" if method.compiled else "")
-    what = ", ".join(f"{key}={getattr(spec, key).label}" for key in ("model", "norm", "data", "optim"))
-    name = f": {stack.runs[0].name}" + (" ..." if len(stack.runs) > 1 else "") if stack.runs[0].name else ""
-    return f"  {plural(len(stack.runs), 'run')} of {stack.steps} steps, {how}, {what}{name}"
-
-
-def expected_seconds(plan: Plan, workers: int) -> float:
-    """Estimate from finished runs of the same kinds; NaN if a kind has none."""
-    store, todo = plan.store, {run.spec.run_id for run in plan.todo}
-    open_runs = Counter(run.spec.stack_key for run in plan.todo)
-    total = 0.0
-    for key, count in open_runs.items():
-        done = [run for run in plan.runs if run.spec.stack_key == key and run.spec.run_id not in todo][:MAX_SAMPLES]
-        seconds = [store.summary(run.spec.run_id)["seconds"]["total"] for run in done]
-        total += count * sum(seconds) / len(seconds) if seconds else math.nan
-    return total / workers
-
-
 def all_results(plan: Plan, failures: Sequence[Failure], since: float) -> list[RunResult]:
     """The results of all runs of the plan, in the order of the command line."""
     errors = {failure.run_id: failure.error for failure in failures}
@@ -250,26 +195,21 @@ def all_results(plan: Plan, failures: Sequence[Failure], since: float) -> list[R
         run_id = run.spec.run_id
         if plan.store.is_finished(run_id):
             return stored_result(run, plan.store)
-        error = errors.get(run_id) or recorded_error(plan.store.run(run_id).error, since) or "it was not trained"
-        return failed_result(run, plan.store, error)
+        paths = plan.store.run(run_id)
+        error = errors.get(run_id) or recorded_error(paths.error, since) or "it was not trained"
+        return RunResult(run_id, run.name, run.arm, "failed", math.nan, math.nan, paths.folder, error)
 
     return [result(run) for run in plan.runs]
 
 
 def stored_result(run: PlannedRun, store: Store) -> RunResult:
     """The result of a finished run; a diverged one has the accuracy of guessing, a regression none."""
-    summary = store.summary(run.spec.run_id)
-    diverged, classes = summary["status"] == "diverged", summary["dataset"]["classes"]
-    accuracy = chance_accuracy(summary) if diverged else summary["final"]["test_accuracy"]
-    accuracy = accuracy if classes and accuracy is not None else math.nan
-    folder = store.run(run.spec.run_id).folder
-    seconds = summary["seconds"]["total"]
-    return RunResult(run.spec.run_id, run.name, run.arm, summary["status"], accuracy, seconds, folder)
-
-
-def failed_result(run: PlannedRun, store: Store, error: str) -> RunResult:
-    folder = store.run(run.spec.run_id).folder
-    return RunResult(run.spec.run_id, run.name, run.arm, "failed", math.nan, math.nan, folder, error)
+    run_id, summary = run.spec.run_id, store.summary(run.spec.run_id)
+    status, seconds = summary["status"], summary["seconds"]["total"]
+    accuracy = chance_accuracy(summary) if status == "diverged" else summary["final"]["test_accuracy"]
+    if accuracy is None or not summary["dataset"]["classes"]:
+        accuracy = math.nan
+    return RunResult(run_id, run.name, run.arm, status, accuracy, seconds, store.run(run_id).folder)
 
 
 def check_writable(key: str, folder: Path) -> None:
@@ -310,12 +250,9 @@ def report_results(request: Request, results: Sequence[RunResult]) -> None:
         print(table(results, "study" if request.members else "arm"))
     failed = [r for r in results if r.status == "failed"]
     if failed:
-        names = "\n".join(f"  {r.name or r.run_id}: {r.error}{traceback_hint(r)}" for r in failed[:MAX_FAILURES])
-        more = f"\n  and {len(failed) - MAX_FAILURES} more" if len(failed) > MAX_FAILURES else ""
-        counts = f"{len(failed)} of {plural(len(results), 'run')} failed; the others are stored:"
-        raise RunsFailed(f"{counts}\n{names}{more}")
-
-
-def traceback_hint(result: RunResult) -> str:
-    path = result.folder / "error.txt"
-    return f" (traceback in {path})" if path.exists() else ""
+        lines = [f"{len(failed)} of {plural(len(results), 'run')} failed; the others are stored:"]
+        for r in failed[:MAX_FAILURES]:
+            path = r.folder / "error.txt"
+            lines.append(f"  {r.name or r.run_id}: {r.error}" + (f" (traceback in {path})" if path.exists() else ""))
+        lines += [f"  and {len(failed) - MAX_FAILURES} more"] if len(failed) > MAX_FAILURES else []
+        raise RunsFailed("\n".join(lines))

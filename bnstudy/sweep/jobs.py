@@ -36,7 +36,7 @@ SETTLE_SECONDS = 5.0
 """After the end of a job, its files may take this long to appear on a shared file system."""
 
 MAX_LOOKS = 500
-"""At most so many runs are looked for at a time, in turns: a file server may be slow."""
+"""So many runs are looked for at a time, in turns: a file server may be slow."""
 
 ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"}
 ENDED |= {"REVOKED", "TIMEOUT"}

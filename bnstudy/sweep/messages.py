@@ -7,7 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bnstudy.sweep.progress import plural
+
+@dataclass(frozen=True)
+class Beat:
+    """The step that a worker's runs have reached.
+
+    runs: number of runs that it trains at once, 0 while it waits.
+    name: of the first of them.
+    loss, accuracy: its last training loss, and accuracy on the validation split; NaN if not known yet.
+    """
+
+    worker: str
+    name: str
+    runs: int
+    step: int
+    total: int
+    loss: float
+    accuracy: float
 
 
 @dataclass(frozen=True)
@@ -62,3 +78,7 @@ def last_line(path: Path) -> str:
     except OSError:
         return ""
     return next((line.strip() for line in reversed(lines) if line.strip() and not line.startswith("srun: ")), "")
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -1,4 +1,4 @@
-"""Train a plan's stacks on this machine, in this process or in several."""
+"""Train a plan's stacks in worker processes on this machine."""
 
 from __future__ import annotations
 
@@ -14,26 +14,15 @@ from typing import Any
 
 from bnstudy.store.runs import Store
 from bnstudy.sweep.forkserver import STOPPING, context, hold_signals, ignore_working_directory
-from bnstudy.sweep.messages import Failure, RunDone, Waiting
-from bnstudy.sweep.plan import Datasets, Stack, order_stacks
-from bnstudy.sweep.progress import Beat, Progress
+from bnstudy.sweep.messages import Beat, Failure, Waiting
+from bnstudy.sweep.plan import Stack, order_stacks
+from bnstudy.sweep.progress import Progress
 from bnstudy.sweep.settings import Settings
 from bnstudy.sweep.signals import Interrupted, LastSignal, StopFlag
 from bnstudy.sweep.worker import work
 
 MAX_FAILED_STARTS = 3
 """So many worker processes may die before they train anything."""
-
-
-def train_here(
-    settings: Settings, stacks: Sequence[Stack], datasets: Datasets, progress: Progress, since: float
-) -> list[Failure]:
-    """Train the stacks in this process.
-
-    Raises:
-        Interrupted: a signal came; finished runs are stored, unfinished ones saved.
-    """
-    return work(settings, stacks, lambda message: show(progress, message), StopFlag(), since, datasets=datasets)
 
 
 def train_in_processes(
@@ -53,16 +42,6 @@ def train_in_processes(
             crew.end()
         stop.check()
     return crew.all_failures()
-
-
-def show(progress: Progress, message: Any) -> None:
-    """Display a worker's message."""
-    if isinstance(message, Beat):
-        progress.beat(message)
-    elif isinstance(message, RunDone):
-        progress.run_done(message.worker, message.run_id, message.steps)
-    elif isinstance(message, Waiting | str):
-        progress.note(str(message))
 
 
 @dataclass
@@ -116,10 +95,8 @@ class Crew:
         """The failures that workers reported, with the causes of their deaths, and the runs that no worker took up."""
         found = {f.run_id: self._with_cause(f) for f in self.failures}
         if self._failed_starts > MAX_FAILED_STARTS:
-            store, why = (
-                Store(self.settings.results),
-                f"no process could be started for it: {[*self._deaths.values()][-1]}",
-            )
+            store = Store(self.settings.results)
+            why = f"no process could be started for it: {[*self._deaths.values()][-1]}"
             run_ids = [run_id for stack in self.stacks for run_id in stack.run_ids if not store.is_finished(run_id)]
             found = {run_id: Failure(run_id, why) for run_id in run_ids} | found
         return list(found.values())
@@ -158,10 +135,10 @@ class Crew:
         elif isinstance(message, Failure):
             self.failures.append(message)
         elif not isinstance(message, Waiting):
-            show(self.progress, message)
+            self.progress.show(message)
         elif message.pid not in self._known_pids:
             self._known_pids.add(message.pid)
-            show(self.progress, message)
+            self.progress.show(message)
 
     def _ended(self, name: str, member: Member) -> None:
         """Replace a worker that died; the others, or its replacement, find its leases."""
@@ -205,7 +182,7 @@ def run_worker(
     """
     stop = LastSignal()
 
-    def tell(message: Any) -> None:
+    def send(message: Any) -> None:
         try:
             pipe.send(message)
         except OSError:  # the command is gone
@@ -214,7 +191,7 @@ def run_worker(
     with stop.listening():
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
         try:
-            work(settings, order_stacks(pickle.loads(pickled), *place), tell, stop, since, name)
+            work(settings, order_stacks(pickle.loads(pickled), *place), send, stop, since, name)
         except Interrupted as stopped:
             sys.exit(stopped.exit_status)
-        tell(None)
+        send(None)

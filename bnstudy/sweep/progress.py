@@ -10,8 +10,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
+
+from bnstudy.sweep.messages import Beat, RunDone, Waiting
 
 LINE_SECONDS = 10.0
 MAX_TABLE_ROWS = 40
@@ -41,29 +44,8 @@ class RunResult:
     error: str = ""
 
 
-@dataclass(frozen=True)
-class Beat:
-    """The step that a worker's runs have reached.
-
-    runs: number of runs that it trains at once, 0 while it waits.
-    name: of the first of them.
-    loss, accuracy: its last training loss, and accuracy on the validation split; NaN if not known yet.
-    """
-
-    worker: str
-    name: str
-    runs: int
-    step: int
-    total: int
-    loss: float
-    accuracy: float
-
-
 class Progress:
-    """One bar for the whole command on a terminal, an occasional line elsewhere, or nothing.
-
-    It shows the steps done, of all runs together.
-    """
+    """The steps done, of all runs together: a bar on a terminal, an occasional line elsewhere, or nothing."""
 
     def __init__(self, runs: int, steps: int, shown: bool) -> None:
         self.runs, self.steps = runs, steps
@@ -83,9 +65,14 @@ class Progress:
             dynamic_ncols=True,
         )
 
-    @property
-    def done(self) -> int:
-        return len(self._done)
+    def show(self, message: Any) -> None:
+        """Display a worker's message."""
+        if isinstance(message, Beat):
+            self.beat(message)
+        elif isinstance(message, RunDone):
+            self.run_done(message.worker, message.run_id, message.steps)
+        elif isinstance(message, Waiting | str):
+            self.note(str(message))
 
     def beat(self, beat: Beat) -> None:
         self._live[beat.worker] = beat
@@ -112,16 +99,14 @@ class Progress:
             self.begin = time.monotonic()
             self.bar.start_t, self.bar.initial = time.time(), reached
         of_one = f"{shorten(beat.name)} loss {beat.loss:.3g}, val acc {percent(beat.accuracy)}".strip()
-        parts = [f"{self.done}/{self.runs} runs"] if self.runs > 1 else []
+        parts = [f"{len(self._done)}/{self.runs} runs"] if self.runs > 1 else []
         parts += [of_one] if beat.runs == 1 else []
         self.bar.set_postfix_str(", ".join(parts), refresh=False)
         self.bar.update(max(0, reached - self.bar.n))
         if self.lines and time.monotonic() > self.next_line:
-            say(f"{', '.join([*parts, *self._step(beat)])}, {self._remaining_time(reached)}")
+            parts += [f"step {beat.step}/{beat.total}"] if beat.runs == 1 else []
+            say(f"{', '.join(parts)}, {self._remaining_time(reached)}")
             self.next_line = time.monotonic() + LINE_SECONDS
-
-    def _step(self, beat: Beat) -> list[str]:
-        return [f"step {beat.step}/{beat.total}"] if beat.runs == 1 else []
 
     def _remaining_time(self, reached: int) -> str:
         gained = reached - (self._initial or 0)
@@ -154,17 +139,9 @@ def percent(share: float) -> str:
     return "-" if math.isnan(share) else f"{100 * share:.2f}%"
 
 
-def number(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.1f}"
-
-
 def shorten(name: str, letters: int = 24) -> str:
     """The end of a long name, where the runs of a sweep differ."""
     return name if len(name) <= letters else "..." + name[-letters + 3 :]
-
-
-def plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def duration(seconds: float) -> str:
@@ -182,8 +159,10 @@ def table(results: Sequence[RunResult], group: str = "arm") -> str:
     """
     if len(results) <= MAX_TABLE_ROWS:
         head = ["run", "arm", "status", "test acc", "seconds", "folder"]
+        seconds = ["-" if math.isnan(r.seconds) else f"{r.seconds:.1f}" for r in results]
         rows = [
-            [r.run_id, r.name or "-", r.status, percent(r.accuracy), number(r.seconds), str(r.folder)] for r in results
+            [r.run_id, r.name or "-", r.status, percent(r.accuracy), spent, str(r.folder)]
+            for r, spent in zip(results, seconds, strict=True)
         ]
     else:
         head = [group, "runs", "diverged", "failed", "mean test acc", "seconds"]
@@ -196,7 +175,7 @@ def arm_row(arm: str, results: Sequence[RunResult]) -> list[str]:
     counts = [sum(r.status == status for r in results) for status in ("diverged", "failed")]
     mean = percent(sum(known) / len(known)) if known else "-"
     seconds = sum(r.seconds for r in results if not math.isnan(r.seconds))
-    return [arm or "-", str(len(results)), *map(str, counts), mean, number(seconds)]
+    return [arm or "-", str(len(results)), *map(str, counts), mean, f"{seconds:.1f}"]
 
 
 def align(rows: Sequence[Sequence[str]]) -> str:

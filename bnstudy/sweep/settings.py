@@ -125,7 +125,7 @@ class StudySpec(Spec):
     """A sweep with a purpose.
 
     title: the question that it answers.
-    claims: names of the claims that it bears on.
+    claims: names of the claims that it tests.
     sweep: overrides, as on the command line.
     scales: by scale, overrides that replace those of `sweep`.
     grid: overrides below `sweep`, for keys that it does not set; they vary faster than its own.

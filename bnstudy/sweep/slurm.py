@@ -44,9 +44,6 @@ SUBMITIT_KEYS = {"array_parallelism", "setup", "signal_delay_s", "srun_args", "t
 """Keys of `hydra.launcher.extra` that submitit reads; the others are options of sbatch."""
 
 
-# -------------------------------------------------------------------------------------------------- inside a job
-
-
 @dataclass(frozen=True)
 class ArrayTask:
     """The function of one job.
@@ -70,10 +67,9 @@ class ArrayTask:
         while True:
             try:
                 work(settings, stacks, print_message, LastSignal(""), self.submitted, patience=PATIENCE_SECONDS)
+                return
             except Interrupted as stopped:
                 hand_over(stopped)
-            else:
-                return
 
     def checkpoint(self) -> DelayedSubmission:
         """Called by submitit for the requeued job: the same task, since the store holds the progress."""
@@ -99,9 +95,6 @@ def hand_over(stopped: Interrupted) -> None:
     handler(stopped.signum, None)
 
 
-# ---------------------------------------------------------------------------------------------------- submission
-
-
 def submit(settings: Settings, launcher: Launcher, stacks: Sequence[Stack]) -> list[Submission]:
     """Submit the stacks, except for runs that jobs of earlier commands still train; return those submissions, too.
 
@@ -117,8 +110,8 @@ def submit(settings: Settings, launcher: Launcher, stacks: Sequence[Stack]) -> l
     folder = settings.results.absolute() / "slurm"
     folder.mkdir(parents=True, exist_ok=True)
     live = load_live(folder, {run_id for stack in stacks for run_id in stack.run_ids})
-    queued = set(chain(*(submission.run_ids for submission in live)))
-    rest = [replace(s, runs=tuple(run for run in s.runs if run.spec.run_id not in queued)) for s in stacks]
+    queued = {run_id for submission in live for run_id in submission.run_ids}
+    rest = [stack.of(run for run in stack.runs if run.spec.run_id not in queued) for stack in stacks]
     rest = [stack for stack in rest if stack.runs]
     return [*live, submit_new(settings, launcher, rest, folder)] if rest else live
 
@@ -126,7 +119,13 @@ def submit(settings: Settings, launcher: Launcher, stacks: Sequence[Stack]) -> l
 def submit_new(settings: Settings, launcher: Launcher, stacks: Sequence[Stack], folder: Path) -> Submission:
     name, submitted = f"bnstudy-{uuid.uuid4().hex[:8]}", time.time()
     plan = folder / f"{name}.pkl"
-    plan.write_bytes(pickle.dumps((for_jobs(settings, launcher), tuple(stacks))))
+    there = replace(  # for other processes, on other machines
+        settings,
+        threads=settings.threads or launcher.cpus,
+        results_dir=str(settings.results.absolute()),
+        cache_dir=str(settings.cache.absolute()),
+    )
+    plan.write_bytes(pickle.dumps((there, tuple(stacks))))
     count = min(launcher.jobs, len(stacks))
     tasks = [ArrayTask(os.getcwd(), tuple(sys.path), plan, submitted, index, count) for index in range(count)]
     try:
@@ -134,15 +133,10 @@ def submit_new(settings: Settings, launcher: Launcher, stacks: Sequence[Stack], 
     except ConfigError:
         plan.unlink()
         raise
-    submission = Submission(folder, name, job_ids, tuple(chain(*(stack.run_ids for stack in stacks))), submitted)
+    run_ids = tuple(chain.from_iterable(stack.run_ids for stack in stacks))
+    submission = Submission(folder, name, job_ids, run_ids, submitted)
     submission.save()
     return submission
-
-
-def for_jobs(settings: Settings, launcher: Launcher) -> Settings:
-    """The settings for another process, perhaps on another machine."""
-    settings = replace(settings, threads=settings.threads or launcher.cpus)
-    return replace(settings, results_dir=str(settings.results.absolute()), cache_dir=str(settings.cache.absolute()))
 
 
 def start_jobs(launcher: Launcher, folder: Path, name: str, tasks: Sequence[ArrayTask]) -> tuple[str, ...]:

@@ -24,9 +24,8 @@ from bnstudy.store.leases import Leases
 from bnstudy.store.runs import Store
 from bnstudy.sweep.fallback import next_method, one_line, storing
 from bnstudy.sweep.machine import resolve_device, set_up_torch
-from bnstudy.sweep.messages import Failure, RunDone, Send, Waiting, recorded_error
+from bnstudy.sweep.messages import Beat, Failure, RunDone, Send, Waiting, plural, recorded_error
 from bnstudy.sweep.plan import Datasets, Stack, program_key, split
-from bnstudy.sweep.progress import Beat, plural
 from bnstudy.sweep.request import PlannedRun
 from bnstudy.sweep.settings import Settings
 from bnstudy.sweep.signals import Interrupted, StopFlag

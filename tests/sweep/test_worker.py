@@ -26,9 +26,8 @@ from bnstudy.run import RunSpec
 from bnstudy.store.leases import Leases
 from bnstudy.store.runs import Store
 from bnstudy.sweep.cost import Method
-from bnstudy.sweep.messages import RunDone, Waiting
+from bnstudy.sweep.messages import Beat, RunDone, Waiting
 from bnstudy.sweep.plan import Datasets, Stack, order_stacks
-from bnstudy.sweep.progress import Beat
 from bnstudy.sweep.request import PlannedRun
 from bnstudy.sweep.settings import Settings
 from bnstudy.sweep.signals import Interrupted, StopFlag

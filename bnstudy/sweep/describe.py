@@ -1,0 +1,57 @@
+"""The description of a plan, before it is trained and in a dry run."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from bnstudy.sweep.messages import plural
+from bnstudy.sweep.plan import Plan, Stack
+from bnstudy.sweep.progress import duration
+
+MAX_SAMPLES = 5
+"""So many finished runs of a kind are read to estimate the time of the others."""
+
+
+def describe_plan(plan: Plan, stacks: Sequence[Stack], device: str, executor: str, workers: int) -> list[str]:
+    """A summary of the plan, in one or two lines."""
+    finished = len(plan.runs) - len(plan.todo)
+    counts = f"{plural(len(plan.runs), 'run')}: {finished} finished, {len(plan.todo)} to do"
+    if not stacks:
+        return [f"{counts}."]
+    how = describe_methods(stacks)
+    where = {"inprocess": f"on {device}", "processes": f"on {device}, in {min(workers, len(stacks))} processes"}
+    lines = [f"{counts}, {how}, {where.get(executor, f'by {executor}')}."]
+    seconds = expected_seconds(plan, min(workers, len(stacks)))
+    return lines if math.isnan(seconds) else [*lines, f"Expected to take about {duration(seconds)}."]
+
+
+def describe_methods(stacks: Sequence[Stack]) -> str:
+    stacked = [len(stack.runs) for stack in stacks if stack.method.engine == "stacked"]
+    alone = sum(len(stack.runs) for stack in stacks if stack.method.engine == "serial")
+    least, most = min(stacked, default=0), max(stacked, default=0)
+    sizes = str(most) if least == most else f"{least} to {most}"
+    parts = [f"{plural(len(stacked), 'stack')} of {sizes}"] if stacked else []
+    parts += [f"{alone} one by one" if stacked else "one by one"] if alone else []
+    return " and ".join(parts)
+
+
+def describe_stack(stack: Stack) -> str:
+    spec, method = stack.runs[0].spec, stack.method
+    how = method.engine + (", compiled" if method.compiled else "")
+    what = ", ".join(f"{key}={getattr(spec, key).label}" for key in ("model", "norm", "data", "optim"))
+    name = f": {stack.runs[0].name}" + (" ..." if len(stack.runs) > 1 else "") if stack.runs[0].name else ""
+    return f"  {plural(len(stack.runs), 'run')} of {stack.steps} steps, {how}, {what}{name}"
+
+
+def expected_seconds(plan: Plan, workers: int) -> float:
+    """Estimate from finished runs of the same kinds; NaN if a kind has none."""
+    store, todo = plan.store, {run.spec.run_id for run in plan.todo}
+    open_runs = Counter(run.spec.stack_key for run in plan.todo)
+    total = 0.0
+    for key, count in open_runs.items():
+        done = [run for run in plan.runs if run.spec.stack_key == key and run.spec.run_id not in todo][:MAX_SAMPLES]
+        seconds = [store.summary(run.spec.run_id)["seconds"]["total"] for run in done]
+        total += count * sum(seconds) / len(seconds) if seconds else math.nan
+    return total / workers
