@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -26,46 +26,38 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
 @dataclass
-class Kills:
-    """The results of a sweep that was killed several times.
+class Comparison:
+    """A sweep that was killed, compared with an undisturbed one.
 
-    seconds, training_seconds: of the undisturbed sweep, the latter without the time before training.
-    kills: for each kill the seconds since the start, the target and the number of runs stored by then.
+    status: exit status of the last command.
+    runs: number of runs of the undisturbed sweep.
     different: the runs whose metrics differ from the undisturbed sweep, or are missing.
-    left_over: leases, heartbeats and checkpoints after the end.
+    left_over: leases, heartbeats, checkpoints and errors after the end.
     """
 
-    seconds: float = 0.0
-    training_seconds: float = 0.0
-    kills: list[tuple[float, str, int]] = field(default_factory=list)
-    status: int = -1
-    different: list[str] = field(default_factory=list)
-    left_over: list[str] = field(default_factory=list)
-
-    @property
-    def is_good(self) -> bool:
-        return self.status == 0 and not self.different and not self.left_over
+    status: int
+    runs: int
+    different: list[str]
+    left_over: list[str]
 
 
-def kill_and_compare(overrides: list[str], folder: Path, kills: int, draw: random.Random) -> Kills:
-    """Train the sweep undisturbed and disturbed, in two stores under `folder`."""
-    found = Kills()
-    begin = time.monotonic()
-    with start(overrides, folder / "undisturbed") as process:
-        wait_for_work(process, folder / "undisturbed")
-        working = time.monotonic()
+def kill_and_compare(overrides: list[str], folder: Path, kills: int, draw: random.Random) -> Comparison:
+    """Train the sweep undisturbed and disturbed, in two stores under `folder`, and print each kill."""
+    undisturbed, disturbed = folder / "undisturbed", folder / "disturbed"
+    with start(overrides, undisturbed) as process:
+        wait_for_work(process, undisturbed)
+        begin = time.monotonic()
         process.wait()
-    found.seconds, found.training_seconds = time.monotonic() - begin, time.monotonic() - working
-    disturbed = folder / "disturbed"
+    seconds = time.monotonic() - begin
+    print(f"undisturbed: {seconds:.0f} s of training")
     for _ in range(kills):
         with start(overrides, disturbed) as process:
-            found.kills.append(strike(process, disturbed, draw, found.training_seconds / max(3, kills / 2)))
+            strike(process, disturbed, draw, seconds / max(3, kills / 2))
     with start(overrides, disturbed) as process:
-        found.status = process.wait()
-    wanted, got = metrics(folder / "undisturbed"), metrics(disturbed)
-    found.different = sorted(run for run in wanted | got if wanted.get(run) != got.get(run))
-    found.left_over = left_over(disturbed)
-    return found
+        status = process.wait()
+    wanted, got = metrics(undisturbed), metrics(disturbed)
+    different = sorted(run for run in wanted | got if wanted.get(run) != got.get(run))
+    return Comparison(status, len(wanted), different, left_over(disturbed))
 
 
 def start(overrides: list[str], results_dir: Path) -> subprocess.Popen[bytes]:
@@ -75,9 +67,7 @@ def start(overrides: list[str], results_dir: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, env=ENVIRONMENT, stdout=log, stderr=log, start_new_session=True)
 
 
-def strike(
-    process: subprocess.Popen[bytes], results_dir: Path, draw: random.Random, longest: float
-) -> tuple[float, str, int]:
+def strike(process: subprocess.Popen[bytes], results_dir: Path, draw: random.Random, longest: float) -> None:
     """Kill the command or a part of it: mostly within `longest` seconds of training, sometimes while it starts."""
     begin = time.monotonic()
     if draw.random() < 0.8:
@@ -100,7 +90,7 @@ def strike(
         target = "all"
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    return time.monotonic() - begin, target, len(metrics(results_dir))
+    print(f"killed after {time.monotonic() - begin:.1f} s: {target}; {len(metrics(results_dir))} runs stored")
 
 
 def wait_for_work(process: subprocess.Popen[bytes], results_dir: Path) -> None:
@@ -155,17 +145,12 @@ def main() -> int:
     sweep = ["-m", f"seed=range(0,{-(-options.runs // 2)})", "norm=none,batch", f"steps={options.steps}"]
     sweep += ["model.width=32", "threads=1", "checkpoint_seconds=1", *options.overrides]
     with tempfile.TemporaryDirectory() as temporary:
-        folder = options.dir or Path(temporary)
-        found = kill_and_compare(sweep, folder, options.kills, random.Random(options.draw))
-        runs = len(metrics(folder / "undisturbed"))
+        found = kill_and_compare(sweep, options.dir or Path(temporary), options.kills, random.Random(options.draw))
     print(f"bnstudy {' '.join(sweep)}")
-    print(f"{runs} runs, undisturbed in {found.seconds:.0f} s")
-    for seconds, target, stored in found.kills:
-        print(f"killed after {seconds:.1f} s: {target}; {stored} runs stored")
     print(f"the last command ended with status {found.status}")
-    print(f"{len(found.different)} runs with other metrics.parquet than undisturbed: {found.different[:5]}")
+    print(f"{len(found.different)} of {found.runs} runs differ from undisturbed: {found.different[:5]}")
     print(f"{len(found.left_over)} files left over: {found.left_over[:5]}")
-    return 0 if found.is_good else 1
+    return int(bool(found.status or found.different or found.left_over))
 
 
 if __name__ == "__main__":

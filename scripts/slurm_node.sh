@@ -3,7 +3,6 @@
 #
 #   scripts/slurm_node.sh install    get Slurm and MUNGE with apt
 #   scripts/slurm_node.sh start      start it and wait until it takes jobs
-#   scripts/slurm_node.sh status     what sinfo and squeue say
 #   scripts/slurm_node.sh stop       stop it and delete its state
 #
 # Needs root on Debian or Ubuntu, a container included: no systemd, no cgroups, no accounting. Everything it writes is
@@ -164,13 +163,7 @@ stop() {
     rm -rf "$state"
 }
 
-status() {
-    need_programs
-    sinfo || refuse "no Slurm controller answers: run '$0 start'."
-    squeue
-}
-
 case "${1:-}" in
-    install | start | stop | status) "$1" ;;
-    *) refuse "say what to do: install, start, stop or status." ;;
+    install | start | stop) "$1" ;;
+    *) refuse "say what to do: install, start or stop." ;;
 esac

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from bnstudy.store.runs import Store
-from scripts.kill_test import kill_and_compare, left_over, metrics, start
+from scripts.kill_test import Comparison, kill_and_compare, left_over, metrics, start
 
 COUNTED = """
 from dataclasses import dataclass
@@ -88,13 +88,7 @@ def holder_of_all(shared: int, results: Path, commands: dict) -> int:
 def test_a_sweep_killed_five_times_ends_with_the_metrics_of_an_undisturbed_one(tmp_path):
     sweep = ["-m", "seed=range(0,20)", "norm=none,batch", "steps=150", "model.width=16", "threads=1"]
     found = kill_and_compare([*sweep, "checkpoint_seconds=0.2"], tmp_path, 5, random.Random(1))
-    assert len(metrics(tmp_path / "undisturbed")) == 40
-    assert found.status == 0
-    assert found.different == []
-    assert found.left_over == []
-
-
-# ------------------------------------------------------------------------------------------------ what is said
+    assert found == Comparison(status=0, runs=40, different=[], left_over=[])
 
 
 def test_results_are_listed_in_the_order_of_the_command_line(command):

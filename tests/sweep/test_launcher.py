@@ -31,9 +31,6 @@ def launcher_node(*overrides: str):
         return compose("config", list(overrides), return_hydra_config=True).hydra.launcher
 
 
-# ------------------------------------------------------------------------------------------- the keys of hydra.launcher
-
-
 def test_the_default_launcher_has_the_defaults_of_the_class():
     assert build_launcher(launcher_node()) == Launcher()
 
@@ -69,8 +66,6 @@ def test_a_wrong_key_or_value_is_refused(keys, sentence):
         build_launcher(keys)
 
 
-# ---------------------------------------------------------------------------------------------------- the objective
-
 SUMMARY = {
     "status": "finished",
     "dataset": {"classes": 10},
@@ -103,9 +98,6 @@ def test_the_allowed_objectives_are_the_numbers_of_a_summary(command):
     assert {f"{part}.{name}" for part in ("final", "best", "seconds") for name in summary[part]} == {
         *get_args(Objective)
     }
-
-
-# ---------------------------------------------------------------------------------------------------- other sweepers
 
 
 @pytest.mark.parametrize("launcher", [(), ("hydra/launcher=basic",)])

@@ -18,7 +18,7 @@ from bnstudy.models.base import ModelSpec
 from bnstudy.norms.base import NormSpec
 from bnstudy.store.files import conf_dir, write_json
 from bnstudy.store.runs import Store
-from bnstudy.sweep.command import expected_seconds
+from bnstudy.sweep.describe import expected_seconds
 from bnstudy.sweep.plan import Datasets, Plan, Stack, check_data, make_plan, make_stacks, try_network
 from bnstudy.sweep.request import PlannedRun, varying_names
 from bnstudy.validation import ConfigError
@@ -53,9 +53,7 @@ def test_a_run_that_two_points_request_is_planned_once(tmp_path):
 
 def test_finished_runs_are_not_trained_again(tmp_path):
     points = [point(f"seed={seed}", f"results_dir={tmp_path}") for seed in (0, 1)]
-    store, finished = Store(tmp_path), planned(points).runs[0]
-    store.run(finished.spec.run_id).folder.mkdir(parents=True)
-    store.run(finished.spec.run_id).summary.write_text("{}")
+    mark_finished(tmp_path, planned(points).runs[:1])
     assert [run.spec.seed for run in planned(points).todo] == [1]
 
 
@@ -93,9 +91,6 @@ def test_a_dataset_with_changed_images_needs_another_name(tmp_path, command):
 def test_settings_cannot_be_swept():
     with pytest.raises(ConfigError, match="do not sweep them"):
         planned([point("threads=1"), point("threads=2")])
-
-
-# ----------------------------------------------------------------------------------------------------- stacks
 
 
 def swept(results: Path, *sweeps: str) -> list[SweepPoint]:
@@ -186,21 +181,21 @@ def test_the_method_does_not_depend_on_which_runs_are_finished(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "engine", "sizes"),
     [
-        (("engine=auto", "model=mlp"), "stacked", [4]),
-        (("engine=serial", "model=mlp"), "serial", [1, 1, 1, 1]),
-        (("engine=auto", "model=vgg"), "serial", [1, 1, 1, 1]),  # convolutions fill a core by themselves
-        (("engine=stacked", "model=vgg"), "stacked", [2, 2]),  # what fits into the cache
+        (("seed=0",), "serial", [1]),
+        (("seed=0,1,2,3", "engine=auto", "model=mlp"), "stacked", [4]),
+        (("seed=0,1,2,3", "engine=serial", "model=mlp"), "serial", [1, 1, 1, 1]),
+        (
+            ("seed=0,1,2,3", "engine=auto", "model=vgg"),
+            "serial",
+            [1, 1, 1, 1],
+        ),  # convolutions fill a core
+        (("seed=0,1,2,3", "engine=stacked", "model=vgg"), "stacked", [2, 2]),  # what fits into the cache
     ],
 )
-def test_the_engine_depends_on_the_network_or_is_given(tmp_path, overrides, engine, sizes):
-    stacks = stacks_of(swept(tmp_path, "seed=0,1,2,3", *overrides))
+def test_the_engine_depends_on_the_network_and_the_number_of_runs_or_is_given(tmp_path, overrides, engine, sizes):
+    stacks = stacks_of(swept(tmp_path, *overrides))
     assert {stack.method.engine for stack in stacks} == {engine}
     assert [len(stack.runs) for stack in stacks] == sizes
-
-
-def test_a_single_run_is_trained_by_the_serial_engine(tmp_path):
-    (stack,) = stacks_of(swept(tmp_path, "seed=0"))
-    assert stack.method.engine == "serial"
 
 
 @dataclass(frozen=True)
@@ -222,9 +217,6 @@ def test_a_network_that_branches_on_values_is_tried_with_real_numbers():
     assert network.products == 36 * 8 * 9 + 8 * 10
     with pytest.raises(ConfigError, match="cannot take images of 2x2"):
         try_network(run, (1, 2, 2), 10)
-
-
-# ------------------------------------------------------------------------------------------------ what is said
 
 
 def test_a_dry_run_prints_its_stacks_and_trains_nothing(command):

@@ -61,9 +61,6 @@ def output(results: Path) -> str:
     return results.with_name(f"{results.name}.log").read_text()
 
 
-# ------------------------------------------------------------------------------------------------ workers die
-
-
 @pytest.mark.slow
 def test_processes_store_the_same_bytes_as_one_even_if_a_worker_is_killed(tmp_path, undisturbed):
     results = tmp_path / "results"
@@ -122,9 +119,6 @@ def test_workers_that_cannot_start_are_started_a_few_times_only(tmp_path, monkey
     (failure,) = crew.all_failures()
     assert failure.run_id == run.spec.run_id
     assert failure.error == "no process could be started for it: ended with status 1"
-
-
-# ------------------------------------------------------------------------------------------ the command is stopped
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import pytest
 
 from bnstudy.sweep import progress
 from bnstudy.sweep.messages import Beat
-from bnstudy.sweep.progress import Progress, RunResult, duration, percent, table
+from bnstudy.sweep.progress import Progress, RunResult, duration, table
 
 
 def result(i: int, arm: str = "norm=batch", status: str = "finished", accuracy: float = 0.9) -> RunResult:
@@ -49,10 +49,6 @@ def test_durations_have_a_readable_unit(seconds, text):
     assert duration(seconds) == text
 
 
-def test_an_unknown_accuracy_is_a_dash():
-    assert (percent(0.5), percent(math.nan)) == ("50.00%", "-")
-
-
 def test_without_a_terminal_a_line_is_printed_now_and_then(capsys, monkeypatch):
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     shown = Progress(2, 200, shown=True)
@@ -70,12 +66,16 @@ def test_progress_false_prints_nothing(capsys, monkeypatch):
     hidden = Progress(1, 10, shown=False)
     hidden.beat(beat(5, total=10))
     hidden.note("a note")
-    hidden.close()
     assert capsys.readouterr().err == ""
 
 
-def test_on_a_terminal_a_bar_shows_loss_accuracy_and_time_left(capsys, monkeypatch):
+@pytest.fixture
+def terminal(capsys, monkeypatch):  # noqa: ARG001 - it replaces stderr first
     monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True)
+
+
+@pytest.mark.usefixtures("terminal")
+def test_on_a_terminal_a_bar_shows_loss_accuracy_and_time_left(capsys):
     shown = Progress(2, 200, shown=True)
     shown.bar.mininterval = 0
     shown.beat(beat(50, name="norm=batch"))
@@ -87,9 +87,9 @@ def test_on_a_terminal_a_bar_shows_loss_accuracy_and_time_left(capsys, monkeypat
     assert "sweep" in err
 
 
-def test_the_bar_shows_the_steps_of_all_runs_together(monkeypatch):
+@pytest.mark.usefixtures("terminal")
+def test_the_bar_shows_the_steps_of_all_runs_together():
     """Two workers train 3 and 2 runs of 100 steps; one of the first three diverges at step 40."""
-    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True)
     shown, reached = Progress(5, 500, shown=True), []
     for report in (
         lambda: shown.beat(beat(40, "one", runs=3)),
@@ -102,15 +102,13 @@ def test_the_bar_shows_the_steps_of_all_runs_together(monkeypatch):
     ):
         report()
         reached.append(shown.bar.n)
-    shown.close()
     assert reached == [120, 140, 100 + 2 * 40 + 20, 100 + 160 + 20, 100 + 200 + 20, 320, 500]
 
 
-def test_the_steps_of_a_dead_worker_do_not_count(monkeypatch):
-    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True)
+@pytest.mark.usefixtures("terminal")
+def test_the_steps_of_a_dead_worker_do_not_count():
     shown = Progress(2, 200, shown=True)
     shown.beat(beat(60, "worker 1", runs=2))
     shown.gone("worker 1")
     shown.beat(beat(70, "worker 2", runs=2))
-    shown.close()
     assert shown.bar.n == 140

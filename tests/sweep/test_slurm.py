@@ -80,9 +80,6 @@ def no_waiting(monkeypatch):
         monkeypatch.setattr(jobs, name, 0.01)
 
 
-# ------------------------------------------------------------------------------------------------ a job
-
-
 @pytest.fixture
 def worker(monkeypatch):
     """Replaces the worker: `worker.calls` lists the arguments of its calls, in which `worker.does` is called."""
@@ -172,9 +169,6 @@ def test_after_sigterm_a_job_goes_on_until_slurm_requeues_or_kills_it(settings, 
     worker.calls, worker.does = [], interrupt_once(signal.SIGTERM, worker)
     in_slurm(task_of(settings, stacks_of(2)))
     assert (len(worker.calls), in_slurm.requeued) == (2, 0)
-
-
-# ------------------------------------------------------------------------------- submission and waiting
 
 
 def test_the_error_without_slurm_names_the_missing_program(settings, programs):
@@ -278,9 +272,6 @@ def test_an_interrupted_command_says_that_its_jobs_go_on(tmp_path, programs, cap
     said = capfd.readouterr().err
     assert "The jobs go on in Slurm" in said
     assert "scancel --name=bnstudy-0 stops them." in said
-
-
-# --------------------------------------------------------------------------------------- for real
 
 
 @pytest.fixture

@@ -70,25 +70,15 @@ class InMemory(Datasets):
         return self.dataset
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def at_work(digits):
     """`with at_work(folder, ...) as (worker, messages)` makes a worker on the store in a folder."""
 
     @contextmanager
     def worker(results: Path, **settings: Any) -> Iterator[tuple[Worker, Messages]]:
-        messages = Messages()
+        messages, own = Messages(), Settings(results_dir=str(results), **settings)
         with Leases(Store(results), since=time.time()) as leases:
-            yield (
-                Worker(
-                    Settings(results_dir=str(results), **settings),
-                    Store(results),
-                    InMemory(digits),
-                    leases,
-                    StopFlag(""),
-                    messages,
-                ),
-                messages,
-            )
+            yield Worker(own, Store(results), InMemory(digits), leases, StopFlag(""), messages), messages
 
     return worker
 
@@ -116,15 +106,12 @@ SPECS = [spec(seed, f"lr={lr}") for seed, lr in enumerate([0.001, 0.003, 0.01, 0
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, digits) -> list[bytes]:
+def undisturbed(tmp_path_factory, at_work) -> list[bytes]:
     """The tables of SPECS as one stack."""
     results = tmp_path_factory.mktemp("undisturbed")
-    with Leases(Store(results)) as leases:
-        Worker(Settings(), Store(results), InMemory(digits), leases, StopFlag(""), Messages()).train(stack_of(SPECS))
+    with at_work(results) as (worker, _):
+        worker.train(stack_of(SPECS))
     return metrics(results, SPECS)
-
-
-# ------------------------------------------------------------------------------------------------ what is stored
 
 
 def test_a_stack_is_stored_like_runs_of_the_serial_engine(tmp_path, at_work):
@@ -165,9 +152,6 @@ def test_finished_runs_are_not_trained_again(tmp_path, at_work):
         assert [worker.store.run(run.run_id).summary.stat().st_mtime_ns for run in SPECS[:2]] == written
         assert finished(worker, SPECS) == [0, 1, 2]
         assert len(messages.done) == 3
-
-
-# ------------------------------------------------------------------------------------------------ what fails
 
 
 @dataclass(frozen=True)
@@ -291,9 +275,6 @@ def test_a_run_whose_folder_cannot_be_written_fails_alone(tmp_path, at_work):
         assert [failure.run_id for failure in worker.failures] == [SPECS[1].run_id]
 
 
-# ---------------------------------------------------------------------------------------- stopped and going on
-
-
 @pytest.fixture
 def beating_often(monkeypatch):
     monkeypatch.setattr(Training, "beat_seconds", 0)
@@ -346,16 +327,33 @@ def test_runs_go_on_each_from_the_step_of_its_own_checkpoint(tmp_path, at_work, 
     assert metrics(tmp_path, SPECS) == undisturbed
 
 
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def drop_params(path: Path) -> None:
+    saved = torch.load(path)
+    del saved["state"]["params"]
+    torch.save(saved, path)
+
+
 @pytest.mark.usefixtures("beating_often")
-def test_a_damaged_checkpoint_restarts_its_run_only(tmp_path, at_work, undisturbed, caplog):
+@pytest.mark.parametrize(
+    ("damage", "damaged", "why", "restored"),
+    [(truncate, [3], "", f"4 runs: going on from step 12 of {STEPS}."), (drop_params, range(5), "it does not fit", "")],
+)
+def test_a_checkpoint_that_does_not_fit_is_set_aside_and_its_run_restarts(
+    tmp_path, at_work, undisturbed, caplog, damage, damaged, why, restored
+):
     with at_work(tmp_path) as (worker, messages):
         interrupt(worker, messages, stack_of(SPECS), 12)
-        damaged = worker.store.run(SPECS[3].run_id).checkpoint
-        damaged.write_bytes(damaged.read_bytes()[:1000])
+        for i in damaged:
+            damage(worker.store.run(SPECS[i].run_id).checkpoint)
     with at_work(tmp_path) as (worker, messages):
         worker.train(stack_of(SPECS))
-    assert messages.texts == f"4 runs: going on from step 12 of {STEPS}."
-    assert "set aside as checkpoint.bad.pt" in caplog.text
+    assert messages.texts == restored
+    assert caplog.text.count("set aside as checkpoint.bad.pt") == len(damaged)
+    assert why in caplog.text
     assert metrics(tmp_path, SPECS) == undisturbed
 
 
@@ -391,24 +389,6 @@ def test_runs_that_a_full_disk_does_not_take_are_not_trained_in_another_way(tmp_
         assert {failure.run_id for failure in worker.failures} == {spec.run_id for spec in SPECS}
         assert "No space left on device" in worker.failures[0].error
     assert "one by one" not in messages.texts
-
-
-@pytest.mark.usefixtures("beating_often")
-def test_checkpoints_of_another_version_are_set_aside(tmp_path, at_work, undisturbed, caplog):
-    with at_work(tmp_path) as (worker, messages):
-        interrupt(worker, messages, stack_of(SPECS), 12)
-        for run in SPECS:
-            path = worker.store.run(run.run_id).checkpoint
-            saved = torch.load(path)
-            del saved["state"]["params"]
-            torch.save(saved, path)
-    with at_work(tmp_path) as (worker, messages):
-        worker.train(stack_of(SPECS))
-    assert caplog.text.count("it does not fit this version") == len(SPECS)
-    assert metrics(tmp_path, SPECS) == undisturbed
-
-
-# ---------------------------------------------------------------------------------------- several on one store
 
 
 @pytest.mark.parametrize("finishes", [True, False], ids=["the other finishes them", "the other gives them up"])
@@ -525,9 +505,9 @@ def test_a_run_that_another_machine_took_over_is_left_to_it(tmp_path, at_work, m
     assert metrics(tmp_path, SPECS) == undisturbed
 
 
-def test_a_lone_interrupted_run_may_go_on_in_a_stack(tmp_path, at_work, monkeypatch):
+@pytest.mark.usefixtures("beating_often")
+def test_a_lone_interrupted_run_may_go_on_in_a_stack(tmp_path, at_work):
     """The engines share the format of a checkpoint."""
-    monkeypatch.setattr(Training, "beat_seconds", 0)
     with at_work(tmp_path) as (worker, messages):
         interrupt(worker, messages, stack_of(SPECS[:1], "serial"), 12)
     with at_work(tmp_path) as (worker, messages):
