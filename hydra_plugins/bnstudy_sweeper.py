@@ -31,12 +31,12 @@ class BnstudySweeper(Sweeper):
 
         start_server(self.config.hydra.launcher)
         from bnstudy.config.studies import build_requests, find_studies
-        from bnstudy.sweep.command import run, run_all
+        from bnstudy.sweep.command import run
 
         loader = self.hydra_context.config_loader
         studies = find_studies(self.config)
         if studies is not None:
-            return run_all(build_requests(loader, self.config, arguments, studies, sys.argv[1:]))
+            return run(*build_requests(loader, self.config, arguments, studies, sys.argv[1:]))
         request = self._build_request(arguments)
         if request.settings.until is None:
             return run(request)

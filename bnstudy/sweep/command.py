@@ -57,8 +57,8 @@ class Sweep:
     lines: list[str]
 
 
-def run(request: Request) -> list[RunResult]:
-    """Train the requested runs that are not stored yet, and print the results.
+def run(*requests: Request) -> list[RunResult]:
+    """Check all requests, then train their runs that are not stored yet and print the results, even if some runs fail.
 
     With `dry_run` it prints what it would train; nothing is trained, and the list is empty.
 
@@ -66,15 +66,6 @@ def run(request: Request) -> list[RunResult]:
         ConfigError: a value is not allowed; nothing was trained.
         RunsFailed: a run failed; the others are stored.
         Interrupted: a signal came; finished runs are stored, unfinished ones saved.
-    """
-    return train(prepare(request))
-
-
-def run_all(requests: Sequence[Request]) -> list[RunResult]:
-    """Check all requests, then carry out one after another, even if runs fail.
-
-    Raises:
-        As `run`; RunsFailed at the end.
     """
     results, failed = [], []
     for sweep in [prepare(request) for request in requests]:

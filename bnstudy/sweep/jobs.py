@@ -164,7 +164,8 @@ class Watcher:
         while self.missing:
             stop.check()
             self.update_states()
-            over = bool(self.states) and all(self._is_over(s) for s in self.submissions)
+            waited_for = [s for s in self.submissions if not {*self.missing}.isdisjoint(s.run_ids)]
+            over = bool(self.states) and all(s.is_over(self.states) for s in waited_for)
             self.look(len(self.missing) if over else MAX_LOOKS)
             if over and end is None:
                 end = time.monotonic() + SETTLE_SECONDS
@@ -172,9 +173,6 @@ class Watcher:
                 return
             if self.missing:
                 time.sleep(LOOK_SECONDS)
-
-    def _is_over(self, submission: Submission) -> bool:
-        return {*self.missing}.isdisjoint(submission.run_ids) or submission.is_over(self.states)
 
     def update_states(self) -> None:
         if time.monotonic() - self.updated < SQUEUE_SECONDS:

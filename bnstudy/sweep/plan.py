@@ -154,17 +154,14 @@ def check_data(plan: Plan, datasets: Datasets) -> Kinds:
             if todo:
                 train_size, network = check_run(spec, datasets, tried)
                 kinds[spec.stack_key] = spec.total_steps(train_size), network
-            if spec.run_id not in todo and not spec.data.is_fixed:
-                check_same_images(spec, plan.store, datasets.get(spec.data).checksum)
+            if spec.run_id in todo or spec.data.is_fixed:
+                continue
+            if plan.store.summary(spec.run_id)["dataset"]["checksum"] != datasets.get(spec.data).checksum:
+                raise ConfigError(
+                    f"data.name={spec.data.label} names other images than those that run {spec.run_id} was trained on: "
+                    "give these another data.name, or use another results_dir."
+                )
     return kinds
-
-
-def check_same_images(run: RunSpec, store: Store, checksum: str) -> None:
-    if store.summary(run.run_id)["dataset"]["checksum"] != checksum:
-        raise ConfigError(
-            f"data.name={run.data.label} names other images than those that run {run.run_id} was trained on: give "
-            "these another data.name, or use another results_dir."
-        )
 
 
 def make_stacks(plan: Plan, kinds: Kinds, device: str, workers: int, sharing: int) -> list[Stack]:
@@ -191,8 +188,9 @@ def make_stacks(plan: Plan, kinds: Kinds, device: str, workers: int, sharing: in
     def position(stack: Stack) -> tuple[int, bool, int]:
         first = stack.runs[0].spec
         in_turn = workers == 1 and stack.method.engine == "serial"
-        by_cost = -relative_cost(kinds[first.stack_key][1], stack)
-        return order[first.data], in_turn, place[first.run_id] if in_turn else by_cost
+        network = kinds[first.stack_key][1]
+        cost = len(stack.runs) * stack.steps * first.batch_size * (network.products + network.units)
+        return order[first.data], in_turn, place[first.run_id] if in_turn else -cost
 
     return sorted(stacks, key=position)
 
@@ -201,11 +199,6 @@ def split(runs: Sequence[PlannedRun], limit: int) -> list[Sequence[PlannedRun]]:
     """Divide the runs into parts of nearly equal size, at most `limit` each."""
     parts = -(-len(runs) // limit)
     return [runs[len(runs) * i // parts : len(runs) * (i + 1) // parts] for i in range(parts)]
-
-
-def relative_cost(network: NetworkCost, stack: Stack) -> int:
-    """To compare the training times of stacks."""
-    return len(stack.runs) * stack.steps * stack.runs[0].spec.batch_size * (network.products + network.units)
 
 
 def order_stacks(stacks: Sequence[Stack], worker: int, workers: int) -> list[Stack]:

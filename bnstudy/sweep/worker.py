@@ -96,9 +96,6 @@ class Worker:
         """Train what nobody else has, until every run is stored or has failed, here or elsewhere.
 
         patience: seconds in which no run is stored, here or elsewhere, after which the others keep what they have.
-
-        Raises:
-            Interrupted: a signal came; unfinished runs have a checkpoint.
         """
         remaining, whole = list(stacks), True
         idle_since, announced = time.monotonic(), set[tuple[str, int]]()

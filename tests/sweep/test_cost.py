@@ -45,16 +45,18 @@ def test_a_convolution_counts_at_each_position():
     assert 2 < wide.products / narrow.products < 4  # the first layer doubles, the others quadruple
 
 
-@pytest.mark.parametrize(("runs", "workers", "rows"), [(40, 1, 20), (33, 1, 17), (40, 4, 10), (3, 8, 2), (7, 2, 4)])
-def test_stacks_are_of_nearly_equal_size_and_there_is_one_for_each_worker(runs, workers, rows):
-    specs = [spec_of(f"seed={seed}") for seed in range(runs)]
-    chosen = choose_method(specs, 100, SMALL, Settings(), "cpu", workers, workers)
-    assert (chosen.engine, chosen.rows, chosen.compiled) == ("stacked", rows, False)
+@pytest.mark.parametrize(
+    ("runs", "most", "workers", "rows"),
+    [(40, 32, 1, 20), (40, 32, 4, 10), (3, 32, 8, 2), (128, 32, 2, 32), (16, 11, 1, 8), (1, 32, 2, 2), (5, 32, 1, 5)],
+)
+def test_stacks_have_nearly_equal_sizes_and_each_worker_gets_as_many(runs, most, workers, rows):
+    assert rows_per_stack(runs, most, workers) == rows
 
 
 def test_a_stack_stays_within_the_cache():
     spec, big = spec_of("optim=adam"), replace(SMALL, params=2_000_000)
     assert max_rows(spec, SMALL, "cpu", 1) == 32
+    assert choose_method([spec] * 33, 100, SMALL, Settings(), "cpu", 1, 1).rows == 17
     rows = max_rows(spec, big, "cpu", 1)
     assert rows == max(2, CACHE_BYTES // (4 * (big.params * 4 + 3 * spec.batch_size * big.units)))
 
@@ -76,21 +78,11 @@ def test_a_long_sweep_is_compiled_unless_it_is_decided_by_hand():
     assert not choose_method(specs, 10**6, convolving, Settings(engine="stacked"), "cpu", 1, 1).compiled
 
 
-def test_numbers_of_the_norm_are_free_only_where_they_differ():
+def test_norms_vary_only_if_their_numbers_differ():
     same = [spec_of(f"seed={seed}", "norm=batch") for seed in (0, 1)]
     different = [spec_of("norm=batch", f"norm.eps={eps}") for eps in (1e-5, 1e-3)]
-    assert [choose_method(specs, 10, SMALL, Settings(), "cpu", 1, 1).norms_vary for specs in (same, different)] == [
-        False,
-        True,
-    ]
-
-
-@pytest.mark.parametrize(
-    ("runs", "most", "workers", "rows"),
-    [(128, 32, 2, 32), (96, 32, 2, 24), (16, 11, 1, 8), (1, 32, 2, 2), (5, 32, 1, 5)],
-)
-def test_each_worker_gets_as_many_stacks_as_the_others(runs, most, workers, rows):
-    assert rows_per_stack(runs, most, workers) == rows
+    for specs, vary in ((same, False), (different, True)):
+        assert choose_method(specs, 10, SMALL, Settings(), "cpu", 1, 1).norms_vary is vary
 
 
 @pytest.mark.parametrize("compiled", [False, True])

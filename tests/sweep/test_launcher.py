@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 import pickle
 import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
@@ -22,22 +20,17 @@ from bnstudy.store.runs import Store
 from bnstudy.sweep.settings import Launcher, Objective
 from bnstudy.sweep.summary import objective
 from bnstudy.validation import ConfigError
+from scripts.kill_test import ENTRY, ENVIRONMENT
 
 SHORT = ("steps=20", "model.width=16")
 
 
-def launcher_node(*overrides: str):
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return compose("config", list(overrides), return_hydra_config=True).hydra.launcher
-
-
-def test_the_default_launcher_has_the_defaults_of_the_class():
-    assert build_launcher(launcher_node()) == Launcher()
-
-
-def test_the_options_of_a_cluster_can_be_pickled():
+def test_the_options_of_a_cluster_can_be_pickled_and_the_others_have_the_defaults_of_the_class():
     keys = ("executor=slurm", "jobs=8", "partition=gpu", "mem=8GB", "gpus=1", "extra.qos=high", "extra.nice=10")
-    made = build_launcher(launcher_node(*(f"hydra.launcher.{key}" for key in keys)))
+    overrides = [f"hydra.launcher.{key}" for key in keys]
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        node = compose("config", overrides, return_hydra_config=True).hydra.launcher
+    made = build_launcher(node)
     wanted = Launcher("slurm", jobs=8, partition="gpu", mem="8GB", gpus=1, extra={"qos": "high", "nice": 10})
     assert pickle.loads(pickle.dumps(made)) == wanted
     assert type(made.extra) is dict
@@ -144,13 +137,11 @@ def test_options_that_do_not_fit_another_sweeper_are_refused(command, arguments,
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("optuna") is None, reason="hydra-optuna-sweeper is not installed")
 def test_optuna_finds_a_learning_rate_that_does_not_diverge(tmp_path):
-    command = [sys.executable, "-c", "from bnstudy.cli import main; main()", "-m", "hydra/sweeper=optuna"]
-    search = ["hydra.sweeper.direction=maximize", "hydra.sweeper.n_trials=8", "hydra.sweeper.n_jobs=4"]
-    search += ["lr=tag(log,interval(0.01,10000))", "norm=none"]
-    environment = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
-    environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    search = ["-m", "hydra/sweeper=optuna", "hydra.sweeper.direction=maximize", "hydra.sweeper.n_trials=8"]
+    search += ["hydra.sweeper.n_jobs=4", "lr=tag(log,interval(0.01,10000))", "norm=none"]
+    environment = {key: value for key, value in ENVIRONMENT.items() if key != "HYDRA_FULL_ERROR"}
     options = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True}
-    done = subprocess.run([*command, *search, *SHORT], **options)
+    done = subprocess.run([*ENTRY, *search, *SHORT], **options)
     assert done.returncode == 0, done.stderr
     runs = load_runs(tmp_path / "results")
     (result,) = tmp_path.glob("results/multirun/*/optimization_results.yaml")

@@ -19,7 +19,7 @@ from bnstudy.norms.base import NormSpec
 from bnstudy.store.files import conf_dir, write_json
 from bnstudy.store.runs import Store
 from bnstudy.sweep.describe import expected_seconds
-from bnstudy.sweep.plan import Datasets, Plan, Stack, check_data, make_plan, make_stacks, try_network
+from bnstudy.sweep.plan import Datasets, Plan, Stack, check_data, make_plan, make_stacks, order_stacks, try_network
 from bnstudy.sweep.request import PlannedRun, varying_names
 from bnstudy.validation import ConfigError
 from tests.conftest import CPU, spec_of
@@ -198,6 +198,17 @@ def test_the_engine_depends_on_the_network_and_the_number_of_runs_or_is_given(tm
     assert [len(stack.runs) for stack in stacks] == sizes
 
 
+def test_each_worker_begins_with_kinds_of_its_own_if_stacks_are_compiled(tmp_path):
+    norms = ["none", "batch", "layer", "group"]
+    plain = [stack for norm in norms for stack in stacks_of(swept(tmp_path, f"norm={norm}", "seed=0,1"), workers=1)]
+    compiled = [replace(stack, method=replace(stack.method, compiled=True)) for stack in plain for _ in range(2)]
+    pairs = [[stack] * 2 for stack in compiled[::2]]
+    orders = [order_stacks(compiled, worker, 2) for worker in range(3)]
+    assert orders[0] == orders[2] == [stack for pair in pairs for stack in pair]
+    assert orders[1] == [stack for pair in pairs[2:] + pairs[:2] for stack in pair]
+    assert order_stacks(plain, 1, 2) == plain
+
+
 @dataclass(frozen=True)
 class Branching(ModelSpec):
     """A network that branches on values, with convolutions, which are tried on the meta device first."""
@@ -232,12 +243,10 @@ def test_a_dry_run_prints_its_stacks_and_trains_nothing(command):
 
 def test_the_expected_time_follows_from_finished_runs_of_the_same_kinds(tmp_path):
     points = swept(tmp_path, "norm=none,batch", "seed=0,1,2,3")
-    plan = planned(points)
-    assert math.isnan(expected_seconds(plan, 1))
-    none, batch = ([r for r in plan.runs if type(r.spec.norm).__name__ == name] for name in ("NoNorm", "BatchNorm"))
-    mark_finished(tmp_path, none[:2])
+    runs = planned(points).runs
+    mark_finished(tmp_path, runs[:2])
     assert math.isnan(expected_seconds(planned(points), 1))
-    mark_finished(tmp_path, batch[:1])
+    mark_finished(tmp_path, runs[4:5])
     assert expected_seconds(planned(points), 1) == (2 + 3) * 2.0
     assert expected_seconds(planned(points), 2) == 5.0
 

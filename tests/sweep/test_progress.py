@@ -69,13 +69,8 @@ def test_progress_false_prints_nothing(capsys, monkeypatch):
     assert capsys.readouterr().err == ""
 
 
-@pytest.fixture
-def terminal(capsys, monkeypatch):  # noqa: ARG001 - it replaces stderr first
+def test_on_a_terminal_a_bar_shows_loss_accuracy_and_time_left(capsys, monkeypatch):
     monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True)
-
-
-@pytest.mark.usefixtures("terminal")
-def test_on_a_terminal_a_bar_shows_loss_accuracy_and_time_left(capsys):
     shown = Progress(2, 200, shown=True)
     shown.bar.mininterval = 0
     shown.beat(beat(50, name="norm=batch"))
@@ -87,9 +82,9 @@ def test_on_a_terminal_a_bar_shows_loss_accuracy_and_time_left(capsys):
     assert "sweep" in err
 
 
-@pytest.mark.usefixtures("terminal")
-def test_the_bar_shows_the_steps_of_all_runs_together():
+def test_the_bar_shows_the_steps_of_all_runs_together(monkeypatch):
     """Two workers train 3 and 2 runs of 100 steps; one of the first three diverges at step 40."""
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True)
     shown, reached = Progress(5, 500, shown=True), []
     for report in (
         lambda: shown.beat(beat(40, "one", runs=3)),
@@ -105,8 +100,8 @@ def test_the_bar_shows_the_steps_of_all_runs_together():
     assert reached == [120, 140, 100 + 2 * 40 + 20, 100 + 160 + 20, 100 + 200 + 20, 320, 500]
 
 
-@pytest.mark.usefixtures("terminal")
-def test_the_steps_of_a_dead_worker_do_not_count():
+def test_the_steps_of_a_dead_worker_do_not_count(monkeypatch):
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True)
     shown = Progress(2, 200, shown=True)
     shown.beat(beat(60, "worker 1", runs=2))
     shown.gone("worker 1")

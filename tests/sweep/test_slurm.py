@@ -10,7 +10,9 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import count, islice
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from submitit.core.job_environment import SignalHandler
@@ -37,20 +39,14 @@ def launcher(**keys) -> Launcher:
     return Launcher(executor="slurm", **{"cpus": 1, **keys})
 
 
-def planned(*overrides: str) -> PlannedRun:
-    return PlannedRun(spec_of(*overrides), " ".join(overrides), "")
-
-
-def stacks_of(*sizes: int, steps: int = 20) -> list:
+def stacks_of(*sizes: int, steps: int = 20) -> list[Stack]:
     """Stacks of these sizes, of different runs."""
-    seeds = iter(range(sum(sizes)))
-    return [
-        Stack(tuple(planned(f"seed={next(seeds)}", f"steps={steps}") for _ in range(n)), EAGER, steps) for n in sizes
-    ]
+    runs = (PlannedRun(spec_of(f"seed={seed}", f"steps={steps}"), f"seed={seed}", "") for seed in count())
+    return [Stack(tuple(islice(runs, size)), EAGER, steps) for size in sizes]
 
 
-def ids(stacks) -> list[str]:
-    return [run.spec.run_id for stack in stacks for run in stack.runs]
+def ids(stacks: list[Stack]) -> list[str]:
+    return [run_id for stack in stacks for run_id in stack.run_ids]
 
 
 @pytest.fixture
@@ -82,18 +78,10 @@ def no_waiting(monkeypatch):
 
 @pytest.fixture
 def worker(monkeypatch):
-    """Replaces the worker: `worker.calls` lists the arguments of its calls, in which `worker.does` is called."""
-
-    class Worker:
-        calls: list = []  # noqa: RUF012
-        does = staticmethod(lambda: None)
-
-    def work(*arguments, **_):
-        Worker.calls.append(arguments)
-        Worker.does()
-
+    """Replaces the worker; its `call_args_list` holds the arguments of its calls."""
+    work = Mock()
     monkeypatch.setattr(slurm, "work", work)
-    return Worker
+    return work
 
 
 def task_of(settings: Settings, stacks: list) -> ArrayTask:
@@ -117,7 +105,7 @@ def test_a_job_finds_the_users_classes_in_the_directory_of_the_command(settings,
     monkeypatch.chdir("/")
     pickle.loads(task)()
     assert Path.cwd() == mine
-    assert type(worker.calls[0][1][0]).__name__ == "MyNorm"
+    assert type(worker.call_args.args[1][0]).__name__ == "MyNorm"
 
 
 @pytest.fixture
@@ -148,16 +136,8 @@ def in_slurm(tmp_path, monkeypatch):
     return environment
 
 
-def interrupt_once(signum: int, worker):
-    def does() -> None:
-        if len(worker.calls) == 1:
-            raise Interrupted(signum)
-
-    return does
-
-
 def test_a_job_that_runs_out_of_time_is_requeued_with_the_same_task(settings, worker, in_slurm):
-    worker.calls, worker.does = [], interrupt_once(signal.SIGUSR2, worker)
+    worker.side_effect = [Interrupted(signal.SIGUSR2)]
     task = task_of(settings, stacks_of(2))
     with pytest.raises(SystemExit):
         in_slurm(task)
@@ -166,9 +146,9 @@ def test_a_job_that_runs_out_of_time_is_requeued_with_the_same_task(settings, wo
 
 
 def test_after_sigterm_a_job_goes_on_until_slurm_requeues_or_kills_it(settings, worker, in_slurm):
-    worker.calls, worker.does = [], interrupt_once(signal.SIGTERM, worker)
+    worker.side_effect = [Interrupted(signal.SIGTERM), []]
     in_slurm(task_of(settings, stacks_of(2)))
-    assert (len(worker.calls), in_slurm.requeued) == (2, 0)
+    assert (worker.call_count, in_slurm.requeued) == (2, 0)
 
 
 def test_the_error_without_slurm_names_the_missing_program(settings, programs):

@@ -27,7 +27,7 @@ from bnstudy.store.leases import Leases
 from bnstudy.store.runs import Store
 from bnstudy.sweep.cost import Method
 from bnstudy.sweep.messages import Beat, RunDone, Waiting
-from bnstudy.sweep.plan import Datasets, Stack, order_stacks
+from bnstudy.sweep.plan import Datasets, Stack
 from bnstudy.sweep.request import PlannedRun
 from bnstudy.sweep.settings import Settings
 from bnstudy.sweep.signals import Interrupted, StopFlag
@@ -147,9 +147,10 @@ def test_a_diverged_run_leaves_its_stack_and_the_others_go_on(tmp_path, at_work)
 def test_finished_runs_are_not_trained_again(tmp_path, at_work):
     with at_work(tmp_path) as (worker, messages):
         worker.train(stack_of(SPECS[:2]))
-        written = [worker.store.run(run.run_id).summary.stat().st_mtime_ns for run in SPECS[:2]]
+        summaries = [worker.store.run(run.run_id).summary for run in SPECS[:2]]
+        written = [path.stat().st_mtime_ns for path in summaries]
         worker.train(stack_of(SPECS[:3]))
-        assert [worker.store.run(run.run_id).summary.stat().st_mtime_ns for run in SPECS[:2]] == written
+        assert [path.stat().st_mtime_ns for path in summaries] == written
         assert finished(worker, SPECS) == [0, 1, 2]
         assert len(messages.done) == 3
 
@@ -210,17 +211,7 @@ class Branching(ModelSpec):
         return Net(nn.Flatten(), nn.Linear(math.prod(shape), classes))
 
 
-def test_a_network_that_cannot_be_stacked_is_trained_one_by_one(tmp_path, at_work):
-    specs = [replace(run, model=Branching()) for run in SPECS]
-    with at_work(tmp_path) as (worker, messages):
-        worker.train(stack_of(specs))
-        assert finished(worker, specs) == [0, 1, 2, 3, 4]
-        assert {worker.store.summary(run.run_id)["engine"] for run in specs} == {"serial"}
-        assert messages.texts.count("seed=0 and 4 more cannot be stacked (RuntimeError: vmap: ") == 1
-        assert "going on one by one" in messages.texts
-
-
-def test_a_network_that_cannot_be_stacked_fails_with_engine_stacked(tmp_path, at_work):
+def test_a_network_that_cannot_be_stacked_is_trained_one_by_one_unless_the_engine_is_given(tmp_path, at_work):
     specs = [replace(run, model=Branching()) for run in SPECS[:2]]
     with at_work(tmp_path, engine="stacked") as (worker, _):
         worker.train(stack_of(specs))
@@ -228,6 +219,11 @@ def test_a_network_that_cannot_be_stacked_fails_with_engine_stacked(tmp_path, at
         for failure in worker.failures:
             assert failure.error.startswith("RuntimeError: vmap: It looks like you're calling .item()")
             assert failure.error.endswith("; engine=auto trains one by one what cannot be stacked")
+    with at_work(tmp_path) as (worker, messages):
+        worker.train(stack_of(specs))
+        assert {worker.store.summary(run.run_id)["engine"] for run in specs} == {"serial"}
+        assert messages.texts.count("seed=0 and 1 more cannot be stacked (RuntimeError: vmap: ") == 1
+        assert "going on one by one" in messages.texts
 
 
 def test_a_stack_that_does_not_fit_into_memory_is_halved(tmp_path, at_work, monkeypatch, undisturbed):
@@ -411,18 +407,14 @@ def test_a_worker_waits_for_the_runs_that_another_holds(tmp_path, at_work, undis
     assert metrics(tmp_path, SPECS) == undisturbed
 
 
-def test_a_worker_out_of_patience_leaves_runs_to_their_holder(tmp_path, at_work):
+def test_a_worker_does_not_divide_a_stack_and_waits_as_long_as_its_patience(tmp_path, at_work):
     with at_work(tmp_path) as (other, _), at_work(tmp_path) as (worker, _):
         other.leases.acquire([SPECS[0].run_id])
-        worker.work([stack_of(SPECS[:2])], patience=0.2)
-        assert finished(worker, SPECS) == [1]
-
-
-def test_a_stack_whose_first_run_another_worker_trains_is_not_divided(tmp_path, at_work):
-    with at_work(tmp_path) as (other, _), at_work(tmp_path) as (worker, _):
-        other.leases.acquire([SPECS[0].run_id])
-        assert worker.train(stack_of(SPECS[:2]), whole=True).run_ids == [run.run_id for run in SPECS[:2]]
+        stack = stack_of(SPECS[:2])
+        assert worker.train(stack, whole=True) == stack
         assert finished(worker, SPECS) == []
+        worker.work([stack], patience=0.2)
+        assert finished(worker, SPECS) == [1]
 
 
 def test_a_failed_run_is_not_tried_by_another_worker_of_the_command(tmp_path, at_work):
@@ -478,19 +470,6 @@ def test_workers_that_died_before_the_command_began_do_not_count(tmp_path, at_wo
         worker.work([stack_of(SPECS)])
         assert finished(worker, SPECS) == [0, 1, 2, 3, 4]
         assert messages.texts == ""
-
-
-def test_each_worker_begins_with_kinds_of_its_own_if_stacks_are_compiled():
-    specs = {norm: [spec(seed, f"norm={norm}") for seed in range(2)] for norm in ("none", "batch", "layer", "group")}
-    compiled = [stack_of([run], compiled=True) for runs in specs.values() for run in runs]
-    orders = [
-        [type(stack.runs[0].spec.norm).__name__ for stack in order_stacks(compiled, worker, 2)] for worker in range(3)
-    ]
-    pairs = [["NoNorm"] * 2, ["BatchNorm"] * 2, ["LayerNorm"] * 2, ["GroupNorm"] * 2]
-    assert orders[0] == orders[2] == [name for pair in pairs for name in pair]
-    assert orders[1] == [name for pair in pairs[2:] + pairs[:2] for name in pair]
-    plain = [stack_of([run]) for runs in specs.values() for run in runs]
-    assert order_stacks(plain, 1, 2) == plain
 
 
 @pytest.mark.usefixtures("beating_often")
