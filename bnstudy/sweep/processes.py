@@ -81,11 +81,11 @@ class Crew:
         self._pickled = pickle.dumps(self.stacks)
         for _ in range(self.workers):
             self._start()
-        signalled = False
+        passed_on = False
         while self.members:
-            if self.stop.signum is not None and not signalled:
+            if self.stop.signum is not None and not passed_on:
                 self._signal(self.stop.signum)
-                signalled = True
+                passed_on = True
             ready = wait([member.pipe for member in self.members.values()], timeout=0.2)
             for name, member in list(self.members.items()):
                 if member.pipe in ready:
@@ -93,7 +93,10 @@ class Crew:
 
     def all_failures(self) -> list[Failure]:
         """The failures that workers reported, with the causes of their deaths, and the runs that no worker took up."""
-        found = {f.run_id: self._with_cause(f) for f in self.failures}
+        found = {}
+        for failure in self.failures:
+            why = self._deaths.get(failure.pid or 0)
+            found[failure.run_id] = replace(failure, error=f"its process twice {why}") if why else failure
         if self._failed_starts > MAX_FAILED_STARTS:
             store = Store(self.settings.results)
             why = f"no process could be started for it: {[*self._deaths.values()][-1]}"
@@ -154,10 +157,6 @@ class Crew:
         if self._failed_starts <= MAX_FAILED_STARTS:
             self.progress.note(f"{name.capitalize()} {why}: another one goes on with its runs.")
             self._start()
-
-    def _with_cause(self, failure: Failure) -> Failure:
-        why = self._deaths.get(failure.pid or 0)
-        return replace(failure, error=f"its process twice {why}") if why else failure
 
     def _signal(self, signum: int) -> None:
         for member in self.members.values():

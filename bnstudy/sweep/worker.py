@@ -110,7 +110,9 @@ class Worker:
             if now - idle_since > patience:
                 return
             self._announce(remaining, announced)
-            self._sleep(min(10.0, WAIT_FACTOR * (now - begin)))
+            for _ in range(1 + int(min(10.0, WAIT_FACTOR * (now - begin)) / WAIT_SECONDS)):
+                self.stop.check()
+                time.sleep(WAIT_SECONDS)
 
     def train(self, stack: Stack, whole: bool = False) -> Stack:
         """Train the free runs of a stack. A run that fails does not stop the others.
@@ -188,11 +190,6 @@ class Worker:
                 self.leases.release(stack.run_ids)
             return set()
         return held
-
-    def _sleep(self, seconds: float) -> None:
-        for _ in range(1 + int(seconds / WAIT_SECONDS)):
-            self.stop.check()
-            time.sleep(WAIT_SECONDS)
 
     def _announce(self, stacks: Sequence[Stack], announced: set[tuple[str, int]]) -> None:
         """Report who holds the runs that this worker waits for, each holder once."""

@@ -45,10 +45,6 @@ def until(condition: Callable[[], object], seconds: float = 120) -> None:
         time.sleep(0.01)
 
 
-def begun(results: Path) -> int:
-    return len(list(results.glob("runs/*/config.yaml")))
-
-
 def is_alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
@@ -127,7 +123,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path, undisturbed, whom):
     results = tmp_path / "results"
     arguments = [*SWEEP, *PROCESSES, "checkpoint_seconds=1000"]
     command = start(arguments, results)
-    until(lambda: begun(results) == 8)
+    until(lambda: len(list(results.glob("runs/*/config.yaml"))) == 8)
     workers = children(command.pid)
     if whom == "the command alone":
         os.kill(command.pid, signal.SIGINT)
@@ -164,7 +160,7 @@ def test_workers_of_a_killed_command_save_and_end_and_the_same_command_finishes(
     results = tmp_path / "results"
     arguments = [*SWEEP, *PROCESSES, "checkpoint_seconds=1000"]
     killed = start(arguments, results)
-    until(lambda: begun(results) == 8)
+    until(lambda: len(list(results.glob("runs/*/config.yaml"))) == 8)
     workers = children(killed.pid)
     killed.kill()
     killed.wait()
