@@ -48,7 +48,7 @@ def train_in_processes(
 class Member:
     """A worker process and our end of the pipe from it.
 
-    reported: whether it trained anything, or said why it could not.
+    reported: whether it trained anything, or reported why it could not.
     finished: whether it found nothing left to train.
     """
 

@@ -247,9 +247,9 @@ def test_a_study_goes_on_where_it_stopped_and_its_report_says_that_it_had_severa
 
     command("--config-dir", "my_conf", "study=small", "seed=0")  # the plan keeps `looks`
     assert store.plans("small")[0]["looks"] == "repeated"
-    status, said, err = command("study=small", "claims=my_conf/claim", entry=cli.report)
+    status, out, err = command("study=small", "claims=my_conf/claim", entry=cli.report)
     assert status == 0, err
-    assert "The number of seeds was not fixed in advance" in said
+    assert "The number of seeds was not fixed in advance" in out
     (judged,) = json.loads(Path("results/reports/small/claims.json").read_text())
     assert judged["n_seeds"] == 4
     assert judged["ci_low"] is None  # of four differences it has no end

@@ -36,18 +36,17 @@ def test_a_second_signal_exits_at_once():
             os.kill(os.getpid(), signal.SIGUSR2)
 
 
-def test_a_closed_terminal_stops_unless_sighup_is_ignored():
-    for ignored in (True, False):
-        signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
-        flag = StopFlag("")
-        with flag.listening():
-            os.kill(os.getpid(), signal.SIGHUP)
-        assert (flag.signum is None) is ignored
-
-
-def test_ctrl_c_stops_even_if_the_shell_ignores_it_for_a_background_command():
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@pytest.mark.parametrize(
+    ("signum", "before", "stops"),
+    [
+        (signal.SIGHUP, signal.SIG_DFL, True),  # a closed terminal
+        (signal.SIGHUP, signal.SIG_IGN, False),  # under nohup
+        (signal.SIGINT, signal.SIG_IGN, True),  # of a background command, which the shell has ignore Ctrl-C
+    ],
+)
+def test_ignored_signals_stop_a_command_except_for_sighup(signum, before, stops):
+    signal.signal(signum, before)
     flag = StopFlag("")
     with flag.listening():
-        os.kill(os.getpid(), signal.SIGINT)
-    assert flag.signum == signal.SIGINT
+        os.kill(os.getpid(), signum)
+    assert (flag.signum is not None) is stops

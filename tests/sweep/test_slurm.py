@@ -249,9 +249,9 @@ def test_an_interrupted_command_says_that_its_jobs_go_on(tmp_path, programs, cap
         wait_for(Store(tmp_path), [submission_of(tmp_path, "a")], lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     assert stopped.value.exit_status == 143
     assert signal.getsignal(signal.SIGTERM) is before
-    said = capfd.readouterr().err
-    assert "The jobs go on in Slurm" in said
-    assert "scancel --name=bnstudy-0 stops them." in said
+    err = capfd.readouterr().err
+    assert "The jobs go on in Slurm" in err
+    assert "scancel --name=bnstudy-0 stops them." in err
 
 
 @pytest.fixture
