@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NoReturn
 
 from torch import Tensor, nn
 
@@ -15,60 +15,49 @@ from bnstudy.when import LogThenRegular, When
 Tensors = Mapping[str, Tensor]
 
 
+DECLARATIONS = {
+    "grads": "needs_update = True",
+    "update": "needs_update = True",
+    "start": "needs_start = True",
+    "network": "needs_network = True",
+    "observed": "a method `observe`",
+    "memory": "a method `remember`",
+}
+"""How a probe declares that it needs a part of the snapshot."""
+
+
 class Snapshot:
     """One run's state between two steps: the parts that a probe declares that it needs.
+
+    params: all parameters by name.
+    layers: the name of each weight layer, in order of depth, and of its weight parameter.
+    grads: the gradient of the loss of the next training batch, by parameter name.
+    update: the change of each parameter by the next step, by parameter name.
+    start: the parameters before training, by name.
+    network: the network as functions of its parameters, with the run's batches.
+    observed: what the probe's `observe` kept of the probe batch, [N, ...] by layer, in order of depth.
+    memory: what the probe's `remember` returned at its previous measurement; empty at the first.
 
     Raises:
         AttributeError: at access to a part that the probe does not declare.
     """
 
+    params: Tensors
+    layers: Mapping[str, str]
+    grads: Tensors
+    update: Tensors
+    start: Tensors
+    network: Network
+    observed: Tensors
+    memory: Tensors
+
     def __init__(self, **parts: Any) -> None:
-        self.parts = parts
+        vars(self).update(parts)
 
-    @property
-    def params(self) -> Tensors:
-        """All parameters by name."""
-        return self._part("params")
-
-    @property
-    def layers(self) -> Mapping[str, str]:
-        """The name of each weight layer, in order of depth, and of its weight parameter."""
-        return self._part("layers")
-
-    @property
-    def grads(self) -> Tensors:
-        """The gradient of the loss of the next training batch, by parameter name."""
-        return self._part("grads", "needs_update = True")
-
-    @property
-    def update(self) -> Tensors:
-        """The change of each parameter by the next step, by parameter name."""
-        return self._part("update", "needs_update = True")
-
-    @property
-    def start(self) -> Tensors:
-        """The parameters before training, by name."""
-        return self._part("start", "needs_start = True")
-
-    @property
-    def network(self) -> Network:
-        """The network as functions of its parameters, with the run's batches."""
-        return self._part("network", "needs_network = True")
-
-    @property
-    def observed(self) -> Tensors:
-        """What the probe's `observe` kept of the probe batch, [N, ...] by layer, in order of depth."""
-        return self._part("observed", "a method `observe`")
-
-    @property
-    def memory(self) -> Tensors:
-        """What the probe's `remember` returned at its previous measurement; empty at the first."""
-        return self._part("memory", "a method `remember`")
-
-    def _part(self, name: str, declaration: str = "") -> Any:
-        if name not in self.parts:
-            raise AttributeError(f"snapshot.{name} is not available: the probe must declare {declaration}.")
-        return self.parts[name]
+    def __getattr__(self, name: str) -> NoReturn:
+        if name not in DECLARATIONS:
+            raise AttributeError(f"A snapshot has no {name}.")
+        raise AttributeError(f"snapshot.{name} is not available: the probe must declare {DECLARATIONS[name]}.")
 
 
 @dataclass(frozen=True)

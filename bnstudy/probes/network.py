@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -119,17 +120,13 @@ class Network:
         """
         found: dict[str, Tensor] = {}
 
-        def tap(layer: str) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
-            def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:  # noqa: ARG001
-                z = inputs[0] if shifts is None else inputs[0] + shifts[layer]
-                found[layer] = z
-                return (z, *inputs[1:])
-
-            return hook
+        def tap(layer: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            found[layer] = inputs[0] if shifts is None else inputs[0] + shifts[layer]
+            return (found[layer], *inputs[1:])
 
         with ExitStack() as hooks:
             for layer, module in activations(self.model).items():
-                hooks.callback(module.register_forward_pre_hook(tap(layer)).remove)
+                hooks.callback(module.register_forward_pre_hook(partial(tap, layer)).remove)
             return self(params, x, mode), found
 
     def probe_batch(self, samples: int | None = None) -> Batch:

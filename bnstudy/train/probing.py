@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils._pytree import tree_map
 
 from bnstudy.data.dataset import Dataset
 from bnstudy.models.structure import activations, weight_layers
@@ -17,8 +19,7 @@ from bnstudy.probes.network import Mode, Network, Params, copy_for_probes, in_pa
 from bnstudy.rng import stream
 from bnstudy.run import RunSpec
 from bnstudy.train.engine import Engine
-from bnstudy.train.record import Record
-from bnstudy.train.stopwatch import Stopwatch
+from bnstudy.train.record import Record, Stopwatch
 
 PROBE_BATCH = 1024
 
@@ -116,7 +117,7 @@ class Probing:
             )
             for part in index.tensor_split(len(in_parts(index.movedim(samples, 0))), samples)
         ]
-        return concatenate(parts, samples)
+        return tree_map(lambda *of_parts: torch.cat(of_parts, samples), *parts)
 
     @contextmanager
     def _count_for(self, *names: str) -> Iterator[None]:
@@ -146,41 +147,18 @@ def observe(
 ) -> dict[str, dict[str, Tensor]]:
     """What each probe keeps of each layer when a `copy_for_probes` is run on x: by probe, by layer."""
     own = {name: b.clone() for name, b in buffers.items()}  # a module that counts batches does so in place
-    with set_mode(model, mode), tap_activations(model, probes) as kept:
-        out = functional_call(model, (dict(params), own), (x,))
     last = list(weight_layers(model))[-1]
-    for name, probe in probes.items():
-        of_output = probe.observe(nn.Identity(), out, out)
-        if of_output is not None:
-            kept[name][last] = of_output
-    return kept
-
-
-@contextmanager
-def tap_activations(model: nn.Module, probes: Probes) -> Iterator[dict[str, dict[str, Tensor]]]:
-    """Yield a mapping that a forward pass inside fills with what each probe keeps of each layer."""
     kept: dict[str, dict[str, Tensor]] = {name: {} for name in probes}
 
-    def tap(layer: str) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
-        def hook(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-            for name, probe in probes.items():
-                of_layer = probe.observe(module, inputs[0], output)
-                if of_layer is not None:
-                    kept[name][layer] = of_layer
+    def keep(layer: str, activation: nn.Module, inputs: tuple[Tensor], a: Tensor) -> None:
+        for name, probe in probes.items():
+            of_layer = probe.observe(activation, inputs[0], a)
+            if of_layer is not None:
+                kept[name][layer] = of_layer
 
-        return hook
-
-    handles = [module.register_forward_hook(tap(layer)) for layer, module in activations(model).items()]
-    try:
-        yield kept
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def concatenate(parts: Sequence[Mapping[str, ByLayer]], dim: int = 0) -> dict[str, dict[str, Tensor]]:
-    """What probes kept of the parts of a batch, concatenated along the samples' dimension."""
-    return {
-        name: {layer: torch.cat([part[name][layer] for part in parts], dim) for layer in layers}
-        for name, layers in parts[0].items()
-    }
+    with set_mode(model, mode), ExitStack() as hooks:
+        for layer, module in activations(model).items():
+            hooks.callback(module.register_forward_hook(partial(keep, layer)).remove)
+        out = functional_call(model, (dict(params), own), (x,))
+    keep(last, nn.Identity(), (out,), out)
+    return kept

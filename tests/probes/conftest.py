@@ -39,7 +39,7 @@ def snapshot_of(spec: RunSpec, dataset: Dataset, double: bool = True, **others: 
 
 def changed(snapshot: Snapshot, **parts: object) -> Snapshot:
     """The snapshot with some parts replaced."""
-    return Snapshot(**{**snapshot.parts, **parts})
+    return Snapshot(**{**vars(snapshot), **parts})
 
 
 def engines_agree(probe: ProbeSpec, digits: Dataset, *overrides: str, rtol: float = 1e-4, atol: float = 1e-6) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from bnstudy.data.dataset import Dataset
 from bnstudy.run import RunSpec
 from bnstudy.train.loop import Training, start_serial
-from bnstudy.train.outcome import Outcome
+from bnstudy.train.record import Outcome
 from tests.conftest import CPU
 
 
