@@ -15,15 +15,15 @@ from bnstudy.when import LogThenRegular, When
 Tensors = Mapping[str, Tensor]
 
 
-DECLARATIONS = {
-    "grads": "needs_update = True",
-    "update": "needs_update = True",
-    "start": "needs_start = True",
-    "network": "needs_network = True",
-    "observed": "a method `observe`",
-    "memory": "a method `remember`",
+NEEDS = {
+    "grads": "needs_update",
+    "update": "needs_update",
+    "start": "needs_start",
+    "network": "needs_network",
+    "observed": "observe",
+    "memory": "remember",
 }
-"""How a probe declares that it needs a part of the snapshot."""
+"""What a probe defines if it needs a part of the snapshot. Every snapshot has `params` and `layers`."""
 
 
 class Snapshot:
@@ -55,23 +55,18 @@ class Snapshot:
         vars(self).update(parts)
 
     def __getattr__(self, name: str) -> NoReturn:
-        if name not in DECLARATIONS:
+        if name not in NEEDS:
             raise AttributeError(f"A snapshot has no {name}.")
-        raise AttributeError(f"snapshot.{name} is not available: the probe must declare {DECLARATIONS[name]}.")
+        need = f"{NEEDS[name]} = True" if NEEDS[name].startswith("needs_") else f"a method `{NEEDS[name]}`"
+        raise AttributeError(f"snapshot.{name} is not available: the probe must declare {need}.")
 
 
 @dataclass(frozen=True)
 class ProbeSpec(Spec):
     """A measurement of one run's state, made when the steps of `when` are done.
 
-    A probe declares what it needs, and finds it in the snapshot:
-
-    needs_update: the gradient of the next training batch, and the change of the parameters by the next step.
-    needs_start: the parameters before training.
-    needs_network: the network as functions of its parameters, with the run's batches.
-
-    A probe with an `observe` gets what that returns for each activation on the probe batch; a probe with a `remember`
-    gets what that returned at the previous measurement.
+    A probe declares the parts of the snapshot that it needs: `needs_update` for `grads` and `update`, `needs_start` for
+    `start`, `needs_network` for `network`, a method `observe` for `observed`, a method `remember` for `memory`.
     """
 
     group: ClassVar[str] = "probe"
@@ -88,27 +83,10 @@ class ProbeSpec(Spec):
     when: When = field(default_factory=LogThenRegular, kw_only=True)
 
     @property
-    def needs_activations(self) -> bool:
-        return type(self).observe is not ProbeSpec.observe
-
-    @property
-    def remembers(self) -> bool:
-        return type(self).remember is not ProbeSpec.remember
-
-    @property
     def parts(self) -> set[str]:
         """The parts of a snapshot that the probe declares."""
-        declared = {
-            "params": True,
-            "layers": True,
-            "grads": self.needs_update,
-            "update": self.needs_update,
-            "start": self.needs_start,
-            "network": self.needs_network,
-            "observed": self.needs_activations,
-            "memory": self.remembers,
-        }
-        return {part for part, is_declared in declared.items() if is_declared}
+        declared = {part for part, need in NEEDS.items() if getattr(type(self), need) is not getattr(ProbeSpec, need)}
+        return {"params", "layers", *declared}
 
     def observe(self, activation: nn.Module, z: Tensor, a: Tensor) -> Tensor | None:
         """What to keep of one layer, whose `activation` maps z to a: both [N, units] or [N, channels, H, W].

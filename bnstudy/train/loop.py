@@ -83,7 +83,7 @@ class Training:
         """Make a step and return its `grads` and the `update` of the parameters. When all steps are done, make another
         only if a probe needs it, and undo it."""
         ended = self.step == self.total
-        if ended and not self.probing.needs_update(self.step):
+        if ended and not self.probing.needs(self.step) & {"grads", "update"}:
             return {}
         before = [piece.clone() for piece in self.engine.params]
         with self._undone() if ended else nullcontext():

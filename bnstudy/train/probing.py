@@ -44,17 +44,18 @@ class Probing:
         """The probes that measure when `step` steps are done, by name."""
         return {name: probe for name, probe in self._spec.probe.items() if step in self.steps[name]}
 
-    def needs_update(self, step: int) -> bool:
-        return any(probe.needs_update for probe in self.due(step).values())
+    def needs(self, step: int) -> set[str]:
+        """The parts of a snapshot that the probes due declare."""
+        return set[str]().union(*(probe.parts for probe in self.due(step).values()))
 
     def look(self, step: int) -> dict[str, Any]:
         """The parts of the state that the probes due need, copied, as the next step changes them."""
-        probes, engine = self.due(step), self._engine
-        parts: dict[str, Any] = {"observed": self._observe(probes, step)}
+        needed, engine = self.needs(step), self._engine
+        parts: dict[str, Any] = {"observed": self._observe(step)}
         parts["params"] = engine.named([piece.clone() for piece in engine.params])
-        if any(probe.needs_start for probe in probes.values()):
+        if "start" in needed:
             parts["start"] = engine.named(engine.start)
-        if any(probe.needs_network for probe in probes.values()):
+        if "network" in needed:
             parts["network"] = {
                 "buffers": {name: b.clone() for name, b in engine.buffers().items()},
                 "batch": engine.batch(step),
@@ -88,13 +89,13 @@ class Probing:
             parts = {**parts, "network": Network(self._probe_model, self._spec.loss, self._dataset, **parts["network"])}
         snapshot = Snapshot(layers=self._layers, **parts)
         measured = {metric: dict(by_layer) for metric, by_layer in probe.measure(snapshot).items()}
-        return measured, dict(probe.remember(snapshot)) if probe.remembers else {}
+        return measured, dict(probe.remember(snapshot)) if "memory" in parts else {}
 
-    def _observe(self, probes: Probes, step: int) -> dict[str, ByLayer]:
+    def _observe(self, step: int) -> dict[str, ByLayer]:
         """What each probe keeps of each layer. Probes with the same mode share a forward pass."""
         by_mode: dict[Mode, dict[str, ProbeSpec]] = {}
-        for name, probe in probes.items():
-            if probe.needs_activations:
+        for name, probe in self.due(step).items():
+            if "observed" in probe.parts:
                 mode: Mode = "batch" if step == 0 and probe.statistics == "running" else probe.statistics
                 by_mode.setdefault(mode, {})[name] = probe
         observed: dict[str, ByLayer] = {}
