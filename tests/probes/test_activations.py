@@ -20,8 +20,8 @@ from bnstudy.train.loop import Training, start_serial, start_stacked
 from bnstudy.train.probing import observe
 from bnstudy.when import At
 from tests.conftest import CPU, spec_of
-from tests.probes.conftest import TINY, changed, engines_agree, snapshot_of
-from tests.train.helpers import train_all, train_one, train_until, values_by_step
+from tests.probes.conftest import TINY, changed, snapshot_of
+from tests.train.helpers import assert_same_outcome, train_all, train_one, train_until, values_by_step
 
 SMALL = {
     "mlp": TINY,
@@ -53,9 +53,6 @@ def slow_rank(features: np.ndarray) -> float:
     s = np.linalg.svd(features - features.mean(0), compute_uv=False)
     share = s / s.sum()
     return math.exp(-sum(p * math.log(p) for p in share if p > 0))
-
-
-# ------------------------------------------------------------------------------------------------ one measurement
 
 
 @pytest.mark.parametrize("model", SMALL)
@@ -134,9 +131,6 @@ def test_activations_without_two_bounds_do_not_saturate(activation, digits):
     assert probe.measure(snapshot_with(probe, spec, digits, digits.train.x[:20]))["saturated_share"] == {}
 
 
-# -------------------------------------------------------------------------------------------------- effective rank
-
-
 def orthonormal(n: int, columns: int) -> Tensor:
     """Columns that are orthogonal to each other and to the vector of ones."""
     draw = torch.randn(n, columns, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -166,9 +160,6 @@ def test_constant_or_infinite_features_have_no_effective_rank():
     assert effective_rank(torch.tensor([[1.0, 2.0], [math.nan, 3.0], [math.inf, 0.0]])).isnan()
 
 
-# ----------------------------------------------------------------------------------------------------------- drift
-
-
 def test_the_drift_is_the_movement_of_the_units_percentiles(digits):
     spec, x, probe = spec_of(*TINY, "norm=none"), digits.train.x[:150], Activations()
     first = snapshot_with(probe, spec, digits, x)
@@ -194,27 +185,6 @@ def test_units_without_spread_have_no_relative_drift():
     assert absolute.item() == pytest.approx(2)
     assert relative.item() == pytest.approx(0.5)
     assert drift(before[:, 1:] + 1, before[:, 1:])[1].isnan()
-
-
-# ------------------------------------------------------------------------------------------------- in the engines
-
-
-@pytest.mark.parametrize("norm", ["none", "batch", "layer", "noisy_batch"])
-@pytest.mark.parametrize("statistics", ["running", "batch", "training"])
-def test_stacked_equals_serial(norm, statistics, digits):
-    probe = Activations(samples=100, statistics=statistics, when=At((0, 1, 3)))
-    engines_agree(probe, digits, f"norm={norm}", rtol=1e-3, atol=1e-4)
-
-
-@pytest.mark.parametrize("model", ["vgg", "resnet"])
-def test_stacked_equals_serial_for_convolutions(model, digits):
-    probe = Activations(samples=100, when=At((0, 3)))
-    width = next(o for o in SMALL[model] if "width" in o)
-    engines_agree(probe, digits, f"model={model}", "model.depth=8", width, rtol=2e-3, atol=1e-4)
-
-
-def test_stacked_equals_serial_for_sigmoids(digits):
-    engines_agree(Activations(samples=100), digits, "model.activation=sigmoid", "init.gain=4", rtol=1e-3, atol=1e-4)
 
 
 def probed_spec(*overrides: str, **changes) -> RunSpec:
@@ -256,12 +226,7 @@ def test_the_memory_of_probes_survives_a_resume(first, second, digits, tmp_path)
     for run_id, end in train_all(training).items():
         if first == second:
             assert end.metrics.equals(whole[run_id].metrics)
-        assert_close(end, whole[run_id])
-
-
-def assert_close(ours, theirs) -> None:
-    assert ours.metrics.drop(["value"]).equals(theirs.metrics.drop(["value"]))
-    np.testing.assert_allclose(ours.metrics["value"], theirs.metrics["value"], rtol=1e-3, atol=1e-3)
+        assert_same_outcome(end, whole[run_id], tolerance=1e-3)
 
 
 @pytest.mark.parametrize("leaving", [[0], [1], [0, 2], [1, 2], [0, 1, 2]])

@@ -9,9 +9,8 @@ import torch
 from bnstudy.probes.landscape import Landscape
 from bnstudy.train.build import build_model
 from bnstudy.validation import ConfigError
-from bnstudy.when import At
 from tests.conftest import spec_of
-from tests.probes.conftest import TINY, changed, engines_agree, snapshot_of
+from tests.probes.conftest import TINY, changed, snapshot_of
 
 
 def loss_and_gradient(model, batch):
@@ -103,10 +102,3 @@ def test_a_layer_with_zero_weights_and_gradient_does_not_move(digits):
 def test_steps_of_length_0_are_refused(steps):
     with pytest.raises(ConfigError, match="steps"):
         Landscape(steps=steps)
-
-
-@pytest.mark.parametrize(
-    "overrides", [("norm=none",), ("norm=batch",), ("model=vgg", "model.depth=8", "model.width=0.03", "norm=batch")]
-)
-def test_stacked_equals_serial(overrides, digits):
-    engines_agree(Landscape(when=At((0, 6))), digits, *overrides, rtol=1e-3, atol=1e-5)

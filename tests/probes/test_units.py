@@ -15,7 +15,7 @@ from bnstudy.train.probing import draw_probe_index, layer_weights, observe
 from bnstudy.validation import ConfigError
 from bnstudy.when import At
 from tests.conftest import CPU, spec_of
-from tests.probes.conftest import TINY, engines_agree
+from tests.probes.conftest import TINY
 from tests.train.helpers import train_one, values_by_step
 
 Measured = dict[str, dict[str, float]]
@@ -98,9 +98,6 @@ def test_only_relu_has_dead_units(activation):
     ) == [{}]
 
 
-# ------------------------------------------------------------------------------------------- over several measurements
-
-
 def test_at_the_first_measurement_dead_units_are_born_dead_and_none_has_died():
     model = network("model=mlp", "model.depth=1", "model.width=10")
     [first] = measure_after(model, torch.rand(20, 1, 8, 8), dead_are(0, 1, 2))
@@ -146,20 +143,6 @@ def test_a_shortcut_keeps_a_network_with_a_dead_layer_alive(digits):
     [found] = measure_after(model, digits.train.x[:20], dead_are(*range(8), layer="stage2.block1.conv1"))
     assert found["dead_share"]["stage2.block1.conv1"] == 1
     assert found["network_dead"] == {"": 0}
-
-
-# ------------------------------------------------------------------------------------------------- in the engines
-
-
-@pytest.mark.parametrize("norm", ["none", "batch", "layer"])
-@pytest.mark.parametrize("statistics", ["running", "batch"])
-def test_stacked_equals_serial(norm, statistics, digits):
-    engines_agree(DeadUnits(statistics=statistics), digits, f"norm={norm}", "init.gain=0.5")
-
-
-@pytest.mark.parametrize(("model", "width"), [("vgg", 1 / 32), ("resnet", 2)])
-def test_stacked_equals_serial_for_convolutions(model, width, digits):
-    engines_agree(DeadUnits(when=At((0, 3))), digits, f"model={model}", "model.depth=8", f"model.width={width}")
 
 
 @pytest.mark.parametrize(

@@ -205,9 +205,6 @@ def test_the_engines_agree_in_bf16_within_its_rounding(norm, few):
         assert ours[:5] != pytest.approx(full[:5], abs=1e-4)
 
 
-# ------------------------------------------------------------------------------------------------------ probes
-
-
 @dataclass(frozen=True)
 class Correlation(ProbeSpec):
     """Needs only the activations."""
@@ -255,13 +252,3 @@ def test_runs_without_probes_are_trained(few):
     kind = spec(steps=3, probe={}, evaluation=Evaluation(AtEnd()))
     outcome = train_one(start_stacked([kind], few, CPU))
     assert set(outcome.metrics["metric"].to_pylist()) == {"loss", "accuracy", "lr"}
-
-
-def test_recording_does_not_change_training(few):
-    measured = spec(norm=NORMS["batch"], model=replace(MODELS["mlp"], dropout=0.2))
-    plain = replace(measured, probe={}, evaluation=Evaluation(AtEnd()))
-    first, second = (start_stacked([s, replace(s, seed=1)], few, CPU) for s in (measured, plain))
-    for stack in (first, second):
-        train_all(stack)
-    for run in (0, 1):
-        assert_same_state(first.engine.state(run), second.engine.state(run), tolerance=0)
