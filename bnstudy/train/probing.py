@@ -9,13 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils._pytree import tree_map
 
 from bnstudy.data.dataset import Dataset
 from bnstudy.models.structure import activations, weight_layers
 from bnstudy.probes.base import ProbeSpec, Snapshot
-from bnstudy.probes.network import Mode, Network, Params, copy_for_probes, in_parts, set_mode
+from bnstudy.probes.network import Mode, Network, Params, copy_for_probes, in_parts, run_in_mode
 from bnstudy.rng import stream
 from bnstudy.run import RunSpec
 from bnstudy.train.engine import Engine
@@ -91,6 +90,7 @@ class Probing:
         measured = {metric: dict(by_layer) for metric, by_layer in probe.measure(snapshot).items()}
         return measured, dict(probe.remember(snapshot)) if "memory" in parts else {}
 
+    @torch.no_grad()
     def _observe(self, step: int) -> dict[str, ByLayer]:
         """What each probe keeps of each layer. Probes with the same mode share a forward pass."""
         by_mode: dict[Mode, dict[str, ProbeSpec]] = {}
@@ -98,27 +98,17 @@ class Probing:
             if "observed" in probe.parts:
                 mode: Mode = "batch" if step == 0 and probe.statistics == "running" else probe.statistics
                 by_mode.setdefault(mode, {})[name] = probe
+        engine, index = self._engine, self._engine.probe_index
+        samples = index.ndim - 1  # the dimension of the samples
+        xs = index.tensor_split(len(in_parts(index.movedim(samples, 0))), samples)
         observed: dict[str, ByLayer] = {}
         for mode, together in by_mode.items():
             with self._count_for(*together):
-                observed |= self._observe_in(mode, together)
+                one = partial(observe, self._probe_model, mode, together)
+                of_run = engine.named(engine.params), engine.buffers()
+                parts = [engine.map(one, *of_run, self._dataset.train.x[part]) for part in xs]
+                observed |= tree_map(lambda *of_parts: torch.cat(of_parts, samples), *parts)
         return observed
-
-    @torch.no_grad()
-    def _observe_in(self, mode: Mode, probes: Probes) -> dict[str, dict[str, Tensor]]:
-        engine = self._engine
-        params, buffers, index = engine.named(engine.params), engine.buffers(), engine.probe_index
-        samples = index.ndim - 1  # the dimension of the samples
-        parts = [
-            engine.map(
-                lambda p, b, x: observe(self._probe_model, p, b, probes, x, mode),
-                params,
-                buffers,
-                self._dataset.train.x[part],
-            )
-            for part in index.tensor_split(len(in_parts(index.movedim(samples, 0))), samples)
-        ]
-        return tree_map(lambda *of_parts: torch.cat(of_parts, samples), *parts)
 
     @contextmanager
     def _count_for(self, *names: str) -> Iterator[None]:
@@ -144,11 +134,9 @@ def draw_probe_index(seed: int, dataset: Dataset) -> Tensor:
 
 @torch.no_grad()
 def observe(
-    model: nn.Module, params: Params, buffers: Params, probes: Probes, x: Tensor, mode: Mode
+    model: nn.Module, mode: Mode, probes: Probes, params: Params, buffers: Params, x: Tensor
 ) -> dict[str, dict[str, Tensor]]:
     """What each probe keeps of each layer when a `copy_for_probes` is run on x: by probe, by layer."""
-    own = {name: b.clone() for name, b in buffers.items()}  # a module that counts batches does so in place
-    last = list(weight_layers(model))[-1]
     kept: dict[str, dict[str, Tensor]] = {name: {} for name in probes}
 
     def keep(layer: str, activation: nn.Module, inputs: tuple[Tensor], a: Tensor) -> None:
@@ -157,9 +145,9 @@ def observe(
             if of_layer is not None:
                 kept[name][layer] = of_layer
 
-    with set_mode(model, mode), ExitStack() as hooks:
+    with ExitStack() as hooks:
         for layer, module in activations(model).items():
             hooks.callback(module.register_forward_hook(partial(keep, layer)).remove)
-        out = functional_call(model, (dict(params), own), (x,))
-    keep(last, nn.Identity(), (out,), out)
+        out = run_in_mode(model, mode, params, buffers, x)
+    keep(list(weight_layers(model))[-1], nn.Identity(), (out,), out)
     return kept

@@ -23,7 +23,7 @@ Measured = dict[str, dict[str, float]]
 
 def snapshot(model: nn.Module, x: Tensor, memory: Mapping[str, Tensor]) -> Snapshot:
     quiet, params, buffers = copy_for_probes(model), dict(model.named_parameters()), dict(model.named_buffers())
-    seen = observe(quiet, params, buffers, {"dead": DeadUnits()}, x, "running")["dead"]
+    seen = observe(quiet, "running", {"dead": DeadUnits()}, params, buffers, x)["dead"]
     return Snapshot(params={}, layers=layer_weights(model), observed=seen, memory=memory)
 
 
