@@ -1,4 +1,4 @@
-"""What the training loop asks of an engine."""
+"""The interface between the training loop and its engines."""
 
 from __future__ import annotations
 

@@ -44,11 +44,11 @@ class Probing:
         return {name: probe for name, probe in self._spec.probe.items() if step in self.steps[name]}
 
     def needs(self, step: int) -> set[str]:
-        """The parts of a snapshot that the probes due declare."""
+        """The parts of a snapshot that the due probes declare."""
         return set[str]().union(*(probe.parts for probe in self.due(step).values()))
 
     def look(self, step: int) -> dict[str, Any]:
-        """The parts of the state that the probes due need, copied, as the next step changes them."""
+        """The parts of the state that the due probes need, copied, because the next step changes them."""
         needed, engine = self.needs(step), self._engine
         parts: dict[str, Any] = {"observed": self._observe(step)}
         parts["params"] = engine.named([piece.clone() for piece in engine.params])
@@ -64,7 +64,7 @@ class Probing:
         return parts
 
     def measure(self, step: int, parts: Mapping[str, Any], record: Record) -> None:
-        """Record what the probes due measure, and keep what they remember.
+        """Record what the due probes measure, and keep what they remember.
 
         Args:
             parts: what `look` returned, and the `grads` and `update` of the next step if a probe needs them.

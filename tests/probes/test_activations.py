@@ -21,7 +21,7 @@ from bnstudy.train.probing import observe
 from bnstudy.when import At
 from tests.conftest import CPU, spec_of
 from tests.probes.conftest import TINY, changed, snapshot_of
-from tests.train.helpers import assert_same_outcome, train_all, train_one, train_until, values_by_step
+from tests.train.helpers import ENGINES, assert_same_outcome, train_all, train_one, train_until, values_by_step
 
 SMALL = {
     "mlp": TINY,
@@ -204,12 +204,6 @@ def test_probes_of_a_diverging_run_do_not_stop_the_others(digits):
     good, bad = probed_spec("norm=none", "lr=0.1"), probed_spec("norm=none", "lr=1e30", seed=1)
     left = train_all(start_stacked([good, bad], digits, CPU))
     assert (left[good.run_id].status, left[bad.run_id].status) == ("finished", "diverged")
-
-
-ENGINES = {
-    "serial": lambda specs, data: start_serial(specs[0], data, CPU),
-    "stacked": lambda specs, data: start_stacked(specs, data, CPU),
-}
 
 
 @pytest.mark.parametrize("first", ENGINES)

@@ -57,12 +57,3 @@ def test_a_regression_has_a_training_loss_and_no_accuracy(tmp_path):
     spec = spec_of("data=gaussian", "data.target=linear", "loss=mse", "model.width=8")
     dataset = spec.data.load(tmp_path, CPU)
     assert list(TrainingFit().measure(snapshot_of(spec, dataset, double=False))) == ["train_loss"]
-
-
-def test_presets_add_the_training_fit_and_the_norm_internals():
-    gap, statistics = spec_of("probe=gap").probe, spec_of("probe=statistics").probe
-    assert gap.keys() - statistics.keys() == {"training_fit"}
-    assert statistics.keys() - gap.keys() == {"norm_internals"}
-    assert statistics["norm_internals"].when.resolve(100) == (100,)
-    assert gap["training_fit"].when.resolve(100) == (0, 50, 100)
-    assert spec_of().probe.keys() <= gap.keys()

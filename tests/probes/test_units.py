@@ -10,13 +10,11 @@ from torch import Tensor, nn
 from bnstudy.probes.base import Snapshot
 from bnstudy.probes.network import copy_for_probes
 from bnstudy.probes.units import DeadUnits
-from bnstudy.train.loop import start_serial, start_stacked
 from bnstudy.train.probing import draw_probe_index, layer_weights, observe
-from bnstudy.validation import ConfigError
 from bnstudy.when import At
-from tests.conftest import CPU, spec_of
+from tests.conftest import spec_of
 from tests.probes.conftest import TINY
-from tests.train.helpers import train_one, values_by_step
+from tests.train.helpers import ENGINES, train_one, values_by_step
 
 Measured = dict[str, dict[str, float]]
 
@@ -145,20 +143,13 @@ def test_a_shortcut_keeps_a_network_with_a_dead_layer_alive(digits):
     assert found["network_dead"] == {"": 0}
 
 
-@pytest.mark.parametrize(
-    "engine", [lambda spec, data: start_serial(spec, data, CPU), lambda s, d: start_stacked([s], d, CPU)]
-)
+@pytest.mark.parametrize("engine", ENGINES)
 def test_born_dead_units_are_those_dead_at_the_first_measurement_of_a_run(engine, digits):
     spec = replace(spec_of(*TINY, "norm=none", "lr=0.5"), probe={"dead": DeadUnits(when=At((2, 5, 20)))})
-    metrics = train_one(engine(spec, digits)).metrics
+    metrics = train_one(ENGINES[engine]([spec], digits)).metrics
     dead, born = (values_by_step(metrics, "", metric) for metric in ("dead_share", "born_dead_share"))
     assert list(dead) == [2, 5, 20]
     assert set(born.values()) == {dead[2]}
-
-
-def test_unknown_statistics_are_refused():
-    with pytest.raises(ConfigError, match="statistics=precise is not allowed: it must be one of running, batch"):
-        DeadUnits(statistics="precise")
 
 
 def test_observing_does_not_change_the_model(digits):

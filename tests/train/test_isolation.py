@@ -21,6 +21,7 @@ from bnstudy.train.loop import start_serial, start_stacked
 from bnstudy.when import At, AtEnd
 from tests.conftest import CPU, spec_of
 from tests.train.helpers import (
+    ENGINES,
     assert_identical,
     assert_same_outcome,
     assert_same_state,
@@ -86,15 +87,12 @@ class Activity(ProbeSpec):
 
 
 @pytest.mark.parametrize("trained", ["all", "norm"])
-@pytest.mark.parametrize("engine", ["serial", "stacked"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_recording_does_not_change_training(engine, trained, few):
     """Neither probes nor evaluation touch weights, running statistics or random streams."""
     measured = spec(trained=trained)
     plain = replace(measured, probe={}, evaluation=Evaluation(AtEnd()))
-    first, second = (
-        start_serial(s, few, CPU) if engine == "serial" else start_stacked([s, replace(s, seed=1)], few, CPU)
-        for s in (measured, plain)
-    )
+    first, second = (ENGINES[engine]([s, replace(s, seed=1)], few) for s in (measured, plain))
     for training in (first, second):
         train_all(training)
     for run in range(first.record.losses.shape[1]):
@@ -137,6 +135,7 @@ def test_a_run_at_chance_diverges_and_the_others_finish(few):
     assert left[learns.run_id].status == "finished"
     assert left[stays.run_id].diverged_because == train_serial(stays, few).diverged_because
     assert "below chance" in left[stays.run_id].diverged_because
+    assert left[stays.run_id].diverged_step == 60
 
 
 def test_runs_may_leave_without_an_outcome(few):
@@ -164,29 +163,18 @@ def test_the_runs_of_a_stack_share_its_seconds(few):
 
 @pytest.mark.parametrize("trained", ["all", "norm"])
 @pytest.mark.parametrize("optim", [SGD(momentum=0.9, weight_decay=0.1), Adam()], ids=["sgd", "adam"])
-@pytest.mark.parametrize("at", [0, 1, 5, 10, 19, 20])
-def test_a_resumed_run_is_identical_to_an_undisturbed_one(trained, optim, at, few):
-    kind = spec(optim=optim, trained=trained)
-    part, rest = (start_serial(kind, few, CPU) for _ in range(2))
-    train_until(part, at)
-    rest.load([part.state()])
-    assert_identical(train_one(rest), train_serial(kind, few))
-
-
-@pytest.mark.parametrize("trained", ["all", "norm"])
-@pytest.mark.parametrize("optim", [SGD(momentum=0.9, weight_decay=0.1), Adam()], ids=["sgd", "adam"])
 @pytest.mark.parametrize("at", [1, 5, 10, 19, 20])
-def test_a_resumed_stack_is_identical_to_an_undisturbed_one(trained, optim, at, few, tmp_path):
-    specs = runs(3, optim=optim, trained=trained)
-    whole = train_all(start_stacked(specs, few, CPU))
-    part = start_stacked(specs, few, CPU)
+@pytest.mark.parametrize(("engine", "parts"), [("serial", [[0]]), ("stacked", [[0, 1, 2], [2, 0], [1]])])
+def test_a_resumed_run_is_identical_to_an_undisturbed_one(engine, parts, trained, optim, at, few, tmp_path):
+    specs = runs(len(parts[0]), optim=optim, trained=trained)
+    whole, part = train_all(ENGINES[engine](specs, few)), ENGINES[engine](specs, few)
     train_until(part, at)
     saved = []
     for run, spec in enumerate(specs):
         checkpoint.save(tmp_path / spec.run_id, spec.run_id, part.state(run))
         saved.append(checkpoint.load(tmp_path / spec.run_id, spec.run_id, CPU))
-    for chosen in ([0, 1, 2], [2, 0], [1]):
-        rest = start_stacked([specs[run] for run in chosen], few, CPU)
+    for chosen in parts:
+        rest = ENGINES[engine]([specs[run] for run in chosen], few)
         rest.load([saved[run] for run in chosen])
         assert rest.step == at
         for run_id, outcome in train_all(rest).items():

@@ -147,13 +147,6 @@ def test_a_diverged_run_ends_early_and_keeps_its_earlier_metrics(digits):
     assert outcome.metrics.to_pandas().step.max() == outcome.diverged_step
 
 
-def test_a_run_that_stays_at_chance_counts_as_diverged(digits):
-    outcome = train_serial(spec_of("lr=1e-9", "steps=5"), digits)
-    assert outcome.status == "diverged"
-    assert "chance" in outcome.diverged_because
-    assert outcome.diverged_step == 5
-
-
 @pytest.mark.parametrize(("accuracy", "status"), [(0.149, "diverged"), (0.151, "finished")])
 def test_chance_ends_five_points_above_guessing_on_validation(digits, monkeypatch, accuracy, status):
     accuracies = {id(digits.val): accuracy, id(digits.test): 0.9 - accuracy}

@@ -9,21 +9,15 @@ import torch
 
 from bnstudy.models.mlp import MLP
 from bnstudy.models.resnet import ResNet
-from bnstudy.norms.batch import BatchNorm
 from bnstudy.norms.skipinit import SkipInit
 from bnstudy.norms.weight import WeightNorm
 from bnstudy.optim import SGD, Adam, AdamW
 from bnstudy.run import RunSpec
 from bnstudy.store.runs import Store
 from bnstudy.train.build import build_model
-from bnstudy.train.loop import Training, start_serial, start_stacked
-from bnstudy.validation import ConfigError
-from tests.conftest import CPU, spec_of
-from tests.train.helpers import (
-    train_all,
-    train_serial,
-    values_by_step,
-)
+from bnstudy.train.loop import Training
+from tests.conftest import spec_of
+from tests.train.helpers import ENGINES, train_all, train_serial, values_by_step
 
 OPTIMS = {
     "sgd": SGD(momentum=0.9, nesterov=True, weight_decay=0.1),
@@ -36,10 +30,6 @@ def spec(**changes) -> RunSpec:
     """20 steps of a small network of which only the norms are trained."""
     small = replace(spec_of(), batch_size=8, lr=0.01, model=MLP(depth=2, width=16, dropout=0.1), trained="norm")
     return replace(small, **{"optim": OPTIMS["sgd"], **changes})
-
-
-def start_both(*specs: RunSpec, dataset) -> list[Training]:
-    return [start_serial(specs[0], dataset, CPU), start_stacked(specs, dataset, CPU)]
 
 
 def moved(training: Training, spec: RunSpec, dataset) -> set[str]:
@@ -66,7 +56,8 @@ HIDDEN = {f"hidden{i}.norm_act.norm.{p}" for i in (1, 2) for p in ("weight", "bi
 )
 def test_only_the_parameters_of_norms_move(change, names, few):
     kind = spec(**change)
-    for training in start_both(kind, replace(kind, seed=1), dataset=few):
+    for start in ENGINES.values():
+        training = start([kind, replace(kind, seed=1)], few)
         train_all(training)
         assert moved(training, kind, few) == names
 
@@ -75,7 +66,8 @@ def test_steps_between_measurements_compute_gradients_of_trained_parameters_only
     kind, counts = spec(), []
     grad = torch.autograd.grad
     monkeypatch.setattr(torch.autograd, "grad", lambda loss, of: counts.append(len(of)) or grad(loss, of))
-    for training in start_both(kind, replace(kind, seed=1), dataset=few):
+    for start in ENGINES.values():
+        training = start([kind, replace(kind, seed=1)], few)
         training.engine.step(0)
         training.engine.step_with_grads(1)
     assert counts == [4, 8, 4, 8]
@@ -83,11 +75,10 @@ def test_steps_between_measurements_compute_gradients_of_trained_parameters_only
 
 def test_optimizers_keep_no_state_for_untrained_parameters(few):
     kind = spec(optim=OPTIMS["adam"])
-    for training in start_both(kind, replace(kind, seed=1), dataset=few):
-        assert {name: slot.shape for name, slot in training.state()["slots"].items()} == {
-            "mean": (64,),
-            "square": (64,),
-        }
+    for start in ENGINES.values():
+        training = start([kind, replace(kind, seed=1)], few)
+        slots = training.state()["slots"]
+        assert {name: slot.shape for name, slot in slots.items()} == {"mean": (64,), "square": (64,)}
 
 
 def test_probes_measure_the_gradients_of_untrained_parameters_and_no_movement(few):
@@ -106,8 +97,3 @@ def test_a_sweep_with_nothing_to_train_is_refused_before_training(norm, command,
     assert status == 2
     assert "trained=norm is not allowed if the norm has no parameters" in err
     assert Store(tmp_path / "results").finished() == []
-
-
-def test_the_engine_refuses_a_run_with_nothing_to_train(few):
-    with pytest.raises(ConfigError, match="trained=norm is not allowed"):
-        start_serial(spec(norm=BatchNorm(affine=False)), few, CPU)
