@@ -6,12 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from bnstudy.inits import Orthogonal
-from bnstudy.models.mlp import MLP
 from bnstudy.norms.batch import BatchNorm
-from bnstudy.norms.group import LayerNorm
 from bnstudy.norms.none import NoNorm
-from bnstudy.optim import SGD, Adam, Cosine, Step
+from bnstudy.optim import SGD, Adam, Step
 from bnstudy.store.renames import with_former_names
 from bnstudy.validation import ConfigError, stackable_numbers, to_dict
 from bnstudy.when import At, AtEnd, AtFractions, Every, LogSpaced, LogThenRegular
@@ -30,7 +27,10 @@ def test_values_are_converted_only_where_nothing_is_lost():
         (lambda: BatchNorm(eps="small"), "norm.eps=small is not allowed: it must be a finite number."),
         (lambda: BatchNorm(eps=True), "norm.eps=true is not allowed: it must be a finite number."),
         (lambda: BatchNorm(affine=1), "norm.affine=1 is not allowed: it must be true or false."),
-        (lambda: BatchNorm(position="befor"), "norm.position=befor is not allowed: it must be one of before, after"),
+        (
+            lambda: BatchNorm(position="befor"),
+            "norm.position=befor is not allowed: it must be one of before, after; did you mean before?",
+        ),
         (lambda: SGD(momentum=1.5), "optim.momentum=1.5 is not allowed: it must be in [0, 1)."),
     ],
 )
@@ -38,11 +38,6 @@ def test_wrong_values_are_refused_with_key_value_and_what_is_allowed(make, sente
     with pytest.raises(ConfigError) as error:
         make()
     assert str(error.value).startswith(sentence)
-
-
-def test_a_misspelled_choice_names_the_nearest_one():
-    with pytest.raises(ConfigError, match="did you mean before"):
-        BatchNorm(position="befor")
 
 
 @pytest.mark.parametrize(
@@ -63,9 +58,9 @@ def test_measured_steps_are_sorted_and_include_the_last(when, expected):
 @pytest.mark.parametrize("total", [1, 2, 3, 17])
 def test_measured_steps_of_short_runs_are_sorted_and_include_the_last(total):
     for when in (AtEnd(), Every(5), LogSpaced(20), LogThenRegular()):
-        updates = when.resolve(total)
-        assert list(updates) == sorted(set(updates))
-        assert updates[-1] == total
+        steps = when.resolve(total)
+        assert list(steps) == sorted(set(steps))
+        assert steps[-1] == total
 
 
 def test_the_run_id_is_the_hash_of_the_canonical_json_with_every_default():
@@ -87,15 +82,11 @@ def test_an_alias_of_an_init_gives_the_same_run_id():
 
 
 @pytest.mark.parametrize(
-    ("lengths", "found"),
-    [
-        ({"epochs": None, "steps": None}, "neither is given"),
-        ({"epochs": 2, "steps": 5}, "epochs=2 and steps=5 are both given"),
-    ],
+    ("epochs", "steps", "found"), [(None, None, "neither is given"), (2, 5, "epochs=2 and steps=5 are both given")]
 )
-def test_a_run_needs_either_epochs_or_steps(lengths, found):
+def test_a_run_needs_either_epochs_or_steps(epochs, steps, found):
     with pytest.raises(ConfigError, match=found):
-        replace(spec_of(), **lengths)
+        replace(spec_of(), epochs=epochs, steps=steps)
 
 
 def test_epochs_consist_of_whole_batches():
@@ -105,65 +96,43 @@ def test_epochs_consist_of_whole_batches():
         spec.total_steps(train_size=50)
 
 
-STACKED = {
-    "seed": 7,
-    "lr": 3.0,
-    "init": Orthogonal(gain=2.0),
-    "schedule": Cosine(warmup=5),
-    "optim": SGD(momentum=0.5, nesterov=True, weight_decay=1.0),
-    "norm": BatchNorm(eps=1.0, momentum=0.5),
-    "model": MLP(dropout=0.5),
-}
-APART = {
-    "batch_size": 16,
-    "steps": 21,
-    "precision": "bf16",
-    "trained": "norm",
-    "probe": {},
-    "optim": SGD(momentum=0.9, nesterov=True),
-    "norm": BatchNorm(momentum=None),
-    "model": MLP(),
-}
+RICH = ("optim.momentum=0.9", "optim.nesterov=true", "optim.weight_decay=0.1", "model.dropout=0.1")
+"""A run whose stackable numbers are all nonzero."""
 
 
-@pytest.fixture
-def rich():
-    """A run whose stackable numbers are all nonzero."""
-    return replace(
-        spec_of(), optim=SGD(momentum=0.9, nesterov=True, weight_decay=0.1), norm=BatchNorm(), model=MLP(dropout=0.1)
-    )
-
-
-@pytest.mark.parametrize("name", STACKED)
-def test_runs_that_differ_in_numbers_share_a_stack_key(rich, name):
-    other = replace(rich, **{name: STACKED[name]})
+@pytest.mark.parametrize(
+    "change",
+    [
+        *("seed=7", "lr=3", "init=orthogonal", "init.gain=2", "schedule=cosine", "schedule.warmup=5"),
+        *("optim.momentum=0.5", "optim.weight_decay=1", "norm.eps=1", "norm.momentum=0.5", "model.dropout=0.5"),
+    ],
+)
+def test_runs_that_differ_in_numbers_share_a_stack_key(change):
+    rich, other = spec_of(*RICH), spec_of(*RICH, change)
     assert other.run_id != rich.run_id
     assert other.stack_key == rich.stack_key
 
 
-@pytest.mark.parametrize("name", APART)
-def test_runs_whose_computation_differs_have_different_stack_keys(rich, name):
-    """A number that is 0 changes the computation: no weight decay, no dropout layer, no momentum."""
-    assert replace(rich, **{name: APART[name]}).stack_key != rich.stack_key
+@pytest.mark.parametrize(
+    "change",
+    [
+        *("batch_size=16", "steps=21", "precision=bf16", "trained=norm", "data.augment=crop_flip", "model.width=64"),
+        *("probe=none", "probe.gradients.when.early=5", "evaluation.images=5", "norm=layer", "norm.position=after"),
+        *("norm.affine=false", "optim.nesterov=false"),
+        # A number that is 0 or null changes the computation.
+        *("optim.weight_decay=0", "model.dropout=0", "norm.momentum=null"),
+    ],
+)
+def test_runs_whose_computation_differs_have_different_stack_keys(change):
+    assert spec_of(*RICH, change).stack_key != spec_of(*RICH).stack_key
 
 
-def test_each_setting_that_shapes_the_computation_changes_the_stack_key(rich):
-    for changed in (
-        replace(rich, optim=Adam()),
-        replace(rich, optim=replace(rich.optim, nesterov=False)),
-        replace(rich, norm=LayerNorm()),
-        replace(rich, norm=replace(rich.norm, position="after")),
-        replace(rich, norm=replace(rich.norm, affine=False)),
-        replace(rich, model=replace(rich.model, width=64)),
-        replace(rich, data=replace(rich.data, augment="crop_flip")),
-        replace(rich, probe={name: replace(p, when=AtEnd()) for name, p in rich.probe.items()}),
-        replace(rich, evaluation=replace(rich.evaluation, images=5)),
-    ):
-        assert changed.stack_key != rich.stack_key
+def test_optimizers_have_different_stack_keys():
+    assert spec_of("optim=adam").stack_key != spec_of("optim=sgd").stack_key
 
 
-def test_the_data_folder_does_not_change_the_stack_key(rich):
-    assert replace(rich, data=replace(rich.data, root="/elsewhere")).stack_key == rich.stack_key
+def test_the_data_folder_does_not_change_the_stack_key():
+    assert spec_of("data.root=/elsewhere").stack_key == spec_of().stack_key
 
 
 def test_stackable_numbers_are_marked_per_run_and_nonzero():

@@ -107,9 +107,7 @@ def means(seen: Tensor, activation: nn.Module) -> Tensor:
 
 
 def on_grid(z: Tensor) -> Tensor:
-    """[N, units] -> [N, units, 1]; [N, channels, H, W] -> [N, channels, positions], spaced evenly over the map."""
-    if z.ndim == 2:
-        return z.unsqueeze(2)
+    """[N, channels, H, W] -> [N, channels, positions], spaced evenly over the map."""
     rows, columns = (_spread(size) for size in z.shape[2:])
     return torch.stack([z[:, :, row, column] for row in rows for column in columns], 2)
 

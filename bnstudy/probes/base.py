@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NoReturn
 
 from torch import Tensor, nn
 
@@ -15,74 +15,58 @@ from bnstudy.when import LogThenRegular, When
 Tensors = Mapping[str, Tensor]
 
 
+NEEDS = {
+    "grads": "needs_update",
+    "update": "needs_update",
+    "start": "needs_start",
+    "network": "needs_network",
+    "observed": "observe",
+    "memory": "remember",
+}
+"""What a probe defines if it needs a part of the snapshot. Every snapshot has `params` and `layers`."""
+
+
 class Snapshot:
     """One run's state between two steps: the parts that a probe declares that it needs.
+
+    params: all parameters by name.
+    layers: the name of each weight layer, in order of depth, and of its weight parameter.
+    grads: the gradient of the loss of the next training batch, by parameter name.
+    update: the change of each parameter by the next step, by parameter name.
+    start: the parameters before training, by name.
+    network: the network as functions of its parameters, with the run's batches.
+    observed: what the probe's `observe` kept of the probe batch, [N, ...] by layer, in order of depth.
+    memory: what the probe's `remember` returned at its previous measurement; empty at the first.
 
     Raises:
         AttributeError: at access to a part that the probe does not declare.
     """
 
+    params: Tensors
+    layers: Mapping[str, str]
+    grads: Tensors
+    update: Tensors
+    start: Tensors
+    network: Network
+    observed: Tensors
+    memory: Tensors
+
     def __init__(self, **parts: Any) -> None:
-        self.parts = parts
+        vars(self).update(parts)
 
-    @property
-    def params(self) -> Tensors:
-        """All parameters by name."""
-        return self._part("params")
-
-    @property
-    def layers(self) -> Mapping[str, str]:
-        """The name of each weight layer, in order of depth, and of its weight parameter."""
-        return self._part("layers")
-
-    @property
-    def grads(self) -> Tensors:
-        """The gradient of the loss of the next training batch, by parameter name."""
-        return self._part("grads", "needs_update = True")
-
-    @property
-    def update(self) -> Tensors:
-        """The change of each parameter by the next step, by parameter name."""
-        return self._part("update", "needs_update = True")
-
-    @property
-    def start(self) -> Tensors:
-        """The parameters before training, by name."""
-        return self._part("start", "needs_start = True")
-
-    @property
-    def network(self) -> Network:
-        """The network as functions of its parameters, with the run's batches."""
-        return self._part("network", "needs_network = True")
-
-    @property
-    def observed(self) -> Tensors:
-        """What the probe's `observe` kept of the probe batch, [N, ...] by layer, in order of depth."""
-        return self._part("observed", "a method `observe`")
-
-    @property
-    def memory(self) -> Tensors:
-        """What the probe's `remember` returned at its previous measurement; empty at the first."""
-        return self._part("memory", "a method `remember`")
-
-    def _part(self, name: str, declaration: str = "") -> Any:
-        if name not in self.parts:
-            raise AttributeError(f"snapshot.{name} is not available: the probe must declare {declaration}.")
-        return self.parts[name]
+    def __getattr__(self, name: str) -> NoReturn:
+        if name not in NEEDS:
+            raise AttributeError(f"A snapshot has no {name}.")
+        need = f"{NEEDS[name]} = True" if NEEDS[name].startswith("needs_") else f"a method `{NEEDS[name]}`"
+        raise AttributeError(f"snapshot.{name} is not available: the probe must declare {need}.")
 
 
 @dataclass(frozen=True)
 class ProbeSpec(Spec):
     """A measurement of one run's state, made when the steps of `when` are done.
 
-    A probe declares what it needs, and finds it in the snapshot:
-
-    needs_update: the gradient of the next training batch, and the change of the parameters by the next step.
-    needs_start: the parameters before training.
-    needs_network: the network as functions of its parameters, with the run's batches.
-
-    A probe with an `observe` gets what that returns for each activation on the probe batch; a probe with a `remember`
-    gets what that returned at the previous measurement.
+    A probe declares the parts of the snapshot that it needs: `needs_update` for `grads` and `update`, `needs_start` for
+    `start`, `needs_network` for `network`, a method `observe` for `observed`, a method `remember` for `memory`.
     """
 
     group: ClassVar[str] = "probe"
@@ -99,27 +83,10 @@ class ProbeSpec(Spec):
     when: When = field(default_factory=LogThenRegular, kw_only=True)
 
     @property
-    def needs_activations(self) -> bool:
-        return type(self).observe is not ProbeSpec.observe
-
-    @property
-    def remembers(self) -> bool:
-        return type(self).remember is not ProbeSpec.remember
-
-    @property
     def parts(self) -> set[str]:
         """The parts of a snapshot that the probe declares."""
-        declared = {
-            "params": True,
-            "layers": True,
-            "grads": self.needs_update,
-            "update": self.needs_update,
-            "start": self.needs_start,
-            "network": self.needs_network,
-            "observed": self.needs_activations,
-            "memory": self.remembers,
-        }
-        return {part for part, is_declared in declared.items() if is_declared}
+        declared = {part for part, need in NEEDS.items() if getattr(type(self), need) is not getattr(ProbeSpec, need)}
+        return {"params", "layers", *declared}
 
     def observe(self, activation: nn.Module, z: Tensor, a: Tensor) -> Tensor | None:
         """What to keep of one layer, whose `activation` maps z to a: both [N, units] or [N, channels, H, W].

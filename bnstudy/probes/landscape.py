@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 
 from bnstudy.probes.base import ProbeSpec, Snapshot
-from bnstudy.probes.network import Network, grad, value_and_grad
-
-Tensors = Mapping[str, Tensor]
+from bnstudy.probes.network import Network, Params, grad, value_and_grad
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ class Landscape(ProbeSpec):
 
 
 def along(
-    network: Network, params: Tensors, g: Tensors, direction: Tensors, units: Tensors, steps: Tensor
+    network: Network, params: Params, g: Params, direction: Params, units: Params, steps: Tensor
 ) -> dict[str, Tensor]:
     """The metrics of `Landscape` along a line, in the coordinates w / unit.
 
@@ -86,7 +84,7 @@ def along(
     }
 
 
-def length(tensors: Tensors) -> Tensor:
+def length(tensors: Params) -> Tensor:
     """The Euclidean norm of all tensors together."""
     return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(t) for t in tensors.values()]))
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +20,7 @@ from bnstudy.models.structure import activations
 from bnstudy.norms.explicit import ExplicitNorm, make_explicit
 
 Params = Mapping[str, Tensor]
+Batch = tuple[Tensor, Tensor]
 
 
 def value_and_grad(function: Callable[[Any], Tensor]) -> Callable[[Any], tuple[Tensor, Any]]:
@@ -36,8 +38,6 @@ def grad(function: Callable[[Any], Tensor]) -> Callable[[Any], Any]:
     """Like `torch.func.grad`; see `value_and_grad`."""
     return lambda at: value_and_grad(function)(at)[1]
 
-
-Batch = tuple[Tensor, Tensor]
 
 Mode = Literal["training", "running", "batch"]
 """How the network is run. training: as in the next step, with batch statistics, dropout and other noise. running: as in
@@ -65,16 +65,16 @@ def copy_for_probes(model: nn.Module) -> nn.Module:
     return model.requires_grad_(False)
 
 
-@contextmanager
-def set_mode(model: nn.Module, mode: Mode) -> Iterator[None]:
-    """Put the model into this mode, and into training mode afterwards."""
+def run_in_mode(model: nn.Module, mode: Mode, params: Params, buffers: Params, x: Tensor) -> Tensor:
+    """The outputs of a `copy_for_probes`. Its buffers do not change, and afterwards it is in training mode."""
+    own = {name: b.clone() for name, b in buffers.items()}  # a module that counts batches does so in place
     model.train(mode == "training")
     if mode == "batch":
         for module in model.modules():
             if isinstance(module, ExplicitNorm):
                 module.train()
     try:
-        yield
+        return functional_call(model, (dict(params), own), (x,))
     finally:
         model.train()
 
@@ -99,15 +99,12 @@ class Network:
 
     def __call__(self, params: Params, x: Tensor, mode: Mode = "training", buffers: Params | None = None) -> Tensor:
         """The outputs [N, classes] for x [N, C, H, W]; `buffers` replace those of the run."""
-        # Cloned: a module that counts batches does so in place.
-        own = {name: b.clone() for name, b in (self.buffers if buffers is None else buffers).items()}
-        with set_mode(self.model, mode):
-            return functional_call(self.model, (dict(params), own), (x,))
+        return run_in_mode(self.model, mode, params, self.buffers if buffers is None else buffers, x)
 
-    def loss(self, params: Params, batch: Batch | None = None, mode: Mode = "training") -> Tensor:
-        """The mean loss of a batch, by default of the next training batch: a scalar."""
+    def loss(self, params: Params, batch: Batch | None = None) -> Tensor:
+        """The mean training-mode loss of a batch, by default of the next training batch: a scalar."""
         x, y = self.batch if batch is None else batch
-        return self.loss_spec.each(self(params, x, mode), y).mean()
+        return self.loss_spec.each(self(params, x), y).mean()
 
     def inside(
         self, params: Params, x: Tensor, mode: Mode = "training", shifts: Mapping[str, Tensor] | None = None
@@ -119,17 +116,13 @@ class Network:
         """
         found: dict[str, Tensor] = {}
 
-        def tap(layer: str) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
-            def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:  # noqa: ARG001
-                z = inputs[0] if shifts is None else inputs[0] + shifts[layer]
-                found[layer] = z
-                return (z, *inputs[1:])
-
-            return hook
+        def tap(layer: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            found[layer] = inputs[0] if shifts is None else inputs[0] + shifts[layer]
+            return (found[layer], *inputs[1:])
 
         with ExitStack() as hooks:
             for layer, module in activations(self.model).items():
-                hooks.callback(module.register_forward_pre_hook(tap(layer)).remove)
+                hooks.callback(module.register_forward_pre_hook(partial(tap, layer)).remove)
             return self(params, x, mode), found
 
     def probe_batch(self, samples: int | None = None) -> Batch:

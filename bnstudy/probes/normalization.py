@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -81,9 +82,6 @@ def layer_of(path: str) -> str:
     return path.split(".norm_act")[0]
 
 
-# ---------------------------------------------------------------------------------------- parameters
-
-
 def gammas_and_betas(model: nn.Module, params: Params) -> Metrics:
     named: Metrics = {name: {} for name in ("gamma_mean", "gamma_std", "gamma_min", "beta_mean", "beta_std")}
     for path in free_norms(model):
@@ -115,9 +113,6 @@ def is_normalized(module: nn.Module) -> bool:
     return directly and any(isinstance(inner, ExplicitNorm) for inner in module.norm_act.norm.modules())
 
 
-# ---------------------------------------------------------------------------------------- statistics of batches
-
-
 def in_batches(x: Tensor, size: int) -> Tensor:
     """Split [N, ...] into whole batches [k, size, ...]; fewer samples than `size` make one batch."""
     count = max(1, len(x) // size)
@@ -138,13 +133,13 @@ def precise_statistics(network: Network, params: Params, x: Tensor) -> dict[str,
     def moments(x: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         seen: dict[str, tuple[Tensor, Tensor]] = {}
 
-        def look(path: str, z: Tensor) -> None:
+        def look(path: str, _: nn.Module, inputs: tuple[Tensor]) -> None:
+            [z] = inputs
             seen[path] = torch.var_mean(z, [0, *range(2, z.ndim)], correction=0)
 
         with ExitStack() as hooks:
             for path, norm in norms.items():
-                hook = norm.register_forward_pre_hook(lambda _, inputs, path=path: look(path, inputs[0]))
-                hooks.callback(hook.remove)
+                hooks.callback(norm.register_forward_pre_hook(partial(look, path)).remove)
             network(params, x, "batch")
         return seen
 

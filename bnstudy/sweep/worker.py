@@ -33,7 +33,7 @@ from bnstudy.sweep.summary import summarize
 from bnstudy.train import checkpoint
 from bnstudy.train.compiled import Program
 from bnstudy.train.loop import Training, start_serial, start_stacked
-from bnstudy.train.outcome import Outcome
+from bnstudy.train.record import Outcome
 from bnstudy.validation import to_dict
 
 WAIT_SECONDS = 0.05

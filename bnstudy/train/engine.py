@@ -1,4 +1,4 @@
-"""What the training loop asks of an engine."""
+"""The interface between the training loop and its engines."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Engine(Protocol):
         """Continue from the runs' states. Both engines read the states of both.
 
         Raises:
-            KeyError, RuntimeError: a state does not fit its run; the state of the runs is then undefined.
+            KeyError, RuntimeError, ValueError: a state does not fit its run; the state of the runs is then undefined.
         """
 
 

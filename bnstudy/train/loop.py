@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
-from bnstudy.data.dataset import Dataset
+from bnstudy.data.dataset import Dataset, Split
+from bnstudy.losses import LossSpec
+from bnstudy.probes.network import in_parts
 from bnstudy.run import RunSpec
 from bnstudy.train.compiled import Program
 from bnstudy.train.engine import Engine
-from bnstudy.train.evaluation import evaluate
-from bnstudy.train.outcome import Outcome, conclude
 from bnstudy.train.probing import Probing
-from bnstudy.train.record import Record
+from bnstudy.train.record import Outcome, Record, Stopwatch
 from bnstudy.train.serial import SerialEngine
 from bnstudy.train.stacked import StackedEngine
-from bnstudy.train.stopwatch import Stopwatch
 
 Done = Callable[[RunSpec, Outcome], None]
 
@@ -48,8 +48,6 @@ class Training:
         self._evaluation = first.evaluation
         self._evaluations = frozenset(first.evaluation.when.resolve(self.total))
         self._due = self._evaluations.union(*self.probing.steps.values())
-
-    # ------------------------------------------------------------------------------------------------ the loop
 
     def train(self, done: Done, beat: Callable[[Training], None] = lambda _: None) -> None:
         """Train every run to its end, or until it diverges.
@@ -84,17 +82,16 @@ class Training:
     def _make_step_for_probes(self) -> dict[str, dict[str, Tensor]]:
         """Make a step and return its `grads` and the `update` of the parameters. When all steps are done, make another
         only if a probe needs it, and undo it."""
-        before = [piece.clone() for piece in self.engine.params]
-        if self.step < self.total:
-            self.record.losses[self.step], grads = self.engine.step_with_grads(self.step)
-            self.step += 1
-            change = [now - then for now, then in zip(self.engine.params, before, strict=True)]
-        elif self.probing.needs_update(self.step):
-            with self._undone():
-                _, grads = self.engine.step_with_grads(self.step)
-                change = [now - then for now, then in zip(self.engine.params, before, strict=True)]
-        else:
+        ended = self.step == self.total
+        if ended and not self.probing.needs(self.step) & {"grads", "update"}:
             return {}
+        before = [piece.clone() for piece in self.engine.params]
+        with self._undone() if ended else nullcontext():
+            losses, grads = self.engine.step_with_grads(self.step)
+            change = [now - then for now, then in zip(self.engine.params, before, strict=True)]
+        if not ended:
+            self.record.losses[self.step] = losses
+            self.step += 1
         return {"grads": self.engine.named(grads), "update": self.engine.named(change)}
 
     def _warm_up(self) -> None:
@@ -126,8 +123,6 @@ class Training:
                     self.record.add(self.step, split, metric, {"": values})
             self.record.add(self.step, "", "lr", {"": self.engine.learning_rate(self.step)})
 
-    # ---------------------------------------------------------------------------------------- runs that leave
-
     def _release(self, done: Done, ended: bool) -> None:
         """Let diverged runs leave, or all if training has ended."""
         with self.watch(None):
@@ -135,7 +130,7 @@ class Training:
             leaving = [run for run in range(len(self.specs)) if ended or run in diverged]
             for run in leaving:
                 seconds, probe_seconds = self.watch.seconds, self.probing.seconds
-                outcome = conclude(self.record, run, diverged.get(run), self.dataset, seconds, probe_seconds)
+                outcome = self.record.conclude(run, diverged.get(run), self.dataset, seconds, probe_seconds)
                 done(self.specs[run], outcome)
             self._drop(leaving)
 
@@ -151,8 +146,6 @@ class Training:
         self.specs = [self.specs[run] for run in staying]
         self.watch.shared_by = max(1, len(staying))
 
-    # ------------------------------------------------------------------------------------------- checkpoints
-
     def state(self, run: int = 0) -> dict[str, Any]:
         """Everything that the rest of a run depends on, as tensors and plain data; the same for both engines."""
         return {
@@ -167,7 +160,7 @@ class Training:
         """Continue from the runs' states, all at one step.
 
         Raises:
-            KeyError, RuntimeError: a state does not fit its run; the state of the runs is then undefined.
+            KeyError, RuntimeError, ValueError: a state does not fit its run; the state of the runs is then undefined.
         """
         self.engine.load(states)
         self.step = states[0]["step"]
@@ -190,3 +183,29 @@ def start_stacked(
 ) -> Training:
     """Runs with equal `stack_key` in the stacked engine; see `StackedEngine`."""
     return Training(StackedEngine(specs, dataset, device, program, free), specs, dataset, device)
+
+
+@torch.no_grad()
+def evaluate(engine: Engine, split: Split, loss: LossSpec, images: int | None = None) -> dict[str, Tensor]:
+    """Mean `loss` and, if there are labels, `accuracy` (a share) of each run in evaluation mode.
+
+    Args:
+        images: use the first images of the split only; None for all.
+    """
+    xs, ys = in_parts(split.x[:images]), in_parts(split.y[:images])
+    params, buffers = engine.named(engine.params), engine.buffers()
+    engine.model.eval()
+    sums = [
+        engine.map(
+            lambda p, b, x=x, y=y: sum_scores(functional_call(engine.model, (p, b), (x,)), y, loss), params, buffers
+        )
+        for x, y in zip(xs, ys, strict=True)
+    ]
+    engine.model.train()
+    return {name: torch.stack([part[name] for part in sums]).sum(0) / sum(map(len, ys)) for name in sums[0]}
+
+
+def sum_scores(out: Tensor, y: Tensor, loss: LossSpec) -> dict[str, Tensor]:
+    """Sums over the samples of the loss and, if there are labels, of the correct answers."""
+    total = {"loss": loss.each(out, y).sum()}
+    return total if y.is_floating_point() else {**total, "accuracy": (out.argmax(1) == y).sum()}

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.utils._pytree import tree_map
 
 from bnstudy.data.dataset import Dataset
 from bnstudy.models.structure import activations, weight_layers
 from bnstudy.probes.base import ProbeSpec, Snapshot
-from bnstudy.probes.network import Mode, Network, Params, copy_for_probes, in_parts, set_mode
+from bnstudy.probes.network import Mode, Network, Params, copy_for_probes, in_parts, run_in_mode
 from bnstudy.rng import stream
 from bnstudy.run import RunSpec
 from bnstudy.train.engine import Engine
-from bnstudy.train.record import Record
-from bnstudy.train.stopwatch import Stopwatch
+from bnstudy.train.record import Record, Stopwatch
 
 PROBE_BATCH = 1024
 
@@ -43,17 +43,18 @@ class Probing:
         """The probes that measure when `step` steps are done, by name."""
         return {name: probe for name, probe in self._spec.probe.items() if step in self.steps[name]}
 
-    def needs_update(self, step: int) -> bool:
-        return any(probe.needs_update for probe in self.due(step).values())
+    def needs(self, step: int) -> set[str]:
+        """The parts of a snapshot that the due probes declare."""
+        return set[str]().union(*(probe.parts for probe in self.due(step).values()))
 
     def look(self, step: int) -> dict[str, Any]:
-        """The parts of the state that the probes due need, copied, as the next step changes them."""
-        probes, engine = self.due(step), self._engine
-        parts: dict[str, Any] = {"observed": self._observe(probes, step)}
+        """The parts of the state that the due probes need, copied, because the next step changes them."""
+        needed, engine = self.needs(step), self._engine
+        parts: dict[str, Any] = {"observed": self._observe(step)}
         parts["params"] = engine.named([piece.clone() for piece in engine.params])
-        if any(probe.needs_start for probe in probes.values()):
+        if "start" in needed:
             parts["start"] = engine.named(engine.start)
-        if any(probe.needs_network for probe in probes.values()):
+        if "network" in needed:
             parts["network"] = {
                 "buffers": {name: b.clone() for name, b in engine.buffers().items()},
                 "batch": engine.batch(step),
@@ -63,7 +64,7 @@ class Probing:
         return parts
 
     def measure(self, step: int, parts: Mapping[str, Any], record: Record) -> None:
-        """Record what the probes due measure, and keep what they remember.
+        """Record what the due probes measure, and keep what they remember.
 
         Args:
             parts: what `look` returned, and the `grads` and `update` of the next step if a probe needs them.
@@ -87,36 +88,27 @@ class Probing:
             parts = {**parts, "network": Network(self._probe_model, self._spec.loss, self._dataset, **parts["network"])}
         snapshot = Snapshot(layers=self._layers, **parts)
         measured = {metric: dict(by_layer) for metric, by_layer in probe.measure(snapshot).items()}
-        return measured, dict(probe.remember(snapshot)) if probe.remembers else {}
+        return measured, dict(probe.remember(snapshot)) if "memory" in parts else {}
 
-    def _observe(self, probes: Probes, step: int) -> dict[str, ByLayer]:
+    @torch.no_grad()
+    def _observe(self, step: int) -> dict[str, ByLayer]:
         """What each probe keeps of each layer. Probes with the same mode share a forward pass."""
         by_mode: dict[Mode, dict[str, ProbeSpec]] = {}
-        for name, probe in probes.items():
-            if probe.needs_activations:
+        for name, probe in self.due(step).items():
+            if "observed" in probe.parts:
                 mode: Mode = "batch" if step == 0 and probe.statistics == "running" else probe.statistics
                 by_mode.setdefault(mode, {})[name] = probe
+        engine, index = self._engine, self._engine.probe_index
+        samples = index.ndim - 1  # the dimension of the samples
+        xs = index.tensor_split(len(in_parts(index.movedim(samples, 0))), samples)
         observed: dict[str, ByLayer] = {}
         for mode, together in by_mode.items():
             with self._count_for(*together):
-                observed |= self._observe_in(mode, together)
+                one = partial(observe, self._probe_model, mode, together)
+                of_run = engine.named(engine.params), engine.buffers()
+                parts = [engine.map(one, *of_run, self._dataset.train.x[part]) for part in xs]
+                observed |= tree_map(lambda *of_parts: torch.cat(of_parts, samples), *parts)
         return observed
-
-    @torch.no_grad()
-    def _observe_in(self, mode: Mode, probes: Probes) -> dict[str, dict[str, Tensor]]:
-        engine = self._engine
-        params, buffers, index = engine.named(engine.params), engine.buffers(), engine.probe_index
-        samples = index.ndim - 1  # the dimension of the samples
-        parts = [
-            engine.map(
-                lambda p, b, x: observe(self._probe_model, p, b, probes, x, mode),
-                params,
-                buffers,
-                self._dataset.train.x[part],
-            )
-            for part in index.tensor_split(len(in_parts(index.movedim(samples, 0))), samples)
-        ]
-        return concatenate(parts, samples)
 
     @contextmanager
     def _count_for(self, *names: str) -> Iterator[None]:
@@ -142,45 +134,20 @@ def draw_probe_index(seed: int, dataset: Dataset) -> Tensor:
 
 @torch.no_grad()
 def observe(
-    model: nn.Module, params: Params, buffers: Params, probes: Probes, x: Tensor, mode: Mode
+    model: nn.Module, mode: Mode, probes: Probes, params: Params, buffers: Params, x: Tensor
 ) -> dict[str, dict[str, Tensor]]:
     """What each probe keeps of each layer when a `copy_for_probes` is run on x: by probe, by layer."""
-    own = {name: b.clone() for name, b in buffers.items()}  # a module that counts batches does so in place
-    with set_mode(model, mode), tap_activations(model, probes) as kept:
-        out = functional_call(model, (dict(params), own), (x,))
-    last = list(weight_layers(model))[-1]
-    for name, probe in probes.items():
-        of_output = probe.observe(nn.Identity(), out, out)
-        if of_output is not None:
-            kept[name][last] = of_output
-    return kept
-
-
-@contextmanager
-def tap_activations(model: nn.Module, probes: Probes) -> Iterator[dict[str, dict[str, Tensor]]]:
-    """Yield a mapping that a forward pass inside fills with what each probe keeps of each layer."""
     kept: dict[str, dict[str, Tensor]] = {name: {} for name in probes}
 
-    def tap(layer: str) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
-        def hook(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-            for name, probe in probes.items():
-                of_layer = probe.observe(module, inputs[0], output)
-                if of_layer is not None:
-                    kept[name][layer] = of_layer
+    def keep(layer: str, activation: nn.Module, inputs: tuple[Tensor], a: Tensor) -> None:
+        for name, probe in probes.items():
+            of_layer = probe.observe(activation, inputs[0], a)
+            if of_layer is not None:
+                kept[name][layer] = of_layer
 
-        return hook
-
-    handles = [module.register_forward_hook(tap(layer)) for layer, module in activations(model).items()]
-    try:
-        yield kept
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def concatenate(parts: Sequence[Mapping[str, ByLayer]], dim: int = 0) -> dict[str, dict[str, Tensor]]:
-    """What probes kept of the parts of a batch, concatenated along the samples' dimension."""
-    return {
-        name: {layer: torch.cat([part[name][layer] for part in parts], dim) for layer in layers}
-        for name, layers in parts[0].items()
-    }
+    with ExitStack() as hooks:
+        for layer, module in activations(model).items():
+            hooks.callback(module.register_forward_hook(partial(keep, layer)).remove)
+        out = run_in_mode(model, mode, params, buffers, x)
+    keep(list(weight_layers(model))[-1], nn.Identity(), (out,), out)
+    return kept

@@ -1,9 +1,12 @@
-"""The measurements of runs so far. Values stay on the device until `flush`, so that recording never waits for it."""
+"""What is recorded of runs: their measurements, the time that they take, and their outcome."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +15,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from bnstudy.data.dataset import Dataset
 from bnstudy.store.runs import METRICS_SCHEMA, TIMING_SCHEMA
 
 Row = tuple[int, str, str, str]
@@ -20,9 +24,32 @@ Row = tuple[int, str, str, str]
 Divergence = tuple[int, str]
 """The first bad step and the reason."""
 
+CHANCE_MARGIN = 0.05
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of a run.
+
+    seconds: by purpose.
+    probe_seconds: by probe.
+    """
+
+    status: str
+    diverged_step: int | None
+    diverged_because: str | None
+    metrics: pa.Table
+    timing: pa.Table
+    final: dict[str, float]
+    best: dict[str, float]
+    seconds: dict[str, float]
+    probe_seconds: dict[str, float] = field(default_factory=dict)
+
 
 class Record:
     """The training loss of R runs at every step, and rows of everything else that is measured.
+
+    Values stay on the device until `flush`, so that recording never waits for it.
 
     losses: [total, R]; NaN where a step is not made yet. The training loop writes to it.
     rows: the runs share them; `values` [rows, R] has a column for each run.
@@ -71,7 +98,12 @@ class Record:
         first = bad.int().argmax(0)
         values = losses.gather(0, first[None])[0]
         found = zip(bad.any(0).tolist(), first.tolist(), values.tolist(), strict=True)
-        return {run: (step, why_diverged(value)) for run, (is_bad, step, value) in enumerate(found) if is_bad}
+        above = "training loss above 10 times the initial"
+        return {
+            run: (step, above if math.isfinite(value) else f"training loss {value}")
+            for run, (is_bad, step, value) in enumerate(found)
+            if is_bad
+        }
 
     def series(self, run: int, split: str, metric: str, until: int) -> list[tuple[int, float]]:
         """(step, value) of a metric of the whole network up to step `until`."""
@@ -115,6 +147,41 @@ class Record:
         steps, seconds = zip(*kept, strict=True)
         return pa.table({"step": steps, "seconds": seconds, "step_seconds": rates}).cast(TIMING_SCHEMA)
 
+    def conclude(
+        self,
+        run: int,
+        divergence: Divergence | None,
+        dataset: Dataset,
+        seconds: Mapping[str, float],
+        probe_seconds: Mapping[str, float],
+    ) -> Outcome:
+        """The outcome of a run that has diverged, or else has made all its steps."""
+        total = len(self.losses)
+        until = total if divergence is None else divergence[0]
+        accuracies = self.series(run, "val", "accuracy", until)
+        learned = not accuracies or not dataset.is_learnable or accuracies[-1][1] >= 1 / dataset.classes + CHANCE_MARGIN
+        if divergence is None and not learned:
+            divergence = total, "final validation accuracy below chance + 5 points"
+        best_step, best = max(accuracies, key=lambda row: row[1]) if accuracies else (until, math.nan)
+        test_accuracies = dict(self.series(run, "test", "accuracy", until))
+        # Contiguous, since the mean of a column is summed in another order.
+        last_epoch = self.losses[max(0, until - self.steps_per_epoch) : until + 1, run].contiguous()
+        step, reason = divergence or (None, None)
+        return Outcome(
+            status="diverged" if divergence else "finished",
+            diverged_step=step,
+            diverged_because=reason,
+            metrics=self.metrics(run, until),
+            timing=self.timings(until),
+            final={
+                "train_loss": float(last_epoch.mean()),
+                **{f"{s}_{m}": self.latest(run, s, m, until) for s in ("val", "test") for m in ("loss", "accuracy")},
+            },
+            best={"val_accuracy": best, "step": best_step, "test_accuracy": test_accuracies.get(best_step, math.nan)},
+            seconds={**seconds, "total": sum(seconds.values())},
+            probe_seconds=dict(probe_seconds),
+        )
+
     def state(self, run: int) -> dict[str, Any]:
         """A run's part as plain data and tensors, for its checkpoint."""
         self.flush()
@@ -129,5 +196,33 @@ class Record:
         self.timing = [tuple(row) for row in states[0]["timing"]]
 
 
-def why_diverged(loss: float) -> str:
-    return "training loss above 10 times the initial" if math.isfinite(loss) else f"training loss {loss}"
+class Stopwatch:
+    """Seconds by purpose. When `shared_by` runs are trained at once, each counts its equal share.
+
+    Purposes nest: an inner one suspends the outer one. On a GPU a purpose ends when its work is done.
+    """
+
+    def __init__(self, device: torch.device, shared_by: int) -> None:
+        self.seconds = {"starting": 0.0, "training": 0.0, "evaluation": 0.0, "probes": 0.0}
+        self.shared_by = shared_by
+        self._cuda = device if device.type == "cuda" else None
+        self._purpose: str | None = None
+        self._since = 0.0
+
+    @contextmanager
+    def __call__(self, purpose: str | None) -> Iterator[None]:
+        """Count the time inside for this purpose; for None, do not count it."""
+        outer = self._purpose
+        self._switch(purpose)
+        try:
+            yield
+        finally:
+            self._switch(outer)
+
+    def _switch(self, purpose: str | None) -> None:
+        if self._cuda is not None:
+            torch.cuda.synchronize(self._cuda)
+        now = time.perf_counter()
+        if self._purpose is not None:
+            self.seconds[self._purpose] += (now - self._since) / self.shared_by
+        self._purpose, self._since = purpose, now

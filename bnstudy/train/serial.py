@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 import torch
@@ -34,9 +35,11 @@ class SerialEngine:
         self.memory: dict[str, dict[str, Tensor]] = {}
         self.probe_index = draw_probe_index(spec.seed, dataset)
         self._hyper = spec.optim.hyper()
-        self._loss = self._compiled_loss() if compiled else self._plain_loss
-
-    # ------------------------------------------------------------------------------------------------ the step
+        self._loss: Callable[[Tensor, Tensor], Tensor] = self._plain_loss
+        if compiled:
+            # Dynamo keeps a few compilations of one function, and then silently falls back to eager.
+            torch.compiler.reset()
+            self._loss = torch.compile(self._plain_loss)
 
     def step(self, t: int) -> Tensor:
         return self._step(t, self._parts[:1])[0]
@@ -56,34 +59,23 @@ class SerialEngine:
     def _plain_loss(self, x: Tensor, y: Tensor) -> Tensor:
         return self.spec.loss.mean(self.model(x), y)
 
-    def _compiled_loss(self) -> Callable[[Tensor, Tensor], Tensor]:
-        # Dynamo keeps a few compilations of one function, and then silently falls back to eager.
-        torch.compiler.reset()
-        return torch.compile(self._plain_loss)
-
     def _rate(self, t: int) -> float:
         return self.spec.lr * self.spec.schedule.factor(min(t, self.total - 1), self.total)
-
-    # ----------------------------------------------------------------------------------------------- measuring
 
     def learning_rate(self, t: int) -> Tensor:
         return torch.tensor(self._rate(t), device=self.device)
 
     def named(self, pieces: Tensors) -> dict[str, Tensor]:
-        found = {
-            id(p): view
-            for piece, part in zip(pieces, self._parts, strict=True)
-            for p, view in zip(part, views(piece, part), strict=True)
-        }
-        return {name: found[id(p)] for name, p in self.model.named_parameters()}
+        found: dict[nn.Parameter, Tensor] = {}
+        for piece, part in zip(pieces, self._parts, strict=True):
+            found |= zip(part, views(piece, part), strict=True)
+        return {name: found[p] for name, p in self.model.named_parameters()}
 
     def buffers(self) -> dict[str, Tensor]:
         return dict(self.model.named_buffers())
 
     def map(self, function: Callable[..., Any], *tensors: Any) -> Any:
         return function(*tensors)
-
-    # ------------------------------------------------------------------------------------------------- the run
 
     def keep(self, runs: Sequence[int]) -> None:
         """The only run stays."""
@@ -107,9 +99,7 @@ class SerialEngine:
 def trained_and_others(spec: RunSpec, model: nn.Module) -> list[list[nn.Parameter]]:
     """The parameters that training changes and, if there are any, the others."""
     mask = trained_mask(spec, model)
-    both = [
-        [p for p, trained in zip(model.parameters(), mask, strict=True) if trained is kind] for kind in (True, False)
-    ]
+    both = [list(compress(model.parameters(), chosen)) for chosen in (mask, [not trained for trained in mask])]
     return [part for part in both if part]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.utils._pytree import tree_map
 
 from bnstudy.data.batches import BatchStack
 from bnstudy.data.dataset import Dataset
@@ -104,8 +105,6 @@ class StackedEngine:
             # Compiled, torch's own norms under vmap are several times as slow.
             make_explicit(model)
 
-    # ------------------------------------------------------------------------------------------------ the step
-
     def step(self, t: int) -> Tensor:
         if self._program is None:
             losses, _ = self._step(*self._step_inputs(t))
@@ -154,8 +153,6 @@ class StackedEngine:
     def batch(self, t: int) -> tuple[Tensor, Tensor]:
         return self._batches.gather(*self._batches.select(t))
 
-    # ----------------------------------------------------------------------------------------------- measuring
-
     def learning_rate(self, t: int) -> Tensor:
         return self._rates[t, :, 0]
 
@@ -171,33 +168,27 @@ class StackedEngine:
         return self._probe_index[: self._measured_rows]
 
     def map(self, function: Callable[..., Any], *tensors: Any) -> Any:
-        return vmap(function)(*first_rows(tensors, self._measured_rows))
+        return vmap(function)(*tree_map(lambda t: t[: self._measured_rows], tensors))
 
     @property
     def _measured_rows(self) -> int:
         return max(MIN_ROWS, self.runs)
 
-    # ------------------------------------------------------------------------------------------------ the runs
-
     def keep(self, runs: Sequence[int]) -> None:
         rows, self.runs = self._fill_rows(runs), len(runs)
-        self.params = [piece[rows] for piece in self.params]
-        self.start = [piece[rows] for piece in self.start]
-        self.memory = {probe: {k: t[rows] for k, t in own.items()} for probe, own in self.memory.items()}
-        self.slots = [{name: slot[rows] for name, slot in own.items()} for own in self.slots]
-        self._buffers = {name: buffer[rows] for name, buffer in self._buffers.items()}
-        self._numbers = {name: number[rows] for name, number in self._numbers.items()}
+        state = (self.params, self.slots, self._buffers, self.start, self.memory, self._numbers, self._probe_index)
+        state = tree_map(lambda t: t[rows], state)
+        self.params, self.slots, self._buffers, self.start, self.memory, self._numbers, self._probe_index = state
         self._rates = self._rates[:, rows]
         self._batches.keep(rows)
-        self._probe_index = self._probe_index[rows]
 
     def state(self, run: int = 0) -> dict[str, Any]:
         trained = [self.slots[i] for i in self._trained]
         return {
             "params": torch.cat([piece[run] for piece in self.params]),
             "slots": {name: torch.cat([own[name][run] for own in trained]) for name in self.spec.optim.slots()},
-            "buffers": {name: buffer[run].clone() for name, buffer in self._buffers.items()},
-            "memory": {probe: {k: t[run].clone() for k, t in own.items()} for probe, own in self.memory.items()},
+            "buffers": tree_map(lambda t: t[run].clone(), self._buffers),
+            "memory": tree_map(lambda t: t[run].clone(), self.memory),
         }
 
     def load(self, states: Sequence[Mapping[str, Any]]) -> None:
@@ -209,8 +200,7 @@ class StackedEngine:
         for name, buffer in self._buffers.items():
             if all(name in state["buffers"] for state in in_rows):  # eps and momentum exist in written-out norms only
                 buffer.copy_(torch.stack([state["buffers"][name] for state in in_rows]))
-        for probe, own in in_rows[0]["memory"].items():
-            self.memory[probe] = {k: torch.stack([state["memory"][probe][k] for state in in_rows]) for k in own}
+        self.memory |= tree_map(lambda *of_rows: torch.stack(of_rows), *(state["memory"] for state in in_rows))
 
 
 def learning_rates(specs: Sequence[RunSpec], total: int) -> Tensor:
@@ -227,15 +217,6 @@ def mixes_runs(model: nn.Module) -> bool:
     """Whether a run's bits would depend on the other runs: under vmap torch's batch norm puts the units of all runs in
     one row, sums 64 of them over the batch at once, and the remainder in another order."""
     return any(isinstance(module, nn.BatchNorm1d) and module.num_features % 64 for module in model.modules())
-
-
-def first_rows(tensors: Any, rows: int) -> Any:
-    """The first rows of a tensor, or of each tensor in nested mappings and tuples."""
-    if isinstance(tensors, tuple):
-        return tuple(first_rows(inner, rows) for inner in tensors)
-    if isinstance(tensors, Mapping):
-        return {key: first_rows(value, rows) for key, value in tensors.items()}
-    return tensors[:rows]
 
 
 def copy_pieces_(pieces: Tensors, flat: Sequence[Tensor]) -> None:

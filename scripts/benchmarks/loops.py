@@ -20,7 +20,7 @@ from bnstudy.data.dataset import Dataset
 from bnstudy.run import RunSpec
 from bnstudy.train.build import build_model
 from bnstudy.train.loop import start_serial
-from bnstudy.train.outcome import Outcome
+from bnstudy.train.record import Outcome
 
 Loop = Callable[[RunSpec, Dataset], float]
 """Trains a whole run and returns the seconds of its steps."""

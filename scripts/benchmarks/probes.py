@@ -14,7 +14,7 @@ from bnstudy.data.dataset import Dataset
 from bnstudy.run import Evaluation, RunSpec
 from bnstudy.store.files import conf_dir
 from bnstudy.train.loop import Training, start_serial, start_stacked
-from bnstudy.train.outcome import Outcome
+from bnstudy.train.record import Outcome
 from bnstudy.when import AtEnd
 
 PRESETS = ("none", "light", "standard", "full")

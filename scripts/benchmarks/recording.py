@@ -15,7 +15,7 @@ from bnstudy.data.dataset import Dataset
 from bnstudy.run import Evaluation, RunSpec
 from bnstudy.store.runs import Store
 from bnstudy.train.loop import start_stacked
-from bnstudy.train.outcome import Outcome
+from bnstudy.train.record import Outcome
 from bnstudy.validation import to_dict
 from bnstudy.when import AtEnd
 

@@ -10,9 +10,9 @@ from bnstudy.data.dataset import Split
 from bnstudy.probes.fit import TrainingFit
 from bnstudy.train.build import build_model
 from bnstudy.train.loop import start_serial
-from bnstudy.when import At, AtFractions
+from bnstudy.when import AtFractions
 from tests.conftest import CPU, spec_of
-from tests.probes.conftest import TINY, changed, engines_agree, snapshot_of
+from tests.probes.conftest import TINY, changed, snapshot_of
 from tests.train.helpers import train_one
 
 
@@ -57,19 +57,3 @@ def test_a_regression_has_a_training_loss_and_no_accuracy(tmp_path):
     spec = spec_of("data=gaussian", "data.target=linear", "loss=mse", "model.width=8")
     dataset = spec.data.load(tmp_path, CPU)
     assert list(TrainingFit().measure(snapshot_of(spec, dataset, double=False))) == ["train_loss"]
-
-
-@pytest.mark.parametrize(
-    "overrides", [("norm=batch", "model.dropout=0.5"), ("model=vgg", "model.depth=8", "model.width=0.03", "norm=layer")]
-)
-def test_stacked_equals_serial(overrides, digits):
-    engines_agree(TrainingFit(when=At((0, 6))), digits, *overrides)
-
-
-def test_presets_add_the_training_fit_and_the_norm_internals():
-    gap, statistics = spec_of("probe=gap").probe, spec_of("probe=statistics").probe
-    assert gap.keys() - statistics.keys() == {"training_fit"}
-    assert statistics.keys() - gap.keys() == {"norm_internals"}
-    assert statistics["norm_internals"].when.resolve(100) == (100,)
-    assert gap["training_fit"].when.resolve(100) == (0, 50, 100)
-    assert spec_of().probe.keys() <= gap.keys()

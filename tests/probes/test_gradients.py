@@ -8,7 +8,7 @@ import torch
 from bnstudy.probes.base import Snapshot
 from bnstudy.probes.gradients import Backprop, GradientNorm, slope
 from tests.conftest import spec_of
-from tests.probes.conftest import TINY, engines_agree, snapshot_of
+from tests.probes.conftest import TINY, snapshot_of
 
 LAYERS = {"hidden1": "hidden1.weight.weight", "out": "out.weight.weight"}
 
@@ -63,10 +63,3 @@ def test_backprop_agrees_with_finite_differences(norm, digits):
 def test_the_slope_is_of_the_least_squares_line():
     assert slope(torch.tensor([1.0, 3.0, 5.0])).item() == pytest.approx(2)
     assert slope(torch.tensor([0.0, 1.0, 0.0])).item() == pytest.approx(0)
-
-
-@pytest.mark.parametrize("probe", [GradientNorm(), Backprop()], ids=lambda p: type(p).__name__)
-@pytest.mark.parametrize("norm", ["none", "batch"])
-def test_stacked_equals_serial(probe, norm, digits):
-    # In float32 the gradients at a hidden layer differ by up to 4e-4 after 6 steps of a tiny network with batch norm.
-    engines_agree(probe, digits, f"norm={norm}", rtol=1e-3)

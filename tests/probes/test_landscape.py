@@ -9,9 +9,8 @@ import torch
 from bnstudy.probes.landscape import Landscape
 from bnstudy.train.build import build_model
 from bnstudy.validation import ConfigError
-from bnstudy.when import At
 from tests.conftest import spec_of
-from tests.probes.conftest import TINY, changed, engines_agree, snapshot_of
+from tests.probes.conftest import TINY, changed, snapshot_of
 
 
 def loss_and_gradient(model, batch):
@@ -30,38 +29,18 @@ def moved(model, changes):
     return model
 
 
-def expected(losses, changes, betas, suffix=""):
-    return {
-        f"loss_min{suffix}": min(losses),
-        f"loss_max{suffix}": max(losses),
-        f"grad_change_min{suffix}": min(changes),
-        f"grad_change_max{suffix}": max(changes),
-        f"beta_eff{suffix}": max(betas),
-    }
-
-
-def along_the_gradient(model, batch, etas):
+def along(model, batch, steps, way, units, suffix):
+    """The metrics at w - step * unit * way, in coordinates w / unit: gradients are multiplied by the unit."""
     _, g = loss_and_gradient(model, batch)
-    size = math.sqrt(sum(v.square().sum().item() for v in g.values()))
+    size = math.sqrt(sum(v.square().sum().item() for v in way.values()))
     losses, changes, betas = [], [], []
-    for eta in etas:
-        loss, there = loss_and_gradient(moved(model, {name: -eta * v for name, v in g.items()}), batch)
-        change = math.sqrt(sum((there[name] - v).square().sum().item() for name, v in g.items()))
-        losses, changes, betas = [*losses, loss], [*changes, change], [*betas, change / (eta * size)]
-    return expected(losses, changes, betas)
-
-
-def relative_to_each_weight(model, batch, steps):
-    _, g = loss_and_gradient(model, batch)
-    weights = {name: p.detach() for name, p in model.named_parameters() if p.ndim > 1}
-    losses, changes, betas = [], [], []
-    for t in steps:
-        way = {name: -t * w.norm() * g[name] / g[name].norm() for name, w in weights.items()}
-        loss, there = loss_and_gradient(moved(model, way), batch)
-        # The gradient with respect to W / ||W|| is ||W|| times that with respect to W.
-        change = math.sqrt(sum((w.norm() * (there[n] - g[n]).norm()).item() ** 2 for n, w in weights.items()))
-        losses, changes, betas = [*losses, loss], [*changes, change], [*betas, change / (t * math.sqrt(len(way)))]
-    return expected(losses, changes, betas, "_scaled")
+    for step in steps:
+        loss, there = loss_and_gradient(moved(model, {n: -step * units[n] * v for n, v in way.items()}), batch)
+        change = math.sqrt(sum((units[n] * (there[n] - g[n])).square().sum().item() for n in way))
+        losses, changes, betas = [*losses, loss], [*changes, change], [*betas, change / (step * size)]
+    ranges = {"loss_min": min(losses), "loss_max": max(losses), "grad_change_min": min(changes)}
+    found = {**ranges, "grad_change_max": max(changes), "beta_eff": max(betas)}
+    return {metric + suffix: value for metric, value in found.items()}
 
 
 @pytest.mark.parametrize("norm", ["none", "batch", "group"])
@@ -71,9 +50,12 @@ def test_the_landscape_agrees_with_a_loop_over_moved_networks(norm, digits):
     snapshot = snapshot_of(spec, digits)
     model, batch = build_model(spec, digits).double(), snapshot.network.batch
     measured = Landscape(steps=(0.5, 4.0), relative_steps=(0.01, 0.05, 0.1)).measure(snapshot)
+    _, g = loss_and_gradient(model, batch)
+    sizes = {name: p.detach().norm() for name, p in model.named_parameters() if p.ndim > 1}
+    unit_gradients = {name: g[name] / g[name].norm() for name in sizes}
     slow = {
-        **along_the_gradient(model, batch, (0.15, 1.2)),
-        **relative_to_each_weight(model, batch, (0.01, 0.05, 0.1)),
+        **along(model, batch, (0.15, 1.2), g, dict.fromkeys(g, 1.0), ""),
+        **along(model, batch, (0.01, 0.05, 0.1), unit_gradients, sizes, "_scaled"),
     }
     assert {metric: by_layer[""].item() for metric, by_layer in measured.items()} == pytest.approx(slow, rel=1e-6)
 
@@ -103,10 +85,3 @@ def test_a_layer_with_zero_weights_and_gradient_does_not_move(digits):
 def test_steps_of_length_0_are_refused(steps):
     with pytest.raises(ConfigError, match="steps"):
         Landscape(steps=steps)
-
-
-@pytest.mark.parametrize(
-    "overrides", [("norm=none",), ("norm=batch",), ("model=vgg", "model.depth=8", "model.width=0.03", "norm=batch")]
-)
-def test_stacked_equals_serial(overrides, digits):
-    engines_agree(Landscape(when=At((0, 6))), digits, *overrides, rtol=1e-3, atol=1e-5)

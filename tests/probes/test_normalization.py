@@ -11,9 +11,8 @@ from torch import nn
 from bnstudy.data.dataset import Dataset, Split
 from bnstudy.probes.normalization import NormInternals
 from bnstudy.train.build import build_model
-from bnstudy.when import At
 from tests.conftest import spec_of
-from tests.probes.conftest import TINY, changed, engines_agree, snapshot_of
+from tests.probes.conftest import TINY, changed, snapshot_of
 
 
 @pytest.fixture
@@ -190,20 +189,3 @@ def test_batch_statistics_of_noisy_batch_norm_have_no_noise(double):
     assert quiet.keys() == loud.keys()
     for metric, by_layer in quiet.items():
         torch.testing.assert_close(loud[metric], by_layer)
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ("norm=batch",),
-        ("norm=ghost", "norm.size=4"),
-        ("norm=noisy_batch",),
-        ("norm=weight",),
-        ("norm=group", "norm.groups=1"),
-        ("model=vgg", "model.depth=8", "model.width=0.03", "norm=batch"),
-    ],
-)
-def test_stacked_equals_serial(overrides, digits):
-    engines_agree(
-        NormInternals(samples=100, precise_samples=300, when=At((0, 6))), digits, *overrides, rtol=1e-3, atol=1e-5
-    )

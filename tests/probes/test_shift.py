@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from bnstudy.models.structure import weight_layers
 from bnstudy.probes.shift import CovariateShift
 from bnstudy.train.build import build_model
-from bnstudy.when import At
 from tests.conftest import spec_of
-from tests.probes.conftest import TINY, changed, engines_agree, snapshot_of
+from tests.probes.conftest import TINY, changed, snapshot_of
 
 
 def gradients(model, x, y):
@@ -58,15 +57,3 @@ def test_without_an_update_there_is_no_shift(tiny):
     measured = CovariateShift().measure(changed(tiny, update=update))
     assert [v.item() for v in measured["ics_norm"].values()] == [0, 0]
     assert [v.item() for v in measured["ics_cosine"].values()] == pytest.approx([1, 1])
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ("norm=none",),
-        ("norm=batch", "model.dropout=0.3"),
-        ("model=vgg", "model.depth=8", "model.width=0.03", "norm=batch"),
-    ],
-)
-def test_stacked_equals_serial(overrides, digits):
-    engines_agree(CovariateShift(when=At((0, 6))), digits, *overrides, atol=1e-5)

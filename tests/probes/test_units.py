@@ -10,20 +10,18 @@ from torch import Tensor, nn
 from bnstudy.probes.base import Snapshot
 from bnstudy.probes.network import copy_for_probes
 from bnstudy.probes.units import DeadUnits
-from bnstudy.train.loop import start_serial, start_stacked
 from bnstudy.train.probing import draw_probe_index, layer_weights, observe
-from bnstudy.validation import ConfigError
 from bnstudy.when import At
-from tests.conftest import CPU, spec_of
-from tests.probes.conftest import TINY, engines_agree
-from tests.train.helpers import train_one, values_by_step
+from tests.conftest import spec_of
+from tests.probes.conftest import TINY
+from tests.train.helpers import ENGINES, train_one, values_by_step
 
 Measured = dict[str, dict[str, float]]
 
 
 def snapshot(model: nn.Module, x: Tensor, memory: Mapping[str, Tensor]) -> Snapshot:
     quiet, params, buffers = copy_for_probes(model), dict(model.named_parameters()), dict(model.named_buffers())
-    seen = observe(quiet, params, buffers, {"dead": DeadUnits()}, x, "running")["dead"]
+    seen = observe(quiet, "running", {"dead": DeadUnits()}, params, buffers, x)["dead"]
     return Snapshot(params={}, layers=layer_weights(model), observed=seen, memory=memory)
 
 
@@ -98,9 +96,6 @@ def test_only_relu_has_dead_units(activation):
     ) == [{}]
 
 
-# ------------------------------------------------------------------------------------------- over several measurements
-
-
 def test_at_the_first_measurement_dead_units_are_born_dead_and_none_has_died():
     model = network("model=mlp", "model.depth=1", "model.width=10")
     [first] = measure_after(model, torch.rand(20, 1, 8, 8), dead_are(0, 1, 2))
@@ -148,34 +143,13 @@ def test_a_shortcut_keeps_a_network_with_a_dead_layer_alive(digits):
     assert found["network_dead"] == {"": 0}
 
 
-# ------------------------------------------------------------------------------------------------- in the engines
-
-
-@pytest.mark.parametrize("norm", ["none", "batch", "layer"])
-@pytest.mark.parametrize("statistics", ["running", "batch"])
-def test_stacked_equals_serial(norm, statistics, digits):
-    engines_agree(DeadUnits(statistics=statistics), digits, f"norm={norm}", "init.gain=0.5")
-
-
-@pytest.mark.parametrize(("model", "width"), [("vgg", 1 / 32), ("resnet", 2)])
-def test_stacked_equals_serial_for_convolutions(model, width, digits):
-    engines_agree(DeadUnits(when=At((0, 3))), digits, f"model={model}", "model.depth=8", f"model.width={width}")
-
-
-@pytest.mark.parametrize(
-    "engine", [lambda spec, data: start_serial(spec, data, CPU), lambda s, d: start_stacked([s], d, CPU)]
-)
+@pytest.mark.parametrize("engine", ENGINES)
 def test_born_dead_units_are_those_dead_at_the_first_measurement_of_a_run(engine, digits):
     spec = replace(spec_of(*TINY, "norm=none", "lr=0.5"), probe={"dead": DeadUnits(when=At((2, 5, 20)))})
-    metrics = train_one(engine(spec, digits)).metrics
+    metrics = train_one(ENGINES[engine]([spec], digits)).metrics
     dead, born = (values_by_step(metrics, "", metric) for metric in ("dead_share", "born_dead_share"))
     assert list(dead) == [2, 5, 20]
     assert set(born.values()) == {dead[2]}
-
-
-def test_unknown_statistics_are_refused():
-    with pytest.raises(ConfigError, match="statistics=precise is not allowed: it must be one of running, batch"):
-        DeadUnits(statistics="precise")
 
 
 def test_observing_does_not_change_the_model(digits):

@@ -5,7 +5,6 @@ import torch
 
 from bnstudy.probes.base import Snapshot
 from bnstudy.probes.weights import WeightSize
-from tests.probes.conftest import engines_agree
 from tests.probes.test_gradients import LAYERS, slow_norm, tensors
 
 
@@ -17,7 +16,3 @@ def test_weight_norms_update_ratios_and_distances_equal_slow_norms():
     for layer, weight in LAYERS.items():
         moved = slow_norm(now[weight] - start[weight])
         assert measured["init_distance"][layer].item() == pytest.approx(moved, rel=1e-6)
-
-
-def test_stacked_equals_serial(digits):
-    engines_agree(WeightSize(), digits)

@@ -16,7 +16,7 @@ import yaml
 import bnstudy
 from bnstudy.store.runs import SharedStore, Store, parse_spec
 from bnstudy.train.loop import Training, start_serial
-from bnstudy.train.outcome import Outcome
+from bnstudy.train.record import Outcome
 from bnstudy.validation import ConfigError, to_dict
 from tests.conftest import CPU, spec_of
 

@@ -13,9 +13,15 @@ from torch import Tensor
 
 from bnstudy.data.dataset import Dataset
 from bnstudy.run import RunSpec
-from bnstudy.train.loop import Training, start_serial
-from bnstudy.train.outcome import Outcome
+from bnstudy.train.loop import Training, start_serial, start_stacked
+from bnstudy.train.record import Outcome
 from tests.conftest import CPU
+
+ENGINES = {
+    "serial": lambda specs, dataset: start_serial(specs[0], dataset, CPU),
+    "stacked": lambda specs, dataset: start_stacked(specs, dataset, CPU),
+}
+"""Start training: the first of the runs, or all of them."""
 
 
 def train_all(training: Training) -> dict[str, Outcome]:

@@ -18,9 +18,10 @@ from bnstudy.probes.base import ProbeSpec
 from bnstudy.run import Evaluation, RunSpec
 from bnstudy.train import checkpoint
 from bnstudy.train.loop import start_serial, start_stacked
-from bnstudy.when import At
+from bnstudy.when import At, AtEnd
 from tests.conftest import CPU, spec_of
 from tests.train.helpers import (
+    ENGINES,
     assert_identical,
     assert_same_outcome,
     assert_same_state,
@@ -74,9 +75,6 @@ def test_equal_runs_of_a_stack_stay_identical(few):
     assert torch.equal(stack.record.losses[:, 0], stack.record.losses[:, 2])
 
 
-# ----------------------------------------------------------------------------------------------------- leaving
-
-
 @dataclass(frozen=True)
 class Activity(ProbeSpec):
     """Depends on the images that it is measured on."""
@@ -86,6 +84,20 @@ class Activity(ProbeSpec):
 
     def measure(self, snapshot):
         return {"activity": {layer: a.mean() for layer, a in snapshot.observed.items()}}
+
+
+@pytest.mark.parametrize("trained", ["all", "norm"])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_recording_does_not_change_training(engine, trained, few):
+    """Neither probes nor evaluation touch weights, running statistics or random streams."""
+    measured = spec(trained=trained)
+    plain = replace(measured, probe={}, evaluation=Evaluation(AtEnd()))
+    first, second = (ENGINES[engine]([s, replace(s, seed=1)], few) for s in (measured, plain))
+    for training in (first, second):
+        train_all(training)
+    for run in range(first.record.losses.shape[1]):
+        assert_same_state(first.engine.state(run), second.engine.state(run), tolerance=0)
+        assert torch.equal(first.record.losses[:, run], second.record.losses[:, run])
 
 
 @pytest.mark.parametrize(("lr", "reason"), [(1000.0, "above 10 times"), (1e30, "training loss nan")])
@@ -123,6 +135,7 @@ def test_a_run_at_chance_diverges_and_the_others_finish(few):
     assert left[learns.run_id].status == "finished"
     assert left[stays.run_id].diverged_because == train_serial(stays, few).diverged_because
     assert "below chance" in left[stays.run_id].diverged_because
+    assert left[stays.run_id].diverged_step == 60
 
 
 def test_runs_may_leave_without_an_outcome(few):
@@ -148,22 +161,20 @@ def test_the_runs_of_a_stack_share_its_seconds(few):
     assert len({outcome.seconds["training"] for outcome in outcomes}) == 1
 
 
-# ------------------------------------------------------------------------------------------------------ resume
-
-
-@pytest.mark.parametrize("optim", [SGD(momentum=0.9), Adam()], ids=["sgd", "adam"])
+@pytest.mark.parametrize("trained", ["all", "norm"])
+@pytest.mark.parametrize("optim", [SGD(momentum=0.9, weight_decay=0.1), Adam()], ids=["sgd", "adam"])
 @pytest.mark.parametrize("at", [1, 5, 10, 19, 20])
-def test_a_resumed_stack_is_identical_to_an_undisturbed_one(optim, at, few, tmp_path):
-    specs = runs(3, optim=optim)
-    whole = train_all(start_stacked(specs, few, CPU))
-    part = start_stacked(specs, few, CPU)
+@pytest.mark.parametrize(("engine", "parts"), [("serial", [[0]]), ("stacked", [[0, 1, 2], [2, 0], [1]])])
+def test_a_resumed_run_is_identical_to_an_undisturbed_one(engine, parts, trained, optim, at, few, tmp_path):
+    specs = runs(len(parts[0]), optim=optim, trained=trained)
+    whole, part = train_all(ENGINES[engine](specs, few)), ENGINES[engine](specs, few)
     train_until(part, at)
     saved = []
     for run, spec in enumerate(specs):
         checkpoint.save(tmp_path / spec.run_id, spec.run_id, part.state(run))
         saved.append(checkpoint.load(tmp_path / spec.run_id, spec.run_id, CPU))
-    for chosen in ([0, 1, 2], [2, 0], [1]):
-        rest = start_stacked([specs[run] for run in chosen], few, CPU)
+    for chosen in parts:
+        rest = ENGINES[engine]([specs[run] for run in chosen], few)
         rest.load([saved[run] for run in chosen])
         assert rest.step == at
         for run_id, outcome in train_all(rest).items():
@@ -183,10 +194,14 @@ def test_a_stack_resumes_identically_after_a_run_has_left(few):
         assert_identical(outcome, whole[run_id])
 
 
-@pytest.mark.parametrize("norm", [BatchNorm(), BatchNorm(momentum=None), NoNorm()], ids=["batch", "average", "none"])
+@pytest.mark.parametrize(
+    "change",
+    [{"norm": BatchNorm()}, {"norm": BatchNorm(momentum=None)}, {"norm": NoNorm()}, {"trained": "norm"}],
+    ids=["batch", "average", "none", "only the norm trained"],
+)
 @pytest.mark.parametrize("free", [False, True])
-def test_each_engine_continues_from_the_state_of_the_other(norm, free, few):
-    specs = runs(2, norm=norm, optim=Adam(eps=1e-3), model=replace(MODELS["mlp"], activation="gelu"))
+def test_each_engine_continues_from_the_state_of_the_other(change, free, few):
+    specs = runs(2, optim=Adam(eps=1e-3), model=replace(MODELS["mlp"], activation="gelu"), **change)
     whole = [train_serial(spec, few) for spec in specs]
 
     alone = [start_serial(spec, few, CPU) for spec in specs]

@@ -69,17 +69,21 @@ def test_a_weight_norm_that_changes_all_hidden_layers_is_accepted(model, few):
     assert network(few.train.x[:2]).shape == (2, few.classes)
 
 
-def test_training_only_norms_that_are_not_found_is_refused_with_the_reason(few):
-    with pytest.raises(ConfigError, match="norm parameters are found only in the layers of"):
-        network_of(spec(model=Plain(), norm=BatchNorm(), trained="norm"), few.shape, few.classes)
+ABSENT = "trained=norm is not allowed if the norm has no parameters"
 
 
 @pytest.mark.parametrize(
-    ("model", "norm"),
-    [(Mixed(), NoNorm()), (Mixed(), BatchNorm(affine=False)), (MLP(depth=1), NoNorm()), (MLP(depth=0), BatchNorm())],
+    ("model", "norm", "reason"),
+    [
+        (Plain(), BatchNorm(), "norm parameters are found only in the layers of"),
+        (Mixed(), NoNorm(), ABSENT),
+        (Mixed(), BatchNorm(affine=False), ABSENT),
+        (MLP(depth=1), NoNorm(), ABSENT),
+        (MLP(depth=0), BatchNorm(), ABSENT),
+    ],
 )
-def test_training_only_norms_without_parameters_is_refused(model, norm, few):
-    with pytest.raises(ConfigError, match="trained=norm is not allowed if the norm has no parameters"):
+def test_training_only_the_norm_is_refused_where_none_of_its_parameters_is_found(model, norm, reason, few):
+    with pytest.raises(ConfigError, match=reason):
         network_of(spec(model=model, norm=norm, trained="norm"), few.shape, few.classes)
 
 

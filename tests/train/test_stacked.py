@@ -29,11 +29,9 @@ from bnstudy.norms.skipinit import SkipInit
 from bnstudy.norms.weight import WeightNorm
 from bnstudy.optim import SGD, Adam, AdamW, Constant, Cosine
 from bnstudy.probes.base import ProbeSpec
-from bnstudy.probes.gradients import GradientNorm
-from bnstudy.probes.units import DeadUnits
 from bnstudy.run import Evaluation, RunSpec
 from bnstudy.train.loop import start_serial, start_stacked
-from bnstudy.when import At, AtEnd, Every
+from bnstudy.when import At, Every
 from tests.conftest import CPU, spec_of
 from tests.train.helpers import (
     assert_same_outcome,
@@ -205,9 +203,6 @@ def test_the_engines_agree_in_bf16_within_its_rounding(norm, few):
         assert ours[:5] != pytest.approx(full[:5], abs=1e-4)
 
 
-# ------------------------------------------------------------------------------------------------------ probes
-
-
 @dataclass(frozen=True)
 class Correlation(ProbeSpec):
     """Needs only the activations."""
@@ -234,34 +229,7 @@ class WeightMean(ProbeSpec):
         return {"mean": {layer: snapshot.params[weight].mean() for layer, weight in snapshot.layers.items()}}
 
 
-@pytest.mark.parametrize(
-    "probe",
-    [Correlation(), Nothing(), WeightMean(), DeadUnits(), GradientNorm()],
-    ids=lambda probe: type(probe).__name__,
-)
+@pytest.mark.parametrize("probe", [Correlation(), Nothing(), WeightMean()], ids=lambda probe: type(probe).__name__)
 def test_probes_measure_the_same_in_both_engines(probe, wide):
     kind = spec(steps=12, probe={"mine": replace(probe, when=Every(5))})
     assert_agreement([kind, replace(kind, seed=1), replace(kind, seed=2)], wide, EXACT)
-
-
-def test_a_stacked_network_without_relu_has_no_dead_units(few):
-    kind = spec(steps=3, model=replace(MODELS["mlp"], activation="tanh"))
-    metrics = train_one(start_stacked([kind], few, CPU)).metrics
-    assert values_by_step(metrics, "", "dead_share") == {}
-    assert values_by_step(metrics, "", "grad_norm").keys() == {0, 1, 3}
-
-
-def test_runs_without_probes_are_trained(few):
-    kind = spec(steps=3, probe={}, evaluation=Evaluation(AtEnd()))
-    outcome = train_one(start_stacked([kind], few, CPU))
-    assert set(outcome.metrics["metric"].to_pylist()) == {"loss", "accuracy", "lr"}
-
-
-def test_recording_does_not_change_training(few):
-    measured = spec(norm=NORMS["batch"], model=replace(MODELS["mlp"], dropout=0.2))
-    plain = replace(measured, probe={}, evaluation=Evaluation(AtEnd()))
-    first, second = (start_stacked([s, replace(s, seed=1)], few, CPU) for s in (measured, plain))
-    for stack in (first, second):
-        train_all(stack)
-    for run in (0, 1):
-        assert_same_state(first.engine.state(run), second.engine.state(run), tolerance=0)

@@ -6,34 +6,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-import torch.nn.functional as F
 
-from bnstudy.data.batches import BatchStream
 from bnstudy.models.mlp import MLP
 from bnstudy.models.resnet import ResNet
-from bnstudy.models.structure import norm_parameters
-from bnstudy.norms.batch import BatchNorm
 from bnstudy.norms.skipinit import SkipInit
 from bnstudy.norms.weight import WeightNorm
 from bnstudy.optim import SGD, Adam, AdamW
-from bnstudy.run import Evaluation, RunSpec
+from bnstudy.run import RunSpec
 from bnstudy.store.runs import Store
 from bnstudy.train.build import build_model
-from bnstudy.train.compiled import Program
-from bnstudy.train.loop import Training, start_serial, start_stacked
-from bnstudy.validation import ConfigError
-from bnstudy.when import AtEnd
-from tests.conftest import CPU, spec_of
-from tests.train.helpers import (
-    assert_identical,
-    assert_same_outcome,
-    assert_same_state,
-    train_all,
-    train_one,
-    train_serial,
-    train_until,
-    values_by_step,
-)
+from bnstudy.train.loop import Training
+from tests.conftest import spec_of
+from tests.train.helpers import ENGINES, train_all, train_serial, values_by_step
 
 OPTIMS = {
     "sgd": SGD(momentum=0.9, nesterov=True, weight_decay=0.1),
@@ -48,10 +32,6 @@ def spec(**changes) -> RunSpec:
     return replace(small, **{"optim": OPTIMS["sgd"], **changes})
 
 
-def start_both(*specs: RunSpec, dataset) -> list[Training]:
-    return [start_serial(specs[0], dataset, CPU), start_stacked(specs, dataset, CPU)]
-
-
 def moved(training: Training, spec: RunSpec, dataset) -> set[str]:
     """The names of the parameters of the first run that have changed since the start."""
     start = dict(build_model(spec, dataset).named_parameters())
@@ -59,55 +39,35 @@ def moved(training: Training, spec: RunSpec, dataset) -> set[str]:
     return {name for (name, p), value in zip(start.items(), now, strict=True) if not torch.equal(p.flatten(), value)}
 
 
-@pytest.mark.parametrize("optim", OPTIMS)
-def test_only_scales_and_shifts_move_under_every_optimizer(optim, few):
-    kind = spec(optim=OPTIMS[optim])
-    for training in start_both(kind, replace(kind, seed=1), dataset=few):
-        train_all(training)
-        assert moved(training, kind, few) == {
-            f"hidden{i}.norm_act.norm.{p}" for i in (1, 2) for p in ("weight", "bias")
-        }
+HIDDEN = {f"hidden{i}.norm_act.norm.{p}" for i in (1, 2) for p in ("weight", "bias")}
 
 
 @pytest.mark.parametrize(
     ("change", "names"),
     [
+        *(({"optim": optim}, HIDDEN) for optim in OPTIMS.values()),
         ({"norm": WeightNorm()}, {"hidden1.weight.g", "hidden2.weight.g"}),
         (
             {"norm": SkipInit(), "model": ResNet(width=4)},
             {f"stage{i}.block1.conv2.norm_act.branch.scale" for i in (1, 2, 3)},
         ),
     ],
-    ids=["weight", "skipinit"],
+    ids=[*OPTIMS, "weight", "skipinit"],
 )
-def test_the_parameters_of_other_norms_move(change, names, few):
+def test_only_the_parameters_of_norms_move(change, names, few):
     kind = spec(**change)
-    for training in start_both(kind, replace(kind, seed=1), dataset=few):
+    for start in ENGINES.values():
+        training = start([kind, replace(kind, seed=1)], few)
         train_all(training)
         assert moved(training, kind, few) == names
-
-
-def test_training_equals_a_plain_pytorch_loop(few):
-    kind = spec(model=MLP(depth=2, width=16), steps=10)
-    losses = list(values_by_step(train_serial(kind, few).metrics, "train", "loss").values())
-
-    model, batches = build_model(kind, few).train(), BatchStream(few, "none", kind.batch_size, kind.seed)
-    chosen = [p for name, p in model.named_parameters() if name in norm_parameters(model)]
-    optimizer = torch.optim.SGD(chosen, lr=kind.lr, momentum=0.9, nesterov=True, weight_decay=0.1)
-    for step, measured in enumerate(losses):
-        x, y = batches(step)
-        loss = F.cross_entropy(model(x), y)
-        assert measured == pytest.approx(loss.item(), rel=1e-4)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
 
 
 def test_steps_between_measurements_compute_gradients_of_trained_parameters_only(few, monkeypatch):
     kind, counts = spec(), []
     grad = torch.autograd.grad
     monkeypatch.setattr(torch.autograd, "grad", lambda loss, of: counts.append(len(of)) or grad(loss, of))
-    for training in start_both(kind, replace(kind, seed=1), dataset=few):
+    for start in ENGINES.values():
+        training = start([kind, replace(kind, seed=1)], few)
         training.engine.step(0)
         training.engine.step_with_grads(1)
     assert counts == [4, 8, 4, 8]
@@ -115,21 +75,10 @@ def test_steps_between_measurements_compute_gradients_of_trained_parameters_only
 
 def test_optimizers_keep_no_state_for_untrained_parameters(few):
     kind = spec(optim=OPTIMS["adam"])
-    for training in start_both(kind, replace(kind, seed=1), dataset=few):
-        assert {name: slot.shape for name, slot in training.state()["slots"].items()} == {
-            "mean": (64,),
-            "square": (64,),
-        }
-
-
-def test_recording_does_not_change_training(few):
-    measured = spec()
-    plain = replace(measured, probe={}, evaluation=Evaluation(AtEnd()))
-    both = [start_both(s, replace(s, seed=1), dataset=few) for s in (measured, plain)]
-    for first, second in zip(*both, strict=True):
-        train_all(first)
-        train_all(second)
-        assert_same_state(first.engine.state(0), second.engine.state(0), tolerance=0)
+    for start in ENGINES.values():
+        training = start([kind, replace(kind, seed=1)], few)
+        slots = training.state()["slots"]
+        assert {name: slot.shape for name, slot in slots.items()} == {"mean": (64,), "square": (64,)}
 
 
 def test_probes_measure_the_gradients_of_untrained_parameters_and_no_movement(few):
@@ -142,51 +91,9 @@ def test_probes_measure_the_gradients_of_untrained_parameters_and_no_movement(fe
     assert min(values_by_step(frozen, "", "update_ratio").values()) > 0
 
 
-@pytest.mark.parametrize("at", [1, 10, 20])
-@pytest.mark.parametrize("optim", OPTIMS)
-def test_a_resumed_run_is_identical_to_an_undisturbed_one(optim, at, few):
-    kind = spec(optim=OPTIMS[optim])
-    for whole, part, rest in zip(*(start_both(kind, dataset=few) for _ in range(3)), strict=True):
-        expected = train_one(whole)
-        train_until(part, at)
-        rest.load([part.state()])
-        assert_identical(train_one(rest), expected)
-
-
-def test_each_engine_continues_from_the_state_of_the_other(few):
-    kind = spec(optim=Adam(eps=1e-3), model=MLP(depth=2, width=16, activation="gelu"))
-    alone = start_serial(kind, few, CPU)
-    train_until(alone, 7)
-    stack = start_stacked([kind], few, CPU)
-    stack.load([alone.state()])
-    train_until(stack, 14)
-    rest = start_serial(kind, few, CPU)
-    rest.load([stack.state()])
-    assert_same_outcome(train_one(rest), train_serial(kind, few), tolerance=1e-5)
-
-
-@pytest.mark.slow
-def test_compiled_steps_change_only_the_norm(few):
-    specs = [spec(seed=seed, model=MLP(depth=2, width=16, activation="gelu")) for seed in (0, 1)]
-    stack, plain = start_stacked(specs, few, CPU, Program(2)), start_stacked(specs, few, CPU)
-    ours, theirs = train_all(stack), train_all(plain)
-    for run, one in enumerate(specs):
-        assert_same_outcome(ours[one.run_id], theirs[one.run_id], tolerance=1e-5)
-        assert_same_state(stack.engine.state(run), plain.engine.state(run), tolerance=1e-5)
-    assert len(moved(stack, specs[0], few)) == 4
-    alone = start_serial(specs[0], few, CPU, compiled=True)
-    assert_same_outcome(train_one(alone), train_serial(specs[0], few), tolerance=1e-4)
-    assert len(moved(alone, specs[0], few)) == 4
-
-
 @pytest.mark.parametrize("norm", ["norm=none", "norm.affine=false"])
 def test_a_sweep_with_nothing_to_train_is_refused_before_training(norm, command, tmp_path):
     status, _, err = command("-m", "trained=norm,all", norm, "steps=2")
     assert status == 2
     assert "trained=norm is not allowed if the norm has no parameters" in err
     assert Store(tmp_path / "results").finished() == []
-
-
-def test_the_engine_refuses_a_run_with_nothing_to_train(few):
-    with pytest.raises(ConfigError, match="trained=norm is not allowed"):
-        start_serial(spec(norm=BatchNorm(affine=False)), few, CPU)
