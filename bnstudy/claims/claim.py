@@ -118,6 +118,11 @@ class Claim(Spec):
         return super().key(name.rstrip("_"))  # `with` is a word of Python's
 
     @property
+    def metric_name(self) -> str:
+        """`"steps to target"`."""
+        return self.metric.rpartition(".")[2].replace("_", " ").replace("update", "step")
+
+    @property
     def measure(self) -> Metric:
         return find_metric(self.metric)
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from bnstudy.claims.best_arms import best_arms
+from bnstudy.claims.arms import best_arms
 from bnstudy.claims.completeness import Gap, find_gaps
+from bnstudy.claims.counterevidence import list_some
 from bnstudy.claims.frames import StudyData
-from bnstudy.report.counterevidence import list_some
 from bnstudy.stats.intervals import Estimate, mean_interval
 
 VERDICT_SEEDS = 10

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from bnstudy.claims.best_arms import best_arms
+from bnstudy.claims.arms import best_arms
 from bnstudy.claims.frames import RowsByRun, StudyData
 from bnstudy.stats.intervals import summarize
 

@@ -10,7 +10,6 @@ from bnstudy.claims.claim import load_claims
 from bnstudy.claims.frames import load_study
 from bnstudy.claims.verdicts import CAPPED, Verdict, is_too_coarse, verdicts
 from bnstudy.report import commands
-from bnstudy.report.verdict_rows import rows_of
 from bnstudy.store.files import conf_dir
 from bnstudy.sweep.command import run
 from bnstudy.sweep.progress import RunResult, plural
@@ -129,7 +128,7 @@ def describe_look(
 ) -> list[str]:
     """The verdicts of a look, and whether seeds are added."""
     head = f"Look {number}, {plural(len(seeds), 'seed')} ({seed_range(seeds)}):"
-    return [head, *(f"  {row.sentence}" for row in rows_of(found)), describe_outcome(seeds, found, hopeful, settings)]
+    return [head, *(f"  {verdict.sentence}" for verdict in found), describe_outcome(seeds, found, hopeful, settings)]
 
 
 def describe_outcome(seeds: range, found: Sequence[Verdict], hopeful: Sequence[Verdict], settings: Settings) -> str:

@@ -252,6 +252,24 @@ def test_a_verdict_names_its_evaluated_and_tuning_runs():
     assert set(contrast.run_ids) == expected
 
 
+@pytest.mark.parametrize(
+    ("claim", "views"),
+    [
+        ("dead_relus", ["each at its best, 0.316 with and 0.1 without", "same learning rate, 0.1"]),
+        ("higher_learning_rates", ["over all learning rates"]),
+    ],
+)
+def test_views_are_named_with_their_learning_rates(claim, views):
+    assert [v.view for v in verdicts(sweeps.of(claims=(claim,)))] == views
+
+
+def test_a_verdict_is_stated_in_a_sentence_with_its_reason():
+    verdict = found("dead_relus", "best_rate", fewer=0.15, seeds=13)
+    assert verdict.reason == "9 of at least 10 seeds; about 1 more seed would settle it"
+    text = f"{verdict.view}: {verdict.interval} percentage points fewer dead units, 9 seeds ({verdict.reason})."
+    assert verdict.sentence == f"INCONCLUSIVE: With batch normalization fewer ReLU units die. MLP on Digits, {text}"
+
+
 def test_equal_studies_give_equal_json():
     texts = {json.dumps(as_json(verdicts(sweeps.of(claims=ALL))), allow_nan=False) for _ in range(2)}
     assert len(texts) == 1

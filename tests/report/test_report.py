@@ -17,15 +17,16 @@ import yaml
 
 from bnstudy import cli
 from bnstudy.claims.frames import load_study
-from bnstudy.claims.verdicts import STATUSES
+from bnstudy.claims.verdicts import STATUSES, verdicts
 from bnstudy.report.images import choose_name, inline_svg
+from bnstudy.report.page import summarize_claim
 from bnstudy.report.rendering import escape_markdown, sort_value
-from bnstudy.report.report import ReportResult, write_report
+from bnstudy.report.report import ReportResult, tally, write_report
 from bnstudy.stats.tests import holm
 from bnstudy.store.files import conf_dir
 from bnstudy.store.runs import Store
 from bnstudy.validation import ConfigError
-from tests import synthetic
+from tests import sweeps, synthetic
 from tests.synthetic import Run
 
 WRITE = """
@@ -290,6 +291,23 @@ def test_the_time_of_probes_is_shown(tmp_path: Path) -> None:
     assert "| gradients | 1 |" in (folder / "report.md").read_text()
     assert '<td class="t">norms</td><td class="n" data-value="1">1</td>' in (folder / "index.html").read_text()
     assert '<td class="n" data-value="12.5">12.5%</td>' in (folder / "index.html").read_text()
+
+
+@pytest.mark.parametrize("name", ["index.html", "report.md"])
+def test_numbers_that_do_not_exist_are_dashes(tmp_path: Path, name: str) -> None:
+    ids = synthetic.write(tmp_path, synthetic.lr_sweep(seeds=2, total=20))
+    synthetic.plan(tmp_path, "s", ids, claims=["dead_relus"])
+    cells = {"index.html": '<td class="n" data-value="">-</td>' * 4, "report.md": r"| \- | \- | \- | \- | 0 | 10 |"}
+    assert cells[name] in (write_report(tmp_path, "s").folder / name).read_text()
+
+
+def test_several_cases_are_summarized_by_their_statuses() -> None:
+    supported, contradicted = (verdicts(sweeps.of(claims=("dead_relus",), fewer=f)) for f in (0.15, -0.15))
+    assert summarize_claim(supported) == f"for {supported[0].result}"
+    assert summarize_claim([*supported, *supported]) == "in all 2 cases, each at its best."
+    both = [*supported, *contradicted]
+    assert summarize_claim(both) == "Of 2 cases, each at its best: SUPPORTED in 1, CONTRADICTED in 1."
+    assert tally(both) == "4 verdicts in all views: 2 SUPPORTED, 2 CONTRADICTED."
 
 
 # --------------------------------------------------------------------------------------------- claims, and many studies
