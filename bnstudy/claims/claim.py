@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 import yaml
 
 from bnstudy.claims.metrics import TARGET_SHARE, Metric, View, find_metric
+from bnstudy.store.files import conf_dir
 from bnstudy.validation import ConfigError, Spec, nearest
 
 RATIO = 1.25
@@ -146,21 +147,22 @@ class Claim(Spec):
         return math.exp(difference) if self.scale == "log_ratio" else difference
 
 
-def load_claims(names: Sequence[str], folders: Sequence[Path]) -> list[Claim]:
-    """The claims with these names, each from the first of the folders that has it.
+def load_claims(names: Sequence[str], folders: Sequence[Path] = ()) -> list[Claim]:
+    """The claims with these names, each from the first that has it of the user's folders and conf/claim.
 
     Raises:
         ConfigError: there is no such claim, or its file is not a claim.
     """
-    return [_load(str(name), folders) for name in names]
+    places = [*folders, conf_dir() / "claim"]
+    known = {path.stem: path for folder in reversed(places) for path in sorted(folder.glob("*.yaml"))}
+    return [_load(str(name), known, places) for name in names]
 
 
-def _load(name: str, folders: Sequence[Path]) -> Claim:
-    known = {path.stem: path for folder in reversed(folders) for path in sorted(folder.glob("*.yaml"))}
+def _load(name: str, known: Mapping[str, Path], places: Sequence[Path]) -> Claim:
     if name not in known:
-        places = " and ".join(map(str, folders))
+        hint = nearest(name, known) or "."
         raise ConfigError(
-            f"The study's claim {name} is unknown: there is no {name}.yaml in {places}{nearest(name, known) or '.'} "
+            f"The study's claim {name} is unknown: there is no {name}.yaml in {' and '.join(map(str, places))}{hint} "
             "To add a folder of your own claims: bnstudy-report claims=my_conf/claim"
         )
     try:

@@ -86,8 +86,6 @@ class RateChoice:
         chosen = [runs[runs["lr"] == self.rate_of(side)] for side, runs in tuning.items()]
         return float(np.max([runs.loc[~runs["diverged"].astype(bool), "final.train_loss"].mean() for runs in chosen]))
 
-    # ------------------------------------------------------------------------------------ what rules out a verdict
-
     def obstacles(self) -> list[str]:
         """What rules out a verdict, in words."""
         if self.view == "before_training":

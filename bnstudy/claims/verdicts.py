@@ -13,13 +13,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bnstudy.claims.claim import Claim, load_claims
+from bnstudy.claims.claim import load_claims
 from bnstudy.claims.contrasts import Contrast, contrasts
 from bnstudy.claims.frames import StudyData
 from bnstudy.stats.intervals import effect_size
 from bnstudy.stats.power import seeds_needed
 from bnstudy.stats.tests import ALPHA, holm
-from bnstudy.store.files import conf_dir
 
 Status = Literal["SUPPORTED", "CONTRADICTED", "NEGLIGIBLE", "INCONCLUSIVE"]
 STATUSES: tuple[Status, ...] = ("SUPPORTED", "CONTRADICTED", "NEGLIGIBLE", "INCONCLUSIVE")
@@ -98,22 +97,9 @@ class Verdict:
 
 
 def verdicts(study: StudyData, folders: Sequence[Path] = ()) -> list[Verdict]:
-    """The verdicts on all claims that the study bears on, corrected together. folders: with claims of the user's own.
-
-    Raises:
-        ConfigError: a claim is not known, or its file is not a claim.
-    """
-    claims = claims_named(study.claims, folders)
+    """The verdicts on all claims of the study, corrected together; ConfigError as `load_claims`."""
+    claims = load_claims(study.claims, folders)
     return judge_all([contrast for claim in claims for contrast in contrasts(study, claim)])
-
-
-def claims_named(names: Sequence[str], folders: Sequence[Path]) -> list[Claim]:
-    """The claims with these names, those of the user's folders first.
-
-    Raises:
-        ConfigError: a claim is not known, or its file is not a claim.
-    """
-    return load_claims(names, [*folders, conf_dir() / "claim"])
 
 
 def judge_all(every: Iterable[Contrast]) -> list[Verdict]:

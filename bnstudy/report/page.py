@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from bnstudy.claims.claim import Claim
 from bnstudy.claims.completeness import missing_by_arm
@@ -18,9 +19,8 @@ from bnstudy.report.figures import Palette, draw_panel, load_figures
 from bnstudy.report.figures.effects import draw_effect
 from bnstudy.report.figures.style import report_style
 from bnstudy.report.images import Image, render_image, slug
-from bnstudy.report.probe_overhead import OverheadRow, probe_overhead
+from bnstudy.report.probe_overhead import probe_overhead
 from bnstudy.report.reproductions import ReproductionResult, reproduce
-from bnstudy.report.summary import ArmRow
 from bnstudy.report.transforms import panels
 
 
@@ -29,7 +29,7 @@ class PanelSection:
     """One model on one dataset, with all of its figures."""
 
     name: str
-    rows: list[ArmRow]
+    rows: list[dict[str, Any]]
     images: list[Image]
 
 
@@ -50,7 +50,7 @@ class StudyPart:
     cautions: list[str]
     diverged: list[str]
     sections: list[PanelSection]
-    costs: list[OverheadRow]
+    costs: list[dict[str, Any]]
     reproduction: ReproductionResult | None
     reproduction_images: list[Image]
 

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from bnstudy.claims import verdicts
-from bnstudy.claims.claim import Claim
+from bnstudy.claims.claim import Claim, load_claims
 from bnstudy.claims.contrasts import Contrast, contrasts
 from bnstudy.claims.frames import StudyData, load_study
 from bnstudy.report.commands import report_command
@@ -91,7 +91,7 @@ def write_report(
         config_dirs: folders with `claim/`, `figure/` and `reproduction/` of the user's own.
 
     Raises:
-        ConfigError: as `load_study` and `claims_named`; or the report cannot be written.
+        ConfigError: as `load_study` and `load_claims`; or the report cannot be written.
     """
     if study == EVERY_STUDY and not picked:
         return write_report_on_all(results_dir, scale, claim_dirs, config_dirs)
@@ -99,7 +99,7 @@ def write_report(
     scale = about.scale if study else None
     again = report_command(results_dir, study, scale, picked, claim_dirs, config_dirs=config_dirs)
     folders = [*claim_dirs, *(folder / "claim" for folder in config_dirs)]
-    draft.add(about, verdicts.claims_named(about.claims, folders), again)
+    draft.add(about, load_claims(about.claims, folders), again)
     part = draft.parts[0]
     page: dict[str, Any] = {"name": about.name, "title": about.title, "scale": about.scale, "facts": part.facts}
     page |= {"several": False, "report": again}
@@ -160,7 +160,7 @@ def divide_claims(plans: dict[str, dict[str, Any]], claim_dirs: Sequence[Path]) 
     by_size = sorted(plans, key=lambda study: (-len(plans[study]["run_ids"]), study))
     judges = {str(claim): study for study in reversed(by_size) for claim in plans[study].get("claims", ())}
     divided: dict[str, list[Claim]] = {study: [] for study in plans}
-    for claim in verdicts.claims_named(sorted(judges), claim_dirs):
+    for claim in load_claims(sorted(judges), claim_dirs):
         divided[judges[claim.name]].append(claim)
     return divided
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -15,22 +15,6 @@ from bnstudy.stats.intervals import Estimate, mean_interval
 
 VERDICT_SEEDS = 10
 """With fewer seeds per arm, results are a smoke test."""
-
-
-@dataclass(frozen=True)
-class ArmRow:
-    """An arm of a panel as its table shows it: texts, but for `chosen`, the best learning rate of its family."""
-
-    arm: str
-    test: str
-    interval: str
-    seeds: int
-    diverged: int
-    validation: str
-    best_validation: str
-    step_ms: str
-    seconds: str
-    chosen: bool
 
 
 def findings(study: StudyData) -> list[str]:
@@ -100,28 +84,27 @@ def cautions(study: StudyData) -> list[str]:
     return found
 
 
-def arm_rows(runs: pd.DataFrame) -> list[ArmRow]:
-    """The table of a panel's arms, in order; their names leave out model and data."""
+def arm_rows(runs: pd.DataFrame) -> list[dict[str, Any]]:
+    """The table of a panel's arms, in order; their names leave out model and data. chosen: the best of its family."""
     chosen = set(best_arms(runs).query("rates > 1")["arm"])
     rates = runs["lr"].nunique() > 1
-    return [_arm_row(rows, arm in chosen, rates) for arm, rows in runs.groupby("arm", observed=True)]
+    return [_arm_row(rows, rates) | {"chosen": arm in chosen} for arm, rows in runs.groupby("arm", observed=True)]
 
 
-def _arm_row(runs: pd.DataFrame, chosen: bool, rates: bool) -> ArmRow:
+def _arm_row(runs: pd.DataFrame, rates: bool) -> dict[str, Any]:
     test = mean_interval(runs["test_accuracy"])
     first, diverged = runs.iloc[0], int(runs["diverged"].sum())
-    return ArmRow(
-        arm=f"{first['family']}, lr={first['lr']:g}" if rates else str(first["family"]),
-        test=percent(test.mean),
-        interval=interval(test) if diverged < test.n else "-",
-        seeds=test.n,
-        diverged=diverged,
-        validation=percent(runs["val_accuracy"].mean()),
-        best_validation=percent(runs["best_accuracy"].mean()),
-        step_ms=_three_digits(runs["step_ms"].median()),
-        seconds=_three_digits(runs["seconds.training"].mean()),
-        chosen=chosen,
-    )
+    return {
+        "arm": f"{first['family']}, lr={first['lr']:g}" if rates else str(first["family"]),
+        "test": percent(test.mean),
+        "interval": interval(test) if diverged < test.n else "-",
+        "seeds": test.n,
+        "diverged": diverged,
+        "validation": percent(runs["val_accuracy"].mean()),
+        "best_validation": percent(runs["best_accuracy"].mean()),
+        "step_ms": _three_digits(runs["step_ms"].median()),
+        "seconds": _three_digits(runs["seconds.training"].mean()),
+    }
 
 
 def diverged_lines(study: StudyData) -> list[str]:
@@ -169,9 +152,6 @@ def _count_runs(study: StudyData) -> str:
         return counts
     same = "a training" if repeats == 1 else "trainings"
     return f"{counts}; {repeats} more left out, {same} that other runs here record too"
-
-
-# ---------------------------------------------------------------------------------------------------- wording
 
 
 def percent(share: float) -> str:

@@ -93,9 +93,6 @@ def choose_arms(runs: pd.DataFrame) -> pd.DataFrame:
     return every[["arm", "family"]].assign(label=at_lr.where(has_rates, every["family"].astype(str)))
 
 
-# ------------------------------------------------------------------------------------------------- transforms
-
-
 def mean_band(rows: pd.DataFrame, by: Sequence[str], log: bool = False) -> pd.DataFrame:
     """`mean` `low` `high` `n` over the runs of each group of `by`, with a 95% t interval.
 

@@ -36,7 +36,7 @@ def decide(first: Request, with_seeds: WithSeeds, folders: Sequence[Path] = ()) 
     if study is None:
         raise ConfigError("until=decided is not allowed without a study.")
     own = requested_seeds(first)
-    load_claims(study.claims, [*folders, conf_dir() / "claim"])
+    load_claims(study.claims, folders)
     results: list[RunResult] = []
     for number, seeds in enumerate(look_seeds(own, settings), 1):
         results = run(first if number == 1 else with_seeds(seeds))

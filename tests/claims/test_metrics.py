@@ -92,8 +92,6 @@ def test_the_slope_of_gradients_is_absolute_and_before_training():
     assert read("gradient_slope", arm(False), measured(*rows)) == ([0.4], [False])
 
 
-# ------------------------------------------------------------------------------------------------- learning rates
-
 RATES = [0.01, 0.1, 1.0, 10.0]
 
 
@@ -152,9 +150,6 @@ def test_the_best_learning_rate_has_the_highest_score(accuracies, rate, capped):
     value, at_bound = read("best_learning_rate", runs.assign(score=runs["test_accuracy"]), measured())
     assert value == [rate]
     assert at_bound == [capped]
-
-
-# ------------------------------------------------------------------------------------------- of what probes measured
 
 
 def test_the_seconds_to_a_target_are_its_steps_times_the_time_per_step():
@@ -238,9 +233,6 @@ def test_accuracy_at_a_training_loss_is_interpolated_between_evaluations(losses,
     value, capped = read("test_accuracy_at_training_loss", arm(False), measured(*train, *test), target)
     assert value == [pytest.approx(accuracy)]
     assert capped == [target < 0.2]
-
-
-# ----------------------------------------------------------------------------------------------- of several arms
 
 
 def test_arms_of_a_side_give_one_number_per_seed():

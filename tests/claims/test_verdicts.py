@@ -25,9 +25,6 @@ def found(claim: str, view: str, **changes) -> Verdict:
     return one
 
 
-# ----------------------------------------------------------------------------------------------------------- the rule
-
-
 @pytest.mark.parametrize("method", ["once", "repeated"])
 @pytest.mark.parametrize(
     ("mean", "sd", "status"),
@@ -106,9 +103,6 @@ def test_at_most_one_in_twenty_null_studies_has_a_verdict(name):
     assert verdicts_on_nothing(DRAWS[name], 10, studies, seed=2) <= 0.05 + own_error
 
 
-# -------------------------------------------------------------------------------------------------- claims on studies
-
-
 @pytest.mark.parametrize("view", ["same_rate", "best_rate"])
 @pytest.mark.parametrize(
     ("fewer", "noise", "status"),
@@ -177,9 +171,6 @@ def test_a_seed_with_both_values_at_the_bound_rules_out_negligible():
     assert "at the bound" in verdict.because
 
 
-# --------------------------------------------------------------------------------------------- what forbids a verdict
-
-
 @pytest.mark.parametrize(
     ("view", "changes", "because"),
     [
@@ -224,9 +215,6 @@ def test_the_method_follows_from_how_often_a_study_was_looked_at():
     for looks, interval in (("once", bca_interval), ("repeated", lambda d: anytime_interval(d, 10))):
         for verdict in verdicts(replace(study, looks=looks)):
             assert (verdict.low, verdict.high) == interval(verdict.contrast.d)
-
-
-# ------------------------------------------------------------------------------------------------------ all together
 
 
 def test_nothing_is_pooled_and_all_p_values_are_corrected_together():

@@ -236,9 +236,6 @@ def test_inlined_drawings_keep_their_ids_to_themselves() -> None:
     )
 
 
-# ---------------------------------------------------------------------------------------------- runs picked by hand
-
-
 def test_runs_picked_by_hand_have_a_report_of_their_own(tmp_path: Path) -> None:
     first, second, _ = synthetic.write(
         tmp_path, [Run(total=20), Run("BatchNorm", total=20), Run("LayerNorm", total=20)]
@@ -308,9 +305,6 @@ def test_several_cases_are_summarized_by_their_statuses() -> None:
     both = [*supported, *contradicted]
     assert summarize_claim(both) == "Of 2 cases, each at its best: SUPPORTED in 1, CONTRADICTED in 1."
     assert tally(both) == "4 verdicts in all views: 2 SUPPORTED, 2 CONTRADICTED."
-
-
-# --------------------------------------------------------------------------------------------- claims, and many studies
 
 
 def claim_file(folder: Path, name: str = "mine", **changes: object) -> Path:

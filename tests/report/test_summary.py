@@ -92,12 +92,15 @@ def test_all_cautions_that_apply_are_given(sweep: StudyData, tmp_path: Path) -> 
 
 def test_the_table_has_every_arm_and_marks_the_best_rates(sweep: StudyData) -> None:
     rows = summary.arm_rows(sweep.runs)
-    assert [r.arm for r in rows if r.chosen] == ["NoNorm, lr=0.1", "BatchNorm, lr=0.3"]
+    assert [r["arm"] for r in rows if r["chosen"]] == ["NoNorm, lr=0.1", "BatchNorm, lr=0.3"]
     assert len(rows) == 16
-    assert sum(r.diverged for r in rows) == 12
+    assert sum(r["diverged"] for r in rows) == 12
     naive = mean_interval(sweep.runs.query("arm == 'NoNorm, lr=0.1'")["test_accuracy"])
-    row = next(r for r in rows if r.arm == "NoNorm, lr=0.1")
-    assert (row.test, row.interval) == (f"{100 * naive.mean:.1f}%", f"{100 * naive.low:.1f} to {100 * naive.high:.1f}")
+    row = next(r for r in rows if r["arm"] == "NoNorm, lr=0.1")
+    assert (row["test"], row["interval"]) == (
+        f"{100 * naive.mean:.1f}%",
+        f"{100 * naive.low:.1f} to {100 * naive.high:.1f}",
+    )
 
 
 def test_facts_describe_runs_seeds_data_and_versions(sweep: StudyData) -> None:
