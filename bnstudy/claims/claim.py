@@ -155,20 +155,19 @@ def load_claims(names: Sequence[str], folders: Sequence[Path] = ()) -> list[Clai
     """
     places = [*folders, conf_dir() / "claim"]
     known = {path.stem: path for folder in reversed(places) for path in sorted(folder.glob("*.yaml"))}
-    return [_load(str(name), known, places) for name in names]
-
-
-def _load(name: str, known: Mapping[str, Path], places: Sequence[Path]) -> Claim:
-    if name not in known:
-        hint = nearest(name, known) or "."
-        raise ConfigError(
-            f"The study's claim {name} is unknown: there is no {name}.yaml in {' and '.join(map(str, places))}{hint} "
-            "To add a folder of your own claims: bnstudy-report claims=my_conf/claim"
-        )
-    try:
-        return claim_of(yaml.safe_load(known[name].read_text(encoding="utf-8")), name)
-    except (ConfigError, yaml.YAMLError) as error:
-        raise ConfigError(f"In {known[name]}: {error}") from error
+    claims = []
+    for name in map(str, names):
+        if name not in known:
+            where = f"{' and '.join(map(str, places))}{nearest(name, known) or '.'}"
+            raise ConfigError(
+                f"The study's claim {name} is unknown: there is no {name}.yaml in {where} "
+                "To add a folder of your own claims: bnstudy-report claims=my_conf/claim"
+            )
+        try:
+            claims.append(claim_of(yaml.safe_load(known[name].read_text(encoding="utf-8")), name))
+        except (ConfigError, yaml.YAMLError) as error:
+            raise ConfigError(f"In {known[name]}: {error}") from error
+    return claims
 
 
 def claim_of(node: Any, name: str) -> Claim:

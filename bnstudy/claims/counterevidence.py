@@ -93,7 +93,7 @@ def _coarse_grid(primary: Sequence[Verdict]) -> Iterator[str]:
     if widened:
         slack, is_ratio = widened[0].slack, widened[0].claim.scale == "log_ratio"
         step = f"{math.exp(slack):.3g} times" if is_ratio else f"{slack:.3g}"
-        yield f"It is known up to a step of the grid of learning rates: intervals are {step} wider for it, either way."
+        yield f"The metric is known to a step of the learning-rate grid: intervals are {step} wider on each side."
 
 
 def _with_effects(verdicts: Sequence[Verdict]) -> str:

@@ -132,7 +132,8 @@ def write_comparison(
         "commands": about.commands, "target": f"{TARGET_SHARE:.0%}", "diverged": summary.diverged_lines(both),
         "images": images, "run_ids": run_ids,
     }  # fmt: skip
-    files = {"runs.csv": as_csv(both.runs), "comparison.json": as_json(_as_data(about, arms, rows, run_ids))}
+    data = {"study": about.name, "scale": about.scale, "arms": arms, "quantities": [*map(asdict, rows)]}
+    files = {"runs.csv": as_csv(both.runs), "comparison.json": as_json({**data, "run_ids": run_ids})}
     folder = results_dir / "reports" / name
     index = publish(folder, "compare", content, images, files)
     sentences, lost = tuple(row.sentence for row in rows), int(both.runs["diverged"].sum())
@@ -216,10 +217,3 @@ def _curves(both: StudyData) -> list[Image]:
             for panel in panels(both)
             for figure in draw_panel(panel, palette, figures, ("curves",))
         ]
-
-
-def _as_data(
-    study: StudyData, arms: Sequence[str], rows: Sequence[Comparison], run_ids: Sequence[str]
-) -> dict[str, Any]:
-    table = [asdict(row) for row in rows]
-    return {"study": study.name, "scale": study.scale, "arms": list(arms), "quantities": table, "run_ids": run_ids}

@@ -19,7 +19,6 @@ from bnstudy.report.figures import Palette, draw_panel, load_figures
 from bnstudy.report.figures.effects import draw_effect
 from bnstudy.report.figures.style import report_style
 from bnstudy.report.images import Image, render_image, slug
-from bnstudy.report.probe_overhead import probe_overhead
 from bnstudy.report.reproductions import ReproductionResult, reproduce
 from bnstudy.report.transforms import panels
 
@@ -116,7 +115,18 @@ def part_of(
         prefix = f"{study.name}-" if several else ""
         figure = reproduction.figure if reproduction else None
         published = [render_image(figure, f"{prefix}published-{figure.kind}", taken)] if figure else []
-        sections = _sections(study, taken, kinds, prefix, config_dirs)
+        palette, figures = Palette.of(study.runs), load_figures(config_dirs)
+        sections = [
+            PanelSection(
+                panel.name,
+                summary.arm_rows(panel.runs),
+                [
+                    render_image(figure, f"{prefix}{figure.kind}-{panel.name}", taken)
+                    for figure in draw_panel(panel, palette, figures, kinds)
+                ],
+            )
+            for panel in panels(study)
+        ]
     return StudyPart(
         study=replace(study, metrics=study.metrics[:0].copy(), timing=study.timing[:0].copy()),
         report=report,
@@ -128,27 +138,10 @@ def part_of(
         cautions=summary.cautions(study),
         diverged=summary.diverged_lines(study),
         sections=sections,
-        costs=[] if several else probe_overhead(study.runs),
+        costs=[] if several else summary.probe_overhead(study.runs),
         reproduction=reproduction,
         reproduction_images=published,
     )
-
-
-def _sections(
-    study: StudyData, taken: set[str], kinds: Collection[str] | None, prefix: str, config_dirs: Sequence[Path]
-) -> list[PanelSection]:
-    palette, figures = Palette.of(study.runs), load_figures(config_dirs)
-    return [
-        PanelSection(
-            panel.name,
-            summary.arm_rows(panel.runs),
-            [
-                render_image(figure, f"{prefix}{figure.kind}-{panel.name}", taken)
-                for figure in draw_panel(panel, palette, figures, kinds)
-            ],
-        )
-        for panel in panels(study)
-    ]
 
 
 def claim_sections(found: Iterable[Verdict], parts: Sequence[StudyPart], taken: set[str]) -> list[ClaimSection]:

@@ -107,6 +107,27 @@ def _arm_row(runs: pd.DataFrame, rates: bool) -> dict[str, Any]:
     }
 
 
+def probe_overhead(runs: pd.DataFrame) -> list[dict[str, Any]]:
+    """The time that probes take, a row for each panel and probe, the slowest first, and one for all probes together.
+
+    Means over the runs of the panel with the probe; `share`, of the whole time of a run.
+    """
+    return [row for panel, group in runs.groupby("panel", observed=True) for row in _overhead_rows(str(panel), group)]
+
+
+def _overhead_rows(panel: str, runs: pd.DataFrame) -> list[dict[str, Any]]:
+    seconds = runs.filter(regex=r"^probe_seconds\.").astype(float).dropna(axis=1, how="all")
+    seconds = seconds[seconds.mean().sort_index().sort_values(ascending=False, kind="stable").index]
+    by_probe = {str(c).removeprefix("probe_seconds."): seconds[c] for c in seconds}
+    if len(by_probe) > 1:
+        by_probe["all probes"] = seconds.sum(axis=1, min_count=1)
+    shares = {probe: (s / runs["seconds.total"].astype(float)).mean() for probe, s in by_probe.items()}
+    return [
+        {"panel": panel, "probe": k, "runs": int(s.count()), "seconds": f"{s.mean():.3g}", "share": f"{shares[k]:.1%}"}
+        for k, s in by_probe.items()
+    ]
+
+
 def diverged_lines(study: StudyData) -> list[str]:
     """`"NoNorm, lr=3: 4 of 5 diverged, the first at step 12 (training loss nan)"` for each arm with diverged runs."""
     lines = []

@@ -21,6 +21,7 @@ def test_every_claim_can_be_read(name):
     assert claim.name == name
     assert claim.statement.endswith(".")
     assert claim.min_seeds >= 10
+    assert {*claim.figures} <= {path.stem for path in (conf_dir() / "figure").glob("*.yaml")}
 
 
 def test_studies_name_all_claims_and_no_others():

@@ -108,14 +108,6 @@ def test_each_case_and_view_is_a_contrast():
     assert found[0].rates == (0.316, 0.1)
 
 
-def test_no_best_rate_is_at_the_edge_where_all_runs_diverged():
-    study = made("batch_size", [32])
-    lost = study.runs["norm"] == "NoNorm"
-    runs = study.runs.assign(diverged=lost, score=study.runs["score"].mask(lost, 0.1))
-    contrast = only(replace(study, runs=runs), claim())
-    assert contrast.obstacle == ""
-
-
 def test_a_side_of_which_all_runs_diverged_is_an_obstacle():
     study = made("std", [0.01, 0.1, 1.0])
     lost = study.runs["norm"] == "NoNorm"

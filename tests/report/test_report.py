@@ -46,6 +46,11 @@ def result(sweep_dir: Path) -> ReportResult:
     return write_report(sweep_dir, "lr_tolerance")
 
 
+@pytest.fixture(scope="module", params=["index.html", "report.md"])
+def text(result: ReportResult, request: pytest.FixtureRequest) -> str:
+    return (result.folder / request.param).read_text()
+
+
 class Page(HTMLParser):
     """Tags with their attributes, and the ids."""
 
@@ -116,18 +121,14 @@ def test_the_page_is_accessible(result: ReportResult) -> None:
     assert targets <= set(ids)
 
 
-@pytest.mark.parametrize("name", ["index.html", "report.md"])
-def test_missing_runs_are_listed_with_the_command_that_completes_them(result: ReportResult, name: str) -> None:
-    text = (result.folder / name).read_text()
+def test_missing_runs_are_listed_with_the_command_that_completes_them(text: str) -> None:
     assert "Missing: 1 of 48 runs" in text
     assert "BatchNorm, lr=1: 2 of 3 seeds" in text
     assert "bnstudy study=lr_tolerance scale=quick" in text
     assert "NoNorm, lr=1: 3 of 3 diverged, the first at step" in text
 
 
-@pytest.mark.parametrize("name", ["index.html", "report.md"])
-def test_verdicts_come_first(result: ReportResult, name: str) -> None:
-    text = (result.folder / name).read_text()
+def test_verdicts_come_first(text: str) -> None:
     assert text.index("Batch normalization tolerates higher learning rates.") < text.index("Findings")
     assert "INCONCLUSIVE" in text
     assert "grid incomplete" in text or "runs incomplete" in text
@@ -199,9 +200,7 @@ def test_a_file_in_the_way_is_named(tmp_path: Path, blocked: str) -> None:
         write_report(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["index.html", "report.md"])
-def test_all_cautions_are_shown(result: ReportResult, name: str) -> None:
-    text = (result.folder / name).read_text()
+def test_all_cautions_are_shown(result: ReportResult, text: str) -> None:
     assert len(result.cautions) == 2
     assert all(sentence in text for sentence in result.cautions)
 
@@ -425,12 +424,6 @@ def test_the_terminal_shows_all_verdicts_of_a_study(several: Path, command) -> N
     found = json.loads((several / "reports" / "quickstart" / "claims.json").read_text())
     assert sum(line.startswith(STATUSES) for line in out.splitlines()) == len(found) == 3
     assert "in all views" not in out
-
-
-def test_all_studies_give_the_same_bytes_again(several: Path) -> None:
-    folder = write_report(several, "all", "quick").folder
-    first = files(folder)
-    assert files(write_report(several, "all", "quick").folder) == first
 
 
 @pytest.mark.parametrize(
