@@ -93,7 +93,8 @@ def _coarse_grid(primary: Sequence[Verdict]) -> Iterator[str]:
     if widened:
         slack, is_ratio = widened[0].slack, widened[0].claim.scale == "log_ratio"
         step = f"{math.exp(slack):.3g} times" if is_ratio else f"{slack:.3g}"
-        yield f"The metric is known to a step of the learning-rate grid: intervals are {step} wider on each side."
+        grid = "The metric is known only up to one step of the learning-rate grid"
+        yield f"{grid}: intervals are {step} wider on each side."
 
 
 def _with_effects(verdicts: Sequence[Verdict]) -> str:
