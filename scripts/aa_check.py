@@ -19,10 +19,10 @@ import numpy as np
 import pandas as pd
 
 from bnstudy.claims import arms
-from bnstudy.claims.claim import Claim
+from bnstudy.claims.claim import Claim, load_claims
 from bnstudy.claims.contrasts import contrasts
 from bnstudy.claims.frames import StudyData, load_study
-from bnstudy.claims.verdicts import claims_named, judge_all
+from bnstudy.claims.verdicts import judge_all
 
 SEEDS = 16
 """Of each half."""
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--studies", type=int, default=1000)
     options = parser.parse_args()
     trained = load_study(options.results_dir, options.study)
-    claims = claims_named(trained.claims, [])
+    claims = load_claims(trained.claims)
     rng = np.random.default_rng(0)
     norms = sorted(trained.runs["norm"].unique())
     counts: dict[bool, Counter[tuple[str, str, str]]] = {False: Counter(), True: Counter()}

@@ -16,7 +16,7 @@ normal differences, in standard errors.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -46,14 +46,18 @@ def coverage(draw: Draw, n: int, studies: int, seed: int) -> float:
     return sum(low <= 0 <= high for low, high in intervals) / studies
 
 
-def verdicts_on_nothing(draw: Draw, n: int, studies: int, seed: int, paired: bool = True) -> float:
-    """Share of SUPPORTED and CONTRADICTED among studies without effect.
+def draw_null(draw: Draw, n: int, studies: int, seed: int, paired: bool) -> Iterator[np.ndarray]:
+    """The differences of studies without effect.
 
-    paired: the differences are those of two arms with the same distribution, and so symmetric around 0; else they are
-    drawn directly, with a mean of 0.
+    paired: of two arms with the same distribution, and so symmetric around 0; else drawn directly, with a mean of 0.
     """
     rng = np.random.default_rng(seed)
-    samples = (draw(rng, n) - draw(rng, n) if paired else draw(rng, n) for _ in range(studies))
+    return (draw(rng, n) - draw(rng, n) if paired else draw(rng, n) for _ in range(studies))
+
+
+def verdicts_on_nothing(draw: Draw, n: int, studies: int, seed: int, paired: bool = True) -> float:
+    """Share of SUPPORTED and CONTRADICTED among studies without effect."""
+    samples = draw_null(draw, n, studies, seed, paired)
     found = (decide(*LOOKED_AT_ONCE.interval(d), delta=0.0, p=LOOKED_AT_ONCE.p(d))[0] for d in samples)
     return sum(status in ("SUPPORTED", "CONTRADICTED") for status in found) / studies
 
@@ -75,18 +79,15 @@ METHODS: dict[str, tuple[Rejects, Interval]] = {
 
 
 def errors_over_looks(draw: Draw, studies: int, seed: int, paired: bool, rejects: Rejects = anytime) -> float:
-    """Share of studies without effect in which 0 is rejected at any of the looks. paired: as above."""
-    rng = np.random.default_rng(seed)
-    most = LOOKS[-1]
-    samples = (draw(rng, most) - draw(rng, most) if paired else draw(rng, most) for _ in range(studies))
+    """Share of studies without effect in which 0 is rejected at any of the looks."""
+    samples = draw_null(draw, LOOKS[-1], studies, seed, paired)
     return sum(any(rejects(d[:n]) for n in LOOKS) for d in samples) / studies
 
 
 def errors_at_every_n(draw: Draw, studies: int, seed: int, paired: bool) -> float:
     """The same for looks at every n from 10 to 200."""
-    rng = np.random.default_rng(seed)
-    size = studies * MOST
-    d = (draw(rng, size) - draw(rng, size) if paired else draw(rng, size)).reshape(studies, MOST)
+    (every,) = draw_null(draw, studies * MOST, 1, seed, paired)
+    d = every.reshape(studies, MOST)
     return float((log_e(d, LOOKS[0])[:, LOOKS[0] - 1 :] > -np.log(ALPHA)).any(1).mean())
 
 

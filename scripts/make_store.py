@@ -125,9 +125,6 @@ def choose_specs(runs: int, seeds: int, steps: int) -> list[RunSpec]:
     return list(itertools.islice((s for s in all_specs(n_seeds, steps) if s.model in models), runs))
 
 
-# --------------------------------------------------------------------------------------------------- measurements
-
-
 def layer_names(model: ModelSpec) -> tuple[str, ...]:
     hidden = [f"hidden{i}" for i in range(1, 4)] if isinstance(model, MLP) else [f"conv{i}" for i in range(1, 7)]
     return (*hidden, "out")
@@ -213,9 +210,6 @@ def measure(run: MadeUpRun) -> tuple[pa.Table, pa.Table, dict[str, Any]]:
     metrics = pa.table({**make_columns(*shape), "value": np.concatenate(values)}).cast(METRICS_SCHEMA)
     timing = {"step": evaluated, "seconds": seconds, "step_seconds": rates}
     return metrics, pa.table(timing).cast(TIMING_SCHEMA), summary
-
-
-# ------------------------------------------------------------------------------------------------------- the store
 
 
 def write_runs(results_dir: Path, specs: Sequence[RunSpec]) -> int:

@@ -35,6 +35,8 @@ DATA: dict[str, dict[str, Any]] = {
     "Digits": {"_target_": "bnstudy.data.digits.Digits", "train_size": None, "val_fraction": 0.2, "augment": "none"},
     "MNIST": {"_target_": "bnstudy.data.mnist.MNIST", "train_size": None, "val_fraction": 0.1, "augment": "none"},
 }
+Row = tuple[np.ndarray, str, str, str, np.ndarray]
+"""Steps, split, metric, layer, values."""
 CHANCE = 0.1
 PEAK = {"NoNorm": (0.1, 0.93), "BatchNorm": (0.4, 0.965), "LayerNorm": (0.2, 0.95)}
 """Where a norm's made-up accuracy is highest, and how high."""
@@ -42,7 +44,7 @@ PEAK = {"NoNorm": (0.1, 0.93), "BatchNorm": (0.4, 0.965), "LayerNorm": (0.2, 0.9
 
 @dataclass(frozen=True)
 class Run:
-    """One made-up run; equal fields make equal files. diverged_at: update, or None. fields: of the spec, dotted."""
+    """One made-up run; equal fields make equal files. diverged_at: a step, or None. fields: of the spec, dotted."""
 
     norm: str = "NoNorm"
     lr: float = 0.1
@@ -167,20 +169,13 @@ def _measured(run: Run) -> tuple[pa.Table, pa.Table, dict[str, Any]]:
     return _table(rows), _timing(scheduled, seconds), summary
 
 
-def _layers(
-    run: Run, steps: np.ndarray, rng: np.random.Generator
-) -> list[tuple[np.ndarray, str, str, str, np.ndarray]]:
+def _layers(run: Run, steps: np.ndarray, rng: np.random.Generator) -> list[Row]:
     names = LAYERS[run.model]
     slope = 1.25 if run.norm == "NoNorm" else 0.95
     rows = []
     for depth, layer in enumerate(names):
-        norm = (
-            0.3
-            * slope ** (depth - len(names))
-            / (1 + 3 * steps / run.total)
-            * np.exp(0.2 * rng.standard_normal(len(steps)))
-        )
-        rows.append((steps, "", "grad_norm", layer, norm))
+        size = 0.3 * slope ** (depth - len(names)) / (1 + 3 * steps / run.total)
+        rows.append((steps, "", "grad_norm", layer, size * np.exp(0.2 * rng.standard_normal(len(steps)))))
     if run.dead:
         most = 0.2 if run.norm == "NoNorm" else 0.01
         shares = [
@@ -191,16 +186,12 @@ def _layers(
     return sorted(rows, key=lambda r: r[2])
 
 
-def _table(rows: list[tuple[np.ndarray, str, str, str, np.ndarray]]) -> pa.Table:
-    repeat = [np.full(len(r[0]), r[i], dtype=object) for i in (1, 2, 3) for r in rows]
-    split, metric, layer = (np.concatenate(repeat[i * len(rows) : (i + 1) * len(rows)]) for i in range(3))
-    step = np.concatenate([r[0] for r in rows])
-    columns = {"step": step, "epoch": step / 18, "split": split, "metric": metric, "layer": layer}
-    table = pa.table({**columns, "value": np.concatenate([r[4] for r in rows]).astype(float)})
-    for i, name in enumerate(table.column_names):
-        if name in ("split", "metric", "layer"):
-            table = table.set_column(i, name, table[name].dictionary_encode())
-    return table
+def _table(rows: list[Row]) -> pa.Table:
+    steps, *texts, values = zip(*rows, strict=True)
+    lengths, step = [*map(len, steps)], np.concatenate(steps)
+    named = zip(("split", "metric", "layer"), texts, strict=True)
+    encoded = {name: pa.array(np.repeat(text, lengths)).dictionary_encode() for name, text in named}
+    return pa.table({"step": step, "epoch": step / 18, **encoded, "value": np.concatenate(values).astype(float)})
 
 
 def _timing(steps: np.ndarray, seconds: np.ndarray) -> pa.Table:

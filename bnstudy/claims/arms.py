@@ -8,7 +8,7 @@ A *panel* is one model on one dataset; nothing is pooled over panels.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,8 +39,8 @@ def label(specs: pd.DataFrame) -> pd.DataFrame:
     """
     one, nth = distinct(specs)
     named = _add_labels(one)
-    taken = named[[c for c in (*CLASSES, *LABELS) if c in named]].iloc[nth].set_axis(specs.index)
-    return specs.assign(**{c: taken[c] for c in taken})
+    labels = named[[c for c in (*CLASSES, *LABELS) if c in named]].iloc[nth].set_axis(specs.index)
+    return specs.assign(**dict(labels.items()))
 
 
 def distinct(specs: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
@@ -59,9 +59,9 @@ def _add_labels(specs: pd.DataFrame) -> pd.DataFrame:
     parts = {c: piece(specs, c) for c in factors(specs)}
     is_norm = [c for c in parts if c.split(".")[0] == "norm"]
     is_rest = [c for c in parts if c not in ("model", "data", "lr") and c not in is_norm]
-    norm_label, rest = _join(specs, parts, is_norm), _join(specs, parts, is_rest)
-    family = _join(specs, parts, [*is_norm, *is_rest])
-    arm = _join(specs, parts, [*(c for c in ("model", "data") if c in parts), *is_norm, *is_rest, "lr"])
+    norm_label, rest = join_pieces(specs, parts, is_norm), join_pieces(specs, parts, is_rest)
+    family = join_pieces(specs, parts, [*is_norm, *is_rest])
+    arm = join_pieces(specs, parts, [*(c for c in ("model", "data") if c in parts), *is_norm, *is_rest, "lr"])
     alone = specs["norm"] if "norm" in specs else pd.Series("", specs.index)
     texts = {
         "panel": specs["model"] + " on " + specs["data"] if len(specs) else pd.Series(dtype=str),
@@ -71,7 +71,9 @@ def _add_labels(specs: pd.DataFrame) -> pd.DataFrame:
         "arm": arm.where(arm != "", alone),
     }
     order = _natural_order(specs, ["data", "model", "norm", *is_norm, *is_rest, "lr"])
-    return specs.assign(**{k: _categories(v, order) for k, v in texts.items()})
+    return specs.assign(
+        **{k: pd.Categorical(v, categories=pd.unique(v.iloc[order]), ordered=True) for k, v in texts.items()}
+    )
 
 
 def factors(specs: pd.DataFrame) -> list[str]:
@@ -99,14 +101,13 @@ def piece(specs: pd.DataFrame, column: str) -> pd.Series:
     differs = _differs(specs, column, _owners(specs, column))
     if column in CLASSES:
         return texts.where(differs, "")
-    clash = sum(c.rpartition(".")[2] == name and specs[c].map(_hashable).nunique() > 1 for c in specs.columns) > 1
+    clash = sum(c.rpartition(".")[2] == name and specs[c].map(_exact).nunique() > 1 for c in specs.columns) > 1
     return ((column if clash else name) + "=" + texts).where(differs, "")
 
 
 def _texts(values: pd.Series) -> pd.Series:
     """As typed on the command line; with all digits where fewer would make two values equal."""
-    shown = values.map(lambda v: show(None if _is_missing(v) else v))
-    exact = values.map(lambda v: "null" if _is_missing(v) else str(v))
+    shown, exact = values.map(as_typed), values.map(_exact)
     return (shown if shown.nunique() == exact.nunique() else exact).astype(object)
 
 
@@ -137,13 +138,15 @@ def _differs(specs: pd.DataFrame, column: str, within: Sequence[str]) -> pd.Seri
     return texts.groupby(groups).transform("nunique") > 1
 
 
-def _join(specs: pd.DataFrame, parts: dict[str, pd.Series], columns: Sequence[str]) -> pd.Series:
+def join_pieces(specs: pd.DataFrame, pieces: Mapping[str, pd.Series], columns: Sequence[str]) -> pd.Series:
     """The non-empty pieces of each run, joined by commas."""
-    pieces = [parts[c] for c in columns if c in parts]
-    if not pieces:
-        return pd.Series("", specs.index, dtype=object)
-    rows = zip(*pieces, strict=True)
-    return pd.Series([", ".join(p for p in row if p) for row in rows], specs.index, dtype=object)
+    rows = zip(*(pieces[c] for c in columns if c in pieces), strict=True)
+    texts = [commas(*row) for row in rows] or [""] * len(specs)
+    return pd.Series(texts, specs.index, dtype=object)
+
+
+def commas(*parts: str) -> str:
+    return ", ".join(part for part in parts if part)
 
 
 def _natural_order(specs: pd.DataFrame, columns: Sequence[str]) -> list[int]:
@@ -161,13 +164,33 @@ def _rank(value: Any) -> tuple[int, float, str]:
     return 2, 0.0, str(value)
 
 
-def _categories(texts: pd.Series, order: list[int]) -> pd.Categorical:
-    return pd.Categorical(texts, categories=pd.unique(texts.iloc[order]), ordered=True)
-
-
 def _is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def _hashable(value: Any) -> Hashable:
+def as_typed(value: Any) -> str:
+    """As typed on the command line."""
+    return show(None if _is_missing(value) else value)
+
+
+def _exact(value: Any) -> str:
     return "null" if _is_missing(value) else str(value)
+
+
+def best_arms(runs: pd.DataFrame) -> pd.DataFrame:
+    """The arm with the highest mean `score` of each family, the smaller learning rate of equals.
+
+    Columns: `panel` `family` `norm` `norm_label` `rest` `arm` `lr` `rates` (how many the family has) and `edge`: the
+    best rate is the smallest or largest of at least three and did not always diverge, so that a better one may lie
+    beyond.
+    """
+    keys = ["panel", "family", "norm", "norm_label", "rest", "arm", "lr"]
+    means = runs.groupby(keys, observed=True).agg(score=("score", "mean"), lost=("diverged", "all"))
+    means = means.reset_index()
+    family = means.groupby(["panel", "family"], observed=True)
+    means["rates"] = family["lr"].transform("nunique")
+    on_edge = (means["lr"] == family["lr"].transform("min")) | (means["lr"] == family["lr"].transform("max"))
+    means["edge"] = on_edge & (means["rates"] >= 3) & ~means["lost"]
+    ranked = means.sort_values(["panel", "family", "score", "lr"], ascending=[True, True, False, True])
+    best = ranked.drop_duplicates(["panel", "family"])
+    return best.drop(columns=["score", "lost"]).reset_index(drop=True)

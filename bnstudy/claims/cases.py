@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from bnstudy.claims import arms
+from bnstudy.claims.arms import as_typed, commas, join_pieces
 from bnstudy.claims.claim import Claim
-from bnstudy.validation import show
 
 Families = tuple[str, ...]
 
@@ -41,6 +41,11 @@ class Case:
         return f"{self.model} on {self.data}"
 
     @property
+    def name(self) -> str:
+        """`"MLP on Digits, batch_size=8"`."""
+        return commas(self.panel, self.setting)
+
+    @property
     def squares(self) -> list[Case]:
         """The case itself, and that at the reference of an interaction."""
         return [self, self.at_reference] if self.at_reference else [self]
@@ -56,8 +61,8 @@ def cases(claim: Claim, specs: pd.DataFrame) -> list[Case]:
     pieces = {c: arms.piece(plain, c) for c in arms.factors(plain) if c not in ("model", "data", "lr")}
     named = [c for c in pieces if is_of(c, claimed_columns(claim))]
     apart = [*claimed_columns(claim), *claim.across, *(f"{c}." if c in arms.CLASSES else c for c in claim.over)]
-    rest = join_pieces(pieces, [c for c in pieces if not is_of(c, apart)], own.index)
-    names = join_pieces(pieces, named, own.index)
+    rest = join_pieces(own, pieces, [c for c in pieces if not is_of(c, apart)])
+    names = join_pieces(own, pieces, named)
     found: list[Case] = []
     for setting in dict.fromkeys(rest.iloc[np.argsort(own["family"].cat.codes, kind="stable")]):
         group = own[rest == setting]
@@ -93,22 +98,19 @@ def _cases_of_group(
     if not claim.across:
         return list(_simple(claim, setting, names, with_, without))
     (column, reference), *_ = claim.across.items()
-    values = {side: texts(rows, column) for side, rows in (("with", with_), ("without", without))}
     at = {
-        v: list(_simple(claim, "", names, with_[values["with"] == v], without[values["without"] == v]))
+        v: list(_simple(claim, "", names, *(side[texts(side, column) == v] for side in (with_, without))))
         for v in natural_order(pd.concat([with_, without]), column)
     }
     references = {case.setting: case for case in at.pop(as_typed(reference), [])}
     short = column.rpartition(".")[2]
     contrast = {v: f"{short}={v} against {as_typed(reference)}" for v in at}
     return [
-        replace(
-            case, setting=commas(setting, case.setting, contrast[v]), at_reference=references[case.setting]
-        )
+        replace(case, setting=commas(setting, case.setting, contrast[v]), at_reference=references[case.setting])
         for v, inner in at.items()
         for case in inner
         if case.setting in references
-    ]  # fmt: skip
+    ]
 
 
 def _simple(claim: Claim, setting: str, names: pd.Series, with_: pd.DataFrame, without: pd.DataFrame) -> Iterator[Case]:
@@ -161,23 +163,8 @@ def texts(specs: pd.DataFrame, column: str) -> pd.Series:
     return specs[column].map(as_typed).astype(object) if column in specs else pd.Series("", specs.index, dtype=object)
 
 
-def as_typed(value: Any) -> str:
-    missing = value is None or (isinstance(value, float) and np.isnan(value))
-    return show(None if missing else value)
-
-
 def natural_order(specs: pd.DataFrame, column: str) -> list[str]:
     """The column's values as texts, numbers by size and before others."""
     values = specs[column].unique() if column in specs else np.array([])
     numbers = sorted(v for v in values if isinstance(v, int | float | np.number))
     return list(dict.fromkeys(map(as_typed, [*numbers, *sorted({*values} - {*numbers}, key=str)])))
-
-
-def join_pieces(pieces: Mapping[str, pd.Series], columns: Sequence[str], index: pd.Index) -> pd.Series:
-    """What the columns say of each run, "" where nothing."""
-    rows = zip(*(pieces[c] for c in columns), strict=True) if columns else [()] * len(index)
-    return pd.Series([commas(*row) for row in rows], index, dtype=object)
-
-
-def commas(*parts: str) -> str:
-    return ", ".join(part for part in parts if part)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 import yaml
 
 from bnstudy.claims.metrics import TARGET_SHARE, Metric, View, find_metric
+from bnstudy.store.files import conf_dir
 from bnstudy.validation import ConfigError, Spec, nearest
 
 RATIO = 1.25
@@ -118,6 +119,11 @@ class Claim(Spec):
         return super().key(name.rstrip("_"))  # `with` is a word of Python's
 
     @property
+    def metric_name(self) -> str:
+        """`"steps to target"`."""
+        return self.metric.rpartition(".")[2].replace("_", " ").replace("update", "step")
+
+    @property
     def measure(self) -> Metric:
         return find_metric(self.metric)
 
@@ -141,27 +147,27 @@ class Claim(Spec):
         return math.exp(difference) if self.scale == "log_ratio" else difference
 
 
-def load_claims(names: Sequence[str], folders: Sequence[Path]) -> list[Claim]:
-    """The claims with these names, each from the first of the folders that has it.
+def load_claims(names: Sequence[str], folders: Sequence[Path] = ()) -> list[Claim]:
+    """The claims with these names, each from the first that has it of the user's folders and conf/claim.
 
     Raises:
         ConfigError: there is no such claim, or its file is not a claim.
     """
-    return [_load(str(name), folders) for name in names]
-
-
-def _load(name: str, folders: Sequence[Path]) -> Claim:
-    known = {path.stem: path for folder in reversed(folders) for path in sorted(folder.glob("*.yaml"))}
-    if name not in known:
-        places = " and ".join(map(str, folders))
-        raise ConfigError(
-            f"The study's claim {name} is unknown: there is no {name}.yaml in {places}{nearest(name, known) or '.'} "
-            "To add a folder of your own claims: bnstudy-report claims=my_conf/claim"
-        )
-    try:
-        return claim_of(yaml.safe_load(known[name].read_text(encoding="utf-8")), name)
-    except (ConfigError, yaml.YAMLError) as error:
-        raise ConfigError(f"In {known[name]}: {error}") from error
+    places = [*folders, conf_dir() / "claim"]
+    known = {path.stem: path for folder in reversed(places) for path in sorted(folder.glob("*.yaml"))}
+    claims = []
+    for name in map(str, names):
+        if name not in known:
+            where = f"{' and '.join(map(str, places))}{nearest(name, known) or '.'}"
+            raise ConfigError(
+                f"The study's claim {name} is unknown: there is no {name}.yaml in {where} "
+                "To add a folder of your own claims: bnstudy-report claims=my_conf/claim"
+            )
+        try:
+            claims.append(claim_of(yaml.safe_load(known[name].read_text(encoding="utf-8")), name))
+        except (ConfigError, yaml.YAMLError) as error:
+            raise ConfigError(f"In {known[name]}: {error}") from error
+    return claims
 
 
 def claim_of(node: Any, name: str) -> Claim:

@@ -12,7 +12,7 @@ from bnstudy.claims.frames import StudyData
 
 @dataclass(frozen=True)
 class Gap:
-    """What a family lacks, in words. swept: the family, or one to compare it with, has several learning rates."""
+    """What a family lacks. swept: the family, or one to compare it with, has several learning rates."""
 
     text: str
     swept: bool

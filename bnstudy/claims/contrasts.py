@@ -19,13 +19,20 @@ from bnstudy.claims.metrics import View
 from bnstudy.stats.method import LOOKED_AT_ONCE, Method
 from bnstudy.stats.sequential import anytime
 
+VIEW_NAMES: dict[View, str] = {
+    "same_rate": "same learning rate",
+    "best_rate": "each at its best",
+    "all_rates": "over all learning rates",
+    "before_training": "before training",
+}
+
 
 @dataclass(frozen=True)
 class Contrast:
     """The differences between the two sides of a case in one view.
 
     study: name of the study of the runs. method: of the interval and the test.
-    rates: the learning rates of the sides, (with, without); NaN for none or several, None in views without a choice.
+    rates: the learning rates of the sides, (with, without); NaN for none or several.
     d: differences by evaluation seed on the claim's scale, positive where they support it.
     values: by seed the metric of the sides, `with` and `without`; of an interaction, those away from the reference.
     slack: the possible error of every difference in the same direction; it widens the interval.
@@ -40,7 +47,7 @@ class Contrast:
     view: View
     study: str = ""
     method: Method = LOOKED_AT_ONCE
-    rates: tuple[float, float] | None = None
+    rates: tuple[float, float] = (math.nan, math.nan)
     d: pd.Series = field(default_factory=lambda: pd.Series(dtype=float))
     values: pd.DataFrame = field(default_factory=lambda: pd.DataFrame({"with": [], "without": []}))
     slack: float = 0.0
@@ -65,9 +72,24 @@ class Contrast:
         return self.view == self.claim.views[0]
 
     @property
+    def view_name(self) -> str:
+        """`"each at its best"`."""
+        return VIEW_NAMES[self.view]
+
+    @property
+    def means(self) -> tuple[float, float]:
+        """Means of the metric in its own unit, (with, without): geometric ones for ratios, NaN for none."""
+        return self._mean("with"), self._mean("without")
+
+    def _mean(self, side: Side) -> float:
+        values = self.values[side].astype(float)
+        geometric = self.claim.scale == "log_ratio" and (values > 0).all()
+        return float(np.exp(np.log(values).mean()) if geometric else values.mean())
+
+    @property
     def test_key(self) -> tuple[str, ...]:
         """Equal for contrasts that are the same test: views of a claim in which the learning rates are the same."""
-        return self.claim.name, self.case.panel, self.case.setting, str(self.rates) if self.rates else self.view
+        return self.claim.name, self.case.name, self.view if math.isnan(self.rates[0]) else str(self.rates)
 
 
 def contrasts(study: StudyData, claim: Claim) -> list[Contrast]:
@@ -108,13 +130,11 @@ class FinishedRuns:
         obstacles = [text for m, c in zip(missing, choices, strict=True) for text in (m, *c.obstacles()) if text]
         if unmeasured := int(d.isna().sum()):
             obstacles.append(f"{claim.metric} was not measured in {unmeasured} of {len(d)} seeds")
-        choice, used = (
-            choices[0],
-            [runs for c in choices for s in (c.evaluated_runs, c.tuning_runs) for runs in s.values()],
-        )
+        choice = choices[0]
+        used = [runs for c in choices for s in (c.evaluated_runs, c.tuning_runs) for runs in s.values()]
         return self.make(
             claim, case, view, "; ".join(dict.fromkeys(obstacles)),
-            rates=(choice.rate_of("with"), choice.rate_of("without")) if view in ("same_rate", "best_rate") else None,
+            rates=(choice.rate_of("with"), choice.rate_of("without")),
             d=d,
             values=tables[0][["value_with", "value_without"]].set_axis(["with", "without"], axis=1),
             slack=sum(claim.measure.slack(c.factor) for c in choices),

@@ -20,9 +20,6 @@ from bnstudy.validation import ConfigError, nearest
 EVERYTHING = "all"
 """Name of the report on every run of a store."""
 
-NAMED = 4
-"""The largest number of picked runs that the name of their report lists."""
-
 WARM_UP = 0.05
 """Share of a run's steps that do not count for its time per step."""
 
@@ -151,8 +148,8 @@ def one_a_training(specs: pd.DataFrame, recorded: pd.Series) -> pd.DataFrame:
     key = ["arm", "seed"]
     for (arm, seed), runs in specs[specs.duplicated(key, keep=False)].groupby(key, observed=True):
         _check_same_training(runs, f"{arm}, seed={seed}")
-    amount = specs["run_id"].map(recorded).astype(float).fillna(-1)
-    ranked = specs.assign(amount=amount).sort_values(["amount", "run_id"], ascending=[False, True])
+    ranked = specs.assign(amount=specs["run_id"].map(recorded).astype(float))
+    ranked = ranked.sort_values(["amount", "run_id"], ascending=[False, True])
     return specs.loc[ranked.drop_duplicates(key).index.sort_values()].reset_index(drop=True)
 
 
@@ -192,8 +189,8 @@ def _plan_of_picked(store: Store, study: object, scale: object, picked: Collecti
 
 
 def name_of_picked(run_ids: Sequence[str]) -> str:
-    """The name of their report: the ids of a few runs, else the first one and a digest of all."""
-    if len(run_ids) <= NAMED:
+    """The name of their report: the ids of up to four runs, else the first one and a digest of all."""
+    if len(run_ids) <= 4:
         return "-".join(["runs", *run_ids])
     digest = hashlib.sha256(" ".join(run_ids).encode()).hexdigest()[:8]
     return f"runs-{run_ids[0]}-and-{len(run_ids) - 1}-more-{digest}"
@@ -226,9 +223,9 @@ def _nothing_finished(store: Store, study: str | None, plan: dict[str, Any], pic
 
 
 def _failures(store: Store, unfinished: Iterable[str]) -> dict[str, str]:
-    errors = {r: store.run(r).error for r in sorted(unfinished)}
-    texts = {r: p.read_text(encoding="utf-8").strip() for r, p in errors.items() if p.exists()}
-    return {r: text.splitlines()[-1] if text else "" for r, text in texts.items()}
+    errors = {run_id: store.run(run_id).error for run_id in sorted(unfinished)}
+    texts = {run_id: path.read_text(encoding="utf-8") for run_id, path in errors.items() if path.exists()}
+    return {run_id: text.strip().rpartition("\n")[2] for run_id, text in texts.items()}
 
 
 def with_outcomes(runs: pd.DataFrame, timing: pd.DataFrame) -> pd.DataFrame:

@@ -32,8 +32,9 @@ class RateChoice:
     def __init__(self, claim: Claim, view: View, sides: Sides, tuning: Sequence[int]) -> None:
         self.claim, self.view, self.sides, self.tuning = claim, view, sides, tuning
         self.best = {side: {f: self._best(own) for f, own in families(runs)} for side, runs in sides.items()}
-        grids = [own["lr"].to_numpy(float) for runs in sides.values() for _, own in families(runs)]
-        self.factor = max(map(coarseness, grids))
+        self.runs_by_family = [own for runs in sides.values() for _, own in families(runs)]
+        self.grids = [np.unique(own["lr"].to_numpy(float)) for own in self.runs_by_family]
+        self.factor = max(map(coarseness, self.grids))
 
     def _best(self, runs: pd.DataFrame) -> float:
         """The smaller of equals."""
@@ -50,13 +51,11 @@ class RateChoice:
     @property
     def evaluated_runs(self) -> Sides:
         """The runs of the other seeds, at the learning rates of the view."""
-        return {side: self._evaluated(side) for side in self.sides}
-
-    def _evaluated(self, side: Side) -> pd.DataFrame:
-        runs = self.sides[side][~self.sides[side]["seed"].isin(self.tuning)]
+        others = {side: runs[~runs["seed"].isin(self.tuning)] for side, runs in self.sides.items()}
         if self.view == "all_rates":
-            return runs
-        return runs[runs["lr"] == runs["family"].astype(str).map({f: self._rate(side, f) for f in self.best[side]})]
+            return others
+        rates = {side: {family: self._rate(side, family) for family in best} for side, best in self.best.items()}
+        return {side: runs[runs["lr"] == runs["family"].astype(str).map(rates[side])] for side, runs in others.items()}
 
     def _rate(self, side: Side, family: str) -> float:
         if self.view == "before_training":
@@ -86,8 +85,6 @@ class RateChoice:
         chosen = [runs[runs["lr"] == self.rate_of(side)] for side, runs in tuning.items()]
         return float(np.max([runs.loc[~runs["diverged"].astype(bool), "final.train_loss"].mean() for runs in chosen]))
 
-    # ------------------------------------------------------------------------------------ what rules out a verdict
-
     def obstacles(self) -> list[str]:
         """What rules out a verdict, in words."""
         if self.view == "before_training":
@@ -99,20 +96,16 @@ class RateChoice:
 
     def _grid(self) -> list[str]:
         """Too few learning rates, too far apart, or different ones on the two sides."""
-        runs_by_family = [own for runs in self.sides.values() for _, own in families(runs)]
-        grids = [np.unique(own["lr"].to_numpy(float)) for own in runs_by_family]
-        fewest = min(map(len, grids))
+        fewest = min(map(len, self.grids))
         if fewest < LEAST_RATES:
             rates = "rate" if fewest == 1 else "rates"
             return [f"the grid has {fewest} learning {rates}, a fair choice needs {LEAST_RATES}"]
         if self.factor > LARGEST_FACTOR:
-            return [
-                f"learning rates of the grid are {self.factor:.3g} times apart, a fair choice needs "
-                f"{math.sqrt(10):.3g} or less"
-            ]
-        if any(len(own) < own["seed"].nunique() * own["lr"].nunique() for own in runs_by_family):
+            needed = f"a fair choice needs {math.sqrt(10):.3g} or less"
+            return [f"learning rates of the grid are {self.factor:.3g} times apart, {needed}"]
+        if any(len(own) < own["seed"].nunique() * own["lr"].nunique() for own in self.runs_by_family):
             return ["not every seed was tried at every learning rate"]
-        if self.claim.measure.kind == "of_family" and len({tuple(grid) for grid in grids}) > 1:
+        if self.claim.measure.kind == "of_family" and len({tuple(grid) for grid in self.grids}) > 1:
             return ["the two sides were tried at different learning rates"]
         return []
 
@@ -123,14 +116,10 @@ class RateChoice:
         sides: list[Side] = ["without"] if self.view == "same_rate" else list(self.sides)
         if self.view == "same_rate" and not any(self._learns(own) for _, own in families(self.sides["without"])):
             return ["no learning rate is best without it: all of them diverged"]
-        found = [
-            text
-            for side in sides
-            for family, own in families(self.sides[side])
-            for text in self._edge(side, family, own)
-        ]
-        rate, tried = self.rate_of("with"), self.sides["with"]["lr"]
-        if self.view == "same_rate" and not math.isnan(rate) and not (tried == rate).any():
+        tried = [(side, family, own) for side in sides for family, own in families(self.sides[side])]
+        found = [text for side, family, own in tried for text in self._edge(side, family, own)]
+        rate = self.rate_of("with")
+        if self.view == "same_rate" and not math.isnan(rate) and not (self.sides["with"]["lr"] == rate).any():
             found.append(f"no runs with it at learning rate {rate:g}")
         return found
 

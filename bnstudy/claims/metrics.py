@@ -119,9 +119,6 @@ def by_seed(runs: Frame, value: pd.Series, capped: pd.Series | bool = False) -> 
     return frame.astype({"capped": bool}).set_axis(pd.Index(runs["seed"]))
 
 
-# ------------------------------------------------------------------------------------------------- reaching a target
-
-
 @metric("accuracy", scales=RATIO_FIRST, target="accuracy")
 def updates_to_target(runs: Frame, metrics: Frame, target: float) -> Frame:
     """First step at which the smoothed validation accuracy, a share, is at least `target`, interpolated between
@@ -191,9 +188,6 @@ def _accuracy_at(accuracy: Frame, loss: Frame, target: float) -> float:
     return float(np.interp(at, steps, ordered["value"]))
 
 
-# ------------------------------------------------------------------------------------- over training, and at its end
-
-
 @metric("loss", scales=RATIO_FIRST)
 def mean_training_loss(runs: Frame, metrics: Frame, *_: Any) -> Frame:
     """Mean over all steps of the loss of the current batch; 10 times the initial loss for runs that stopped early."""
@@ -225,9 +219,8 @@ def accuracy_above_chance(runs: Frame, *_: Any) -> Frame:
 def generalization_gap(runs: Frame, metrics: Frame, *_: Any) -> Frame:
     """Final accuracy on training images, in evaluation mode, minus that on test images, in percentage points; 100 for
     runs that stopped early."""
-    gap = 100 * (of_runs(runs, at_end(metrics, "train_accuracy")) - runs["final.test_accuracy"].astype(float))
-    lost = stopped_early(runs)
-    return by_seed(runs, gap.mask(lost, 100.0), lost)
+    final = runs.set_index("run_id")["final.test_accuracy"].astype(float)
+    return _with_worst(runs, 100 * (at_end(metrics, "train_accuracy") - final), worst=100.0)
 
 
 @metric("dead_share")
@@ -249,17 +242,15 @@ def saturated_units(runs: Frame, metrics: Frame, *_: Any) -> Frame:
 def precise_less_running(runs: Frame, metrics: Frame, *_: Any) -> Frame:
     """Final accuracy on held-out images with precise statistics minus that with running ones, in percentage points;
     0 for runs that stopped early, which guess with any statistics."""
-    return _gain_over_running(runs, metrics, "accuracy_precise")
+    gain = at_end(metrics, "accuracy_precise") - at_end(metrics, "accuracy_running")
+    return _with_worst(runs, 100 * gain, worst=0.0)
 
 
 @metric("accuracy_batch", "accuracy_running", delta=POINTS)
 def batch_less_running(runs: Frame, metrics: Frame, *_: Any) -> Frame:
     """The same with the statistics of each batch."""
-    return _gain_over_running(runs, metrics, "accuracy_batch")
-
-
-def _gain_over_running(runs: Frame, metrics: Frame, name: str) -> Frame:
-    return _with_worst(runs, 100 * (at_end(metrics, name) - at_end(metrics, "accuracy_running")), worst=0.0)
+    gain = at_end(metrics, "accuracy_batch") - at_end(metrics, "accuracy_running")
+    return _with_worst(runs, 100 * gain, worst=0.0)
 
 
 @metric("z_drift_relative", scales=RATIO_FIRST)
@@ -321,46 +312,62 @@ def _with_worst(runs: Frame, values: pd.Series, worst: float = math.nan) -> Fram
     return by_seed(runs, of_runs(runs, values).mask(lost, worst), lost)
 
 
-# ------------------------------------------------------------------------------------------ of several arms of a side
+def over_arms(read: Callable[[pd.Series], float]) -> Reader:
+    """Apply `read`, 100 times, to the highest validation accuracies of each seed's arms; that of guessing for diverged
+    runs, so that no value is capped."""
+
+    def read_all(runs: Frame, *_: Any) -> Frame:
+        values = 100 * runs.groupby("seed")["best_accuracy"].agg(read).astype(float)
+        return pd.DataFrame({"value": values, "capped": False})
+
+    return read_all
 
 
 @metric(kind="of_several")
-def spread_of_accuracy(runs: Frame, *_: Any) -> Frame:
+@over_arms
+def spread_of_accuracy(accuracies: pd.Series) -> float:
     """Best minus worst, over the arms, of the highest validation accuracy, in percentage points."""
-    return _over_arms(runs, lambda accuracies: 100 * (accuracies.max() - accuracies.min()))
+    return accuracies.max() - accuracies.min()
 
 
 @metric(kind="of_several")
-def deviation_of_accuracy(runs: Frame, *_: Any) -> Frame:
+@over_arms
+def deviation_of_accuracy(accuracies: pd.Series) -> float:
     """Standard deviation over the arms of the highest validation accuracy, in percentage points."""
-    return _over_arms(runs, lambda accuracies: 100 * accuracies.std(ddof=1))
+    return accuracies.std(ddof=1)
 
 
 @metric(kind="of_several")
-def share_near_best(runs: Frame, *_: Any) -> Frame:
+@over_arms
+def share_near_best(accuracies: pd.Series) -> float:
     """Arms whose highest validation accuracy is at least 90% of the best arm's, in percent of all."""
-    return _over_arms(runs, lambda accuracies: 100 * float((accuracies >= 0.9 * accuracies.max()).mean()))
+    return (accuracies >= 0.9 * accuracies.max()).mean()
 
 
-def _over_arms(runs: Frame, read: Callable[[pd.Series], float]) -> Frame:
-    """`best_accuracy` is that of guessing for diverged runs, so that no value is capped."""
-    values = runs.groupby("seed")["best_accuracy"].agg(read)
-    return pd.DataFrame({"value": values.astype(float), "capped": False})
+OF_GRID = ("seed", "lr", "diverged", "diverged_step", "steps", "test_accuracy", "score")
+"""The columns of runs that metrics of a family need."""
 
 
-# ------------------------------------------------------------------------------------------------------- of a family
+def each_seed(read: Callable[[Frame], tuple[float, bool]]) -> Reader:
+    """Apply `read`, which gives value and capped, to the runs of each seed in the order of their learning rates."""
+
+    def read_all(runs: Frame, *_: Any) -> Frame:
+        ordered = runs[[c for c in OF_GRID if c in runs]].sort_values("lr", kind="stable")
+        found = {seed: read(of_seed) for seed, of_seed in ordered.groupby("seed")}
+        return pd.DataFrame.from_dict(found, orient="index", columns=["value", "capped"]).rename_axis("seed")
+
+    return read_all
 
 
 @metric(scales=RATIO, kind="of_family", slack=math.log)
-def largest_tolerated_rate(runs: Frame, *_: Any) -> Frame:
+@each_seed
+def largest_tolerated_rate(ordered: Frame) -> tuple[float, bool]:
     """The largest learning rate of the grid such that neither its run nor those at smaller rates diverge; one grid
-    step below the grid where all diverge. Capped at the grid's largest rate and below the grid."""
-    return _each_seed(runs, _tolerated)
+    step below the grid where all diverge. Capped at the grid's largest rate and below the grid.
 
-
-def _tolerated(ordered: Frame) -> tuple[float, bool]:
-    """Rates at the lower end of the grid at which the run ended near guessing are too small, not too large: here they
-    do not count as divergence."""
+    Rates at the lower end of the grid at which the run ended near guessing are too small, not too large: here they do
+    not count as divergence.
+    """
     rates, lost = ordered["lr"].to_numpy(float), ordered["diverged"].to_numpy(bool)
     at_the_end = lost & (ordered["diverged_step"].to_numpy(float) >= ordered["steps"].to_numpy(float))
     too_small = np.logical_and.accumulate(at_the_end) & ~lost.all()
@@ -371,55 +378,33 @@ def _tolerated(ordered: Frame) -> tuple[float, bool]:
 
 
 @metric(scales=RATIO, kind="of_family", slack=math.log)
-def largest_useful_rate(runs: Frame, *_: Any) -> Frame:
+@each_seed
+def largest_useful_rate(ordered: Frame) -> tuple[float, bool]:
     """The largest learning rate of the grid with at least 90% of the seed's best test accuracy. Capped at the edge."""
-    return _each_seed(runs, _useful)
-
-
-def _useful(ordered: Frame) -> tuple[float, bool]:
     rates, accuracy = ordered["lr"].to_numpy(float), ordered["test_accuracy"].to_numpy(float)
     last = int(np.flatnonzero(accuracy >= 0.9 * accuracy.max())[-1])
     return float(rates[last]), last == len(rates) - 1
 
 
 @metric(scales=RATIO, kind="of_family", slack=math.log)
-def best_learning_rate(runs: Frame, *_: Any) -> Frame:
+@each_seed
+def best_learning_rate(ordered: Frame) -> tuple[float, bool]:
     """The learning rate with the highest final validation accuracy, the smaller of equals. Capped at the edge."""
-    return _each_seed(runs, _best_rate)
-
-
-def _best_rate(ordered: Frame) -> tuple[float, bool]:
     rates, score = ordered["lr"].to_numpy(float), ordered["score"].to_numpy(float)
     best = int(score.argmax())
     return float(rates[best]), best in (0, len(rates) - 1)
 
 
 @metric(kind="of_family", slack=lambda factor: 2 * math.log10(factor))  # either end is known up to a grid step
-def width_of_good_rates(runs: Frame, *_: Any) -> Frame:
+@each_seed
+def width_of_good_rates(ordered: Frame) -> tuple[float, bool]:
     """log10(highest/lowest) of the learning rates around the best whose test accuracy is within 1 point of it. Capped
     where they reach the edge of the grid."""
-    return _each_seed(runs, _width)
-
-
-def _width(ordered: Frame) -> tuple[float, bool]:
     rates, points = ordered["lr"].to_numpy(float), 100 * ordered["test_accuracy"].to_numpy(float)
-    best = low = high = int(points.argmax())
-    good = points >= points[best] - NEAR
-    while low > 0 and good[low - 1]:
-        low -= 1
-    while high < len(rates) - 1 and good[high + 1]:
-        high += 1
-    return math.log10(rates[high] / rates[low]), low == 0 or high == len(rates) - 1
-
-
-OF_GRID = ("seed", "lr", "diverged", "diverged_step", "steps", "test_accuracy", "score")
-"""The columns of runs that metrics of a family need."""
-
-
-def _each_seed(runs: Frame, read: Callable[[Frame], tuple[float, bool]]) -> Frame:
-    ordered = runs[[c for c in OF_GRID if c in runs]].sort_values("lr", kind="stable")
-    found = {seed: read(of_seed) for seed, of_seed in ordered.groupby("seed")}
-    return pd.DataFrame.from_dict(found, orient="index", columns=["value", "capped"]).rename_axis("seed")
+    best = int(points.argmax())
+    bad = np.flatnonzero(points < points[best] - NEAR)
+    low, high = bad[bad < best].max(initial=-1) + 1, bad[bad > best].min(initial=len(rates)) - 1
+    return math.log10(rates[high] / rates[low]), bool(low == 0 or high == len(rates) - 1)
 
 
 def coarseness(rates: np.ndarray) -> float:

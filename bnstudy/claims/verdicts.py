@@ -12,15 +12,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 
-from bnstudy.claims.claim import Claim, load_claims
+from bnstudy.claims.claim import load_claims
 from bnstudy.claims.contrasts import Contrast, contrasts
 from bnstudy.claims.frames import StudyData
 from bnstudy.stats.intervals import effect_size
 from bnstudy.stats.power import seeds_needed
 from bnstudy.stats.tests import ALPHA, holm
-from bnstudy.store.files import conf_dir
 
 Status = Literal["SUPPORTED", "CONTRADICTED", "NEGLIGIBLE", "INCONCLUSIVE"]
 STATUSES: tuple[Status, ...] = ("SUPPORTED", "CONTRADICTED", "NEGLIGIBLE", "INCONCLUSIVE")
@@ -53,24 +51,55 @@ class Verdict:
     more: int | None = None
     because: str = ""
 
+    @property
+    def case(self) -> str:
+        return self.contrast.case.name
+
+    @property
+    def view(self) -> str:
+        """`"each at its best, 1 with and 0.316 without"`."""
+        name, (with_, without) = self.contrast.view_name, self.contrast.rates
+        if self.contrast.view == "same_rate" and not math.isnan(without):
+            return f"{name}, {without:g}"
+        if self.contrast.view == "best_rate" and not (math.isnan(with_) or math.isnan(without)):
+            return f"{name}, {with_:g} with and {without:g} without"
+        return name
+
+    @property
+    def interval(self) -> str:
+        """`"12.3 (8.1 to 15.2)"`, the effect in the claim's unit; empty for none."""
+        if not math.isfinite(self.effect):
+            return ""
+        mean, low, high = (f"{self.contrast.claim.in_unit(v):.3g}" for v in (self.effect, self.low, self.high))
+        return f"{mean} ({low} to {high})" if math.isfinite(self.low) and math.isfinite(self.high) else mean
+
+    @property
+    def effect_text(self) -> str:
+        """`"12.3 (8.1 to 15.2) times the learning rate"`; a dash for none."""
+        return f"{self.interval} {self.contrast.claim.unit}" if self.interval else "-"
+
+    @property
+    def reason(self) -> str:
+        """Why the verdict is inconclusive, and how many more seeds would settle it."""
+        if self.more is None:
+            return self.because
+        return f"{self.because}; about {self.more} more {'seed' if self.more == 1 else 'seeds'} would settle it"
+
+    @property
+    def result(self) -> str:
+        reason = f" ({self.reason})" if self.reason else ""
+        return f"{self.case}, {self.view}: {self.effect_text}, {self.n} seeds{reason}."
+
+    @property
+    def sentence(self) -> str:
+        """For the terminal."""
+        return f"{self.status}: {self.contrast.claim.statement} {self.result}"
+
 
 def verdicts(study: StudyData, folders: Sequence[Path] = ()) -> list[Verdict]:
-    """The verdicts on all claims that the study bears on, corrected together. folders: with claims of the user's own.
-
-    Raises:
-        ConfigError: a claim is not known, or its file is not a claim.
-    """
-    claims = claims_named(study.claims, folders)
+    """The verdicts on all claims of the study, corrected together; ConfigError as `load_claims`."""
+    claims = load_claims(study.claims, folders)
     return judge_all([contrast for claim in claims for contrast in contrasts(study, claim)])
-
-
-def claims_named(names: Sequence[str], folders: Sequence[Path]) -> list[Claim]:
-    """The claims with these names, those of the user's folders first.
-
-    Raises:
-        ConfigError: a claim is not known, or its file is not a claim.
-    """
-    return load_claims(names, [*folders, conf_dir() / "claim"])
 
 
 def judge_all(every: Iterable[Contrast]) -> list[Verdict]:
@@ -133,21 +162,8 @@ def is_too_coarse(low: float, high: float, delta: float, slack: float) -> bool:
 
 
 def _seeds_to_add(c: Contrast) -> int | None:
-    needed = seeds_needed(c.d.to_numpy(float), c.threshold, c.slack, c.method.critical) or 0
-    needed = max(c.claim.min_seeds, needed)
-    return needed - len(c.d) if needed > len(c.d) else None
-
-
-def side_means(c: Contrast) -> tuple[float, float]:
-    """Means of the metric in its own unit, with and without: geometric ones for ratios, NaN for none."""
-    if c.values.empty:
-        return math.nan, math.nan
-    with_, without = (_mean(c.values[side].astype(float), c.claim.scale == "log_ratio") for side in ("with", "without"))
-    return with_, without
-
-
-def _mean(values: pd.Series, geometric: bool) -> float:
-    return float(np.exp(np.log(values).mean())) if geometric and (values > 0).all() else float(values.mean())
+    needed = seeds_needed(c.d, c.threshold, c.slack, c.method.critical) or 0
+    return max(0, max(c.claim.min_seeds, needed) - len(c.d)) or None
 
 
 def as_json(found: Sequence[Verdict]) -> list[dict[str, Any]]:
@@ -157,7 +173,6 @@ def as_json(found: Sequence[Verdict]) -> list[dict[str, Any]]:
 
 def _entry(v: Verdict) -> dict[str, Any]:
     c, claim = v.contrast, v.contrast.claim
-    rates, means = c.rates or (math.nan, math.nan), side_means(c)
     return {
         "claim": claim.name,
         "statement": claim.statement,
@@ -172,10 +187,10 @@ def _entry(v: Verdict) -> dict[str, Any]:
         "setting": c.case.setting,
         "view": c.view,
         "primary": c.is_primary,
-        "lr_with": or_none(rates[0]),
-        "lr_without": or_none(rates[1]),
-        "mean_with": or_none(means[0]),
-        "mean_without": or_none(means[1]),
+        "lr_with": or_none(c.rates[0]),
+        "lr_without": or_none(c.rates[1]),
+        "mean_with": or_none(c.means[0]),
+        "mean_without": or_none(c.means[1]),
         "status": v.status,
         "effect": or_none(claim.in_unit(v.effect)),
         "ci_low": or_none(claim.in_unit(v.low)),

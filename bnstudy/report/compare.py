@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from bnstudy.claims import metrics as m
+from bnstudy.claims.counterevidence import list_some
 from bnstudy.claims.frames import StudyData, load_study
 from bnstudy.claims.metrics import TARGET_SHARE, Metric, by_seed, metric
 from bnstudy.claims.verdicts import or_none
@@ -21,10 +22,9 @@ from bnstudy.report.commands import report_command
 from bnstudy.report.figures import Palette, draw_panel, load_figures
 from bnstudy.report.figures.style import report_style
 from bnstudy.report.images import Image, render_image, slug
-from bnstudy.report.rendering import publish
+from bnstudy.report.rendering import digits, publish
 from bnstudy.report.report import EVERY_STUDY, ReportResult, as_csv, as_json
 from bnstudy.report.transforms import panels
-from bnstudy.report.verdict_rows import digits
 from bnstudy.stats.intervals import effect_size
 from bnstudy.stats.method import LOOKED_AT_ONCE
 from bnstudy.validation import ConfigError, nearest
@@ -80,12 +80,12 @@ class Comparison:
 
     @property
     def bounds(self) -> str:
-        mean, low, high = (digits(math.nan if v is None else v, 3) for v in (self.effect, self.low, self.high))
+        mean, low, high = (digits(v, 3) for v in (self.effect, self.low, self.high))
         return f"{mean} ({low} to {high})" if self.low is not None else mean
 
     @property
     def sentence(self) -> str:
-        means = " and ".join("-" if v is None else digits(v) for v in (self.first, self.second))
+        means = " and ".join(map(digits, (self.first, self.second)))
         word = "ratio" if self.unit == "times" else "difference"
         seeds = "1 seed" if self.n == 1 else f"{self.n} seeds"
         return f"{self.quantity}: {means}; paired {word} {self.bounds} {self.unit}, p = {self.p:.2g}, {seeds}."
@@ -132,7 +132,8 @@ def write_comparison(
         "commands": about.commands, "target": f"{TARGET_SHARE:.0%}", "diverged": summary.diverged_lines(both),
         "images": images, "run_ids": run_ids,
     }  # fmt: skip
-    files = {"runs.csv": as_csv(both.runs), "comparison.json": as_json(_as_data(about, arms, rows, run_ids))}
+    data = {"study": about.name, "scale": about.scale, "arms": arms, "quantities": [*map(asdict, rows)]}
+    files = {"runs.csv": as_csv(both.runs), "comparison.json": as_json({**data, "run_ids": run_ids})}
     folder = results_dir / "reports" / name
     index = publish(folder, "compare", content, images, files)
     sentences, lost = tuple(row.sentence for row in rows), int(both.runs["diverged"].sum())
@@ -163,9 +164,9 @@ def find_arm(study: StudyData, name: str) -> str:
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
-        some = "; ".join(fitting[:6]) + (f" and {len(fitting) - 6} more" if len(fitting) > 6 else "")
+        some = list_some(fitting, "; ")
         raise ConfigError(f"compare: {name} may be any of {len(fitting)} arms: {some}. Give more of its name.")
-    known = "; ".join(sorted(arms)[:12]) + (f" and {len(arms) - 12} more" if len(arms) > 12 else "")
+    known = list_some(sorted(arms), "; ", most=12)
     raise ConfigError(f"compare: there is no arm {name} in {study.name}{nearest(name, arms) or '.'} Known: {known}.")
 
 
@@ -216,10 +217,3 @@ def _curves(both: StudyData) -> list[Image]:
             for panel in panels(both)
             for figure in draw_panel(panel, palette, figures, ("curves",))
         ]
-
-
-def _as_data(
-    study: StudyData, arms: Sequence[str], rows: Sequence[Comparison], run_ids: Sequence[str]
-) -> dict[str, Any]:
-    table = [asdict(row) for row in rows]
-    return {"study": study.name, "scale": study.scale, "arms": list(arms), "quantities": table, "run_ids": run_ids}

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 from markupsafe import Markup
@@ -44,10 +45,7 @@ def render_image(figure: ReportFigure, name: str, taken: set[str]) -> Image:
 def choose_name(text: str, taken: set[str]) -> str:
     """A name of letters, digits and dashes for `text` that is not in `taken`; it is added."""
     base = slug(text)
-    name, i = base, 1
-    while name in taken:
-        i += 1
-        name = f"{base}-{i}"
+    name = next(name for i in count(1) if (name := f"{base}-{i}" if i > 1 else base) not in taken)
     taken.add(name)
     return name
 
@@ -74,11 +72,7 @@ def write_images(folder: Path, images: Iterable[Image]) -> None:
     """Write all images, and remove those of an earlier report."""
     files = {f"{image.name}.{kind}": getattr(image, kind) for image in images for kind in ("svg", "png")}
     for name, content in files.items():
-        write_atomic(folder / name, partial(_write_bytes, content))
+        write_atomic(folder / name, partial(Path.write_bytes, data=content))
     for old in sorted([*folder.glob("*.svg"), *folder.glob("*.png")]):
         if old.name not in files:
             old.unlink()
-
-
-def _write_bytes(content: bytes, path: Path) -> None:
-    path.write_bytes(content)

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
-
-import pandas as pd
+from typing import Any
 
 from bnstudy.claims.claim import Claim
 from bnstudy.claims.completeness import missing_by_arm
+from bnstudy.claims.counterevidence import find_counterevidence
 from bnstudy.claims.frames import StudyData
-from bnstudy.claims.verdicts import Verdict
+from bnstudy.claims.verdicts import STATUSES, Verdict
 from bnstudy.report import summary
-from bnstudy.report.counterevidence import find_counterevidence
 from bnstudy.report.figures import Palette, draw_panel, load_figures
 from bnstudy.report.figures.effects import draw_effect
 from bnstudy.report.figures.style import report_style
 from bnstudy.report.images import Image, render_image, slug
-from bnstudy.report.probe_overhead import OverheadRow, probe_overhead
 from bnstudy.report.reproductions import ReproductionResult, reproduce
-from bnstudy.report.summary import ArmRow
 from bnstudy.report.transforms import panels
-from bnstudy.report.verdict_rows import VerdictRow, rows_of, summarize_claim
 
 
 @dataclass(frozen=True)
@@ -31,52 +28,38 @@ class PanelSection:
     """One model on one dataset, with all of its figures."""
 
     name: str
-    rows: list[ArmRow]
+    rows: list[dict[str, Any]]
     images: list[Image]
 
 
 @dataclass(frozen=True)
 class StudyPart:
-    """A study in a report, beside its verdicts: everything but its measurements, which may be large.
+    """A study in a report, beside its verdicts.
 
-    report: the command that draws the report of the study alone.
-    planned_ids: of the runs, as `StudyData.planned` has them.
+    study: without its measurements, which may be large. report: the command that draws the report of the study alone.
+    missing: of each incomplete arm; missing_others: the number of other missing runs.
     """
 
-    name: str
-    title: str
-    scale: str | None
-    commands: tuple[str, ...]
+    study: StudyData
     report: str
-    runs: pd.DataFrame
-    planned_ids: tuple[str, ...]
     missing: list[str]
     missing_others: int
-    failures: dict[str, str]
     facts: list[tuple[str, str]]
     findings: list[str]
     cautions: list[str]
     diverged: list[str]
     sections: list[PanelSection]
-    costs: list[OverheadRow]
+    costs: list[dict[str, Any]]
     reproduction: ReproductionResult | None
     reproduction_images: list[Image]
 
     @property
     def id(self) -> str:
-        return slug(self.name)
-
-    @property
-    def planned(self) -> int:
-        return len(self.planned_ids)
-
-    @property
-    def n_missing(self) -> int:
-        return self.planned - len(self.runs)
+        return slug(self.study.name)
 
     @property
     def images(self) -> list[Image]:
-        return [*self.reproduction_images, *(shown for section in self.sections for shown in section.images)]
+        return [*self.reproduction_images, *(image for section in self.sections for image in section.images)]
 
 
 @dataclass(frozen=True)
@@ -89,7 +72,7 @@ class ClaimSection:
 
     claim: Claim
     summary: str
-    rows: list[VerdictRow]
+    verdicts: list[Verdict]
     counterevidence: list[str]
     run_ids: list[str]
     part: StudyPart
@@ -102,13 +85,13 @@ class ClaimSection:
         return f"claim-{slug(self.claim.name)}"
 
     @property
-    def primary(self) -> list[VerdictRow]:
-        return [row for row in self.rows if row.is_primary]
+    def primary(self) -> list[Verdict]:
+        return [verdict for verdict in self.verdicts if verdict.contrast.is_primary]
 
     @property
     def status(self) -> str:
         """That of all cases in the primary view; empty where they differ."""
-        found = {row.status for row in self.primary}
+        found = {verdict.status for verdict in self.primary}
         return found.pop() if len(found) == 1 else ""
 
 
@@ -132,60 +115,48 @@ def part_of(
         prefix = f"{study.name}-" if several else ""
         figure = reproduction.figure if reproduction else None
         published = [render_image(figure, f"{prefix}published-{figure.kind}", taken)] if figure else []
-        sections = _sections(study, taken, kinds, prefix, config_dirs)
+        palette, figures = Palette.of(study.runs), load_figures(config_dirs)
+        sections = [
+            PanelSection(
+                panel.name,
+                summary.arm_rows(panel.runs),
+                [
+                    render_image(figure, f"{prefix}{figure.kind}-{panel.name}", taken)
+                    for figure in draw_panel(panel, palette, figures, kinds)
+                ],
+            )
+            for panel in panels(study)
+        ]
     return StudyPart(
-        name=study.name,
-        title=study.title,
-        scale=study.scale,
-        commands=study.commands,
+        study=replace(study, metrics=study.metrics[:0].copy(), timing=study.timing[:0].copy()),
         report=report,
-        runs=study.runs,
-        planned_ids=study.planned,
         missing=missing,
         missing_others=others,
-        failures=study.failures,
         facts=summary.facts(study),
         # The findings of a reproduction are in its table; the accuracy of its arms is not the point.
         findings=reproduction.findings if reproduction else [] if several else summary.findings(study),
         cautions=summary.cautions(study),
         diverged=summary.diverged_lines(study),
         sections=sections,
-        costs=[] if several else probe_overhead(study.runs),
+        costs=[] if several else summary.probe_overhead(study.runs),
         reproduction=reproduction,
         reproduction_images=published,
     )
 
 
-def _sections(
-    study: StudyData, taken: set[str], kinds: Collection[str] | None, prefix: str, config_dirs: Sequence[Path]
-) -> list[PanelSection]:
-    palette, figures = Palette.of(study.runs), load_figures(config_dirs)
-    return [
-        PanelSection(
-            panel.name,
-            summary.arm_rows(panel.runs),
-            [
-                render_image(figure, f"{prefix}{figure.kind}-{panel.name}", taken)
-                for figure in draw_panel(panel, palette, figures, kinds)
-            ],
-        )
-        for panel in panels(study)
-    ]
-
-
 def claim_sections(found: Iterable[Verdict], parts: Sequence[StudyPart], taken: set[str]) -> list[ClaimSection]:
     """One for each claim, in order; a figure that several claims name is in the section of the first."""
-    by_name, shown, sections = {part.name: part for part in parts}, set[str](), []
+    by_name, shown, sections = {part.study.name: part for part in parts}, set[str](), []
     for _, group in groupby(found, key=lambda v: v.contrast.claim.name):
         of_claim = list(group)
         claim, part = of_claim[0].contrast.claim, by_name[of_claim[0].contrast.study]
-        rows, all_images = rows_of(of_claim), [i for section in part.sections for i in section.images]
+        all_images = [i for section in part.sections for i in section.images]
         named = sorted((i for i in all_images if i.kind in claim.figures), key=lambda i: claim.figures.index(i.kind))
         with report_style():
             effect = render_image(draw_effect(of_claim), f"effect-{claim.name}", taken)
         sections.append(
             ClaimSection(
-                claim, summarize_claim(rows), rows, find_counterevidence(of_claim),
+                claim, summarize_claim(of_claim), of_claim, find_counterevidence(of_claim),
                 sorted({run_id for v in of_claim for run_id in v.contrast.run_ids}), part, effect,
                 images=[i for i in named if i.name not in shown],
                 elsewhere=[i for i in named if i.name in shown],
@@ -193,3 +164,20 @@ def claim_sections(found: Iterable[Verdict], parts: Sequence[StudyPart], taken: 
         )  # fmt: skip
         shown |= {i.name for i in named}
     return sections
+
+
+def summarize_claim(of_claim: Sequence[Verdict]) -> str:
+    """The result of one claim in its primary view; where all cases have one status, the words that follow it."""
+    primary = [verdict for verdict in of_claim if verdict.contrast.is_primary]
+    if len(primary) == 1:
+        return f"for {primary[0].result}"
+    view = primary[0].contrast.view_name
+    if len({verdict.status for verdict in primary}) == 1:
+        return f"in all {len(primary)} cases, {view}."
+    return f"Of {len(primary)} cases, {view}: {', '.join(f'{s} in {n}' for s, n in count_statuses(primary))}."
+
+
+def count_statuses(verdicts: Sequence[Verdict]) -> list[tuple[str, int]]:
+    """The statuses that occur, and how often."""
+    counts = Counter(verdict.status for verdict in verdicts)
+    return [(status, counts[status]) for status in STATUSES if counts[status]]

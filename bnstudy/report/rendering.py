@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -71,9 +72,9 @@ def _environment(**options: Any) -> jinja2.Environment:
     return environment
 
 
-def digits(value: float | None) -> str:
-    """A number with four significant digits, or a dash."""
-    return "-" if value is None else f"{value:.4g}"
+def digits(value: float | None, n: int = 4) -> str:
+    """A number with n significant digits; a dash for none."""
+    return "-" if value is None or not math.isfinite(value) else f"{value:.{n}g}"
 
 
 def sort_value(text: object) -> str:

@@ -12,14 +12,13 @@ from typing import Any
 import pandas as pd
 
 from bnstudy.claims import verdicts
-from bnstudy.claims.claim import Claim
+from bnstudy.claims.claim import Claim, load_claims
 from bnstudy.claims.contrasts import Contrast, contrasts
 from bnstudy.claims.frames import StudyData, load_study
 from bnstudy.report.commands import report_command
-from bnstudy.report.page import StudyPart, claim_sections, part_of
+from bnstudy.report.page import StudyPart, claim_sections, count_statuses, part_of
 from bnstudy.report.rendering import publish
 from bnstudy.report.summary import duration
-from bnstudy.report.verdict_rows import count_statuses, rows_of, tally
 from bnstudy.store.runs import SharedStore, Store
 from bnstudy.validation import ConfigError
 
@@ -92,7 +91,7 @@ def write_report(
         config_dirs: folders with `claim/`, `figure/` and `reproduction/` of the user's own.
 
     Raises:
-        ConfigError: as `load_study` and `claims_named`; or the report cannot be written.
+        ConfigError: as `load_study` and `load_claims`; or the report cannot be written.
     """
     if study == EVERY_STUDY and not picked:
         return write_report_on_all(results_dir, scale, claim_dirs, config_dirs)
@@ -100,11 +99,11 @@ def write_report(
     scale = about.scale if study else None
     again = report_command(results_dir, study, scale, picked, claim_dirs, config_dirs=config_dirs)
     folders = [*claim_dirs, *(folder / "claim" for folder in config_dirs)]
-    draft.add(about, verdicts.claims_named(about.claims, folders), again)
+    draft.add(about, load_claims(about.claims, folders), again)
     part = draft.parts[0]
-    page: dict[str, Any] = {"name": part.name, "title": part.title, "scale": part.scale, "facts": part.facts}
-    page |= {"several": False, "report": part.report}
-    return _write(results_dir / "reports" / part.name, draft, page, part.cautions, part.runs)
+    page: dict[str, Any] = {"name": about.name, "title": about.title, "scale": about.scale, "facts": part.facts}
+    page |= {"several": False, "report": again}
+    return _write(results_dir / "reports" / about.name, draft, page, part.cautions, about.runs)
 
 
 def write_report_on_all(
@@ -119,7 +118,7 @@ def write_report_on_all(
     """
     plans = _plans(Store(results_dir), None if scale is None else str(scale))
     at = next(iter(plans.values()))["scale"]
-    begun = {name: plan for name, plan in plans.items() if _has_finished(Store(results_dir), plan)}
+    begun = {name: plan for name, plan in plans.items() if any(map(Store(results_dir).is_finished, plan["run_ids"]))}
     if not begun:
         raise ConfigError(f"study=all: no run of a study at scale={at} is finished in {results_dir}.")
     folders = [*claim_dirs, *(folder / "claim" for folder in config_dirs)]
@@ -135,19 +134,20 @@ def write_report_on_all(
     page = {"name": EVERY_FOLDER, "title": "Which claims about normalization hold?", "scale": at, "several": True}
     again = report_command(results_dir, EVERY_STUDY, at, claim_dirs=claim_dirs, config_dirs=config_dirs)
     page |= {"facts": _facts_of_all(draft.parts), "report": again}
-    runs = pd.concat([part.runs.assign(study=part.name) for part in draft.parts], ignore_index=True)
+    runs = pd.concat([part.study.runs.assign(study=part.study.name) for part in draft.parts], ignore_index=True)
     cautions = [*_missing_of_all(draft.parts), *sorted(waiting)]
     return _write(results_dir / "reports" / EVERY_FOLDER, draft, page, cautions, runs)
 
 
 def _plans(store: Store, scale: str | None) -> dict[str, dict[str, Any]]:
-    """Each study's plan at the scale, by name."""
+    """Each study's plan at the scale, by name; by default at the scale planned last."""
     found = {name: {plan["scale"]: plan for plan in store.plans(name)} for name in store.studies()}
     if not found:
         raise ConfigError(
             f"study=all: no study has been run in {store.results_dir}. To run one: bnstudy study=quickstart"
         )
-    at = _last_scale(store) if scale is None else scale
+    files = (store.results_dir / "studies").glob("*/*/*.json")
+    at = scale or max(files, key=lambda path: (path.stat().st_mtime_ns, str(path))).parent.name
     plans = {name: by_scale[at] for name, by_scale in found.items() if at in by_scale}
     if not plans:
         known = ", ".join(sorted({known for by_scale in found.values() for known in by_scale}))
@@ -155,29 +155,19 @@ def _plans(store: Store, scale: str | None) -> dict[str, dict[str, Any]]:
     return plans
 
 
-def _last_scale(store: Store) -> str:
-    """The one planned last."""
-    files = (store.results_dir / "studies").glob("*/*/*.json")
-    return max(files, key=lambda path: (path.stat().st_mtime_ns, str(path))).parent.name
-
-
-def _has_finished(store: Store, plan: dict[str, Any]) -> bool:
-    return any(store.is_finished(run_id) for run_id in plan["run_ids"])
-
-
 def divide_claims(plans: dict[str, dict[str, Any]], claim_dirs: Sequence[Path]) -> dict[str, list[Claim]]:
     """The claims by the study that judges them: the one with the most planned runs, the first by name of equals."""
     by_size = sorted(plans, key=lambda study: (-len(plans[study]["run_ids"]), study))
     judges = {str(claim): study for study in reversed(by_size) for claim in plans[study].get("claims", ())}
     divided: dict[str, list[Claim]] = {study: [] for study in plans}
-    for claim in verdicts.claims_named(sorted(judges), claim_dirs):
+    for claim in load_claims(sorted(judges), claim_dirs):
         divided[judges[claim.name]].append(claim)
     return divided
 
 
 def _facts_of_all(parts: Sequence[StudyPart]) -> list[tuple[str, str]]:
-    runs = pd.concat([part.runs for part in parts], ignore_index=True).drop_duplicates("run_id")
-    seeds = sorted(part.runs["seed"].nunique() for part in parts)
+    runs = pd.concat([part.study.runs for part in parts], ignore_index=True).drop_duplicates("run_id")
+    seeds = sorted(part.study.runs["seed"].nunique() for part in parts)
     return [
         ("Studies", str(len(parts))),
         ("Runs", f"{len(runs)} of {len(_planned(parts))} finished, {int(runs['diverged'].sum())} of them diverged"),
@@ -189,15 +179,13 @@ def _facts_of_all(parts: Sequence[StudyPart]) -> list[tuple[str, str]]:
 
 
 def _planned(parts: Iterable[StudyPart]) -> set[str]:
-    return {run_id for part in parts for run_id in part.planned_ids}
+    return {run_id for part in parts for run_id in part.study.planned}
 
 
 def _missing_of_all(parts: Iterable[StudyPart]) -> list[str]:
-    short = [part for part in parts if part.n_missing]
-    if not short:
-        return []
-    named = ", ".join(f"{part.n_missing} of {part.planned} in {part.name}" for part in short)
-    return [f"Runs are missing: {named}. The results of these studies may change."]
+    short = [part.study for part in parts if part.study.n_missing]
+    named = ", ".join(f"{study.n_missing} of {len(study.planned)} in {study.name}" for study in short)
+    return [f"Runs are missing: {named}. The results of these studies may change."] if short else []
 
 
 def _write(
@@ -205,29 +193,32 @@ def _write(
 ) -> ReportResult:
     found = verdicts.judge_all(sorted(draft.contrasts, key=lambda contrast: contrast.claim.order))
     claims = claim_sections(found, draft.parts, draft.taken)
-    in_claims = {shown.name for section in claims for shown in section.images}
-    primary = [row for section in claims for row in section.primary]
-    counts = f"{len(claims)} claims, {len(primary)} cases: {count_statuses(primary)}."
-    page["tally"] = counts if len(primary) > MANY else ""
+    in_claims = {image.name for section in claims for image in section.images}
+    primary = [verdict for section in claims for verdict in section.primary]
+    counts = ", ".join(f"{status} in {n}" for status, n in count_statuses(primary))
+    page["tally"] = f"{len(claims)} claims, {len(primary)} cases: {counts}." if len(primary) > MANY else ""
     content = {**page, "parts": draft.parts, "claims": claims, "in_claims": in_claims, "cautions": list(cautions)}
-    images = [section.effect for section in claims] + [shown for part in draft.parts for shown in part.images]
+    images = [section.effect for section in claims] + [image for part in draft.parts for image in part.images]
     files = {"runs.csv": as_csv(runs), "claims.json": as_json(verdicts.as_json(found))}
     index = publish(folder, "index", content, images, files)
-    several, rows, trained = page["several"], rows_of(found), runs.drop_duplicates("run_id")
+    several, trained = page["several"], runs.drop_duplicates("run_id")
     return ReportResult(
         folder=folder,
         index=index,
-        verdicts=tuple(row.sentence for row in rows if row.is_primary or not several),
-        findings=tuple(_prefix(part, several) + text for part in draft.parts for text in part.findings),
+        verdicts=tuple(verdict.sentence for verdict in (primary if several else found)),
+        findings=tuple(f"{part.study.name}: " * several + text for part in draft.parts for text in part.findings),
         cautions=tuple(cautions),
         diverged=int(trained["diverged"].sum()),
         missing=len(_planned(draft.parts) - {*trained["run_id"]}),
-        tally=tally(rows) if several and rows else "",
+        tally=tally(found) if several and found else "",
     )
 
 
-def _prefix(part: StudyPart, several: bool) -> str:
-    return f"{part.name}: " if several else ""
+def tally(found: Sequence[verdicts.Verdict]) -> str:
+    """`"3 verdicts in all views: 2 SUPPORTED, 1 NEGLIGIBLE."`."""
+    noun = "verdict" if len(found) == 1 else "verdicts"
+    counts = ", ".join(f"{n} {status}" for status, n in count_statuses(found))
+    return f"{len(found)} {noun} in all views: {counts}."
 
 
 def as_csv(runs: pd.DataFrame) -> str:

@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
-from bnstudy.claims.best_arms import best_arms
+from bnstudy.claims.arms import best_arms
 from bnstudy.claims.completeness import Gap, find_gaps
+from bnstudy.claims.counterevidence import list_some
 from bnstudy.claims.frames import StudyData
-from bnstudy.report.counterevidence import list_some
 from bnstudy.stats.intervals import Estimate, mean_interval
 
 VERDICT_SEEDS = 10
 """With fewer seeds per arm, results are a smoke test."""
-
-
-@dataclass(frozen=True)
-class ArmRow:
-    """An arm of a panel as its table shows it: texts, but for `chosen`, the best learning rate of its family."""
-
-    arm: str
-    test: str
-    interval: str
-    seeds: int
-    diverged: int
-    validation: str
-    best_validation: str
-    step_ms: str
-    seconds: str
-    chosen: bool
 
 
 def findings(study: StudyData) -> list[str]:
@@ -100,28 +84,48 @@ def cautions(study: StudyData) -> list[str]:
     return found
 
 
-def arm_rows(runs: pd.DataFrame) -> list[ArmRow]:
-    """The table of a panel's arms, in order; their names leave out model and data."""
+def arm_rows(runs: pd.DataFrame) -> list[dict[str, Any]]:
+    """The table of a panel's arms, in order; their names leave out model and data. chosen: the best of its family."""
     chosen = set(best_arms(runs).query("rates > 1")["arm"])
     rates = runs["lr"].nunique() > 1
-    return [_arm_row(rows, arm in chosen, rates) for arm, rows in runs.groupby("arm", observed=True)]
+    return [_arm_row(rows, rates) | {"chosen": arm in chosen} for arm, rows in runs.groupby("arm", observed=True)]
 
 
-def _arm_row(runs: pd.DataFrame, chosen: bool, rates: bool) -> ArmRow:
+def _arm_row(runs: pd.DataFrame, rates: bool) -> dict[str, Any]:
     test = mean_interval(runs["test_accuracy"])
     first, diverged = runs.iloc[0], int(runs["diverged"].sum())
-    return ArmRow(
-        arm=f"{first['family']}, lr={first['lr']:g}" if rates else str(first["family"]),
-        test=percent(test.mean),
-        interval=interval(test) if diverged < test.n else "-",
-        seeds=test.n,
-        diverged=diverged,
-        validation=percent(runs["val_accuracy"].mean()),
-        best_validation=percent(runs["best_accuracy"].mean()),
-        step_ms=_three_digits(runs["step_ms"].median()),
-        seconds=_three_digits(runs["seconds.training"].mean()),
-        chosen=chosen,
-    )
+    return {
+        "arm": f"{first['family']}, lr={first['lr']:g}" if rates else str(first["family"]),
+        "test": percent(test.mean),
+        "interval": interval(test) if diverged < test.n else "-",
+        "seeds": test.n,
+        "diverged": diverged,
+        "validation": percent(runs["val_accuracy"].mean()),
+        "best_validation": percent(runs["best_accuracy"].mean()),
+        "step_ms": _three_digits(runs["step_ms"].median()),
+        "seconds": _three_digits(runs["seconds.training"].mean()),
+    }
+
+
+def probe_overhead(runs: pd.DataFrame) -> list[dict[str, Any]]:
+    """The time that probes take, a row for each panel and probe, the slowest first, and one for all probes together.
+
+    Means over the runs of the panel with the probe; `share`, of the whole time of a run.
+    """
+    return [row for panel, group in runs.groupby("panel", observed=True) for row in _overhead_rows(str(panel), group)]
+
+
+def _overhead_rows(panel: str, runs: pd.DataFrame) -> list[dict[str, Any]]:
+    seconds = runs.filter(regex=r"^probe_seconds\.").astype(float).dropna(axis=1, how="all")
+    seconds = seconds[seconds.mean().sort_index().sort_values(ascending=False, kind="stable").index]
+    by_probe = {str(c).removeprefix("probe_seconds."): seconds[c] for c in seconds}
+    if len(by_probe) > 1:
+        by_probe["all probes"] = seconds.sum(axis=1, min_count=1)
+    shares = {probe: (s / runs["seconds.total"].astype(float)).mean() for probe, s in by_probe.items()}
+    return [
+        {"panel": panel, "probe": k, "runs": int(s.count()), "seconds": f"{s.mean():.3g}", "share": f"{shares[k]:.1%}"}
+        for k, s in by_probe.items()
+    ]
 
 
 def diverged_lines(study: StudyData) -> list[str]:
@@ -169,9 +173,6 @@ def _count_runs(study: StudyData) -> str:
         return counts
     same = "a training" if repeats == 1 else "trainings"
     return f"{counts}; {repeats} more left out, {same} that other runs here record too"
-
-
-# ---------------------------------------------------------------------------------------------------- wording
 
 
 def percent(share: float) -> str:

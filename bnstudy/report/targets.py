@@ -11,16 +11,14 @@ import yaml
 from bnstudy.store.files import conf_dir
 from bnstudy.validation import ConfigError, import_object
 
-LAST = 1000
-"""The `order` of a file that has none."""
-
 
 def load_targets(
     group: str, config_dirs: Sequence[Path] = (), only: str | None = None
 ) -> dict[str, Callable[..., Any]]:
     """The objects that the files `group`/NAME.yaml of conf/ and of the user's folders name, in their `order`.
 
-    A file of the user's replaces one of the same name in conf/. What a store names is never imported.
+    The order is 1000 by default. A file of the user's replaces one of the same name in conf/. What a store names is
+    never imported.
 
     Args:
         only: the one name to load, if there is a file for it.
@@ -41,7 +39,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"In {path}: {error}") from error
     if not isinstance(node, dict) or "_target_" not in node:
         raise ConfigError(f"{path} has no _target_: it must name a class or function, such as my_package.MyFigure.")
-    node = {"order": LAST, **node}
+    node = {"order": 1000, **node}
     if not isinstance(node["order"], int | float):
         raise ConfigError(f"In {path}: order={node['order']} is not allowed: it must be a number.")
     return node

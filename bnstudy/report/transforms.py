@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from bnstudy.claims.best_arms import best_arms
+from bnstudy.claims.arms import best_arms
 from bnstudy.claims.frames import RowsByRun, StudyData
 from bnstudy.stats.intervals import summarize
 
@@ -91,9 +91,6 @@ def choose_arms(runs: pd.DataFrame) -> pd.DataFrame:
     has_rates = every.groupby("family", observed=True)["lr"].transform("nunique") > 1
     at_lr = every["family"].astype(str) + [f", lr={lr:g}" for lr in every["lr"]]
     return every[["arm", "family"]].assign(label=at_lr.where(has_rates, every["family"].astype(str)))
-
-
-# ------------------------------------------------------------------------------------------------- transforms
 
 
 def mean_band(rows: pd.DataFrame, by: Sequence[str], log: bool = False) -> pd.DataFrame:

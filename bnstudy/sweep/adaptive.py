@@ -10,7 +10,6 @@ from bnstudy.claims.claim import load_claims
 from bnstudy.claims.frames import load_study
 from bnstudy.claims.verdicts import CAPPED, Verdict, is_too_coarse, verdicts
 from bnstudy.report import commands
-from bnstudy.report.verdict_rows import rows_of
 from bnstudy.store.files import conf_dir
 from bnstudy.sweep.command import run
 from bnstudy.sweep.messages import plural
@@ -38,7 +37,7 @@ def decide(first: Request, with_seeds: WithSeeds, folders: Sequence[Path] = ()) 
     if study is None:
         raise ConfigError("until=decided is not allowed without a study.")
     own = requested_seeds(first)
-    load_claims(study.claims, [*folders, conf_dir() / "claim"])
+    load_claims(study.claims, folders)
     results: list[RunResult] = []
     for number, seeds in enumerate(look_seeds(own, settings), 1):
         results = run(first if number == 1 else with_seeds(seeds))
@@ -49,7 +48,7 @@ def decide(first: Request, with_seeds: WithSeeds, folders: Sequence[Path] = ()) 
         hopeful = [verdict for verdict in found if may_settle(verdict, len(seeds))]
         if settings.progress:
             print(f"Look {number}, {plural(len(seeds), 'seed')} ({seed_range(seeds)}):")
-            print(*(f"  {row.sentence}" for row in rows_of(found)), sep="\n")
+            print(*(f"  {verdict.sentence}" for verdict in found), sep="\n")
             print(describe_outcome(seeds, found, hopeful, settings), flush=True)
         if not hopeful:
             break

@@ -17,10 +17,11 @@ NAMES = sorted(path.stem for path in CLAIMS.glob("*.yaml"))
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_claim_can_be_read(name):
-    (claim,) = load_claims([name], [CLAIMS])
+    (claim,) = load_claims([name])
     assert claim.name == name
     assert claim.statement.endswith(".")
     assert claim.min_seeds >= 10
+    assert {*claim.figures} <= {path.stem for path in (conf_dir() / "figure").glob("*.yaml")}
 
 
 def test_studies_name_all_claims_and_no_others():
@@ -29,7 +30,7 @@ def test_studies_name_all_claims_and_no_others():
 
 
 def test_a_threshold_is_on_the_scale_of_the_differences():
-    points, ratio = claim_of(NODE, "c"), load_claims(["faster_convergence"], [CLAIMS])[0]
+    points, ratio = claim_of(NODE, "c"), load_claims(["faster_convergence"])[0]
     assert (points.threshold("MNIST"), points.in_unit(0.3)) == (0.5, 0.3)
     assert ratio.in_unit(ratio.threshold("MNIST")) == pytest.approx(1.25)
 
@@ -133,13 +134,13 @@ def test_an_unknown_claim_is_refused_with_the_nearest_name():
     with pytest.raises(
         ConfigError, match=r"dead_relu is unknown: there is no dead_relu\.yaml in .*did you mean dead_rel"
     ):
-        load_claims(["dead_relu"], [CLAIMS])
+        load_claims(["dead_relu"])
 
 
 def test_own_folders_come_first_and_a_bad_file_is_named(tmp_path: Path):
     path = tmp_path / "dead_relus.yaml"
     path.write_text(yaml.safe_dump(NODE))
-    assert load_claims(["dead_relus"], [tmp_path, CLAIMS])[0].statement == "It is better."
+    assert load_claims(["dead_relus"], [tmp_path])[0].statement == "It is better."
     path.write_text("[1, 2]")
     with pytest.raises(ConfigError, match=r"In .*dead_relus\.yaml: a claim is a mapping"):
         load_claims(["dead_relus"], [tmp_path])

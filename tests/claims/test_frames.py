@@ -61,10 +61,6 @@ def test_runs_of_arms_not_begun_are_counted(tmp_path: Path) -> None:
     assert study.n_missing == 2
 
 
-def test_nothing_is_missing_from_a_complete_study(two_models: StudyData) -> None:
-    assert missing_by_arm(two_models) == ([], 0)
-
-
 def test_failures_have_the_last_line_of_their_error(tmp_path: Path) -> None:
     ids = synthetic.write(tmp_path, [Run()])
     failed = Store(tmp_path).begin(Run(seed=1).run_id, Run(seed=1).spec)

@@ -75,8 +75,8 @@ def test_a_run_whose_accuracy_was_not_measured_has_no_value():
     assert capped == [False]
 
 
-def test_the_training_loss_of_a_diverged_run_is_ten_times_the_initial_one():
-    rows = [("r0", 0, "train", "loss", "", 2.0), ("r0", 1, "train", "loss", "", 1.0)]
+def test_the_mean_training_loss_of_a_diverged_run_is_ten_times_the_initial_one():
+    rows = [("r0", 0, "train", "loss", "", 2.0), ("r0", 1, "train", "loss", "", 1.0), ("r0", 1, "val", "loss", "", 9.0)]
     rows += [("r1", 0, "train", "loss", "", 3.0), ("r1", 1, "train", "loss", "", math.inf)]
     assert read("mean_training_loss", arm(False, True), measured(*rows)) == ([1.5, 30.0], [False, True])
 
@@ -91,8 +91,6 @@ def test_the_slope_of_gradients_is_absolute_and_before_training():
     rows = [("r0", 0, "", "backprop_slope", "", -0.4), ("r0", 100, "", "backprop_slope", "", 3.0)]
     assert read("gradient_slope", arm(False), measured(*rows)) == ([0.4], [False])
 
-
-# ------------------------------------------------------------------------------------------------- learning rates
 
 RATES = [0.01, 0.1, 1.0, 10.0]
 
@@ -123,45 +121,30 @@ def family(outcomes: str, accuracies: tuple[float, ...] = (0.5,) * 4) -> pd.Data
     ],
 )
 def test_no_smaller_rate_diverges_than_the_largest_tolerated_one(outcomes, largest, capped):
-    value, at_bound = read("largest_tolerated_rate", family(outcomes), measured())
-    assert value == [pytest.approx(largest)]
-    assert at_bound == [capped]
+    assert read("largest_tolerated_rate", family(outcomes), measured()) == ([pytest.approx(largest)], [capped])
 
 
 @pytest.mark.parametrize(
-    ("accuracies", "decades", "capped"),
+    ("metric", "accuracies", "expected", "capped"),
     [
-        ((0.5, 0.89, 0.9, 0.5), 1.0, False),
-        ((0.9, 0.5, 0.9, 0.9), 0.0, True),
-        ((0.5, 0.891, 0.9, 0.9), 2.0, True),
-        ((0.1, 0.9, 0.8, 0.1), 0.0, False),
+        ("width_of_good_rates", (0.5, 0.89, 0.9, 0.5), 1.0, False),
+        ("width_of_good_rates", (0.9, 0.5, 0.9, 0.9), 0.0, True),
+        ("width_of_good_rates", (0.5, 0.891, 0.9, 0.9), 2.0, True),
+        ("width_of_good_rates", (0.1, 0.9, 0.8, 0.1), 0.0, False),
+        ("best_learning_rate", (0.1, 0.9, 0.8, 0.7), 0.1, False),
+        ("best_learning_rate", (0.9, 0.9, 0.8, 0.7), 0.01, True),
+        ("best_learning_rate", (0.1, 0.2, 0.3, 0.9), 10.0, True),
+        ("largest_useful_rate", (0.5, 0.9, 0.82, 0.1), 1.0, False),  # 90% of the best accuracy
     ],
 )
-def test_the_width_of_good_rates_is_in_decades_around_the_best(accuracies, decades, capped):
-    value, at_bound = read("width_of_good_rates", family("oooo", accuracies), measured())
-    assert value == [pytest.approx(decades)]
-    assert at_bound == [capped]
-
-
-@pytest.mark.parametrize(
-    ("accuracies", "rate", "capped"),
-    [((0.1, 0.9, 0.8, 0.7), 0.1, False), ((0.9, 0.9, 0.8, 0.7), 0.01, True), ((0.1, 0.2, 0.3, 0.9), 10.0, True)],
-)
-def test_the_best_learning_rate_has_the_highest_score(accuracies, rate, capped):
+def test_the_metrics_of_a_grid_follow_from_its_accuracies(metric, accuracies, expected, capped):
     runs = family("oooo", accuracies)
-    value, at_bound = read("best_learning_rate", runs.assign(score=runs["test_accuracy"]), measured())
-    assert value == [rate]
-    assert at_bound == [capped]
-
-
-# ------------------------------------------------------------------------------------------- of what probes measured
+    assert read(metric, runs.assign(score=runs["test_accuracy"]), measured()) == ([pytest.approx(expected)], [capped])
 
 
 def test_the_seconds_to_a_target_are_its_steps_times_the_time_per_step():
     rows = [("r0", 10 * i, "val", "accuracy", "", v) for i, v in enumerate((0.5, 0.9, 0.9))]
-    value, capped = read("seconds_to_target", arm(False), measured(*rows), 0.8)
-    assert value == [pytest.approx(0.002 * 12.5)]
-    assert capped == [False]
+    assert read("seconds_to_target", arm(False), measured(*rows), 0.8) == ([pytest.approx(0.002 * 12.5)], [False])
     assert read("ms_per_update", arm(False), measured()) == ([2.0], [False])
 
 
@@ -180,15 +163,9 @@ def test_a_run_that_only_ends_near_guessing_was_measured_there():
     assert read("dead_units", arm(True), at_the_end("dead_share", 0.2)) == ([100.0], [True])
 
 
-def test_the_largest_useful_rate_has_90_percent_of_the_best_accuracy():
-    value, capped = read("largest_useful_rate", family("oooo", (0.5, 0.9, 0.82, 0.1)), measured())
-    assert (value, capped) == ([1.0], [False])
-
-
 def test_the_gap_is_between_training_and_test_accuracy():
     value, capped = read("generalization_gap", arm(False, True), at_the_end("train_accuracy", 0.97, 0.2))
-    assert value == [pytest.approx(7.0), 100.0]
-    assert capped == [False, True]
+    assert (value, capped) == ([pytest.approx(7.0), 100.0], [False, True])
 
 
 def test_drift_is_a_geometric_mean_over_hidden_layers_and_measurements():
@@ -199,16 +176,13 @@ def test_drift_is_a_geometric_mean_over_hidden_layers_and_measurements():
 
 def test_gradient_shift_is_one_minus_the_cosine():
     rows = [("r0", 1, "", "ics_cosine", layer, v) for layer, v in (("a", 1.0), ("b", 0.5), ("c", math.nan))]
-    value, capped = read("gradient_shift", arm(False, True), measured(*rows))
-    assert value == [pytest.approx(0.25), 2.0]
-    assert capped == [False, True]
+    assert read("gradient_shift", arm(False, True), measured(*rows)) == ([pytest.approx(0.25), 2.0], [False, True])
 
 
 def test_roughness_is_a_geometric_mean_and_has_no_worst_value():
     rows = [("r0", step, "", "beta_eff_scaled", "", v) for step, v in enumerate((1, 4))]
     value, capped = read("roughness", arm(False, True), measured(*rows))
-    assert value == [2.0, pytest.approx(math.nan, nan_ok=True)]
-    assert capped == [False, True]
+    assert (value, capped) == ([2.0, pytest.approx(math.nan, nan_ok=True)], [False, True])
 
 
 def test_saturated_units_are_averaged_over_layers_at_the_end():
@@ -236,11 +210,7 @@ def test_accuracy_at_a_training_loss_is_interpolated_between_evaluations(losses,
     train = [("r0", i, "train", "loss", "", v) for i, v in enumerate(losses)]
     test = [("r0", 2 * i, "test", "accuracy", "", v) for i, v in enumerate((0.1, 0.4, 0.6, 0.7))]
     value, capped = read("test_accuracy_at_training_loss", arm(False), measured(*train, *test), target)
-    assert value == [pytest.approx(accuracy)]
-    assert capped == [target < 0.2]
-
-
-# ----------------------------------------------------------------------------------------------- of several arms
+    assert (value, capped) == ([pytest.approx(accuracy)], [target < 0.2])
 
 
 def test_arms_of_a_side_give_one_number_per_seed():
@@ -259,11 +229,6 @@ def test_coarseness_is_the_largest_factor_between_neighbours():
 @pytest.mark.parametrize("name", [name for name, value in vars(m).items() if isinstance(value, Metric)])
 def test_no_runs_have_no_values(name):
     assert len(find_metric(name)(arm().astype({"diverged": bool}), measured(), 0.5)) == 0
-
-
-def test_the_mean_training_loss_is_over_the_steps_of_each_run():
-    rows = [("r0", 0, "train", "loss", "", 3.0), ("r0", 1, "train", "loss", "", 1.0), ("r0", 1, "val", "loss", "", 9.0)]
-    assert read("mean_training_loss", arm(False), measured(*rows)) == ([2.0], [False])
 
 
 def test_dead_units_are_those_of_the_whole_network():

@@ -107,9 +107,6 @@ def test_every_store_can_be_drawn(tmp_path: Path, runs: list[Run]) -> None:
             assert style.render(figure.figure, "svg").startswith(b"<?xml")
 
 
-# ------------------------------------------------------------------------------------------------- figures by name
-
-
 OWN_FIGURE = """
 from matplotlib.figure import Figure
 from bnstudy.report.figures import ReportFigure
@@ -152,9 +149,6 @@ def test_a_figure_from_outside_the_package_is_drawn_in_its_order(sweep: StudyDat
 def test_a_wrong_figure_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_figures([own_figure(tmp_path, "mine", text)])
-
-
-# ------------------------------------------------------------------------------------------------ effects of claims
 
 
 def of_claim(claim: str, **changes) -> list[Verdict]:

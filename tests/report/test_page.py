@@ -103,9 +103,6 @@ def test_hostile_names_run_no_script(browser, tmp_path):
         assert seen == PageLog([path.as_uri()])
 
 
-# ------------------------------------------------------------------------------------------------------- sorting
-
-
 def column(page: Any, table: str, i: int) -> list[str]:
     return page.locator(f"{table} tbody tr > :nth-child({i})").all_inner_texts()
 
@@ -152,9 +149,6 @@ def test_without_scripts_tables_are_plain_tables(browser, pages):
         assert page.locator("thead button").count() == 0
         assert page.locator("table").count() > 3
         assert page.locator(".verdicts").is_visible()
-
-
-# --------------------------------------------------------------------------------------- what can be seen and read
 
 
 @pytest.mark.parametrize("name", PAGES)

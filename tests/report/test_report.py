@@ -17,15 +17,16 @@ import yaml
 
 from bnstudy import cli
 from bnstudy.claims.frames import load_study
-from bnstudy.claims.verdicts import STATUSES
+from bnstudy.claims.verdicts import STATUSES, verdicts
 from bnstudy.report.images import choose_name, inline_svg
+from bnstudy.report.page import summarize_claim
 from bnstudy.report.rendering import escape_markdown, sort_value
-from bnstudy.report.report import ReportResult, write_report
+from bnstudy.report.report import ReportResult, tally, write_report
 from bnstudy.stats.tests import holm
 from bnstudy.store.files import conf_dir
 from bnstudy.store.runs import Store
 from bnstudy.validation import ConfigError
-from tests import synthetic
+from tests import sweeps, synthetic
 from tests.synthetic import Run
 
 WRITE = """
@@ -43,6 +44,11 @@ HOSTILE = "<script>alert(1)</script>|`x`[y](javascript:z)"
 @pytest.fixture(scope="module")
 def result(sweep_dir: Path) -> ReportResult:
     return write_report(sweep_dir, "lr_tolerance")
+
+
+@pytest.fixture(scope="module", params=["index.html", "report.md"])
+def text(result: ReportResult, request: pytest.FixtureRequest) -> str:
+    return (result.folder / request.param).read_text()
 
 
 class Page(HTMLParser):
@@ -115,18 +121,14 @@ def test_the_page_is_accessible(result: ReportResult) -> None:
     assert targets <= set(ids)
 
 
-@pytest.mark.parametrize("name", ["index.html", "report.md"])
-def test_missing_runs_are_listed_with_the_command_that_completes_them(result: ReportResult, name: str) -> None:
-    text = (result.folder / name).read_text()
+def test_missing_runs_are_listed_with_the_command_that_completes_them(text: str) -> None:
     assert "Missing: 1 of 48 runs" in text
     assert "BatchNorm, lr=1: 2 of 3 seeds" in text
     assert "bnstudy study=lr_tolerance scale=quick" in text
     assert "NoNorm, lr=1: 3 of 3 diverged, the first at step" in text
 
 
-@pytest.mark.parametrize("name", ["index.html", "report.md"])
-def test_verdicts_come_first(result: ReportResult, name: str) -> None:
-    text = (result.folder / name).read_text()
+def test_verdicts_come_first(text: str) -> None:
     assert text.index("Batch normalization tolerates higher learning rates.") < text.index("Findings")
     assert "INCONCLUSIVE" in text
     assert "grid incomplete" in text or "runs incomplete" in text
@@ -198,9 +200,7 @@ def test_a_file_in_the_way_is_named(tmp_path: Path, blocked: str) -> None:
         write_report(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["index.html", "report.md"])
-def test_all_cautions_are_shown(result: ReportResult, name: str) -> None:
-    text = (result.folder / name).read_text()
+def test_all_cautions_are_shown(result: ReportResult, text: str) -> None:
     assert len(result.cautions) == 2
     assert all(sentence in text for sentence in result.cautions)
 
@@ -233,9 +233,6 @@ def test_inlined_drawings_keep_their_ids_to_themselves() -> None:
         '<svg viewBox="0 0 9 9" role="img" aria-label="a &#34;b&#34;">'
         '<g id="f-p"/><use xlink:href="#f-p" clip="url(#f-p)"/></svg>'
     )
-
-
-# ---------------------------------------------------------------------------------------------- runs picked by hand
 
 
 def test_runs_picked_by_hand_have_a_report_of_their_own(tmp_path: Path) -> None:
@@ -292,7 +289,21 @@ def test_the_time_of_probes_is_shown(tmp_path: Path) -> None:
     assert '<td class="n" data-value="12.5">12.5%</td>' in (folder / "index.html").read_text()
 
 
-# --------------------------------------------------------------------------------------------- claims, and many studies
+@pytest.mark.parametrize("name", ["index.html", "report.md"])
+def test_numbers_that_do_not_exist_are_dashes(tmp_path: Path, name: str) -> None:
+    ids = synthetic.write(tmp_path, synthetic.lr_sweep(seeds=2, total=20))
+    synthetic.plan(tmp_path, "s", ids, claims=["dead_relus"])
+    cells = {"index.html": '<td class="n" data-value="">-</td>' * 4, "report.md": r"| \- | \- | \- | \- | 0 | \- |"}
+    assert cells[name] in (write_report(tmp_path, "s").folder / name).read_text()
+
+
+def test_several_cases_are_summarized_by_their_statuses() -> None:
+    supported, contradicted = (verdicts(sweeps.of(claims=("dead_relus",), fewer=f)) for f in (0.15, -0.15))
+    assert summarize_claim(supported) == f"for {supported[0].result}"
+    assert summarize_claim([*supported, *supported]) == "in all 2 cases, each at its best."
+    both = [*supported, *contradicted]
+    assert summarize_claim(both) == "Of 2 cases, each at its best: SUPPORTED in 1, CONTRADICTED in 1."
+    assert tally(both) == "4 verdicts in all views: 2 SUPPORTED, 2 CONTRADICTED."
 
 
 def claim_file(folder: Path, name: str = "mine", **changes: object) -> Path:
@@ -413,12 +424,6 @@ def test_the_terminal_shows_all_verdicts_of_a_study(several: Path, command) -> N
     found = json.loads((several / "reports" / "quickstart" / "claims.json").read_text())
     assert sum(line.startswith(STATUSES) for line in out.splitlines()) == len(found) == 3
     assert "in all views" not in out
-
-
-def test_all_studies_give_the_same_bytes_again(several: Path) -> None:
-    folder = write_report(several, "all", "quick").folder
-    first = files(folder)
-    assert files(write_report(several, "all", "quick").folder) == first
 
 
 @pytest.mark.parametrize(

@@ -42,9 +42,6 @@ def results_by_arm(data: StudyData) -> dict[str, str]:
     return {check.arm: check.result for check in reproduction(data).checks}
 
 
-# ------------------------------------------------------------------------------------------------------- checks
-
-
 def test_a_value_is_met_if_its_whole_interval_lies_within_the_tolerance():
     bounds = (0.9, 1.1)
     assert compare_with_bounds(Estimate(1.0, 0.95, 1.05, 5), bounds) == "met"
@@ -62,9 +59,6 @@ def test_the_interval_of_a_share_has_tails_of_2_5_percent(hits, n):
     if hits < n:
         assert binom.cdf(hits, n, share.high) == pytest.approx(0.025)
     assert share.low <= share.mean == hits / n <= share.high
-
-
-# ---------------------------------------------------------------------------------------------------- explosion
 
 
 def test_the_theory_of_growth_has_the_published_limits():
@@ -102,9 +96,6 @@ def test_growth_as_in_theory_is_met_and_missing_arms_are_listed():
     assert table["NoNorm, relu, batch 16", "growth per layer"] == "no data"
 
 
-# ---------------------------------------------------------------------------------------------------- born dead
-
-
 @pytest.mark.parametrize("width", [2, 3, 5])
 def test_the_expected_shares_match_simulated_networks(width):
     rng, dead, n = np.random.default_rng(0), 0, 3000
@@ -127,9 +118,6 @@ def test_shares_are_met_within_the_tolerance_and_undecided_with_few_networks():
     assert results_by_arm(study("lu_born_dead", runs, none_dead))["NoNorm, width 2"] == "not met"
     few = results_by_arm(study("lu_born_dead", [runs[0], runs[-1]], [rows[0], (*rows[-1][:5], 0.0)]))
     assert (few["NoNorm, width 2"], few["BatchNorm, width 2"]) == ("undecided", "no data")
-
-
-# -------------------------------------------------------------------------------------------------------- shift
 
 
 def test_the_settled_cosine_is_a_mean_over_layers_and_the_second_half_of_the_steps():
@@ -170,9 +158,6 @@ def test_the_arm_states_how_many_diverged_runs_are_left_out():
     assert "NoNorm, lr=0.001, 100 steps (2 of 2 diverged, left out)" in arms
 
 
-# ----------------------------------------------------------------------------------------------------- sigmoids
-
-
 SETTING = {"lr": 0.01, "batch_size": 60, "init": "Normal", "init.std": 0.05}
 
 
@@ -205,9 +190,6 @@ def test_values_are_compared_only_with_the_published_data_and_length():
     for data, steps in (("Digits", 50_000), ("MNIST", 500)):
         other = results_by_arm(sigmoid_study(data, steps))
         assert set(other.values()) == {"not comparable"}
-
-
-# -------------------------------------------------------------------------------------------------- in the report
 
 
 def test_expected_values_are_marked_by_their_reliability():

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bnstudy.claims import best_arms
+from bnstudy.claims.arms import best_arms
 from bnstudy.claims.frames import StudyData
 from bnstudy.report.transforms import (
     MOMENTS,
@@ -40,7 +40,7 @@ def test_panels_never_pool_models(two_models: StudyData) -> None:
 def test_a_family_with_many_rates_is_drawn_at_its_best_rate(sweep: StudyData) -> None:
     (panel,) = panels(sweep)
     assert panel.arms["label"].tolist() == ["NoNorm (best lr=0.1)", "BatchNorm (best lr=0.3)"]
-    assert set(panel.arms["arm"]) == set(best_arms.best_arms(sweep.runs)["arm"])
+    assert set(panel.arms["arm"]) == set(best_arms(sweep.runs)["arm"])
     assert set(panel.metrics["arm"]) == set(panel.arms["arm"])
 
 

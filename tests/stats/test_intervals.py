@@ -61,9 +61,6 @@ def test_summarize_agrees_with_one_group_at_a_time(sweep: StudyData) -> None:
         assert tuple(row) == pytest.approx((naive.mean, naive.low, naive.high, naive.n))
 
 
-# ------------------------------------------------------------------------------------------------------ the bootstrap
-
-
 def by_the_textbook(d: np.ndarray, resamples: int = 40_000) -> tuple[float, float]:
     """Efron & Tibshirani 1993, equations 14.9 to 14.15."""
     rng = np.random.default_rng(1)

@@ -90,9 +90,6 @@ def test_the_critical_value_is_where_the_mixture_over_effects_reaches_one_in_alp
     assert critical(3) == math.inf
 
 
-# ------------------------------------------------------------------------------------------------------ the extremes
-
-
 @pytest.mark.parametrize("d", [[], [1.0], [1.0, math.nan], [1.0, math.inf, 2.0]])
 def test_fewer_than_two_finite_differences_have_no_interval(d):
     assert anytime_p(d, FIRST) == 1.0
@@ -121,9 +118,6 @@ def test_the_interval_contains_the_mean_of_skewed_differences(n):
     assert log_e(d - d.mean(), FIRST)[-1] <= 0
     low, high = anytime_interval(d, FIRST)
     assert low < d.mean() < high
-
-
-# ------------------------------------------------------------------------------------------------- over many looks
 
 
 def ever_rejected(d: np.ndarray, first: int = FIRST) -> float:

@@ -17,11 +17,7 @@ DrawFigure = Callable[[Panel, Palette], ReportFigure | None]
 
 
 def load_figures(config_dirs: Sequence[Path] = ()) -> dict[str, DrawFigure]:
-    """The kinds of figures in conf/figure and in `figure` of the user's folders, in the order of the report.
-
-    Raises:
-        ConfigError: as `load_targets`.
-    """
+    """The kinds of figures in conf/figure and in `figure` of the user's folders, in the order of the report."""
     return load_targets("figure", config_dirs)
 
 

@@ -17,7 +17,6 @@ from bnstudy.claims.claim import Claim
 from bnstudy.claims.verdicts import Verdict
 from bnstudy.report.figures import style
 from bnstudy.report.figures.style import ReportFigure
-from bnstudy.report.verdict_rows import VerdictRow, rows_of
 
 MOST = 24
 """With more strips, only the primary view is drawn."""
@@ -46,7 +45,7 @@ CAPTION = (
 class Strip:
     """A verdict at its height, in inches from the top. name: lines above it, where a case begins."""
 
-    row: VerdictRow
+    verdict: Verdict
     name: tuple[str, ...]
     top: float
 
@@ -66,8 +65,7 @@ class Strip:
 
 def draw_effect(found: Sequence[Verdict]) -> ReportFigure:
     """The figure of the verdicts of one claim, in the claim's unit; on a log axis if that is a ratio."""
-    rows = rows_of(found)
-    shown = rows if len(rows) <= MOST else [row for row in rows if row.is_primary]
+    shown = found if len(found) <= MOST else [verdict for verdict in found if verdict.contrast.is_primary]
     claim, strips = shown[0].contrast.claim, list(_strips(shown))
     height = strips[-1].bar + 0.15
     title = claim.statement.rstrip(".")
@@ -85,21 +83,19 @@ def draw_effect(found: Sequence[Verdict]) -> ReportFigure:
     return ReportFigure(title, CAPTION, _alt(shown), figure)
 
 
-def _strips(shown: Sequence[VerdictRow]) -> Iterator[Strip]:
+def _strips(shown: Sequence[Verdict]) -> Iterator[Strip]:
     top, last = 0.0, ""
-    for row in shown:
-        name = tuple(textwrap.wrap(row.where, LETTERS)) if row.where != last else ()
-        strip = Strip(row, name, top)
+    for verdict in shown:
+        name = tuple(textwrap.wrap(verdict.case, LETTERS)) if verdict.case != last else ()
+        strip = Strip(verdict, name, top)
         yield strip
-        top, last = strip.label + STRIP - 0.08, row.where
+        top, last = strip.label + STRIP - 0.08, verdict.case
 
 
-def _limits(shown: Sequence[VerdictRow]) -> tuple[float, float]:
+def _limits(shown: Sequence[Verdict]) -> tuple[float, float]:
     """Of the axis: all seeds, the intervals as far as they are finite, and the band with some room."""
-    widest = 1.4 * max(row.contrast.threshold for row in shown)
-    values = [widest, -widest]
-    for row in shown:
-        values += [*row.contrast.d, row.verdict.low, row.verdict.high]
+    widest = 1.4 * max(verdict.contrast.threshold for verdict in shown)
+    values = [widest, -widest, *(value for v in shown for value in (*v.contrast.d, v.low, v.high))]
     finite = [value for value in values if math.isfinite(value)]
     margin = 0.03 * (max(finite) - min(finite))
     claim = shown[0].contrast.claim
@@ -123,18 +119,18 @@ def _directions(ax: Axes, claim: Claim) -> None:
 
 
 def _strip(ax: Axes, strip: Strip, below: float) -> None:
-    row, verdict, claim = strip.row, strip.row.verdict, strip.row.contrast.claim
-    colour, delta = COLOURS[verdict.status], row.contrast.threshold
+    verdict, contrast, claim = strip.verdict, strip.verdict.contrast, strip.verdict.contrast.claim
+    colour, delta = COLOURS[verdict.status], contrast.threshold
     ax.fill_betweenx([strip.top, below], claim.in_unit(-delta), claim.in_unit(delta), color=BAND, linewidth=0, zorder=1)
     zero = claim.in_unit(0.0)
     ax.plot([zero] * 2, [strip.dots - 0.08, strip.bar + 0.1], color=style.BASELINE_COLOUR, linewidth=0.9, zorder=2)
     text: dict[str, Any] = {"fontsize": 8, "va": "center", "transform": ax.get_yaxis_transform(), "zorder": 5}
     for i, line in enumerate(strip.name):
         ax.text(0, strip.top + 0.13 + LINE * i, line, fontweight="bold", **text)
-    ax.text(0, strip.label, row.view, color="#444444", **text)
-    result = f"{verdict.status}  {row.interval}".strip()
+    ax.text(0, strip.label, verdict.view, color="#444444", **text)
+    result = f"{verdict.status}  {verdict.interval}".strip()
     ax.text(1, strip.label, result, color=colour, ha="right", fontweight="bold", **text)
-    d = np.sort(row.contrast.d.to_numpy(float))
+    d = np.sort(contrast.d.to_numpy(float))
     d = d[np.isfinite(d)]
     spread = ((np.arange(len(d)) * 0.618) % 1 - 0.5) * 0.13
     ax.plot(
@@ -168,9 +164,8 @@ def _handles() -> list[Line2D]:
     ]
 
 
-def _alt(shown: Sequence[VerdictRow]) -> str:
-    parts = []
-    for row in shown:
-        case = f"{row.where}, {row.view}: {row.status}"
-        parts.append(f"{case}, {row.effect}, {row.seeds} seeds" if row.interval else case)
+def _alt(shown: Sequence[Verdict]) -> str:
+    parts = [
+        f"{v.case}, {v.view}: {v.status}" + (f", {v.effect_text}, {v.n} seeds" if v.interval else "") for v in shown
+    ]
     return f"Differences by seed with their mean. {'; '.join(parts)}."

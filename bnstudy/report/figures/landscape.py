@@ -52,7 +52,7 @@ def draw_landscape(panel: Panel, palette: Palette) -> ReportFigure | None:
 
 
 def _draw_range(ax: Axes, panel: Panel, lowest: str, highest: str, styles: dict[str, LineStyle]) -> None:
-    """Draw a band between two metrics with visible edges, so that overlapping bands can be told apart."""
+    """Draw a band between two metrics with visible edges, which separate overlapping bands."""
     low, high = (network_series(panel, metric) for metric in (lowest, highest))
     low, high = (rows.assign(value=rows["value"].clip(lower=SMALLEST_LOSS)) for rows in (low, high))
     for arm, table in split_by_arm(mean_range(low, low, high, log=True)):

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from bnstudy.claims import best_arms
+from bnstudy.claims.arms import best_arms
 from bnstudy.report.figures import style
 from bnstudy.report.figures.style import LineStyle, Palette, ReportFigure
 from bnstudy.report.transforms import Panel
@@ -35,7 +35,7 @@ def draw_learning_rates(panel: Panel, palette: Palette) -> ReportFigure | None:
     figure, axes = style.new_figure(1, 1, 3.7, title)
     ax, chance = axes[0, 0], float(panel.runs["chance"].mean())
     families = list(table["family"].drop_duplicates())
-    best = best_arms.best_arms(panel.runs).set_index("family")["lr"]
+    best = best_arms(panel.runs).set_index("family")["lr"]
     for family, shift in zip(families, _shifts(len(families), rates), strict=True):
         runs, line = panel.runs[panel.runs["family"] == family], palette.styles[family]
         _draw_family(ax, table[table["family"] == family], runs, line, shift, float(best[family]))

@@ -136,9 +136,6 @@ def _line(i: int) -> Any:
     return LINES[i % len(LINES)]
 
 
-# ---------------------------------------------------------------------------------------------------- drawing
-
-
 def new_figure(rows: int, columns: int, height: float, title: str, **subplots: Any) -> tuple[Figure, np.ndarray]:
     """A figure of the common width and its axes [rows, columns]; `height` in inches, without the legend."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
@@ -221,9 +218,6 @@ def line_handles(
 
 def cross_handle(label: str) -> Line2D:
     return Line2D([], [], color=NEUTRAL, linestyle="", marker="x", markersize=6, markeredgewidth=1.5, label=label)
-
-
-# -------------------------------------------------------------------------------------------------- rendering
 
 
 @dataclass(frozen=True)

@@ -12,17 +12,17 @@ from bnstudy.report.figures.style import ReportFigure
 from bnstudy.report.reproductions.base import MARKS, Check
 from bnstudy.report.targets import load_targets
 
-__all__ = ["ReproductionResult", "reproduce"]
-
 
 @dataclass(frozen=True)
 class ReproductionResult:
-    """marks: the marks of the checks, with their meaning."""
-
     note: str
     checks: list[Check]
-    marks: dict[str, str]
     figure: ReportFigure | None
+
+    @property
+    def marks(self) -> dict[str, str]:
+        """The marks of the checks, with their meaning."""
+        return {mark: MARKS[mark] for mark in MARKS if mark in {check.expected.mark for check in self.checks}}
 
     @property
     def findings(self) -> list[str]:
@@ -37,15 +37,10 @@ class ReproductionResult:
 
 
 def reproduce(study: StudyData, config_dirs: Sequence[Path] = ()) -> ReproductionResult | None:
-    """Compare a study with the published result that it reproduces; None if it reproduces none.
-
-    Raises:
-        ConfigError: as `load_targets`.
-    """
+    """Compare a study with the published result that it reproduces; None if it reproduces none."""
     targets = load_targets("reproduction", config_dirs, study.name)
     if not targets:
         return None
     reproduction = targets[study.name](study)
-    checks, figure = reproduction.checks(), reproduction.draw()
-    marks = {mark: MARKS[mark] for mark in MARKS if mark in {check.expected.mark for check in checks}}
-    return ReproductionResult(reproduction.note, checks, marks, figure and replace(figure, kind=study.name))
+    figure = reproduction.draw()
+    return ReproductionResult(reproduction.note, reproduction.checks(), figure and replace(figure, kind=study.name))

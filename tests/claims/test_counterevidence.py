@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from bnstudy.claims.counterevidence import NOTHING, find_counterevidence
 from bnstudy.claims.verdicts import verdicts
-from bnstudy.report.counterevidence import NOTHING, find_counterevidence
 from tests import sweeps
 
 
@@ -16,15 +16,13 @@ def test_a_plain_result_has_no_counterevidence():
 
 
 def test_cases_that_do_not_support_the_claim_are_listed():
-    both = {**verdict_of(fewer=0.15), **verdict_of(fewer=0.001, models=("VGG",))}
-    (sentence, *_) = find_counterevidence([v for of_model in both.values() for v in of_model])
+    both = [
+        *verdicts(sweeps.of(claims=("dead_relus",), fewer=0.15)),
+        *verdicts(sweeps.of(claims=("dead_relus",), fewer=0.001, models=("VGG",))),
+    ]
+    (sentence, *_) = find_counterevidence(both)
     assert sentence.startswith("Negligible for VGG on Digits: ")
     assert sentence.endswith("while it is supported for MLP on Digits.")
-
-
-def verdict_of(**changes) -> dict:
-    found = verdicts(sweeps.of(claims=("dead_relus",), **changes))
-    return {found[0].contrast.case.model: found}
 
 
 def test_contradicted_cases_are_listed_with_their_effect():

@@ -1,0 +1,107 @@
+"""What counts against a claim in its own results: what a sceptical reader would look for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from bnstudy.claims.verdicts import Verdict
+from bnstudy.stats.tests import ALPHA
+
+NEAR_DELTA = 0.1
+"""An interval that ends within this share of delta from delta is close to it."""
+NEAR_ALPHA = ALPHA / 2
+"""A p-value from here to 5% is close to 5%."""
+
+NOTHING = "Nothing that these runs show."
+
+
+def find_counterevidence(verdicts: Sequence[Verdict]) -> list[str]:
+    """Sentences on the verdicts of one claim; `NOTHING` where there are none."""
+    primary = [v for v in verdicts if v.contrast.is_primary]
+    found = [*_not_supported(primary), *_opposite_signs(primary), *_views(verdicts), *_inconclusive(verdicts)]
+    found += [*_opposite_seeds(primary), *_narrow(verdicts), *_diverged(primary), *_coarse_grid(primary)]
+    return found or [NOTHING]
+
+
+def _not_supported(primary: Sequence[Verdict]) -> Iterator[str]:
+    supported = [v.case for v in primary if v.status == "SUPPORTED"]
+    for status in ("CONTRADICTED", "NEGLIGIBLE"):
+        if cases := [v for v in primary if v.status == status]:
+            others = f", while it is supported for {list_some(supported)}" if supported else ""
+            yield f"{status.capitalize()} for {_with_effects(cases)}{others}."
+
+
+def _opposite_signs(primary: Sequence[Verdict]) -> Iterator[str]:
+    """Cases that differ in the direction of the effect, of a two-sided claim."""
+    up, down = ([v for v in primary if v.status == "SUPPORTED" and v.effect * sign > 0] for sign in (1, -1))
+    if up and down:
+        yield f"The effect goes one way for {_with_effects(up)} and the other way for {_with_effects(down)}."
+
+
+def _views(verdicts: Sequence[Verdict]) -> Iterator[str]:
+    for case, of_case in groupby(sorted(verdicts, key=lambda v: v.case), key=lambda v: v.case):
+        views = list(of_case)
+        if len({v.status for v in views}) > 1:
+            yield f"{case}: the views disagree: {'; '.join(f'{v.view}: {v.status}' for v in views)}."
+
+
+def _inconclusive(verdicts: Sequence[Verdict]) -> Iterator[str]:
+    """Cases by the reason."""
+    undecided = [v for v in verdicts if v.status == "INCONCLUSIVE"]
+    for reason in dict.fromkeys(v.reason for v in undecided):
+        cases = [f"{v.case}, {v.view}" for v in undecided if v.reason == reason]
+        yield f"Inconclusive for {list_some(cases, '; ')}: {reason}."
+
+
+def _opposite_seeds(primary: Sequence[Verdict]) -> Iterator[str]:
+    for v in primary:
+        d = v.contrast.d
+        opposite = int(((d < 0) if v.effect > 0 else (d > 0)).sum())
+        if v.status in ("SUPPORTED", "CONTRADICTED") and opposite:
+            yield f"{v.case}: in {opposite} of {len(d)} seeds the difference goes the other way."
+
+
+def _narrow(verdicts: Sequence[Verdict]) -> Iterator[str]:
+    """Verdicts that a small change would overturn."""
+    for v in verdicts:
+        if v.status == "INCONCLUSIVE" or not math.isfinite(v.low):
+            continue
+        case, delta = f"{v.case}, {v.view}", v.contrast.threshold
+        if v.status != "NEGLIGIBLE" and v.p_holm > NEAR_ALPHA:
+            yield f"{case}: the test rejects narrowly, p = {v.p_holm:.2g} after correction."
+        beyond, within = max(v.low, -v.high), max(v.high, -v.low)
+        room = delta - within if v.status == "NEGLIGIBLE" else beyond - delta
+        if room < NEAR_DELTA * delta:
+            bound = f"the smallest effect of interest, {v.contrast.delta:g}"
+            yield f"{case}: the interval, {v.interval}, ends close to {bound}."
+
+
+def _diverged(primary: Sequence[Verdict]) -> Iterator[str]:
+    """Runs at the learning rates that are compared; in the view of all rates, divergence is the metric itself."""
+    for v in primary:
+        rates = dict(zip(("with", "without"), v.contrast.rates, strict=True))
+        for side, (lost, n) in v.contrast.diverged.items():
+            if lost:
+                count = f"{lost} of {n} runs {side} it"
+                yield f"{v.case}: {count} diverged at learning rate {rates[side]:g}, and count with the worst value."
+
+
+def _coarse_grid(primary: Sequence[Verdict]) -> Iterator[str]:
+    widened = [v.contrast for v in primary if 0 < v.contrast.slack < math.inf and v.n]
+    if widened:
+        slack, is_ratio = widened[0].slack, widened[0].claim.scale == "log_ratio"
+        step = f"{math.exp(slack):.3g} times" if is_ratio else f"{slack:.3g}"
+        grid = "The metric is known only up to one step of the learning-rate grid"
+        yield f"{grid}: intervals are {step} wider on each side."
+
+
+def _with_effects(verdicts: Sequence[Verdict]) -> str:
+    return list_some([f"{v.case}: {v.effect_text}" if v.interval else v.case for v in verdicts], "; ")
+
+
+def list_some(names: Sequence[object], separator: str = ", ", most: int = 6) -> str:
+    """The first names, and how many more there are."""
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return separator.join(map(str, names[:most])) + rest
