@@ -49,10 +49,9 @@ def report() -> None:
 
 
 def train(config: DictConfig) -> float | None:
-    """Train one run. For a sweep or a study Hydra calls the sweeper in `hydra_plugins` instead.
+    """Train one run, and return its objective for other sweepers, which launch each run by itself.
 
-    Returns:
-        The objective, for other sweepers, which launch each run by itself.
+    For a sweep or a study Hydra calls the sweeper in `hydra_plugins` instead.
     """
     from hydra.core.hydra_config import HydraConfig
 
@@ -77,8 +76,7 @@ def train(config: DictConfig) -> float | None:
 def exit_statuses(program: str, debugging: bool = False) -> Iterator[None]:
     """Turn errors into a sentence on stderr and an exit status: 2 for a user's mistake, the error's own if it has one.
 
-    Args:
-        debugging: show the traceback of a user's mistake.
+    debugging: show the traceback of a user's mistake.
     """
     try:
         yield

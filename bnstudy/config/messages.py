@@ -24,7 +24,9 @@ def explain(error: Exception) -> str | None:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _unknown_option(error.missing_cfg_file, error.options or ())
     if isinstance(error, OverrideParseException):
-        return _unreadable(str(error.override))
+        word = str(error.override)
+        advice = "and quote what the shell would change." if "=" in word else f"such as study={word}."
+        return f"{word} cannot be read: write key=value, {advice}"
     if isinstance(error, HydraException) and isinstance(cause, ConfigAttributeError | ConfigKeyError):
         return unknown_key(str(cause.full_key), _keys_beside(cause))
     if isinstance(error, HydraException) and isinstance(cause, OmegaConfBaseException):
@@ -42,12 +44,6 @@ def _unknown_option(path: str, options: Iterable[str]) -> str:
     if group.startswith("hydra/"):
         known += " Others come with Hydra's plugins."
     return f"{group or '--config-name'}={option} is not known{nearest(option, options) or '.'}{known}"
-
-
-def _unreadable(word: str) -> str:
-    if "=" not in word:
-        return f"{word} cannot be read: write key=value, such as study={word}."
-    return f"{word} cannot be read: write key=value, and quote what the shell would change."
 
 
 def _keys_beside(error: Any) -> set[str]:

@@ -44,20 +44,17 @@ class BatchStream:
         epoch, batch = divmod(step, self.steps_per_epoch)
         order_N, draws_N = self.select_epoch(epoch)
         places = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
-        return order_N[places], None if draws_N is None else draws_N.at(places)
+        return order_N[places], None if draws_N is None else draws_N.map(lambda t: t[places])
 
     def select_epoch(self, epoch: int) -> tuple[Tensor, Draws | None]:
         """The order [N] of the training images in an epoch, and their draws in that order."""
         if epoch != self._epoch:
-            self._begin(epoch)
+            n, device = len(self._train), self._train.x.device
+            self._order_N = torch.randperm(n, generator=stream(self._seed, "order", epoch)).to(device)
+            if self._augment == "crop_flip":
+                self._draws_N = draw_epoch(n, self._train.x.shape[2], self._seed, epoch).map(lambda t: t.to(device))
+            self._epoch = epoch
         return self._order_N, self._draws_N
-
-    def _begin(self, epoch: int) -> None:
-        n, device = len(self._train), self._train.x.device
-        self._order_N = torch.randperm(n, generator=stream(self._seed, "order", epoch)).to(device)
-        if self._augment == "crop_flip":
-            self._draws_N = draw_epoch(n, self._train.x.shape[2], self._seed, epoch).to(device)
-        self._epoch = epoch
 
 
 class BatchStack:
@@ -84,8 +81,7 @@ class BatchStack:
         if epoch != self._epoch:
             self._begin(epoch)
         places = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
-        draws = self._draws_RN
-        draws_RB = None if draws is None else Draws(*(t[:, places].contiguous() for t in draws))
+        draws_RB = self._draws_RN and self._draws_RN.map(lambda t: t[:, places].contiguous())
         return self._order_RN[:, places].contiguous(), draws_RB
 
     def _begin(self, epoch: int) -> None:
@@ -101,5 +97,5 @@ class BatchStack:
         flat = index_RB.flatten()
         x, y = self._train.x.index_select(0, flat), self._train.y.index_select(0, flat)
         if draws_RB is not None:
-            x = crop_flip(x, Draws(*(t.flatten() for t in draws_RB)), self._black_C)
+            x = crop_flip(x, draws_RB.map(Tensor.flatten), self._black_C)
         return x.view(*index_RB.shape, *x.shape[1:]), y.view(*index_RB.shape, *y.shape[1:])

@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CachedData(DataSpec):
-    """A dataset whose raw files are decoded into a cache. A subclass finds and decodes them."""
+    """A dataset whose raw files are decoded into a cache. A subclass implements `source` and `decode`."""
 
     def source(self) -> str:
         """A checksum of the raw files, which are downloaded first if they are missing.
@@ -64,9 +64,8 @@ class CachedData(DataSpec):
         decoded = read_or_decode(self.cache_path(cache_dir), self.source(), self.decode)
         val, train = stratified_split(decoded.train_y, self.val_fraction)
         if self.train_size is not None and self.train_size > len(train):
-            raise self.refuse(
-                "train_size", f"at most {len(train)}, the images that the validation split leaves, or null for all"
-            )
+            allowed = f"at most {len(train)}, the images that the validation split leaves, or null for all"
+            raise self.refuse("train_size", allowed)
         return assemble(self.label, decoded, train[: self.train_size], val, device)
 
 
@@ -77,7 +76,8 @@ def read_or_decode(path: Path, source: str, decode: Callable[[], DecodedImages])
     if cached is not None:
         return cached
     decoded = decode()
-    write_atomic(path, lambda temporary: _write(temporary, source, decoded))
+    content = {**vars(decoded), "classes": list(decoded.classes), "source": source, "checksum": decoded.checksum}
+    write_atomic(path, lambda temporary: torch.save(content, temporary))
     return decoded
 
 
@@ -98,8 +98,3 @@ def _read(path: Path, source: str) -> DecodedImages | None:
         _log.info("The files behind the cache %s have changed: decoding again.", path)
         return None
     return decoded
-
-
-def _write(path: Path, source: str, decoded: DecodedImages) -> None:
-    content = {**vars(decoded), "classes": list(decoded.classes), "source": source, "checksum": decoded.checksum}
-    torch.save(content, path)

@@ -133,11 +133,16 @@ def stratified_order(y: Tensor) -> Tensor:
     return shuffled[place[shuffled].argsort(stable=True)]
 
 
+def part_size(n: int, fraction: float) -> int:
+    """The size of a part of `n` samples such that neither the part nor the rest is empty."""
+    return min(max(1, round(fraction * n)), n - 1)
+
+
 def stratified_split(y: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
     """Indices of a `fraction` of the images and of the rest, each in a stratified order. Neither part is empty.
 
     The first m of a part are a stratified sample that the first m + 1 contain.
     """
     order = stratified_order(y)
-    n = min(max(1, round(fraction * len(y))), len(y) - 1)
+    n = part_size(len(y), fraction)
     return order[:n], order[n:]

@@ -34,7 +34,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 class NormAct(nn.Module):
     """A norm and an activation, in the order of the norm's `position`.
 
-    ends_branch: whether the branch of a residual block ends here; the norm may add a module to the branch.
+    ends_branch: the branch of a residual block ends here; the norm may add a module to it.
     """
 
     def __init__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -54,14 +55,13 @@ class VGGNet(nn.Sequential):
 
     def __init__(self, spec: VGG, norm: NormSpec, n_in: int, classes: int) -> None:
         super().__init__()
-        number = 0
+        number = itertools.count(1)
         for stage, convolutions in enumerate(CONVOLUTIONS[spec.depth]):
             if stage > 0:
                 self.add_module(f"pool{stage}", nn.MaxPool2d(2))
             channels = max(1, round(CHANNELS[stage] * spec.width))
             for _ in range(convolutions):
-                number += 1
-                self.add_module(f"conv{number}", conv3x3(n_in, channels, norm, spec.activation))
+                self.add_module(f"conv{next(number)}", conv3x3(n_in, channels, norm, spec.activation))
                 n_in = channels
         self.add_module("mean", GlobalAveragePool())
         if spec.dropout:

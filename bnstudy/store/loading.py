@@ -12,8 +12,7 @@ import pyarrow as pa
 
 from bnstudy.store.runs import METRICS_SCHEMA, TIMING_SCHEMA, Store
 
-StoreLike = str | Path | Store
-"""A results_dir, or the store in it."""
+StoreLike = str | Path | Store  # a results_dir, or the store in it
 
 
 def load_runs(results_dir: StoreLike = "results", run_ids: Iterable[str] | None = None) -> pd.DataFrame:
@@ -28,11 +27,8 @@ def load_runs(results_dir: StoreLike = "results", run_ids: Iterable[str] | None 
         ConfigError: a run's files are damaged; the message names the run.
     """
     store = _as_store(results_dir)
-    rows = [
-        {"run_id": run_id, **_spec_columns(store.config(run_id)), **_flatten(store.summary(run_id))}
-        for run_id in _finished(store, run_ids)
-    ]
-    return _frame(rows)
+    ids = _finished(store, run_ids)
+    return _frame([{"run_id": i, **_spec_columns(store.config(i)), **_flatten(store.summary(i))} for i in ids])
 
 
 def load_specs(results_dir: StoreLike = "results", run_ids: Iterable[str] | None = None) -> pd.DataFrame:
@@ -40,7 +36,7 @@ def load_specs(results_dir: StoreLike = "results", run_ids: Iterable[str] | None
     store = _as_store(results_dir)
     present = {path.parent.name for path in (store.results_dir / "runs").glob("*/config.yaml")}
     ids = present if run_ids is None else present & {*run_ids}
-    return _frame([{"run_id": run_id, **_spec_columns(store.config(run_id))} for run_id in sorted(ids)])
+    return _frame([{"run_id": i, **_spec_columns(store.config(i))} for i in sorted(ids)])
 
 
 def load_metrics(results_dir: StoreLike = "results", run_ids: Iterable[str] | None = None) -> pd.DataFrame:
