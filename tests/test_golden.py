@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path
+from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
@@ -72,22 +70,16 @@ def test_the_columns_of_old_runs_have_present_names(golden):
     assert not runs["evaluation.when._target_"].str.startswith("bnstudy.spec.").any()
 
 
-@pytest.fixture
-def hydra_of_conf() -> Iterator[Any]:
-    yield Hydra.create_main_hydra2("golden", create_config_search_path(str(conf_dir()))).config_loader
-    GlobalHydra.instance().clear()
-
-
 @pytest.mark.slow
-def test_studies_plan_the_same_runs(hydra_of_conf):
+def test_studies_plan_the_same_runs():
     """Only at the quick scale, since the other scales use the same classes."""
-    for name, (count, first, last, digest) in EXPECTED["runs"].items():
-        study, scale = name.split()
-        if scale != "quick":
-            continue
-        arguments = [f"study={study}", f"scale={scale}"]
-        master = hydra_of_conf.load_configuration("config", arguments, RunMode.MULTIRUN)
-        request = build_request(compose_sweep(hydra_of_conf, master, arguments), master.hydra.launcher)
-        ids = [run.spec.run_id for run in request.runs]
-        found = len(ids), ids[0], ids[-1], hashlib.sha256(" ".join(ids).encode()).hexdigest()[:12]
-        assert found == (count, first, last, digest), name
+    quick = {name.removesuffix(" quick"): runs for name, runs in EXPECTED["runs"].items() if name.endswith(" quick")}
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        for study, (count, first, last, digest) in quick.items():
+            arguments = [f"study={study}", "scale=quick"]
+            master = loader.load_configuration("config", arguments, RunMode.MULTIRUN)
+            request = build_request(compose_sweep(loader, master, arguments), master.hydra.launcher)
+            ids = [run.spec.run_id for run in request.runs]
+            found = len(ids), ids[0], ids[-1], hashlib.sha256(" ".join(ids).encode()).hexdigest()[:12]
+            assert found == (count, first, last, digest), study

@@ -22,7 +22,12 @@ def explain(error: Exception) -> str | None:
 
     cause = error.__cause__
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        return _unknown_option(error.missing_cfg_file, error.options or ())
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        options = sorted(error.options or ())
+        known = f" Known: {', '.join(options)}." if options else ""
+        plugins = " Others come with Hydra's plugins." if group.startswith("hydra/") else ""
+        hint = nearest(option, options) or "."
+        return f"{group or '--config-name'}={option} is not known{hint}{known}{plugins}"
     if isinstance(error, OverrideParseException):
         word = str(error.override)
         advice = "and quote what the shell would change." if "=" in word else f"such as study={word}."
@@ -36,14 +41,6 @@ def explain(error: Exception) -> str | None:
 
 def _in_one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
-
-
-def _unknown_option(path: str, options: Iterable[str]) -> str:
-    group, _, option = path.rpartition("/")
-    known = f" Known: {', '.join(sorted(options))}." if options else ""
-    if group.startswith("hydra/"):
-        known += " Others come with Hydra's plugins."
-    return f"{group or '--config-name'}={option} is not known{nearest(option, options) or '.'}{known}"
 
 
 def _keys_beside(error: Any) -> set[str]:

@@ -16,8 +16,7 @@ from bnstudy.data.base import DataSpec
 from bnstudy.data.dataset import Dataset, DecodedImages, assemble, stratified_split
 from bnstudy.store.files import write_atomic
 
-_FORMAT = 1
-"""Raised when the same raw files are to be decoded differently."""
+_FORMAT = 1  # raise it to decode the same raw files differently
 
 OFFLINE = "data=digits needs no download, and data=image_folder reads images of your own."
 """The alternatives without a network: the end of every message about a missing dataset."""
@@ -94,7 +93,4 @@ def _read(path: Path, source: str) -> DecodedImages | None:
     if not is_intact:
         _log.warning("The cache %s is damaged, its checksum is wrong: decoding again.", path)
         return None
-    if cached_source != source:
-        _log.info("The files behind the cache %s have changed: decoding again.", path)
-        return None
-    return decoded
+    return decoded if cached_source == source else None

@@ -123,8 +123,11 @@ def moments(x_NCHW: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
 def stratified_order(y: Tensor) -> Tensor:
     """A fixed random order of the labels `y` [N], as indices [N]. Any stretch of it is stratified.
 
-    Image k of a class of n images is placed at the fraction (k + 1/2)/n of the order.
+    Image k of a class of n images is placed at the fraction (k + 1/2)/n of the order. Targets that are not labels keep
+    their order.
     """
+    if y.is_floating_point():
+        return torch.arange(len(y))
     shuffled = torch.randperm(len(y), generator=torch.Generator().manual_seed(_SEED))
     place = torch.empty(len(y), dtype=torch.float64)
     for label in y.unique():

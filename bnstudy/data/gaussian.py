@@ -48,7 +48,7 @@ class Gaussian(DataSpec):
     def load(self, cache_dir: Path, device: torch.device) -> Dataset:  # noqa: ARG002
         x, y = self._draw()
         n, n_val = self.samples, self._val_size
-        order, test = split_order(y[:n]), n + split_order(y[n:])
+        order, test = stratified_order(y[:n]), n + stratified_order(y[n:])
 
         def split(index: Tensor) -> Split:
             return Split(x[index].to(device), y[index].to(device))
@@ -74,8 +74,3 @@ class Gaussian(DataSpec):
         a = torch.randn(self.classes, self.dim, generator=generator)
         # In float64, so that every machine rounds to the same float32.
         return x, (x.flatten(1).double() @ a.double().T).float()
-
-
-def split_order(y: Tensor) -> Tensor:
-    """Indices in a stratified order of labels `y`, or in the given order of target values `y`."""
-    return torch.arange(len(y)) if y.is_floating_point() else stratified_order(y)

@@ -140,13 +140,11 @@ class CIFAR10(_TorchvisionSet):
     md5 = _published_md5(datasets.CIFAR10)
 
     def decode(self) -> DecodedImages:
-        train, test = (self.dataset(self.folder, train=train) for train in (True, False))
-        return DecodedImages(*_tensors(train), *_tensors(test), tuple(train.classes))
-
-
-def _tensors(dataset: datasets.CIFAR10) -> tuple[Tensor, Tensor]:
-    x_NHWC = torch.from_numpy(dataset.data)
-    return x_NHWC.permute(0, 3, 1, 2).contiguous(), torch.tensor(dataset.targets)
+        train, test = parts = [self.dataset(self.folder, train=train) for train in (True, False)]
+        train_x, test_x = (torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous() for part in parts)
+        return DecodedImages(
+            train_x, torch.tensor(train.targets), test_x, torch.tensor(test.targets), tuple(train.classes)
+        )
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,9 @@ StoreLike = str | Path | Store  # a results_dir, or the store in it
 def load_runs(results_dir: StoreLike = "results", run_ids: Iterable[str] | None = None) -> pd.DataFrame:
     """The finished runs, one a row, sorted by run_id; with `run_ids` those of them that are finished.
 
-    Columns: `run_id`; the spec, with class names in `model`, `norm`, `init`, `data`, ... (the dataset's name for
-    images from a folder) and fields below them (`norm.eps`, `norm._target_`, `data.train_size`); `lr`, `batch_size`,
-    `seed`, `epochs`, `steps`; then the summary in the same way: `status`, `diverged_step`, `final.test_accuracy`,
-    `seconds.total`, ... A field that a run's classes lack is missing (None or NaN) in its row.
+    Columns: `run_id`; the spec, with class names in `model`, `norm`, `data`, ... (the dataset's name for images from a
+    folder) and fields below them (`norm.eps`, `norm._target_`); then the summary in the same way: `status`,
+    `final.test_accuracy`, ... A field that a run's classes lack is missing (None or NaN) in its row.
 
     Raises:
         ConfigError: a run's files are damaged; the message names the run.

@@ -85,12 +85,9 @@ def test_ranges_and_choices_are_hydras(points):
     assert {p.config["model"]["width"] for p in made} == {16, 17}
 
 
-def test_the_command_line_replaces_sweeper_params(points):
+def test_the_command_line_replaces_sweeper_params_and_can_set_one(points):
     made = points("hydra.sweeper.params={lr: '1,2', seed: '3,4'}", "seed=9", "steps=5")
     assert [(p.config["lr"], p.config["seed"]) for p in made] == [(1, 9), (2, 9)]
-
-
-def test_sweeper_params_can_be_set_one_by_one(points):
     made = points("hydra.sweeper.params.lr='1,2'", "hydra.sweeper.params.norm='glob(none*)'", "steps=5")
     assert [p.overrides[:2] for p in made] == [("lr=1", "norm=none"), ("lr=2", "norm=none")]
 

@@ -18,17 +18,11 @@ def test_digits_have_their_known_sizes_and_stratified_splits(tmp_path):
         assert counts.max() - counts.min() <= 0.05 * len(split)
 
 
-def test_the_images_are_those_of_scikit_learn():
+def test_images_and_labels_are_those_of_scikit_learn():
     decoded, original = Digits().decode(), load_digits()
-    images = torch.cat([decoded.train_x, decoded.test_x]).squeeze(1).double() / 15
-    assert sorted(images.flatten(1).tolist()) == sorted(original.images.reshape(-1, 64).tolist())
-
-
-def test_images_keep_their_labels():
-    decoded, original = Digits().decode(), load_digits()
-    label_of = {tuple(p): t for p, t in zip(original.data.tolist(), original.target.tolist(), strict=True)}
-    for x, y in zip(decoded.test_x, decoded.test_y.tolist(), strict=True):
-        assert label_of[tuple((x.flatten().double() / 15).tolist())] == y
+    x, y = torch.cat([decoded.train_x, decoded.test_x]), torch.cat([decoded.train_y, decoded.test_y])
+    found = zip((x.flatten(1).double() / 15).tolist(), y.tolist(), strict=True)
+    assert sorted(found) == sorted(zip(original.data.tolist(), original.target.tolist(), strict=True))
 
 
 def test_digits_are_decoded_and_split_the_same_every_time(tmp_path):

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from bnstudy.models.layers import ACTIVATIONS
 from bnstudy.models.structure import activations, weight_layers
 from bnstudy.validation import ConfigError
 from tests.conftest import spec_of
@@ -97,12 +96,6 @@ def test_the_shortcut_halves_the_image_and_fills_new_channels_with_zeros():
     shortcut = block.shortcut(x)
     torch.testing.assert_close(shortcut[:, :16], x[:, :, ::2, ::2])
     assert shortcut[:, 16:].abs().max() == 0
-
-
-@pytest.mark.parametrize("activation", list(ACTIVATIONS))
-def test_activations_are_those_of_torch(activation):
-    model = build("model=mlp", f"model.activation={activation}")
-    assert all(type(m) is ACTIVATIONS[activation] for m in activations(model).values())
 
 
 @pytest.mark.parametrize(
