@@ -31,13 +31,9 @@ def closest(word: str, words: Iterable[str]) -> str | None:
 
 
 def import_object(dotted: str, key: str) -> Any:
-    """The object with a dotted name; modules in the working directory are found too.
+    """Import the object with a dotted name, also from modules in the working directory.
 
-    Args:
-        key: what named it, such as `norm._target_=mine.Norm`: the beginning of the message.
-
-    Raises:
-        ConfigError: it cannot be imported.
+    key: begins the error message, such as `norm._target_=mine.Norm`.
     """
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())

@@ -44,9 +44,7 @@ def parse_training_arguments(arguments: Sequence[str]) -> tuple[ArgumentParser, 
         parser.exit()
     flags = parse_flags(parser, arguments)
     if flags.multirun and (flags.cfg or flags.info):
-        raise ConfigError(
-            "-m is not allowed with --cfg or --info, which show the configuration of one run: leave it out."
-        )
+        raise ConfigError("-m is not allowed with --cfg or --info, which show a single run: leave it out.")
     if flags.help or flags.hydra_help or flags.shell_completion:
         return parser, flags
     overrides = OverridesParser.create().parse_overrides(flags.overrides)

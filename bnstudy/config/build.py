@@ -26,9 +26,8 @@ def build_request(
 ) -> Request:
     """Build the request for all points of a sweep. The error for a value that is not allowed names the point.
 
-    Args:
-        launcher_node: the composed `hydra.launcher`.
-        arguments: those of the command line, as typed.
+    launcher_node: the composed `hydra.launcher`.
+    arguments: those of the command line, as typed.
     """
     settings, *others = {build_settings(point.config) for point in points}
     if others:

@@ -36,12 +36,7 @@ class SweepPoint:
 def compose_sweep(loader: ConfigLoader, master: DictConfig, arguments: Sequence[str]) -> list[SweepPoint]:
     """Compose all points of a sweep, in Hydra's order: the last key varies fastest.
 
-    Args:
-        master: the config composed from `arguments`, which holds the study and `hydra.sweeper.params`.
-
-    Raises:
-        ConfigError: the sweep is over an interval, which has no points, or over studies.
-        HydraException: an override cannot be parsed or composed.
+    master: the config composed from `arguments`, which holds the study and `hydra.sweeper.params`.
     """
     parser = OverridesParser.create(config_loader=loader)
     layers = [*study_overrides(master), master.hydra.sweeper.get("params") or {}]

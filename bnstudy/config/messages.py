@@ -48,9 +48,9 @@ def _keys_beside(error: Any) -> set[str]:
     from omegaconf import OmegaConf
 
     config: Any = OmegaConf.to_container(error.parent_node._get_root(), resolve=False)
-    hydras = {"hydra": config.pop("hydra", {})}
+    hydras = config.pop("hydra", {})
     if str(error.full_key).startswith("hydra."):
-        return flat_keys(hydras)
+        return flat_keys({"hydra": hydras})
     return flat_keys(config) | {folder.name for folder in conf_dir().iterdir() if folder.is_dir()}
 
 

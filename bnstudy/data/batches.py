@@ -17,9 +17,6 @@ class BatchStream:
 
     Each epoch takes the images in a new order and drops a last, incomplete batch. An epoch's order and draws are made
     once and kept on the device, so that a step costs an index operation.
-
-    batch_size: at most the size of the training split.
-    augment: `none` or `crop_flip`, as in `DataSpec.augment`.
     """
 
     def __init__(self, dataset: Dataset, augment: str, batch_size: int, seed: int) -> None:
@@ -79,18 +76,15 @@ class BatchStack:
         """The indices [R, B] of the training images in the batches after `step` steps, and their draws [R, B]."""
         epoch, batch = divmod(step, len(self._train) // self.batch_size)
         if epoch != self._epoch:
-            self._begin(epoch)
+            by_seed = {seed: batches.select_epoch(epoch) for seed, batches in self._streams.items()}
+            orders, draws = zip(*(by_seed[seed] for seed in self._seeds), strict=True)
+            self._order_RN = torch.stack(orders)
+            if draws[0] is not None:
+                self._draws_RN = Draws(*map(torch.stack, zip(*draws, strict=True)))
+            self._epoch = epoch
         places = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
         draws_RB = self._draws_RN and self._draws_RN.map(lambda t: t[:, places].contiguous())
         return self._order_RN[:, places].contiguous(), draws_RB
-
-    def _begin(self, epoch: int) -> None:
-        by_seed = {seed: batches.select_epoch(epoch) for seed, batches in self._streams.items()}
-        orders, draws = zip(*(by_seed[seed] for seed in self._seeds), strict=True)
-        self._order_RN = torch.stack(orders)
-        if draws[0] is not None:
-            self._draws_RN = Draws(*(torch.stack(column) for column in zip(*draws, strict=True)))
-        self._epoch = epoch
 
     def gather(self, index_RB: Tensor, draws_RB: Draws | None) -> tuple[Tensor, Tensor]:
         """The batches of such a selection: x [R, B, C, H, W], augmented, and y [R, B]."""

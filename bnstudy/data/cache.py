@@ -71,26 +71,20 @@ class CachedData(DataSpec):
 def read_or_decode(path: Path, source: str, decode: Callable[[], DecodedImages]) -> DecodedImages:
     """The images in the cache file `path`. If the file is missing, damaged, or made from another `source`, the images
     are decoded and the file is written."""
-    cached = _read(path, source) if path.exists() else None
-    if cached is not None:
-        return cached
+    if path.exists():
+        try:
+            content = torch.load(path, weights_only=True)
+            checksum, cached_source = content.pop("checksum"), content.pop("source")
+            cached = DecodedImages(**{**content, "classes": tuple(content["classes"])})
+            is_intact = cached.checksum == checksum
+        except Exception as error:  # torch.load fails in many ways; the remedy is always the same
+            _log.warning("The cache %s cannot be read (%s): decoding again.", path, type(error).__name__)
+        else:
+            if is_intact and cached_source == source:
+                return cached
+            if not is_intact:
+                _log.warning("The cache %s is damaged, its checksum is wrong: decoding again.", path)
     decoded = decode()
     content = {**vars(decoded), "classes": list(decoded.classes), "source": source, "checksum": decoded.checksum}
     write_atomic(path, lambda temporary: torch.save(content, temporary))
     return decoded
-
-
-def _read(path: Path, source: str) -> DecodedImages | None:
-    """The content of a cache file, or None if it is damaged or outdated."""
-    try:
-        content = torch.load(path, weights_only=True)
-        checksum, cached_source = content.pop("checksum"), content.pop("source")
-        decoded = DecodedImages(**{**content, "classes": tuple(content["classes"])})
-        is_intact = decoded.checksum == checksum
-    except Exception as error:  # torch.load fails in many ways; the remedy is always the same
-        _log.warning("The cache %s cannot be read (%s): decoding again.", path, type(error).__name__)
-        return None
-    if not is_intact:
-        _log.warning("The cache %s is damaged, its checksum is wrong: decoding again.", path)
-        return None
-    return decoded if cached_source == source else None

@@ -51,7 +51,7 @@ class Dataset:
     train, val, test: each in a stratified order, so that its first m images are a stratified sample.
     mean, std: per channel of the training split, with black 0 and white 1; std is 1 for a constant channel.
     checksum: of the decoded images, before they were split.
-    is_learnable: whether inputs say anything about labels. If not, a run that ends at chance has not failed.
+    is_learnable: whether labels depend on inputs. If not, a run that ends at chance has not failed.
     """
 
     name: str

@@ -74,8 +74,7 @@ class ImageFolder(CachedData):
 
     def _parts(self) -> tuple[datasets.ImageFolder, datasets.ImageFolder]:
         train, test = self._part("train"), self._part("test")
-        odd = sorted(set(train.classes) ^ set(test.classes))
-        if odd:
+        if odd := sorted(set(train.classes) ^ set(test.classes)):
             raise ConfigError(
                 f"{self.folder} has other classes in train/ than in test/: {', '.join(odd[:5])}"
                 f"{', ...' if odd[5:] else ''} in only one of them; each class must have a folder in both."

@@ -48,10 +48,9 @@ def load_metrics(results_dir: StoreLike = "results", run_ids: Iterable[str] | No
 
 
 def load_timing(results_dir: StoreLike = "results", run_ids: Iterable[str] | None = None) -> pd.DataFrame:
-    """The wall time of the finished runs: `run_id` `step` `seconds` `step_seconds`.
+    """The wall time of the finished runs: `run_id` `step` `seconds` `step_seconds`, without evaluation and probes.
 
-    `seconds` is the training time up to `step`, without evaluation and probes; `step_seconds` is the mean per step
-    since the previous row.
+    `seconds` is the time up to `step`; `step_seconds` is the mean per step since the previous row.
     """
     return _load_tables(results_dir, run_ids, "timing", TIMING_SCHEMA)
 

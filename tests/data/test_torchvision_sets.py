@@ -187,20 +187,15 @@ def test_the_error_for_a_root_that_cannot_be_created_names_it(tmp_path):
         MNIST(root=str(tmp_path / "file" / "root")).load(tmp_path / "cache", CPU)
 
 
-def pickle_batch(rng: np.random.Generator, n: int) -> bytes:
-    data = rng.integers(0, 256, (n, 3072), dtype=np.uint8)
-    return pickle.dumps({"data": data, "labels": [i % 10 for i in range(n)]}, protocol=2)
-
-
 def cifar_files() -> dict[str, bytes]:
     rng = np.random.default_rng(0)
-    names = [f"data_batch_{i}" for i in range(1, 6)]
+
+    def batch(n: int) -> bytes:
+        data = rng.integers(0, 256, (n, 3072), dtype=np.uint8)
+        return pickle.dumps({"data": data, "labels": [i % 10 for i in range(n)]}, protocol=2)
+
     meta = pickle.dumps({"label_names": [f"class {i}" for i in range(10)]})
-    return {
-        **{name: pickle_batch(rng, 20) for name in names},
-        "test_batch": pickle_batch(rng, 10),
-        "batches.meta": meta,
-    }
+    return {**{f"data_batch_{i}": batch(20) for i in range(1, 6)}, "test_batch": batch(10), "batches.meta": meta}
 
 
 @pytest.fixture
