@@ -26,11 +26,16 @@ def main() -> None:
     # down a hundredfold. It is read when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     debugging = "HYDRA_FULL_ERROR" in os.environ
-    with exit_statuses("bnstudy", debugging), hydra_errors():
-        version.setbase("1.3")
-        parser, flags = parse_training_arguments(sys.argv[1:])
-        task = exit_statuses("bnstudy", debugging)(train)  # Hydra prints and swallows a job's exceptions, not its exit
-        _run_hydra(flags, parser, task, str(conf_dir()), "config")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints its errors and exits with 1
+    try:
+        with exit_statuses("bnstudy", debugging):
+            version.setbase("1.3")
+            parser, flags = parse_training_arguments(sys.argv[1:])
+            task = exit_statuses("bnstudy", debugging)(train)  # Hydra prints and swallows a job's errors, not its exit
+            _run_hydra(flags, parser, task, str(conf_dir()), "config")
+    finally:
+        if not debugging:
+            del os.environ["HYDRA_FULL_ERROR"]
 
 
 def report() -> None:
@@ -49,10 +54,9 @@ def report() -> None:
 
 
 def train(config: DictConfig) -> float | None:
-    """Train one run. For a sweep or a study Hydra calls the sweeper in `hydra_plugins` instead.
+    """Train one run, and return its objective for other sweepers, which launch each run by itself.
 
-    Returns:
-        The objective, for other sweepers, which launch each run by itself.
+    For a sweep or a study Hydra calls the sweeper in `hydra_plugins` instead.
     """
     from hydra.core.hydra_config import HydraConfig
 
@@ -77,8 +81,7 @@ def train(config: DictConfig) -> float | None:
 def exit_statuses(program: str, debugging: bool = False) -> Iterator[None]:
     """Turn errors into a sentence on stderr and an exit status: 2 for a user's mistake, the error's own if it has one.
 
-    Args:
-        debugging: show the traceback of a user's mistake.
+    debugging: show the traceback of a user's mistake.
     """
     try:
         yield
@@ -99,17 +102,3 @@ def exit_statuses(program: str, debugging: bool = False) -> Iterator[None]:
 def leave(program: str, sentence: str, status: int) -> NoReturn:
     print(f"{program}: {sentence}", file=sys.stderr)
     sys.exit(status)
-
-
-@contextmanager
-def hydra_errors() -> Iterator[None]:
-    """Have Hydra raise its errors: otherwise it prints them and exits with 1."""
-    before = os.environ.get("HYDRA_FULL_ERROR")
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["HYDRA_FULL_ERROR"]
-        else:
-            os.environ["HYDRA_FULL_ERROR"] = before

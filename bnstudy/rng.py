@@ -1,9 +1,8 @@
 """Named random streams of a run, and noise that is computed from numbers on the device.
 
-A stream is a function of (seed, name, index) alone; draws from other streams or in other layers do not change it. So
-two arms with one seed share their initial weights, batch order and augmentation even if one has layers that the other
-lacks, and a run that resumes needs no generator state. Streams live on the CPU, so that they are the same on every
-device.
+A stream is a function of (seed, name, index) alone. So two arms with one seed share initial weights, batch order and
+augmentation even if one has layers that the other lacks, and a run that resumes needs no generator state. Streams live
+on the CPU, so that they are the same on every device.
 """
 
 from __future__ import annotations
@@ -22,9 +21,6 @@ def stream(seed: int, name: Stream, index: int | str = "") -> torch.Generator:
     """A generator for draw `index` (a layer's name, an epoch) of the stream `name` of the run with `seed`."""
     digest = hashlib.sha256(f"{seed}/{name}/{index}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-
-
-# ------------------------------------------------------------------------------------------------ noise in layers
 
 
 @runtime_checkable

@@ -8,6 +8,7 @@ import math
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cache
 from types import NoneType, UnionType
@@ -30,13 +31,9 @@ def closest(word: str, words: Iterable[str]) -> str | None:
 
 
 def import_object(dotted: str, key: str) -> Any:
-    """The object with a dotted name; modules in the working directory are found too.
+    """Import the object with a dotted name, also from modules in the working directory.
 
-    Args:
-        key: what named it, such as `norm._target_=mine.Norm`: the beginning of the message.
-
-    Raises:
-        ConfigError: it cannot be imported.
+    key: begins the error message, such as `norm._target_=mine.Norm`.
     """
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
@@ -119,20 +116,23 @@ def _convert(key: str, value: Any, hint: Any) -> Any:
     """`value` as an instance of `hint`. Only lossless conversions are made: 1 to 1.0, a list to a tuple, 1 to "1"."""
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
-        return _convert_to_first(key, value, args)
+        if value is None and NoneType in args:
+            return None
+        first, *others = (hint for hint in args if hint is not NoneType)
+        for hint in (first, *others):
+            with suppress(ConfigError):
+                return _convert(key, value, hint)
+        return _convert(key, value, first)  # raises the error of the first alternative
     if origin is Literal:
         if value in args:
             return value
-        allowed = ", ".join(show(a) for a in args)
-        raise ConfigError(
-            f"{key}={show(value)} is not allowed: it must be one of {allowed}{nearest(value, args) or '.'}"
-        )
+        allowed = ", ".join(map(show, args)) + (nearest(value, args) or ".")
+        raise ConfigError(f"{key}={show(value)} is not allowed: it must be one of {allowed}")
     if origin in (tuple, list) and isinstance(value, list | tuple):
         return origin(_convert(key, v, args[0]) for v in value)
     kind = origin or hint
-    if kind is Any or (not isinstance(value, bool) and isinstance(value, kind) and not _is_infinite(value)):
-        return value
-    if kind is bool and isinstance(value, bool):
+    is_infinite = isinstance(value, float) and not math.isfinite(value)
+    if kind is Any or (isinstance(value, kind) and isinstance(value, bool) == (kind is bool) and not is_infinite):
         return value
     if kind is float and type(value) is int:
         return float(value)
@@ -145,26 +145,8 @@ def _convert(key: str, value: Any, hint: Any) -> Any:
     raise ConfigError(f"{key}={given} is not allowed: it must be {expected}.")
 
 
-def _convert_to_first(key: str, value: Any, hints: tuple[Any, ...]) -> Any:
-    """`value` converted to the first alternative that accepts it. The error is that of the first alternative."""
-    if value is None and NoneType in hints:
-        return None
-    alternatives = [hint for hint in hints if hint is not NoneType]
-    for hint in alternatives:
-        try:
-            return _convert(key, value, hint)
-        except ConfigError:
-            continue
-    return _convert(key, value, alternatives[0])
-
-
-def _is_infinite(value: Any) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)
-
-
 BESIDE = {"identity": False}
 """Metadata of a field that is no part of a run's identity: it says where or how the run is done."""
-
 
 PER_RUN = {"per_run": True}
 """Metadata of a number that may differ among the runs of a stack, if it is 0 (or null) for all of them or for none."""

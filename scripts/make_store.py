@@ -83,7 +83,7 @@ class MadeUpRun:
 
     @property
     def is_normalized(self) -> bool:
-        return not self.spec.norm.is_none
+        return not isinstance(self.spec.norm, NoNorm)
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,9 @@ class Block:
 
 def make_run(spec: RunSpec, total: int) -> MadeUpRun:
     """A run that diverges above a learning rate that depends on the norm and slightly on the seed."""
-    rng = np.random.default_rng([spec.seed, round(1e6 * spec.lr), int(spec.norm.is_none)])
-    best, top, limit = (0.1, 0.93, 1.0) if spec.norm.is_none else (0.316, 0.965, 10.0)
+    is_none = isinstance(spec.norm, NoNorm)
+    rng = np.random.default_rng([spec.seed, round(1e6 * spec.lr), int(is_none)])
+    best, top, limit = (0.1, 0.93, 1.0) if is_none else (0.316, 0.965, 10.0)
     top -= 0.05 * np.log10(spec.lr / best) ** 2 + 0.004 * rng.standard_normal()
     diverged = spec.lr > limit * (0.9 if spec.seed % 9 == 1 else 1.1)
     return MadeUpRun(spec, total, int(rng.integers(2, 60)) if diverged else None, float(np.clip(top, CHANCE, 1)))

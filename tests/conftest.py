@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 
 @cache
 def spec_of(*overrides: str) -> RunSpec:
-    """The run that these overrides describe, 20 updates long unless they say else."""
+    """The run that these overrides describe, 20 steps long unless they say otherwise."""
     length = () if any(o.startswith(("steps=", "epochs=")) for o in overrides) else ("steps=20",)
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose("config", [*overrides, *length])

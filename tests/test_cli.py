@@ -34,12 +34,8 @@ def test_one_run_is_trained_and_stored(command, tmp_path):
     assert run_id in out
     assert "finished" in out
     assert sorted(p.name for p in tmp_path.iterdir()) == ["results"]
-    assert sorted(p.name for p in Path("results/runs", run_id).iterdir()) == [
-        "config.yaml",
-        "metrics.parquet",
-        "summary.json",
-        "timing.parquet",
-    ]
+    files = ["config.yaml", "metrics.parquet", "summary.json", "timing.parquet"]
+    assert sorted(p.name for p in Path("results/runs", run_id).iterdir()) == files
 
 
 def test_a_repeated_sweep_trains_nothing(command):
@@ -86,32 +82,25 @@ BAD = [
     (("lrr=0.1",), "lrr is not a known key; did you mean lr?"),
     (("model.widht=3",), "model.widht is not a known key; did you mean model.width?"),
     (("+extra=1",), "extra is not a known key"),
-    (("+norm.extra=1",), "norm.extra is not a known key"),
     (("norm=bach",), "norm=bach is not known; did you mean batch? Known: batch, ghost, group, instance, layer, "),
     (("nrom=batch",), "nrom is not a known key; did you mean norm?"),
     (("dropout=p50",), "dropout is not a known key; did you mean model.dropout?"),
     (("study=lr_tolerence",), "study=lr_tolerence is not known; did you mean lr_tolerance?"),
     (("lr=0",), "lr=0 is not allowed: it must be a number above 0."),
-    (("lr=-1",), "lr=-1 is not allowed"),
     (("lr=nan",), "lr=nan is not allowed: it must be a finite number."),
-    (("optim=adam", "optim.eps=inf"), "optim.eps=inf is not allowed: it must be a finite number."),
     (("optim=adam", "optim.momentum=0.9"), "optim.momentum is not a known key. Known: optim.beta1, optim.beta2"),
-    (("norm=layer", "norm.momentum=0.2"), "norm.momentum is not a known key. Known: norm.affine, norm.eps"),
     (("momentum=0.9",), "did you mean norm.momentum or optim.momentum?"),
     (("norm=null",), "norm=null is not allowed: choose one of the group's options"),
     (("~seed",), "seed is missing"),
     (("--study=x",), "--study=x is not a flag: write study=x, without dashes."),
-    (("seed=range(0,5)",), "seed=range(0,5) lists several values: add -m to run them all."),
     (("results_dir=",), "results_dir= is not allowed: it must be the name of a folder."),
     (("cache_dir=/proc/nowhere",), "cache_dir=/proc/nowhere is not allowed: it cannot be written"),
     (("lr=fast",), "lr=fast is not allowed: it must be a finite number."),
     (("batch_size=0",), "batch_size=0 is not allowed: it must be at least 1."),
     (("batch_size=5000",), "batch_size=5000 is not allowed: it must be at most 1150, the size of the training set."),
-    (("batch_size=1", "norm=batch"), "batch_size=1 is not allowed with norm=batch"),
     (("epochs=1",), "epochs=1 and steps=10 are both given"),
     (("steps=null",), "neither is given"),
     (("norm=group", "norm.groups=3"), "norm.groups=3 is not allowed: it must be a divisor of the layer's 16 channels"),
-    (("norm=instance",), "norm=instance is not allowed with fully connected layers"),
     (("model=vgg", "~model.width", "model.depth=16"), "model.depth=16 is not allowed with images of 8x8"),
     (("device=gpu",), "device=gpu is not allowed: it must be auto, cpu, cuda or cuda:N."),
     (("device=cuda:99",), "device=cuda:99 is not allowed"),
@@ -119,7 +108,6 @@ BAD = [
     (("objective=final.val_acc",), "did you mean final.val_accuracy?"),
     (("dry_run=maybe",), "dry_run=maybe is not allowed: it must be true or false."),
     (("hydra.launcher.job=3",), "hydra.launcher.job is not a known key; did you mean hydra.launcher.jobs?"),
-    (("+hydra.launcher.job=3",), "hydra.launcher.job is not a known key; did you mean hydra.launcher.jobs?"),
     (("hydra.launcher=3",), "hydra.launcher=3 is not allowed: set its keys"),
     (("hydra.launcher.workers=0",), "hydra.launcher.workers=0 is not allowed: it must be at least 1, or null"),
     (("hydra.launcher.account=me",), "hydra.launcher.account=me is not allowed with hydra.launcher.executor=auto"),
@@ -137,15 +125,13 @@ BAD = [
     (("study=quickstart", "lrr=1", "seed=0,1"), "lrr is not a known key; did you mean lr?"),
     (("study=quickstart", "hydra.mode=RUN"), "study=quickstart is a sweep"),
     (("--lr", "3"), "--lr is not a flag: a value is written key=value."),
+    (("-m", "lr=1", "--cfg", "job"), "-m is not allowed with --cfg or --info"),
     (("--cfg=jobs",), "argument --cfg/-c: invalid choice: 'jobs'"),
     (("-m", "seed=0,1", "progress=true,false"), "do not sweep them"),
     (("-m", "lr=0.1,-1", "seed=0,1"), "At lr=-1 seed=0: lr=-1 is not allowed"),
     (("-m", "norm=none,instance"), "At norm=instance: norm=instance is not allowed"),
-    (("-m", "norm=none,layer", "norm.momentum=0.1"), "norm.momentum is not a known key"),
-    (("-m", "seed=range(0,0)"), "seed=range(0,0) is not allowed: it lists no values."),
     (("-m", "hydra.launcher.jobs=1,2"), "hydra.launcher.jobs=1,2 is not allowed: a sweep has one value"),
     (("hydra.launcher.jobs=1,2",), "hydra.launcher.jobs=1,2 is not allowed: a sweep has one value"),
-    (("-m", "lr=interval(0,1)"), "an interval has no list of values"),
     (("study=lr_tolerance", "scale=huge"), "scale=huge is not known"),
 ]
 
@@ -204,7 +190,6 @@ def test_a_failing_run_does_not_stop_the_others(command, monkeypatch, engine):
 
 
 def test_the_same_command_retries_a_failed_run(command, monkeypatch):
-
     with monkeypatch.context() as broken:
         broken.setattr(Training, "train", lambda *_: 1 / 0)
         assert command(*SHORT)[0] == 1
@@ -262,8 +247,6 @@ def test_a_user_who_debugs_hydra_sees_the_traceback(command, monkeypatch):
     assert os.environ["HYDRA_FULL_ERROR"] == "1"
 
 
-# ------------------------------------------------------------------------------------------------ one's own work
-
 DOCS = Path(__file__).parents[1] / "docs"
 FILE = re.compile(r"^`([\w./-]+)`\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMANDS = re.compile(r"^```\n(bnstudy.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -271,13 +254,18 @@ PAGES = {str(path.relative_to(DOCS)): path.read_text() for path in sorted(DOCS.r
 LENGTH = ("steps=", "epochs=", "seed=")
 
 
-@pytest.mark.parametrize("page", [name for name, text in PAGES.items() if FILE.search(text)])
-def test_the_recipes_of_a_page_work(command, tmp_path, page):
-    """Each block after a line that is only a file name is that file; each block of `bnstudy` commands is run."""
+def write_files_of_docs(folder: Path) -> None:
+    """Each block after a line that is only a file name is that file."""
     for name, content in itertools.chain.from_iterable(FILE.findall(text) for text in PAGES.values()):
-        path = tmp_path / name
+        path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
+
+
+@pytest.mark.parametrize("page", [name for name, text in PAGES.items() if FILE.search(text)])
+def test_the_recipes_of_a_page_work(command, tmp_path, page):
+    """Each block of `bnstudy` commands is run, with all files of the docs."""
+    write_files_of_docs(tmp_path)
     commands = "".join(COMMANDS.findall(PAGES[page])).replace("\\\n", "")
     assert commands
     for line in commands.splitlines():
@@ -290,40 +278,10 @@ def test_the_recipes_of_a_page_work(command, tmp_path, page):
         assert status == 0, f"{line}\n{err}"
 
 
-OWN = {
-    "study/activation.yaml": """
-defaults: [/study_base]
-name: activation
-title: Does it help more with tanh?
-claims: [higher_accuracy]
-sweep: {norm: "none,batch", model.activation: "relu,tanh"}
-scales:
-  quick: {data: digits}
-""",
-    "claim/higher_accuracy.yaml": """
-statement: Batch normalization reaches a higher test accuracy.
-source: my own guess
-study: activation
-metric: test_accuracy
-better: higher
-scale: difference
-delta: 1.5
-unit: percentage points
-with: {norm: BatchNorm}
-without: {norm: NoNorm}
-views: [best_rate, same_rate]
-tuning_seeds: 4
-min_seeds: 10
-""",
-}
-
-
-def test_a_study_and_a_claim_may_lie_outside_the_repository(command, tmp_path):
-    for name, text in OWN.items():
-        path = tmp_path / "my_conf" / name
-        path.parent.mkdir(parents=True)
-        path.write_text(text)
-    status, _, err = command("--config-dir", "my_conf", "study=activation", "lr=0.1", "seed=0", *SHORT)
+def test_a_report_finds_claims_outside_the_repository_only_where_it_is_pointed_to(command, tmp_path):
+    write_files_of_docs(tmp_path)
+    own = ("study=activation", "study.claims=[higher_accuracy]")
+    status, _, err = command("--config-dir", "my_conf", *own, "lr=0.1", "seed=0", *SHORT)
     assert status == 0, err
     assert len(Store(Path("results")).plans("activation")[0]["run_ids"]) == 4
     status, _, err = command("study=activation", entry=cli.report)
@@ -333,14 +291,10 @@ def test_a_study_and_a_claim_may_lie_outside_the_repository(command, tmp_path):
         status, _, err = command("study=activation", where, entry=cli.report)
         assert status == 0, err
         verdicts = json.loads(Path("results/reports/activation/claims.json").read_text())
-        assert [(v["claim"], v["setting"], v["view"]) for v in verdicts] == [
-            ("higher_accuracy", f"activation={name}", view)
-            for name in ("relu", "tanh")
-            for view in ("best_rate", "same_rate")
-        ]
+        cases = itertools.product(["activation=relu", "activation=tanh"], ["best_rate", "same_rate"])
+        assert [(v["setting"], v["view"]) for v in verdicts] == list(cases)
+        assert {v["claim"] for v in verdicts} == {"higher_accuracy"}
 
-
-# ---------------------------------------------------------------------------------------- interrupted and resumed
 
 LONG = ("norm=batch", "model.width=64", "steps=6000", "checkpoint_seconds=0.2", "optim.momentum=0.9", "progress=false")
 
@@ -425,25 +379,15 @@ def wait_for_checkpoint(results_dir: Path, process: subprocess.Popen[bytes]) -> 
     raise AssertionError("the run ended before it could be killed")
 
 
-def test_the_report_command_prints_where_the_report_is(command):
-    command("-m", "norm=none,batch", "seed=0,1", *SHORT)
-    status, out, _ = command(entry=cli.report)
-    assert status == 0
-    assert Path("results/reports/all/index.html").exists()
-    assert "results/reports/all/index.html" in out
-
-
-def test_a_report_on_runs_by_their_ids(command):
+def test_the_report_command_prints_where_the_report_on_all_or_some_runs_is(command):
     command("-m", "norm=none,batch,layer", *SHORT)
     first, _, third = Store(Path("results")).finished()
-    status, out, err = command(f"runs={third},{first}", entry=cli.report)
-    assert (status, err) == (0, "")
-    assert f"results/reports/runs-{first}-{third}/index.html" in out
+    for words, folder in ([], "all"), ([f"runs={third},{first}"], f"runs-{first}-{third}"):
+        status, out, err = command(*words, entry=cli.report)
+        assert (status, err) == (0, "")
+        assert f"results/reports/{folder}/index.html" in out
+        assert Path("results/reports", folder, "index.html").exists()
     status, _, err = command(f"runs=[{first[:-1]}]", entry=cli.report)
     assert (status, f"runs={first[:-1]}: there is no such run in results; did you mean {first}?" in err) == (2, True)
-
-
-def test_a_report_without_runs_is_refused(command):
     status, _, err = command("study=quickstart", entry=cli.report)
-    assert status == 2
-    assert "quickstart" in err
+    assert (status, "quickstart" in err) == (2, True)

@@ -8,27 +8,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "bnstudy"
-ORDER = [
-    "validation",
-    "rng",
-    "when",
-    "store",
-    "norms",
-    "models",
-    "inits",
-    "losses",
-    "optim",
-    "data",
-    "probes",
-    "run",
-    "train",
-    "stats",
-    "claims",
-    "report",
-    "sweep",
-    "config",
-    "cli",
-]
+ORDER = ["validation", "rng", "when", "store", "norms", "models", "inits", "losses", "optim", "data", "probes", "run"]
+ORDER += ["train", "stats", "claims", "report", "sweep", "config", "cli"]
 WITHOUT_TORCH = {"validation", "rng", "when", "store", "stats", "claims", "report"}
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
 

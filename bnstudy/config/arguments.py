@@ -18,11 +18,7 @@ if TYPE_CHECKING:
 
 
 def parse_flags(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
-    """Parse flags that may stand anywhere among the key=value words.
-
-    Raises:
-        ConfigError: a flag is unknown, lacks its value, or has a value that is not allowed.
-    """
+    """Parse flags that may stand anywhere among the key=value words."""
 
     def refuse(message: str) -> NoReturn:
         raise ConfigError(f"{message}.")
@@ -37,16 +33,8 @@ def parse_flags(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
     return flags
 
 
-# --------------------------------------------------------------------------------------------------------- bnstudy
-
-
 def parse_training_arguments(arguments: Sequence[str]) -> tuple[ArgumentParser, Namespace]:
-    """Hydra's parser, and what it parsed from the arguments of `bnstudy`.
-
-    Raises:
-        ConfigError: as `parse_flags`; a key cannot have the value of its override.
-        OverrideParseException: a word is not an override.
-    """
+    """Hydra's parser, and what it parsed from the arguments of `bnstudy`."""
     from hydra._internal.utils import get_args_parser
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -55,6 +43,8 @@ def parse_training_arguments(arguments: Sequence[str]) -> tuple[ArgumentParser, 
         print(f"bnstudy {__version__}")
         parser.exit()
     flags = parse_flags(parser, arguments)
+    if flags.multirun and (flags.cfg or flags.info):
+        raise ConfigError("-m is not allowed with --cfg or --info, which show a single run: leave it out.")
     if flags.help or flags.hydra_help or flags.shell_completion:
         return parser, flags
     overrides = OverridesParser.create().parse_overrides(flags.overrides)
@@ -71,11 +61,7 @@ def parse_training_arguments(arguments: Sequence[str]) -> tuple[ArgumentParser, 
 
 
 def _check_override(override: Override, config_dir: str | None, samples: bool) -> None:
-    """Refuse values for which Hydra has no clear error.
-
-    Args:
-        samples: whether the sweeper is another than bnstudy's.
-    """
+    """Refuse values for which Hydra has no clear error. `samples`: the sweeper is not bnstudy's."""
     key, line = override.key_or_group, override.input_line
     if override.is_sweep_override():
         if override.is_hydra_override():
@@ -92,8 +78,6 @@ def _check_override(override: Override, config_dir: str | None, samples: bool) -
             "such as lr=interval(0.01,1)."
         )
 
-
-# -------------------------------------------------------------------------------------------------- bnstudy-report
 
 REPORT_HELP = """bnstudy-report: write the report on the runs in a store.
 
@@ -132,11 +116,7 @@ class ReportOptions:
 
 
 def parse_report_arguments(arguments: Sequence[str]) -> ReportOptions:
-    """The options in the arguments of `bnstudy-report`.
-
-    Raises:
-        ConfigError: as `parse_flags`; a key is unknown or repeated; results_dir is empty.
-    """
+    """The options in the arguments of `bnstudy-report`."""
     parser = ArgumentParser(
         "bnstudy-report", "bnstudy-report [key=value ...]", REPORT_HELP, formatter_class=RawDescriptionHelpFormatter
     )

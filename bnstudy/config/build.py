@@ -20,26 +20,18 @@ from bnstudy.validation import ConfigError, Spec, import_object, show
 
 S = TypeVar("S", bound=Spec)
 
-PURPOSE = ("study", "scale")
-"""Top-level keys that say why a run is made: part of neither the run nor the settings."""
-
-
-_NO_KEYS: Mapping[str, Any] = MappingProxyType({})
-
 
 def build_request(
-    points: Sequence[SweepPoint], launcher_node: Any = _NO_KEYS, arguments: Sequence[str] = ()
+    points: Sequence[SweepPoint], launcher_node: Any = MappingProxyType({}), arguments: Sequence[str] = ()
 ) -> Request:
-    """Build the request for all points of a sweep.
+    """Build the request for all points of a sweep. The error for a value that is not allowed names the point.
 
-    Args:
-        launcher_node: the composed `hydra.launcher`.
-        arguments: those of the command line, as typed.
-
-    Raises:
-        ConfigError: a value is not allowed; of several points the message names the one.
+    launcher_node: the composed `hydra.launcher`.
+    arguments: those of the command line, as typed.
     """
-    settings = _shared_settings(points)
+    settings, *others = {build_settings(point.config) for point in points}
+    if others:
+        raise ConfigError("A sweep has one choice of device, engine, results_dir and the like: do not sweep them.")
     config = points[0].config
     study = build_spec(config.get("study"), "study")
     if study is not None and not isinstance(study, StudySpec):
@@ -60,22 +52,9 @@ def build_request(
     return Request(settings, tuple(runs), study, config["scale"]["name"], launcher, arguments=tuple(arguments))
 
 
-def _shared_settings(points: Sequence[SweepPoint]) -> Settings:
-    first, *others = {build_settings(point.config) for point in points}
-    if others:
-        raise ConfigError(
-            "A sweep runs with one choice of device, engine, results_dir and the like: do not sweep them."
-        )
-    return first
-
-
 def build_run_spec(config: Mapping[str, Any]) -> RunSpec:
-    """Build the run that a composed and resolved config describes.
-
-    Raises:
-        ConfigError: a value is not allowed, or a key is missing or unknown.
-    """
-    known = {*RunSpec.__dataclass_fields__, *Settings.__dataclass_fields__, *PURPOSE}
+    """Build the run that a composed and resolved config describes."""
+    known = {*RunSpec.__dataclass_fields__, *Settings.__dataclass_fields__, "study", "scale"}
     for key in config:
         if key not in known:
             raise ConfigError(unknown_key(key, known))
@@ -89,15 +68,10 @@ def build_settings(config: Mapping[str, Any]) -> Settings:
 
 
 def build_launcher(node: Any) -> Launcher:
-    """Build the launcher that the composed `hydra.launcher` describes.
-
-    Raises:
-        ConfigError: a value is not allowed, a key is unknown, or the node is another launcher's.
-    """
+    """Build the launcher that the composed `hydra.launcher` describes."""
     if not isinstance(node, Mapping):
-        raise ConfigError(
-            f"hydra.launcher={show(node)} is not allowed: set its keys, such as hydra.launcher.workers=4."
-        )
+        given = f"hydra.launcher={show(node)}"
+        raise ConfigError(f"{given} is not allowed: set its keys, such as hydra.launcher.workers=4.")
     if is_foreign(node):
         raise ConfigError(
             f"{str(node['_target_']).rpartition('.')[2]} is not allowed as hydra/launcher: bnstudy distributes its "
@@ -114,11 +88,7 @@ def is_foreign(launcher_node: Any) -> bool:
 
 
 def build_spec(node: Any, key: str) -> Any:
-    """Build the spec that a node's `_target_` names. A mapping without one stays a mapping, less its null entries.
-
-    Raises:
-        ConfigError: the class cannot be imported or is no spec; a key is not one of its fields, or one is missing.
-    """
+    """Build the spec that a node's `_target_` names. A mapping without one stays a mapping, less its null entries."""
     if not isinstance(node, Mapping):
         return node
     node = with_present_names(node)
@@ -129,11 +99,7 @@ def build_spec(node: Any, key: str) -> Any:
 
 
 def make_spec(cls: type[S], values: Mapping[str, Any], prefix: str = "") -> S:
-    """Make a spec from its values.
-
-    Args:
-        prefix: of its keys in the config, for messages.
-    """
+    """Make a spec from its values. In messages `prefix` stands before its keys."""
     known = [f"{prefix}{f.name}" for f in fields(cls)]
     for name in values:
         if f"{prefix}{name}" not in known:
@@ -144,14 +110,10 @@ def make_spec(cls: type[S], values: Mapping[str, Any], prefix: str = "") -> S:
     try:
         return cls(**values)
     except ConfigError as error:
-        raise ConfigError(_with_full_key(str(error), cls, prefix)) from None
-
-
-def _with_full_key(message: str, cls: type[Spec], prefix: str) -> str:
-    """Put the full key of a field into a spec's message, which names the field by the spec's group."""
-    own = f"{cls.group}." if cls.group else ""
-    names_field = any(message.startswith((f"{own}{f.name}=", f"{own}{f.name} ")) for f in fields(cls))
-    return prefix + message.removeprefix(own) if prefix and names_field else message
+        # A spec's message names a field by the spec's group; the full key replaces this.
+        message, own = str(error), f"{cls.group}." if cls.group else ""
+        names_field = any(message.startswith((f"{own}{f.name}=", f"{own}{f.name} ")) for f in fields(cls))
+        raise ConfigError(prefix + message.removeprefix(own) if prefix and names_field else message) from None
 
 
 @cache

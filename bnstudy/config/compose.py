@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
@@ -21,8 +22,6 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from bnstudy.validation import ConfigError, nearest
 
 Overrides = tuple[str, ...]
-
-
 LENGTHS = {"epochs", "steps"}
 
 
@@ -37,12 +36,7 @@ class SweepPoint:
 def compose_sweep(loader: ConfigLoader, master: DictConfig, arguments: Sequence[str]) -> list[SweepPoint]:
     """Compose all points of a sweep, in Hydra's order: the last key varies fastest.
 
-    Args:
-        master: the config composed from `arguments`, which holds the study and `hydra.sweeper.params`.
-
-    Raises:
-        ConfigError: the sweep is over an interval, which has no points, or over studies.
-        HydraException: an override cannot be parsed or composed.
+    master: the config composed from `arguments`, which holds the study and `hydra.sweeper.params`.
     """
     parser = OverridesParser.create(config_loader=loader)
     layers = [*study_overrides(master), master.hydra.sweeper.get("params") or {}]
@@ -106,21 +100,18 @@ class Composer:
     """Composes the configs of a sweep, each distinct choice of groups once."""
 
     def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
-        self.loader = loader
-        self.master = master
-        self._parser = OverridesParser.create(config_loader=loader)
-        self._parsed: dict[str, Override] = {}
-        self._is_group: dict[str, bool] = {}
-        self._composed: dict[Overrides, tuple[DictConfig, dict[str, Any]]] = {}
+        self._parse = cache(OverridesParser.create(config_loader=loader).parse_override)
+        self._is_group = cache(lambda key: bool(loader.get_group_options(key)))
+        self._compose = cache(partial(_compose, loader, master))
 
     def config(self, overrides: Overrides) -> dict[str, Any]:
         """Compose and resolve a config, without Hydra's own node."""
-        plain = [self._parse(o) for o in overrides if self._is_plain(self._parse(o))]
-        rest = tuple(o for o in overrides if self._parse(o) not in plain)
-        composed, config = self._compose(rest)
+        parsed = {line: self._parse(line) for line in overrides}
+        plain = [override for override in parsed.values() if self._is_plain(override)]
+        composed, config = self._compose(tuple(line for line, override in parsed.items() if override not in plain))
         if not all(has_leaf(config, override.key_or_group) for override in plain):
             return to_plain(self._compose(overrides)[0])
-        if has_interpolation(config):
+        if "${" in str(config):
             changed = copy.deepcopy(composed)
             for override in plain:
                 OmegaConf.update(changed, override.key_or_group, override.value())
@@ -129,31 +120,20 @@ class Composer:
             config = replace_leaf(config, override.key_or_group.split("."), override.value())
         return config
 
-    def _parse(self, line: str) -> Override:
-        if line not in self._parsed:
-            self._parsed[line] = self._parser.parse_override(line)
-        return self._parsed[line]
-
     def _is_plain(self, override: Override) -> bool:
         """Whether an override sets one existing value to another and chooses no config."""
         changes = not (override.is_add() or override.is_force_add() or override.is_delete() or override.package)
         value = override.value()
         scalar = not isinstance(value, dict | list) and "${" not in str(value)
-        return changes and scalar and not override.is_hydra_override() and not self._names_group(override.key_or_group)
+        return changes and scalar and not override.is_hydra_override() and not self._is_group(override.key_or_group)
 
-    def _names_group(self, key: str) -> bool:
-        if key not in self._is_group:
-            self._is_group[key] = bool(self.loader.get_group_options(key))
-        return self._is_group[key]
 
-    def _compose(self, overrides: Overrides) -> tuple[DictConfig, dict[str, Any]]:
-        """The composed config, and the same as plain data with its interpolations unresolved."""
-        if overrides not in self._composed:
-            config = self.loader.load_sweep_config(self.master, list(overrides))
-            with open_dict(config):
-                del config["hydra"]
-            self._composed[overrides] = config, to_plain(config, resolve=False)
-        return self._composed[overrides]
+def _compose(loader: ConfigLoader, master: DictConfig, overrides: Overrides) -> tuple[DictConfig, dict[str, Any]]:
+    """The composed config, and the same as plain data with its interpolations unresolved."""
+    config = loader.load_sweep_config(master, list(overrides))
+    with open_dict(config):
+        del config["hydra"]
+    return config, to_plain(config, resolve=False)
 
 
 def to_plain(config: DictConfig, resolve: bool = True) -> dict[str, Any]:
@@ -161,26 +141,11 @@ def to_plain(config: DictConfig, resolve: bool = True) -> dict[str, Any]:
     return OmegaConf.to_container(config, resolve=resolve, throw_on_missing=resolve)  # type: ignore[return-value]
 
 
-def leaves(node: Any) -> Iterator[Any]:
-    inner = node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else None
-    if inner is None:
-        yield node
-    else:
-        for value in inner:
-            yield from leaves(value)
-
-
-def has_interpolation(config: Mapping[str, Any]) -> bool:
-    return any(isinstance(leaf, str) and "${" in leaf for leaf in leaves(config))
-
-
 def has_leaf(config: Mapping[str, Any], key: str) -> bool:
-    node: Any = config
-    for part in key.split("."):
-        if not isinstance(node, Mapping) or part not in node:
-            return False
-        node = node[part]
-    return not isinstance(node, Mapping)
+    name, _, below = key.partition(".")
+    if name not in config or isinstance(config[name], Mapping) != bool(below):
+        return False
+    return not below or has_leaf(config[name], below)
 
 
 def replace_leaf(config: dict[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:

@@ -22,9 +22,16 @@ def explain(error: Exception) -> str | None:
 
     cause = error.__cause__
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        return _unknown_option(error.missing_cfg_file, error.options or ())
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        options = sorted(error.options or ())
+        known = f" Known: {', '.join(options)}." if options else ""
+        plugins = " Others come with Hydra's plugins." if group.startswith("hydra/") else ""
+        hint = nearest(option, options) or "."
+        return f"{group or '--config-name'}={option} is not known{hint}{known}{plugins}"
     if isinstance(error, OverrideParseException):
-        return _unreadable(str(error.override))
+        word = str(error.override)
+        advice = "and quote what the shell would change." if "=" in word else f"such as study={word}."
+        return f"{word} cannot be read: write key=value, {advice}"
     if isinstance(error, HydraException) and isinstance(cause, ConfigAttributeError | ConfigKeyError):
         return unknown_key(str(cause.full_key), _keys_beside(cause))
     if isinstance(error, HydraException) and isinstance(cause, OmegaConfBaseException):
@@ -36,28 +43,14 @@ def _in_one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def _unknown_option(path: str, options: Iterable[str]) -> str:
-    group, _, option = path.rpartition("/")
-    known = f" Known: {', '.join(sorted(options))}." if options else ""
-    if group.startswith("hydra/"):
-        known += " Others come with Hydra's plugins."
-    return f"{group or '--config-name'}={option} is not known{nearest(option, options) or '.'}{known}"
-
-
-def _unreadable(word: str) -> str:
-    if "=" not in word:
-        return f"{word} cannot be read: write key=value, such as study={word}."
-    return f"{word} cannot be read: write key=value, and quote what the shell would change."
-
-
 def _keys_beside(error: Any) -> set[str]:
     """All keys of the composed config in which omegaconf did not find a key: Hydra's own, or all others."""
     from omegaconf import OmegaConf
 
     config: Any = OmegaConf.to_container(error.parent_node._get_root(), resolve=False)
-    hydras = {"hydra": config.pop("hydra", {})}
+    hydras = config.pop("hydra", {})
     if str(error.full_key).startswith("hydra."):
-        return flat_keys(hydras)
+        return flat_keys({"hydra": hydras})
     return flat_keys(config) | {folder.name for folder in conf_dir().iterdir() if folder.is_dir()}
 
 

@@ -31,11 +31,7 @@ def build_requests(
 ) -> list[Request]:
     """Build the requests of several studies. Studies with the same settings and launcher share one.
 
-    Args:
-        arguments: those of the command line, as typed: the overrides and Hydra's flags.
-
-    Raises:
-        ConfigError: as `compose_sweep` and `build_request`, for any of the studies; there is no study of a name.
+    arguments: those of the command line, as typed: the overrides and Hydra's flags.
     """
     for word in overrides:
         key, _, value = word.partition("=")
@@ -45,10 +41,8 @@ def build_requests(
             )
     known = loader.get_group_options("study")
     names = known if studies.names is None else studies.names
-    for name in names:
-        if name not in known:
-            hint = nearest(name, known) or "."
-            raise ConfigError(f"study.names={name} is not allowed: there is no such study{hint}")
+    for name in (name for name in names if name not in known):
+        raise ConfigError(f"study.names={name} is not allowed: there is no such study{nearest(name, known) or '.'}")
     built = [_build_for_study(loader, master, overrides, name, arguments) for name in names]
     requests = [request for request in built if request is not None]
     if not requests:

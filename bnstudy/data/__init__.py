@@ -1,1 +1,1 @@
-"""Datasets as tensors on the device. `base.py` says what a dataset is, `batches.py` what a step gets of it."""
+"""Datasets as tensors on the device. `base.py` has the base class, `batches.py` the batch of each step."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -17,12 +18,8 @@ class Draws(NamedTuple):
     dx: Tensor
     flip: Tensor
 
-    def to(self, device: torch.device) -> Draws:
-        return Draws(*(t.to(device) for t in self))
-
-    def at(self, places: slice) -> Draws:
-        """The draws of some of the images, without a copy."""
-        return Draws(*(t[places] for t in self))
+    def map(self, f: Callable[[Tensor], Tensor]) -> Draws:
+        return Draws(*map(f, self))
 
 
 def draw_epoch(n: int, height: int, seed: int, epoch: int) -> Draws:
@@ -44,13 +41,10 @@ def crop_flip(x_BCHW: Tensor, draws: Draws, black_C: Tensor) -> Tensor:
     _, C, H, W = x_BCHW.shape
     row_BH = torch.arange(H, device=x_BCHW.device) + draws.dy[:, None]
     col_BW = torch.arange(W, device=x_BCHW.device) + draws.dx[:, None]
-    inside_BHW = _is_inside(row_BH, H)[:, :, None] & _is_inside(col_BW, W)[:, None, :]
+    inside_row_BH, inside_col_BW = (row_BH >= 0) & (row_BH < H), (col_BW >= 0) & (col_BW < W)
     from_col_BW = torch.where(draws.flip[:, None], W - 1 - col_BW, col_BW).clamp(0, W - 1)
     pixel_BHW = row_BH.clamp(0, H - 1)[:, :, None] * W + from_col_BW[:, None, :]
     index_BCP = pixel_BHW.flatten(1)[:, None, :].expand(-1, C, -1)
     moved_BCHW = x_BCHW.flatten(2).gather(2, index_BCP).view_as(x_BCHW)
+    inside_BHW = inside_row_BH[:, :, None] & inside_col_BW[:, None, :]
     return torch.where(inside_BHW[:, None], moved_BCHW, black_C[:, None, None])
-
-
-def _is_inside(index: Tensor, size: int) -> Tensor:
-    return (index >= 0) & (index < size)

@@ -17,9 +17,6 @@ class BatchStream:
 
     Each epoch takes the images in a new order and drops a last, incomplete batch. An epoch's order and draws are made
     once and kept on the device, so that a step costs an index operation.
-
-    batch_size: at most the size of the training split.
-    augment: `none` or `crop_flip`, as in `DataSpec.augment`.
     """
 
     def __init__(self, dataset: Dataset, augment: str, batch_size: int, seed: int) -> None:
@@ -44,20 +41,17 @@ class BatchStream:
         epoch, batch = divmod(step, self.steps_per_epoch)
         order_N, draws_N = self.select_epoch(epoch)
         places = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
-        return order_N[places], None if draws_N is None else draws_N.at(places)
+        return order_N[places], None if draws_N is None else draws_N.map(lambda t: t[places])
 
     def select_epoch(self, epoch: int) -> tuple[Tensor, Draws | None]:
         """The order [N] of the training images in an epoch, and their draws in that order."""
         if epoch != self._epoch:
-            self._begin(epoch)
+            n, device = len(self._train), self._train.x.device
+            self._order_N = torch.randperm(n, generator=stream(self._seed, "order", epoch)).to(device)
+            if self._augment == "crop_flip":
+                self._draws_N = draw_epoch(n, self._train.x.shape[2], self._seed, epoch).map(lambda t: t.to(device))
+            self._epoch = epoch
         return self._order_N, self._draws_N
-
-    def _begin(self, epoch: int) -> None:
-        n, device = len(self._train), self._train.x.device
-        self._order_N = torch.randperm(n, generator=stream(self._seed, "order", epoch)).to(device)
-        if self._augment == "crop_flip":
-            self._draws_N = draw_epoch(n, self._train.x.shape[2], self._seed, epoch).to(device)
-        self._epoch = epoch
 
 
 class BatchStack:
@@ -82,24 +76,20 @@ class BatchStack:
         """The indices [R, B] of the training images in the batches after `step` steps, and their draws [R, B]."""
         epoch, batch = divmod(step, len(self._train) // self.batch_size)
         if epoch != self._epoch:
-            self._begin(epoch)
+            by_seed = {seed: batches.select_epoch(epoch) for seed, batches in self._streams.items()}
+            orders, draws = zip(*(by_seed[seed] for seed in self._seeds), strict=True)
+            self._order_RN = torch.stack(orders)
+            if draws[0] is not None:
+                self._draws_RN = Draws(*map(torch.stack, zip(*draws, strict=True)))
+            self._epoch = epoch
         places = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
-        draws = self._draws_RN
-        draws_RB = None if draws is None else Draws(*(t[:, places].contiguous() for t in draws))
+        draws_RB = self._draws_RN and self._draws_RN.map(lambda t: t[:, places].contiguous())
         return self._order_RN[:, places].contiguous(), draws_RB
-
-    def _begin(self, epoch: int) -> None:
-        by_seed = {seed: batches.select_epoch(epoch) for seed, batches in self._streams.items()}
-        orders, draws = zip(*(by_seed[seed] for seed in self._seeds), strict=True)
-        self._order_RN = torch.stack(orders)
-        if draws[0] is not None:
-            self._draws_RN = Draws(*(torch.stack(column) for column in zip(*draws, strict=True)))
-        self._epoch = epoch
 
     def gather(self, index_RB: Tensor, draws_RB: Draws | None) -> tuple[Tensor, Tensor]:
         """The batches of such a selection: x [R, B, C, H, W], augmented, and y [R, B]."""
         flat = index_RB.flatten()
         x, y = self._train.x.index_select(0, flat), self._train.y.index_select(0, flat)
         if draws_RB is not None:
-            x = crop_flip(x, Draws(*(t.flatten() for t in draws_RB)), self._black_C)
+            x = crop_flip(x, draws_RB.map(Tensor.flatten), self._black_C)
         return x.view(*index_RB.shape, *x.shape[1:]), y.view(*index_RB.shape, *y.shape[1:])

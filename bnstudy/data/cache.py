@@ -16,8 +16,7 @@ from bnstudy.data.base import DataSpec
 from bnstudy.data.dataset import Dataset, DecodedImages, assemble, stratified_split
 from bnstudy.store.files import write_atomic
 
-_FORMAT = 1
-"""Raised when the same raw files are to be decoded differently."""
+_FORMAT = 1  # raise it to decode the same raw files differently
 
 OFFLINE = "data=digits needs no download, and data=image_folder reads images of your own."
 """The alternatives without a network: the end of every message about a missing dataset."""
@@ -27,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CachedData(DataSpec):
-    """A dataset whose raw files are decoded into a cache. A subclass finds and decodes them."""
+    """A dataset whose raw files are decoded into a cache. A subclass implements `source` and `decode`."""
 
     def source(self) -> str:
         """A checksum of the raw files, which are downloaded first if they are missing.
@@ -64,42 +63,28 @@ class CachedData(DataSpec):
         decoded = read_or_decode(self.cache_path(cache_dir), self.source(), self.decode)
         val, train = stratified_split(decoded.train_y, self.val_fraction)
         if self.train_size is not None and self.train_size > len(train):
-            raise self.refuse(
-                "train_size", f"at most {len(train)}, the images that the validation split leaves, or null for all"
-            )
+            allowed = f"at most {len(train)}, the images that the validation split leaves, or null for all"
+            raise self.refuse("train_size", allowed)
         return assemble(self.label, decoded, train[: self.train_size], val, device)
 
 
 def read_or_decode(path: Path, source: str, decode: Callable[[], DecodedImages]) -> DecodedImages:
     """The images in the cache file `path`. If the file is missing, damaged, or made from another `source`, the images
     are decoded and the file is written."""
-    cached = _read(path, source) if path.exists() else None
-    if cached is not None:
-        return cached
+    if path.exists():
+        try:
+            content = torch.load(path, weights_only=True)
+            checksum, cached_source = content.pop("checksum"), content.pop("source")
+            cached = DecodedImages(**{**content, "classes": tuple(content["classes"])})
+            is_intact = cached.checksum == checksum
+        except Exception as error:  # torch.load fails in many ways; the remedy is always the same
+            _log.warning("The cache %s cannot be read (%s): decoding again.", path, type(error).__name__)
+        else:
+            if is_intact and cached_source == source:
+                return cached
+            if not is_intact:
+                _log.warning("The cache %s is damaged, its checksum is wrong: decoding again.", path)
     decoded = decode()
-    write_atomic(path, lambda temporary: _write(temporary, source, decoded))
-    return decoded
-
-
-def _read(path: Path, source: str) -> DecodedImages | None:
-    """The content of a cache file, or None if it is damaged or outdated."""
-    try:
-        content = torch.load(path, weights_only=True)
-        checksum, cached_source = content.pop("checksum"), content.pop("source")
-        decoded = DecodedImages(**{**content, "classes": tuple(content["classes"])})
-        is_intact = decoded.checksum == checksum
-    except Exception as error:  # torch.load fails in many ways; the remedy is always the same
-        _log.warning("The cache %s cannot be read (%s): decoding again.", path, type(error).__name__)
-        return None
-    if not is_intact:
-        _log.warning("The cache %s is damaged, its checksum is wrong: decoding again.", path)
-        return None
-    if cached_source != source:
-        _log.info("The files behind the cache %s have changed: decoding again.", path)
-        return None
-    return decoded
-
-
-def _write(path: Path, source: str, decoded: DecodedImages) -> None:
     content = {**vars(decoded), "classes": list(decoded.classes), "source": source, "checksum": decoded.checksum}
-    torch.save(content, path)
+    write_atomic(path, lambda temporary: torch.save(content, temporary))
+    return decoded

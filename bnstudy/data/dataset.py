@@ -51,7 +51,7 @@ class Dataset:
     train, val, test: each in a stratified order, so that its first m images are a stratified sample.
     mean, std: per channel of the training split, with black 0 and white 1; std is 1 for a constant channel.
     checksum: of the decoded images, before they were split.
-    is_learnable: whether inputs say anything about labels. If not, a run that ends at chance has not failed.
+    is_learnable: whether labels depend on inputs. If not, a run that ends at chance has not failed.
     """
 
     name: str
@@ -123,8 +123,11 @@ def moments(x_NCHW: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
 def stratified_order(y: Tensor) -> Tensor:
     """A fixed random order of the labels `y` [N], as indices [N]. Any stretch of it is stratified.
 
-    Image k of a class of n images is placed at the fraction (k + 1/2)/n of the order.
+    Image k of a class of n images is placed at the fraction (k + 1/2)/n of the order. Targets that are not labels keep
+    their order.
     """
+    if y.is_floating_point():
+        return torch.arange(len(y))
     shuffled = torch.randperm(len(y), generator=torch.Generator().manual_seed(_SEED))
     place = torch.empty(len(y), dtype=torch.float64)
     for label in y.unique():
@@ -133,11 +136,16 @@ def stratified_order(y: Tensor) -> Tensor:
     return shuffled[place[shuffled].argsort(stable=True)]
 
 
+def part_size(n: int, fraction: float) -> int:
+    """The size of a part of `n` samples such that neither the part nor the rest is empty."""
+    return min(max(1, round(fraction * n)), n - 1)
+
+
 def stratified_split(y: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
     """Indices of a `fraction` of the images and of the rest, each in a stratified order. Neither part is empty.
 
     The first m of a part are a stratified sample that the first m + 1 contain.
     """
     order = stratified_order(y)
-    n = min(max(1, round(fraction * len(y))), len(y) - 1)
+    n = part_size(len(y), fraction)
     return order[:n], order[n:]

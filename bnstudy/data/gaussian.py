@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bnstudy.data.base import DataSpec
-from bnstudy.data.dataset import Dataset, DecodedImages, Split, stratified_order
+from bnstudy.data.dataset import Dataset, DecodedImages, Split, part_size, stratified_order
 
 
 @dataclass(frozen=True)
@@ -43,27 +43,25 @@ class Gaussian(DataSpec):
 
     @property
     def _val_size(self) -> int:
-        """Samples of the validation split. Neither this nor the training split is empty."""
-        return min(max(1, round(self.val_fraction * self.samples)), self.samples - 1)
+        return part_size(self.samples, self.val_fraction)
 
     def load(self, cache_dir: Path, device: torch.device) -> Dataset:  # noqa: ARG002
         x, y = self._draw()
-        n = self.samples
-        decoded = DecodedImages(x[:n], y[:n], x[n:], y[n:], ())
-        order = split_order(decoded.train_y)
+        n, n_val = self.samples, self._val_size
+        order, test = stratified_order(y[:n]), n + stratified_order(y[n:])
 
-        def split(x: Tensor, y: Tensor, index: Tensor) -> Split:
+        def split(index: Tensor) -> Split:
             return Split(x[index].to(device), y[index].to(device))
 
         return Dataset(
             name=self.label,
             classes=self.classes,
-            train=split(decoded.train_x, decoded.train_y, order[self._val_size :][: self.train_size]),
-            val=split(decoded.train_x, decoded.train_y, order[: self._val_size]),
-            test=split(decoded.test_x, decoded.test_y, split_order(decoded.test_y)),
+            train=split(order[n_val:][: self.train_size]),
+            val=split(order[:n_val]),
+            test=split(test),
             mean=(0.0,),
             std=(1.0,),
-            checksum=decoded.checksum,
+            checksum=DecodedImages(x[:n], y[:n], x[n:], y[n:], ()).checksum,
             is_learnable=self.target == "linear",
         )
 
@@ -76,8 +74,3 @@ class Gaussian(DataSpec):
         a = torch.randn(self.classes, self.dim, generator=generator)
         # In float64, so that every machine rounds to the same float32.
         return x, (x.flatten(1).double() @ a.double().T).float()
-
-
-def split_order(y: Tensor) -> Tensor:
-    """Indices in a stratified order of labels `y`, or in the given order of target values `y`."""
-    return torch.arange(len(y)) if y.is_floating_point() else stratified_order(y)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -56,9 +57,12 @@ class ImageFolder(CachedData):
     def source(self) -> str:
         # Names, sizes and dates, not contents: reading 60,000 files takes seconds at every start.
         digest, folder = hashlib.sha256(), str(self.folder)
-        for part in self._parts():
-            for path, _ in part.samples:
-                digest.update(_describe_file(path, path.removeprefix(folder)))
+        for path, _ in itertools.chain.from_iterable(part.samples for part in self._parts()):
+            try:
+                stat = os.stat(path)
+            except OSError as error:
+                raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
+            digest.update(os.fsencode(f"{path.removeprefix(folder)} {stat.st_size} {stat.st_mtime_ns}\n"))
         return digest.hexdigest()
 
     def decode(self) -> DecodedImages:
@@ -70,8 +74,7 @@ class ImageFolder(CachedData):
 
     def _parts(self) -> tuple[datasets.ImageFolder, datasets.ImageFolder]:
         train, test = self._part("train"), self._part("test")
-        odd = sorted(set(train.classes) ^ set(test.classes))
-        if odd:
+        if odd := sorted(set(train.classes) ^ set(test.classes)):
             raise ConfigError(
                 f"{self.folder} has other classes in train/ than in test/: {', '.join(odd[:5])}"
                 f"{', ...' if odd[5:] else ''} in only one of them; each class must have a folder in both."
@@ -101,7 +104,11 @@ class ImageFolder(CachedData):
             for i, path in enumerate(chunk, start):
                 image = self._read_image(path)
                 if image.shape != first.shape:
-                    raise _size_error(path, image, paths[0], first)
+                    (_, height, width), (_, first_height, first_width) = image.shape, first.shape
+                    raise ConfigError(
+                        f"{path} has {width}x{height} pixels and {paths[0]} {first_width}x{first_height}: "
+                        "set data.size, e.g. data.size=32, to scale all images to one size."
+                    )
                 out_NCHW[i] = image
             return len(chunk)
 
@@ -122,19 +129,3 @@ class ImageFolder(CachedData):
         if self.size is not None:
             image = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
         return np.asarray(image).reshape(image.height, image.width, self.channels).transpose(2, 0, 1)
-
-
-def _size_error(path: str, image: np.ndarray, first_path: str, first: np.ndarray) -> ConfigError:
-    (height, width), (first_height, first_width) = image.shape[1:], first.shape[1:]
-    return ConfigError(
-        f"{path} has {width}x{height} pixels and {first_path} {first_width}x{first_height}: "
-        "set data.size, e.g. data.size=32, to scale all images to one size."
-    )
-
-
-def _describe_file(path: str, name: str) -> bytes:
-    try:
-        stat = os.stat(path)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
-    return os.fsencode(f"{name} {stat.st_size} {stat.st_mtime_ns}\n")

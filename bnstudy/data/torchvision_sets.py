@@ -6,8 +6,7 @@ import http.client
 import socket
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -43,11 +42,17 @@ class _TorchvisionSet(CachedData):
     def source(self) -> str:
         if self._is_incomplete():
             self._download()
-        found = {name: _md5(self.raw_folder / name) for name in self.md5}
-        for name, md5 in found.items():
-            if self.md5[name] not in (md5, None):
-                raise self._damage_error(self.raw_folder / name)
-        return " ".join(f"{name}:{md5}" for name, md5 in found.items())
+        found = []
+        for name, published in self.md5.items():
+            path = self.raw_folder / name
+            try:
+                md5 = calculate_md5(path)
+            except OSError as error:
+                raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
+            if published not in (md5, None):
+                raise self._damage_error(path)
+            found.append(f"{name}:{md5}")
+        return " ".join(found)
 
     def _damage_error(self, path: Path) -> ConfigError:
         return ConfigError(
@@ -62,11 +67,14 @@ class _TorchvisionSet(CachedData):
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise self._download_error(f"data.root={self.root} cannot be created: {error.strerror}") from None
+        before = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(_TIMEOUT)
         try:
-            with _socket_timeout(_TIMEOUT):
-                self.dataset(self.folder, download=True)
+            self.dataset(self.folder, download=True)
         except _DOWNLOAD_ERRORS as error:
             raise self._download_error(" ".join(str(error).split()) or type(error).__name__) from None
+        finally:
+            socket.setdefaulttimeout(before)
         if self._is_incomplete():
             raise self._download_error("torchvision found nothing to download")
 
@@ -75,23 +83,6 @@ class _TorchvisionSet(CachedData):
             f"{self.label} is not in {self.raw_folder} and could not be downloaded ({reason}): set data.root to "
             f"the folder that has {self.below_root} in it; {OFFLINE}"
         )
-
-
-def _md5(path: Path) -> str:
-    try:
-        return calculate_md5(path)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
-
-
-@contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
 
 
 @dataclass(frozen=True)
@@ -112,9 +103,9 @@ class MNIST(_TorchvisionSet):
         return DecodedImages(*self._part("train"), *self._part("t10k"), tuple(self.dataset.classes))
 
     def _part(self, part: str) -> tuple[Tensor, Tensor]:
-        images = self.raw_folder / f"{part}-images-idx3-ubyte"
         labels = self.raw_folder / f"{part}-labels-idx1-ubyte"
-        x, y = self._read(read_image_file, images), self._read(read_label_file, labels)
+        x = self._read(read_image_file, self.raw_folder / f"{part}-images-idx3-ubyte")
+        y = self._read(read_label_file, labels)
         if len(x) != len(y) or y.max() >= len(self.dataset.classes):
             raise self._damage_error(labels)
         return x.unsqueeze(1), y
@@ -149,13 +140,11 @@ class CIFAR10(_TorchvisionSet):
     md5 = _published_md5(datasets.CIFAR10)
 
     def decode(self) -> DecodedImages:
-        train, test = (self.dataset(self.folder, train=train) for train in (True, False))
-        return DecodedImages(*_tensors(train), *_tensors(test), tuple(train.classes))
-
-
-def _tensors(dataset: datasets.CIFAR10) -> tuple[Tensor, Tensor]:
-    x_NHWC = torch.from_numpy(dataset.data)
-    return x_NHWC.permute(0, 3, 1, 2).contiguous(), torch.tensor(dataset.targets)
+        train, test = parts = [self.dataset(self.folder, train=train) for train in (True, False)]
+        train_x, test_x = (torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous() for part in parts)
+        return DecodedImages(
+            train_x, torch.tensor(train.targets), test_x, torch.tensor(test.targets), tuple(train.classes)
+        )
 
 
 @dataclass(frozen=True)

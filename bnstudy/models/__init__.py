@@ -1,1 +1,1 @@
-"""Networks: a spec in `base.py` says what a model is, then one file a family; `layers.py` holds their parts."""
+"""Networks: the base class in `base.py`, then one file per family; `layers.py` holds their parts."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from bnstudy.norms.base import NormSpec
 from bnstudy.rng import Noise
 
+Addition = Literal["nowhere", "before_norm", "behind_norm"]
 ActivationName = Literal["relu", "leaky_relu", "gelu", "tanh", "sigmoid", "linear"]
 
 
@@ -34,7 +35,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 class NormAct(nn.Module):
     """A norm and an activation, in the order of the norm's `position`.
 
-    ends_branch: whether the branch of a residual block ends here; the norm may add a module to the branch.
+    ends_branch: the branch of a residual block ends here; the norm may add a module to it.
     """
 
     def __init__(
@@ -121,12 +122,7 @@ def dense(n_in: int, n_out: int, norm: NormSpec, activation: ActivationName) -> 
 
 
 def conv3x3(
-    n_in: int,
-    n_out: int,
-    norm: NormSpec,
-    activation: ActivationName,
-    stride: int = 1,
-    adds: Literal["nowhere", "before_norm", "behind_norm"] = "nowhere",
+    n_in: int, n_out: int, norm: NormSpec, activation: ActivationName, stride: int = 1, adds: Addition = "nowhere"
 ) -> Layer:
     """A 3x3 convolution that keeps the size of the image, or divides it by `stride`.
 

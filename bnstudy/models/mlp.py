@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from torch import Tensor, nn
+from torch import nn
 
 from bnstudy.models.base import ModelSpec
 from bnstudy.models.layers import ActivationName, Dropout, classifier, dense
@@ -15,7 +15,7 @@ from bnstudy.validation import PER_RUN
 
 @dataclass(frozen=True)
 class MLP(ModelSpec):
-    """`depth` hidden layers of `width` units, then a linear classifier.
+    """`depth` hidden layers of `width` units (hidden1, hidden2, ...), then a linear classifier (out).
 
     dropout: fraction of the units dropped behind each hidden layer with its norm and activation.
     """
@@ -31,19 +31,13 @@ class MLP(ModelSpec):
         self.require(0 <= self.dropout < 1, "dropout", "a fraction in [0, 1)")
 
     def build(self, norm: NormSpec, shape: tuple[int, int, int], classes: int) -> nn.Module:
-        return MLPNet(self, norm, math.prod(shape), classes)
-
-
-class MLPNet(nn.Sequential):
-    """[B, C, H, W] -> [B, classes]; the layers are hidden1, hidden2, ..., out."""
-
-    def __init__(self, spec: MLP, norm: NormSpec, n_in: int, classes: int) -> None:
-        super().__init__()
-        for i in range(spec.depth):
-            self.add_module(f"hidden{i + 1}", dense(n_in if i == 0 else spec.width, spec.width, norm, spec.activation))
-            if spec.dropout:
-                self.add_module(f"dropout{i + 1}", Dropout(spec.dropout))
-        self.add_module("out", classifier(spec.width if spec.depth else n_in, classes))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.flatten(1))
+        n_in = math.prod(shape)
+        model = nn.Sequential()
+        model.add_module("flatten", nn.Flatten())
+        for i in range(1, self.depth + 1):
+            model.add_module(f"hidden{i}", dense(n_in, self.width, norm, self.activation))
+            if self.dropout:
+                model.add_module(f"dropout{i}", Dropout(self.dropout))
+            n_in = self.width
+        model.add_module("out", classifier(n_in, classes))
+        return model

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnstudy.models.base import ModelSpec
-from bnstudy.models.layers import ActivationName, Dropout, GlobalAveragePool, classifier, conv3x3
+from bnstudy.models.layers import ActivationName, Addition, Dropout, GlobalAveragePool, classifier, conv3x3
 from bnstudy.norms.base import NormSpec
 from bnstudy.validation import PER_RUN, ConfigError
 
@@ -102,7 +102,7 @@ class Block(nn.Module):
         self.stride = n_out // n_in
         self.new_channels = n_out - n_in
         self.conv1 = conv3x3(n_in, n_out, norm, spec.activation, self.stride)
-        adds: Literal["before_norm", "behind_norm"] = "behind_norm" if spec.block == "original" else "before_norm"
+        adds: Addition = "behind_norm" if spec.block == "original" else "before_norm"
         self.conv2 = conv3x3(n_out, n_out, norm, spec.activation, adds=adds)
 
     def forward(self, x: Tensor, shortcut: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,8 +12,7 @@ from bnstudy.validation import ConfigError
 
 def weight_layers(model: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
     """The fully connected and convolutional layers by name, in order of depth."""
-    found = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
-    return {name.removesuffix(".weight"): m for name, m in found.items()}
+    return {n.removesuffix(".weight"): m for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
 
 
 def activations(model: nn.Module) -> dict[str, nn.Module]:

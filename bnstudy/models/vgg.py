@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -22,8 +23,8 @@ CHANNELS = (64, 128, 256, 512, 512)
 class VGG(ModelSpec):
     """Stages of 3x3 convolutions with a 2x2 max pooling between them, global average pooling, a linear classifier.
 
-    One linear layer replaces the original three, as usual for small images. Depth 8 has three stages, for images too
-    small for the five stages of the others.
+    The layers are conv1, conv2, ..., out. One linear layer replaces the original three, as usual for small images.
+    Depth 8 has three stages, for images too small for the five stages of the others.
 
     width: a multiplier of the original 64 to 512 channels.
     dropout: fraction of the features dropped before the classifier.
@@ -46,24 +47,16 @@ class VGG(ModelSpec):
                 f"halves them {smallest.bit_length() - 1} times and needs at least {smallest}x{smallest}; "
                 "choose model.depth=8, larger images, or model=mlp."
             )
-        return VGGNet(self, norm, shape[0], classes)
-
-
-class VGGNet(nn.Sequential):
-    """[B, C, H, W] -> [B, classes]; the layers are conv1, conv2, ..., out."""
-
-    def __init__(self, spec: VGG, norm: NormSpec, n_in: int, classes: int) -> None:
-        super().__init__()
-        number = 0
-        for stage, convolutions in enumerate(CONVOLUTIONS[spec.depth]):
+        model, n_in, number = nn.Sequential(), shape[0], itertools.count(1)
+        for stage, convolutions in enumerate(CONVOLUTIONS[self.depth]):
             if stage > 0:
-                self.add_module(f"pool{stage}", nn.MaxPool2d(2))
-            channels = max(1, round(CHANNELS[stage] * spec.width))
+                model.add_module(f"pool{stage}", nn.MaxPool2d(2))
+            channels = max(1, round(CHANNELS[stage] * self.width))
             for _ in range(convolutions):
-                number += 1
-                self.add_module(f"conv{number}", conv3x3(n_in, channels, norm, spec.activation))
+                model.add_module(f"conv{next(number)}", conv3x3(n_in, channels, norm, self.activation))
                 n_in = channels
-        self.add_module("mean", GlobalAveragePool())
-        if spec.dropout:
-            self.add_module("dropout", Dropout(spec.dropout))
-        self.add_module("out", classifier(n_in, classes))
+        model.add_module("mean", GlobalAveragePool())
+        if self.dropout:
+            model.add_module("dropout", Dropout(self.dropout))
+        model.add_module("out", classifier(n_in, classes))
+        return model

@@ -1,1 +1,1 @@
-"""Normalizations: a spec in `base.py` says what a norm is, then one file a family."""
+"""Normalizations: the base classes in `base.py`, then one file per family."""

@@ -32,14 +32,9 @@ class NormSpec(Spec):
         raise NotImplementedError
 
     @property
-    def is_none(self) -> bool:
-        """Whether this is the baseline, which normalizes nothing."""
-        return False
-
-    @property
     def keeps_bias(self) -> bool:
         """Whether a weight layer in front of the norm needs its bias; a norm with a shift makes it redundant."""
-        return self.is_none
+        return False
 
     def wrap(self, layer: WeightLayer) -> WeightLayer:
         """The layer that replaces a hidden weight layer whose weights are not drawn yet.

@@ -58,8 +58,7 @@ class GhostBatchNorm(BatchNorm):
     Statistics are as noisy as those of a small batch; gradients are as exact as those of the large one.
 
     The running statistics are updated once a batch, with the average of the ghost batches' means and unbiased
-    variances. So momentum means the same as with norm=batch for every size. Hoffer et al. update them once a ghost
-    batch.
+    variances, so that momentum means the same as with norm=batch. Hoffer et al. update them once a ghost batch.
 
     size: samples in a ghost batch. It divides the batch size of training; for other batches, as in evaluation with
         batch statistics, see `GhostNorm`.
@@ -75,10 +74,9 @@ class GhostBatchNorm(BatchNorm):
     def check_batch(self, batch_size: int) -> None:
         if batch_size % self.size:
             below = batch_size // self.size * self.size
-            near = f"{below} or {below + self.size}" if below else f"{self.size}"
             raise ConfigError(
                 f"batch_size={batch_size} is not allowed with norm=ghost and norm.size={self.size}: it must be a "
-                f"multiple of norm.size, such as {near}."
+                f"multiple of norm.size, such as {f'{below} or ' if below else ''}{below + self.size}."
             )
 
     def build(self, channels: int, spatial: bool) -> nn.Module:

@@ -16,10 +16,9 @@ TorchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.GroupNorm | nn.InstanceNorm2d
 class ExplicitNorm(nn.Module):
     """One of torch's normalizations as tensor code, with eps and momentum as 0-dim float32 buffers.
 
-    Parameters and the other buffers have torch's names. `eps` and `momentum` are not persistent, so the `state_dict`
-    is torch's. Statistics are computed at least in float32.
+    Parameters and the other buffers have torch's names. `eps` and `momentum` (None for the cumulative average) are not
+    persistent, so the `state_dict` is torch's. Statistics are computed at least in float32.
 
-    momentum: None for the cumulative average.
     tracks: whether training updates the running statistics.
     """
 
@@ -33,7 +32,10 @@ class ExplicitNorm(nn.Module):
 
     def __init__(self, like: TorchNorm) -> None:
         super().__init__()
-        self.groups = _groups(like)
+        # Groups of channels over which a sample is normalized; None for statistics over the batch.
+        self.groups = like.num_groups if isinstance(like, nn.GroupNorm) else None
+        if isinstance(like, nn.InstanceNorm2d):
+            self.groups = like.num_features
         self.weight: nn.Parameter | None = like.weight
         self.bias: nn.Parameter | None = like.bias
         for name in ("running_mean", "running_var", "num_batches_tracked"):
@@ -96,9 +98,8 @@ class GhostNorm(ExplicitNorm):
         parts = max(1, len(x) // self.size)
         samples, longer = divmod(len(x), parts)
         cut = longer * (samples + 1)
-        pieces = [self._over_parts(x[cut:], samples)]
-        if longer:
-            pieces.insert(0, self._over_parts(x[:cut], samples + 1))
+        pieces = [self._over_parts(x[:cut], samples + 1)] if longer else []
+        pieces.append(self._over_parts(x[cut:], samples))
         outputs, means, variances = zip(*pieces, strict=True)
         if self.training and self.tracks:
             self._track_(torch.cat(means).mean(0).detach(), torch.cat(variances).mean(0).detach())
@@ -115,13 +116,6 @@ class GhostNorm(ExplicitNorm):
 def unbiased_variance(biased: Tensor, n: int) -> Tensor:
     """The unbiased variance of `n` values from their biased variance; 0 for a single value."""
     return biased * (n / max(1, n - 1))
-
-
-def _groups(norm: nn.Module) -> int | None:
-    """The number of groups of channels over which a sample is normalized; None for statistics over the batch."""
-    if isinstance(norm, nn.GroupNorm):
-        return norm.num_groups
-    return norm.num_features if isinstance(norm, nn.InstanceNorm2d) else None
 
 
 def _per_channel(values: Tensor, x: Tensor) -> Tensor:

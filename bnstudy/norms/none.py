@@ -10,7 +10,3 @@ from bnstudy.norms.base import NoActivationNorm
 @dataclass(frozen=True)
 class NoNorm(NoActivationNorm):
     """No normalization: the baseline."""
-
-    @property
-    def is_none(self) -> bool:
-        return True

@@ -70,18 +70,8 @@ class WeightNormLinear(WeightNormLayer, nn.Linear):
 
 class WeightNormConv2d(WeightNormLayer, nn.Conv2d):
     def __init__(self, like: nn.Conv2d) -> None:
-        nn.Conv2d.__init__(
-            self,
-            like.in_channels,
-            like.out_channels,
-            like.kernel_size,  # type: ignore[arg-type]
-            like.stride,  # type: ignore[arg-type]
-            like.padding,  # type: ignore[arg-type]
-            like.dilation,  # type: ignore[arg-type]
-            like.groups,
-            like.bias is not None,
-            like.padding_mode,
-        )
+        keys = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
+        nn.Conv2d.__init__(self, bias=like.bias is not None, **{key: getattr(like, key) for key in keys})
         self.g = nn.Parameter(torch.ones(like.out_channels, 1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -12,27 +12,22 @@ import pyarrow as pa
 
 from bnstudy.store.runs import METRICS_SCHEMA, TIMING_SCHEMA, Store
 
-StoreLike = str | Path | Store
-"""A results_dir, or the store in it."""
+StoreLike = str | Path | Store  # a results_dir, or the store in it
 
 
 def load_runs(results_dir: StoreLike = "results", run_ids: Iterable[str] | None = None) -> pd.DataFrame:
     """The finished runs, one a row, sorted by run_id; with `run_ids` those of them that are finished.
 
-    Columns: `run_id`; the spec, with class names in `model`, `norm`, `init`, `data`, ... (the dataset's name for
-    images from a folder) and fields below them (`norm.eps`, `norm._target_`, `data.train_size`); `lr`, `batch_size`,
-    `seed`, `epochs`, `steps`; then the summary in the same way: `status`, `diverged_step`, `final.test_accuracy`,
-    `seconds.total`, ... A field that a run's classes lack is missing (None or NaN) in its row.
+    Columns: `run_id`; the spec, with class names in `model`, `norm`, `data`, ... (the dataset's name for images from a
+    folder) and fields below them (`norm.eps`, `norm._target_`); then the summary in the same way: `status`,
+    `final.test_accuracy`, ... A field that a run's classes lack is missing (None or NaN) in its row.
 
     Raises:
         ConfigError: a run's files are damaged; the message names the run.
     """
     store = _as_store(results_dir)
-    rows = [
-        {"run_id": run_id, **_spec_columns(store.config(run_id)), **_flatten(store.summary(run_id))}
-        for run_id in _finished(store, run_ids)
-    ]
-    return _frame(rows)
+    ids = _finished(store, run_ids)
+    return _frame([{"run_id": i, **_spec_columns(store.config(i)), **_flatten(store.summary(i))} for i in ids])
 
 
 def load_specs(results_dir: StoreLike = "results", run_ids: Iterable[str] | None = None) -> pd.DataFrame:
@@ -40,7 +35,7 @@ def load_specs(results_dir: StoreLike = "results", run_ids: Iterable[str] | None
     store = _as_store(results_dir)
     present = {path.parent.name for path in (store.results_dir / "runs").glob("*/config.yaml")}
     ids = present if run_ids is None else present & {*run_ids}
-    return _frame([{"run_id": run_id, **_spec_columns(store.config(run_id))} for run_id in sorted(ids)])
+    return _frame([{"run_id": i, **_spec_columns(store.config(i))} for i in sorted(ids)])
 
 
 def load_metrics(results_dir: StoreLike = "results", run_ids: Iterable[str] | None = None) -> pd.DataFrame:
@@ -53,10 +48,9 @@ def load_metrics(results_dir: StoreLike = "results", run_ids: Iterable[str] | No
 
 
 def load_timing(results_dir: StoreLike = "results", run_ids: Iterable[str] | None = None) -> pd.DataFrame:
-    """The wall time of the finished runs: `run_id` `step` `seconds` `step_seconds`.
+    """The wall time of the finished runs: `run_id` `step` `seconds` `step_seconds`, without evaluation and probes.
 
-    `seconds` is the training time up to `step`, without evaluation and probes; `step_seconds` is the mean per step
-    since the previous row.
+    `seconds` is the time up to `step`; `step_seconds` is the mean per step since the previous row.
     """
     return _load_tables(results_dir, run_ids, "timing", TIMING_SCHEMA)
 

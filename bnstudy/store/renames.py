@@ -6,7 +6,7 @@ A run's identity is a hash of its configuration with the first name of each clas
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 FORMER_TARGETS: dict[str, str] = {
@@ -43,14 +43,15 @@ PRESENT_TARGETS = {former: present for present, former in FORMER_TARGETS.items()
 
 def with_former_names(node: Any) -> Any:
     """A configuration, as plain data, with the first name of each class and field."""
-    if isinstance(node, list | tuple):
-        return [with_former_names(value) for value in node]
-    if not isinstance(node, Mapping):
-        return node
-    target: str = node.get("_target_", "")
-    fields = FORMER_FIELDS.get(target, {})
-    renamed = {fields.get(key, key): with_former_names(value) for key, value in node.items()}
-    return {**renamed, "_target_": FORMER_TARGETS.get(target, target)} if target else renamed
+
+    def rename(target: str, values: dict[str, Any]) -> dict[str, Any]:
+        fields = FORMER_FIELDS.get(target, {})
+        return {
+            **{fields.get(key, key): value for key, value in values.items()},
+            "_target_": FORMER_TARGETS.get(target, target),
+        }
+
+    return _rename_nodes(node, rename)
 
 
 def with_present_names(node: Any) -> Any:
@@ -59,13 +60,19 @@ def with_present_names(node: Any) -> Any:
     If a field is given under both names, the former one counts. A user's file with former names can hold the present
     name only as a default.
     """
+
+    def rename(target: str, values: dict[str, Any]) -> dict[str, Any]:
+        target = PRESENT_TARGETS.get(target, target)
+        former = {name: values.pop(old) for name, old in FORMER_FIELDS.get(target, {}).items() if old in values}
+        return {**values, **former, "_target_": target}
+
+    return _rename_nodes(node, rename)
+
+
+def _rename_nodes(node: Any, rename: Callable[[str, dict[str, Any]], dict[str, Any]]) -> Any:
     if isinstance(node, list | tuple):
-        return [with_present_names(value) for value in node]
+        return [_rename_nodes(value, rename) for value in node]
     if not isinstance(node, Mapping):
         return node
-    given: str = node.get("_target_", "")
-    target = PRESENT_TARGETS.get(given, given)
-    present = {former: name for name, former in FORMER_FIELDS.get(target, {}).items()}
-    renamed = {key: with_present_names(value) for key, value in node.items() if key not in present}
-    renamed |= {present[key]: with_present_names(value) for key, value in node.items() if key in present}
-    return {**renamed, "_target_": target} if target else renamed
+    values = {key: _rename_nodes(value, rename) for key, value in node.items()}
+    return rename(values["_target_"], values) if values.get("_target_") else values

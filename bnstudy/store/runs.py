@@ -1,16 +1,8 @@
 """The store: one folder a run, `<results_dir>/runs/<run_id>/`, and the plans of studies in `<results_dir>/studies/`.
 
-| file              | content                                                                            |
-|-------------------|------------------------------------------------------------------------------------|
-| `config.yaml`     | the resolved spec, as returned by `validation.to_dict`                             |
-| `metrics.parquet` | `METRICS_SCHEMA`: the same bytes every time                                        |
-| `timing.parquet`  | `TIMING_SCHEMA`: wall time, which differs from run to run                          |
-| `summary.json`    | status, final and best metrics, how and where it ran; it marks the run as finished |
-| `checkpoint.pt`   | only while the run is unfinished                                                   |
-| `error.txt`       | only after a failure: the traceback                                                |
-
-`Store.begin` and `Store.finish` write them, the engine writes the checkpoint, and the worker the error. Each file
-appears by an atomic rename. Reading a store executes nothing in it, and needs no torch.
+`docs/store.md` describes the files. `Store.begin` and `Store.finish` write them, except for the checkpoint (written by
+the engine) and the error (by the worker). Each appears by an atomic rename. Reading a store executes nothing in it, and
+needs no torch.
 """
 
 from __future__ import annotations
@@ -37,50 +29,25 @@ from bnstudy.validation import ConfigError
 
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 METRICS_SCHEMA = pa.schema(
-    [
-        ("step", pa.int64()),
-        ("epoch", pa.float64()),
-        ("split", _TEXT),
-        ("metric", _TEXT),
-        ("layer", _TEXT),
-        ("value", pa.float64()),
-    ]
+    {"step": pa.int64(), "epoch": pa.float64(), "split": _TEXT, "metric": _TEXT, "layer": _TEXT, "value": pa.float64()}
 )
-TIMING_SCHEMA = pa.schema([("step", pa.int64()), ("seconds", pa.float64()), ("step_seconds", pa.float64())])
+TIMING_SCHEMA = pa.schema({"step": pa.int64(), "seconds": pa.float64(), "step_seconds": pa.float64()})
 
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
-@dataclass(frozen=True)
 class RunPaths:
     """All paths of one run."""
 
-    folder: Path
-
-    @property
-    def config(self) -> Path:
-        return self.folder / "config.yaml"
-
-    @property
-    def metrics(self) -> Path:
-        return self.folder / "metrics.parquet"
-
-    @property
-    def timing(self) -> Path:
-        return self.folder / "timing.parquet"
-
-    @property
-    def summary(self) -> Path:
-        return self.folder / "summary.json"
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.folder / "checkpoint.pt"
-
-    @property
-    def error(self) -> Path:
-        return self.folder / "error.txt"
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = folder / "config.yaml"
+        self.metrics = folder / "metrics.parquet"
+        self.timing = folder / "timing.parquet"
+        self.summary = folder / "summary.json"
+        self.checkpoint = folder / "checkpoint.pt"
+        self.error = folder / "error.txt"
 
 
 @dataclass(frozen=True)
@@ -125,8 +92,7 @@ class Store:
 
     def table(self, run_id: str, name: str) -> pa.Table:
         """`metrics` or `timing` of a finished run. Raises ConfigError if the file is damaged or missing."""
-        path = self.run(run_id).folder / f"{name}.parquet"
-        return self._read(path, _read_table)
+        return self._read(self.run(run_id).folder / f"{name}.parquet", _read_table)
 
     def _read(self, path: Path, read: Callable[[Path], Any]) -> Any:
         try:
@@ -154,8 +120,9 @@ class Store:
     def plans(self, study: str) -> list[dict[str, Any]]:
         """The study's plans, one a scale, the latest first. Each has all `commands` and all their `run_ids`."""
         folders = sorted((self.results_dir / "studies" / study).glob("*/"))
-        by_scale = [sorted(f.glob("*.json"), key=lambda p: (_mtime(p), p.name)) for f in folders]
-        return [_merge(files) for files in sorted(filter(None, by_scale), key=lambda files: -_mtime(files[-1]))]
+        by_scale = [sorted((p.stat().st_mtime_ns, p) for p in folder.glob("*.json")) for folder in folders]
+        latest_first = sorted(filter(None, by_scale), key=lambda files: -files[-1][0])
+        return [_merge([path for _, path in files]) for files in latest_first]
 
     def studies(self) -> list[str]:
         """The names of the studies with a plan, sorted."""
@@ -173,7 +140,7 @@ class SharedStore(Store):
     _cache: dict[Path, Any] = field(default_factory=dict)
 
     def release(self, run_ids: Iterable[str]) -> None:
-        """Say that one of the readers of these runs has finished."""
+        """Count one reader less of each of these runs."""
         self.readers.subtract(run_ids)
         for path in [path for path in self._cache if self.readers[path.parent.name] < 1]:
             del self._cache[path]
@@ -226,10 +193,6 @@ def abandoned_files(folder: Path) -> list[Path]:
 def _with_key(node: dict[str, Any], key: str) -> dict[str, Any]:
     node[key]
     return node
-
-
-def _mtime(path: Path) -> int:
-    return path.stat().st_mtime_ns
 
 
 def _merge(files: Sequence[Path]) -> dict[str, Any]:

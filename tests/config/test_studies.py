@@ -68,29 +68,25 @@ def test_studies_share_runs_and_each_stores_its_own_plan(study_command):
     assert "one: norm=none lr=0.1 seed=0" in out
 
 
-def test_a_mistake_names_the_study(study_command):
-    status, _, err = study_command("study=all", "study.names=[one,two]", "lr=-1", "dry_run=true")
-    assert status == 2
-    assert "study=one: " in err
-    assert "lr=-1" in err
+BY_A_LIST = "is not allowed with several studies: choose some by 'study.names=[cost,affine]'."
 
 
-def test_an_unknown_study_is_refused(study_command):
-    status, _, err = study_command("study=all", "study.names=[on]")
-    assert status == 2
-    assert "study.names=on is not allowed: there is no such study; did you mean one?" in err
-
-
-@pytest.mark.parametrize("word", ["study.names=one,two", "study.name=one", "study.names=null"])
-def test_studies_are_chosen_by_a_list(study_command, word):
-    status, _, err = study_command("study=all", word)
-    assert status == 2
-    assert f"{word} is not allowed with several studies: choose some by 'study.names=[cost,affine]'." in err
-
-
-def test_an_empty_list_of_studies_is_refused(study_command):
-    status, _, err = study_command("study=all", "study.names=[]")
-    assert (status, "study.names=[] is not allowed" in err) == (2, True)
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("study.names=[one,two]", "lr=-1"), "study=one: At norm=none: lr=-1 is not allowed"),
+        (("study.names=[on]",), "study.names=on is not allowed: there is no such study; did you mean one?"),
+        (("study.names=one,two",), f"study.names=one,two {BY_A_LIST}"),
+        (("study.name=one",), f"study.name=one {BY_A_LIST}"),
+        (("study.names=null",), f"study.names=null {BY_A_LIST}"),
+        (("study.names=[]",), "study.names=[] is not allowed"),
+        (("study.names=[one]", "hydra.mode=RUN"), "study=all is a sweep"),
+        (("study.names=[quickstart]", "until=decided"), "until=decided is not allowed with several studies"),
+    ],
+)
+def test_a_mistake_in_a_command_for_several_studies_is_refused(study_command, words, sentence):
+    status, _, err = study_command("study=all", *words)
+    assert (status, sentence in err) == (2, True), err
 
 
 def test_a_list_of_studies_cannot_contain_another_list(study_command, tmp_path):
@@ -111,17 +107,6 @@ def test_all_requests_are_checked_before_the_first_trains(study_command, tmp_pat
     status, _, err = study_command("study=all", "study.names=[one,bad]")
     assert (status, "norm=instance is not allowed" in err) == (2, True)
     assert not list(Path("results/runs").glob("*/summary.json"))
-
-
-def test_several_studies_cannot_be_one_run(study_command):
-    status, _, err = study_command("study=all", "study.names=[one]", "hydra.mode=RUN")
-    assert (status, "study=all is a sweep" in err) == (2, True)
-
-
-def test_until_decided_is_for_a_single_study(study_command):
-    status, _, err = study_command("study=all", "study.names=[quickstart]", "until=decided")
-    assert status == 2
-    assert "until=decided is not allowed with several studies" in err
 
 
 @pytest.mark.slow

@@ -14,13 +14,9 @@ import torch
 from PIL import Image
 
 from bnstudy.data.dataset import Dataset, DecodedImages, assemble
+from tests.conftest import CPU
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
-
-
-@pytest.fixture
-def cpu() -> torch.device:
-    return torch.device("cpu")
 
 
 @pytest.fixture(scope="session")
@@ -49,9 +45,9 @@ def decoded() -> DecodedImages:
 
 
 @pytest.fixture
-def dataset(decoded: DecodedImages, cpu: torch.device) -> Dataset:
+def dataset(decoded: DecodedImages) -> Dataset:
     """30 training, 10 validation and 10 test images of 3x6x5."""
-    return assemble("noise", decoded, torch.arange(30), torch.arange(30, 40), cpu)
+    return assemble("noise", decoded, torch.arange(30), torch.arange(30, 40), CPU)
 
 
 @pytest.fixture

@@ -25,13 +25,13 @@ def black() -> Tensor:
     return torch.tensor([-10.0, -20.0, -30.0])
 
 
-def test_crop_flip_equals_a_loop_over_pixels(black: Tensor) -> None:
+def test_crop_flip_equals_a_loop_over_pixels(black):
     x = torch.randn(40, 3, 17, 12)
     draws = draw_epoch(40, height=17, seed=3, epoch=0)
     assert torch.equal(crop_flip(x, draws, black), crop_flip_pixel_by_pixel(x, draws, black))
 
 
-def test_crop_flip_under_vmap_equals_crop_flip_of_each_run(black: Tensor) -> None:
+def test_crop_flip_under_vmap_equals_crop_flip_of_each_run(black):
     x = torch.randn(3, 8, 3, 9, 9)
     draws = [draw_epoch(8, height=9, seed=r, epoch=0) for r in range(3)]
     stacked = Draws(*(torch.stack(t) for t in zip(*draws, strict=True)))
@@ -40,7 +40,7 @@ def test_crop_flip_under_vmap_equals_crop_flip_of_each_run(black: Tensor) -> Non
 
 
 @pytest.mark.parametrize(("height", "reach"), [(32, 4), (28, 3), (8, 1), (5, 1)])
-def test_shifts_are_uniform_up_to_an_eighth_of_the_height(height: int, reach: int) -> None:
+def test_shifts_are_uniform_up_to_an_eighth_of_the_height(height, reach):
     draws = draw_epoch(5000, height, seed=0, epoch=0)
     for shift in (draws.dy, draws.dx):
         counts = (shift + reach).bincount()
@@ -50,7 +50,7 @@ def test_shifts_are_uniform_up_to_an_eighth_of_the_height(height: int, reach: in
     assert not torch.equal(draws.dy, draws.dx)
 
 
-def test_draws_are_a_function_of_seed_and_epoch() -> None:
+def test_draws_are_a_function_of_seed_and_epoch():
     draws = [draw_epoch(50, 32, seed, epoch) for seed, epoch in [(0, 0), (0, 0), (0, 1), (1, 0)]]
     assert all(torch.equal(a, b) for a, b in zip(draws[0], draws[1], strict=True))
     assert not torch.equal(draws[0].dy, draws[2].dy)

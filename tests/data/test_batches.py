@@ -3,13 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bnstudy.data.augment import crop_flip, draw_epoch
+from bnstudy.data.augment import Draws, crop_flip, draw_epoch
 from bnstudy.data.batches import BatchStack, BatchStream
-from bnstudy.data.dataset import Dataset
 from bnstudy.rng import stream
 
 
-def test_batches_follow_the_order_of_their_epoch(dataset: Dataset) -> None:
+def test_batches_follow_the_order_of_their_epoch(dataset):
     batches = BatchStream(dataset, "none", batch_size=8, seed=5)
     assert batches.steps_per_epoch == 3
     for step in range(9):
@@ -21,37 +20,26 @@ def test_batches_follow_the_order_of_their_epoch(dataset: Dataset) -> None:
         assert torch.equal(y, dataset.train.y[index])
 
 
-def test_augmentation_applies_the_draws_of_the_epoch_to_the_batch(dataset: Dataset) -> None:
+def test_augmentation_applies_the_draws_of_the_epoch_to_the_batch(dataset):
     plain = BatchStream(dataset, "none", batch_size=8, seed=5)
     augmented = BatchStream(dataset, "crop_flip", batch_size=8, seed=5)
     for step in (0, 2, 4):
         epoch, batch = divmod(step, 3)
-        draws = draw_epoch(30, height=6, seed=5, epoch=epoch).at(slice(8 * batch, 8 * batch + 8))
+        draws = Draws(*(t[8 * batch : 8 * batch + 8] for t in draw_epoch(30, height=6, seed=5, epoch=epoch)))
         assert torch.equal(augmented(step)[0], crop_flip(plain(step)[0], draws, dataset.black))
         assert torch.equal(augmented(step)[1], plain(step)[1])
 
 
 @pytest.mark.parametrize("augment", ["none", "crop_flip"])
-def test_batches_can_be_requested_in_any_order(dataset: Dataset, augment: str) -> None:
+def test_batches_can_be_requested_in_any_order(dataset, augment):
     in_order = [BatchStream(dataset, augment, 7, seed=0)(step) for step in range(10)]
     batches = BatchStream(dataset, augment, 7, seed=0)
     for step in (9, 3, 8, 0):
         assert all(torch.equal(a, b) for a, b in zip(batches(step), in_order[step], strict=True))
 
 
-def test_an_epoch_contains_no_image_twice(dataset: Dataset) -> None:
-    batches = BatchStream(dataset, "none", batch_size=7, seed=1)
-    indices = torch.cat([batches.select(step)[0] for step in range(batches.steps_per_epoch)])
-    assert len(set(indices.tolist())) == 28
-
-
-def test_orders_differ_between_seeds_and_epochs(dataset: Dataset) -> None:
-    orders = [BatchStream(dataset, "none", 30, seed).select(step)[0] for seed, step in [(0, 0), (0, 1), (1, 0)]]
-    assert len({tuple(order.tolist()) for order in orders}) == 3
-
-
 @pytest.mark.parametrize("augment", ["none", "crop_flip"])
-def test_a_stack_has_the_batches_of_its_runs_bit_for_bit(dataset: Dataset, augment: str) -> None:
+def test_a_stack_has_the_batches_of_its_runs_bit_for_bit(dataset, augment):
     seeds = [3, 0, 3]
     stack = BatchStack(dataset, augment, 8, seeds)
     for step in (0, 2, 3, 1):
@@ -62,7 +50,7 @@ def test_a_stack_has_the_batches_of_its_runs_bit_for_bit(dataset: Dataset, augme
 
 
 @pytest.mark.parametrize("augment", ["none", "crop_flip"])
-def test_the_remaining_runs_of_a_stack_keep_their_batches(dataset: Dataset, augment: str) -> None:
+def test_the_remaining_runs_of_a_stack_keep_their_batches(dataset, augment):
     stack = BatchStack(dataset, augment, 8, [0, 1, 2])
     before = stack.gather(*stack.select(1))
     stack.keep([2, 0, 2])

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 from bnstudy.data.cache import CachedData, read_or_decode
 from bnstudy.data.dataset import Dataset, DecodedImages
 from bnstudy.validation import ConfigError
+from tests.conftest import CPU
 
 
 class Decoder:
@@ -29,7 +29,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "cache" / "noise.pt"
 
 
-def test_a_dataset_is_decoded_once(path: Path, decoded: DecodedImages) -> None:
+def test_a_dataset_is_decoded_once(path, decoded):
     decode = Decoder(decoded)
     for _ in range(2):
         images = read_or_decode(path, "v1", decode)
@@ -40,7 +40,7 @@ def test_a_dataset_is_decoded_once(path: Path, decoded: DecodedImages) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["noise.pt"]
 
 
-def test_a_changed_source_is_decoded_again(path: Path, decoded: DecodedImages) -> None:
+def test_a_changed_source_is_decoded_again(path, decoded):
     decode = Decoder(decoded)
     for source in ("v1", "v2", "v2"):
         read_or_decode(path, source, decode)
@@ -74,9 +74,7 @@ def delete_a_tensor(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [flip_a_bit, truncate, empty, change_a_pixel, delete_a_tensor])
-def test_a_damaged_cache_is_reported_and_rebuilt(
-    path: Path, decoded: DecodedImages, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_damaged_cache_is_reported_and_rebuilt(path, decoded, damage, caplog):
     decode = Decoder(decoded)
     read_or_decode(path, "v1", decode)
     damage(path)
@@ -88,16 +86,13 @@ def test_a_damaged_cache_is_reported_and_rebuilt(
     assert decode.calls == 2
 
 
-def test_the_checksum_covers_shapes_images_and_labels(decoded: DecodedImages) -> None:
+def test_the_checksum_covers_shapes_images_and_labels(decoded):
     def checksum(x: torch.Tensor, y: torch.Tensor) -> str:
         return DecodedImages(x, y, decoded.test_x, decoded.test_y, ("a", "b")).checksum
 
     x, y = decoded.train_x, decoded.train_y
     assert checksum(x, y) == decoded.checksum
     assert len({decoded.checksum, checksum(x.flip(0), y), checksum(x.transpose(2, 3), y), checksum(x, 1 - y)}) == 4
-
-
-# ----------------------------------------------------------------------------------------------- splits and subsets
 
 
 @dataclass(frozen=True)
@@ -122,11 +117,11 @@ def indices(dataset: Dataset, split: str) -> list[int]:
 
 
 @pytest.fixture
-def whole(tmp_path: Path, cpu: torch.device) -> Dataset:
-    return GreyLevels().load(tmp_path, cpu)
+def whole(tmp_path: Path) -> Dataset:
+    return GreyLevels().load(tmp_path, CPU)
 
 
-def test_the_splits_are_disjoint_complete_and_stratified(whole: Dataset) -> None:
+def test_the_splits_are_disjoint_complete_and_stratified(whole):
     train, val, test = (indices(whole, split) for split in ("train", "val", "test"))
     assert sorted(train + val) == list(range(160))
     assert sorted(test) == list(range(160, 200))
@@ -135,27 +130,25 @@ def test_the_splits_are_disjoint_complete_and_stratified(whole: Dataset) -> None
 
 
 @pytest.mark.parametrize("size", [1, 17, 60, 128])
-def test_a_subset_is_stratified_and_does_not_change_the_validation_split(
-    whole: Dataset, tmp_path: Path, cpu: torch.device, size: int
-) -> None:
-    subset = GreyLevels(train_size=size, augment="crop_flip").load(tmp_path, cpu)
+def test_a_subset_is_stratified_and_does_not_change_the_validation_split(whole, tmp_path, size):
+    subset = GreyLevels(train_size=size, augment="crop_flip").load(tmp_path, CPU)
     assert len(subset.train) == size
     counts = subset.train.y.bincount(minlength=4)
     assert counts.max() - counts.min() <= 1
     assert indices(subset, "val") == indices(whole, "val")
 
 
-def test_a_larger_subset_contains_a_smaller_one(tmp_path: Path, cpu: torch.device) -> None:
-    small, large = (set(indices(GreyLevels(train_size=n).load(tmp_path, cpu), "train")) for n in (20, 70))
+def test_a_larger_subset_contains_a_smaller_one(tmp_path):
+    small, large = (set(indices(GreyLevels(train_size=n).load(tmp_path, CPU), "train")) for n in (20, 70))
     assert small < large
 
 
-def test_a_subset_larger_than_the_training_split_is_refused(tmp_path: Path, cpu: torch.device) -> None:
+def test_a_subset_larger_than_the_training_split_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"data\.train_size=129 is not allowed: it must be at most 128"):
-        GreyLevels(train_size=129).load(tmp_path, cpu)
+        GreyLevels(train_size=129).load(tmp_path, CPU)
 
 
-def test_fields_that_do_not_change_the_decoding_share_a_cache(tmp_path: Path) -> None:
+def test_fields_that_do_not_change_the_decoding_share_a_cache(tmp_path):
     path = GreyLevels(root="here").cache_path(tmp_path)
     assert path.parent == tmp_path
     assert path == GreyLevels(root="here", train_size=3, val_fraction=0.5).cache_path(tmp_path)

@@ -4,23 +4,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from bnstudy.data.dataset import Dataset, DecodedImages, assemble, moments, stratified_order, stratified_split
+from bnstudy.data.dataset import assemble, moments, stratified_order, stratified_split
+from tests.conftest import CPU
 
 
-def test_the_training_split_has_mean_0_and_std_1_per_channel(dataset: Dataset) -> None:
-    x = dataset.train.x
-    assert x.dtype == torch.float32
-    assert dataset.train.y.dtype == torch.int64
-    torch.testing.assert_close(x.mean((0, 2, 3)), torch.zeros(3), atol=1e-6, rtol=0)
-    torch.testing.assert_close(x.std((0, 2, 3), correction=0), torch.ones(3))
-
-
-def test_the_moments_of_the_training_split_normalize_all_splits(dataset: Dataset, decoded: DecodedImages) -> None:
+def test_the_moments_of_the_training_split_normalize_all_splits(dataset, decoded):
     train = decoded.train_x[:30].double() / 255
     mean, std = train.mean((0, 2, 3)), train.std((0, 2, 3), correction=0)
     torch.testing.assert_close(torch.tensor(dataset.mean, dtype=torch.float64), mean)
     torch.testing.assert_close(torch.tensor(dataset.std, dtype=torch.float64), std)
+    assert (dataset.train.x.dtype, dataset.train.y.dtype) == (torch.float32, torch.int64)
     for split, raw in [
+        (dataset.train, decoded.train_x[:30]),
         (dataset.val, decoded.train_x[30:]),
         (dataset.test, decoded.test_x[stratified_order(decoded.test_y)]),
     ]:
@@ -28,26 +23,16 @@ def test_the_moments_of_the_training_split_normalize_all_splits(dataset: Dataset
         torch.testing.assert_close(split.x, expected.float())
 
 
-def test_black_is_the_normalized_value_of_a_black_pixel(decoded: DecodedImages, cpu: torch.device) -> None:
+def test_black_is_the_normalized_value_of_a_black_pixel(decoded):
     decoded.train_x[0, :, 2, 3] = 0
-    dataset = assemble("noise", decoded, torch.arange(30), torch.arange(30, 40), cpu)
+    dataset = assemble("noise", decoded, torch.arange(30), torch.arange(30, 40), CPU)
     assert torch.equal(dataset.black, dataset.train.x[0, :, 2, 3])
 
 
-def test_a_constant_channel_has_std_1() -> None:
+def test_a_constant_channel_has_std_1():
     x = torch.zeros(4, 2, 3, 3, dtype=torch.uint8)
     x[:, 1] = 51
     assert moments(x) == ((0.0, 51 / 255), (1.0, 1.0))
-
-
-def test_a_dataset_has_shape_classes_sizes_and_checksum(dataset: Dataset, decoded: DecodedImages) -> None:
-    assert dataset.shape == (3, 6, 5)
-    assert dataset.classes == 2
-    assert [len(split) for split in (dataset.train, dataset.val, dataset.test)] == [30, 10, 10]
-    assert dataset.checksum == decoded.checksum
-
-
-# ------------------------------------------------------------------------------------------------------- splits
 
 
 def labels(*sizes: int) -> Tensor:
@@ -55,7 +40,7 @@ def labels(*sizes: int) -> Tensor:
     return torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
 
 
-def test_a_stratified_order_is_a_fixed_permutation() -> None:
+def test_a_stratified_order_is_a_fixed_permutation():
     y = labels(7, 30, 13)
     order = stratified_order(y)
     assert sorted(order.tolist()) == list(range(50))
@@ -64,7 +49,7 @@ def test_a_stratified_order_is_a_fixed_permutation() -> None:
 
 
 @pytest.mark.parametrize("sizes", [(100, 100, 100), (300, 100, 20), (50,) * 100])
-def test_every_prefix_of_a_stratified_order_is_stratified(sizes: tuple[int, ...]) -> None:
+def test_every_prefix_of_a_stratified_order_is_stratified(sizes):
     y = labels(*sizes)
     order = stratified_order(y)
     for m in range(1, len(y)):
@@ -73,7 +58,7 @@ def test_every_prefix_of_a_stratified_order_is_stratified(sizes: tuple[int, ...]
         assert (counts - expected).abs().max() <= 1.5
 
 
-def test_a_split_is_disjoint_complete_and_stratified() -> None:
+def test_a_split_is_disjoint_complete_and_stratified():
     y = labels(400, 200, 100)
     val, train = stratified_split(y, 0.1)
     assert y[val].bincount().tolist() == [40, 20, 10]
@@ -81,5 +66,5 @@ def test_a_split_is_disjoint_complete_and_stratified() -> None:
 
 
 @pytest.mark.parametrize(("fraction", "size"), [(0.001, 1), (0.999, 9)])
-def test_no_part_of_a_split_is_empty(fraction: float, size: int) -> None:
+def test_no_part_of_a_split_is_empty(fraction, size):
     assert [len(part) for part in stratified_split(labels(5, 5), fraction)] == [size, 10 - size]

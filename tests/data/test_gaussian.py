@@ -72,7 +72,7 @@ REGRESSION = ("data=gaussian", "data.target=linear", "loss=mse", "model.width=8"
 
 
 @pytest.mark.parametrize("norm", ["none", "batch"])
-def test_both_engines_train_a_regression_alike_and_without_accuracy(norm):
+def test_both_engines_train_the_same_regression_without_accuracy(norm):
     specs = [spec_of(*REGRESSION, f"norm={norm}", f"seed={seed}", "steps=12") for seed in (0, 1)]
     data = specs[0].data.load(None, CPU)
     serial_outcomes, stacked_outcomes = [], {}

@@ -12,21 +12,20 @@ from PIL import Image
 
 from bnstudy.data.image_folder import ImageFolder
 from bnstudy.validation import ConfigError, to_dict
+from tests.conftest import CPU
 
 WriteImages = Callable[..., Path]
 
 
-def test_a_folder_of_images_becomes_stratified_splits(
-    write_images: WriteImages, tmp_path: Path, cpu: torch.device
-) -> None:
+def test_a_folder_of_images_becomes_stratified_splits(write_images, tmp_path):
     root = write_images()
-    data = ImageFolder(root=str(root), val_fraction=0.5).load(tmp_path / "cache", cpu)
+    data = ImageFolder(root=str(root), val_fraction=0.5).load(tmp_path / "cache", CPU)
     assert (data.name, data.classes, data.shape) == ("pets", 2, (3, 5, 4))
     assert data.train.y.bincount().tolist() == data.val.y.bincount().tolist() == [3, 3]
     assert data.test.y.bincount().tolist() == [6, 6]
 
 
-def test_images_are_decoded_by_pil_in_order_of_their_paths(write_images: WriteImages) -> None:
+def test_images_are_decoded_by_pil_in_order_of_their_paths(write_images):
     root = write_images()
     decoded = ImageFolder(root=str(root)).decode()
     assert decoded.classes == ("cat", "dog")
@@ -34,26 +33,21 @@ def test_images_are_decoded_by_pil_in_order_of_their_paths(write_images: WriteIm
         assert np.array_equal(x.permute(1, 2, 0).numpy(), np.asarray(Image.open(path)))
 
 
-def test_one_channel_decodes_images_to_grey(write_images: WriteImages) -> None:
+def test_one_channel_decodes_images_to_grey(write_images):
     root = write_images()
     x = ImageFolder(root=str(root), channels=1).decode().train_x
     assert x.shape == (12, 1, 5, 4)
     assert np.array_equal(x[0, 0].numpy(), np.asarray(Image.open(root / "train/cat/0.png").convert("L")))
 
 
-def test_images_of_different_sizes_need_data_size(write_images: WriteImages) -> None:
+def test_images_of_different_sizes_need_data_size(write_images):
     root = write_images(sizes=[(4, 5), (6, 5)])
     with pytest.raises(ConfigError, match=r"1\.png has 6x5 pixels and \S+0\.png 4x5: set data\.size"):
         ImageFolder(root=str(root)).decode()
     assert ImageFolder(root=str(root), size=3).decode().train_x.shape == (4, 3, 3, 3)
 
 
-# ------------------------------------------------------------------------------------------------- name and cache
-
-
-def test_the_name_defaults_to_that_of_the_folder_and_is_part_of_the_identity(
-    write_images: WriteImages, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_name_defaults_to_that_of_the_folder_and_is_part_of_the_identity(write_images, monkeypatch):
     root = write_images()
     assert ImageFolder(root=str(root)).label == "pets"
     monkeypatch.chdir(root)
@@ -63,54 +57,49 @@ def test_the_name_defaults_to_that_of_the_folder_and_is_part_of_the_identity(
     assert "root" not in to_dict(ImageFolder(root=str(root)))
 
 
-def test_the_cache_file_of_any_name_has_a_valid_file_name(tmp_path: Path) -> None:
+def test_the_cache_file_of_any_name_has_a_valid_file_name(tmp_path):
     path = ImageFolder(name="cats / dogs (JPEG)").cache_path(tmp_path)
     assert path.parent == tmp_path
     assert path.name.startswith("cats_dogs_JPEG_-")
 
 
-def test_each_decoding_has_its_own_cache(tmp_path: Path) -> None:
+def test_each_decoding_has_its_own_cache(tmp_path):
     specs = [ImageFolder(), ImageFolder(size=8), ImageFolder(channels=1), ImageFolder(root="a/data")]
     assert len({spec.cache_path(tmp_path) for spec in specs}) == 4
 
 
-def test_changed_images_are_decoded_again(write_images: WriteImages, tmp_path: Path, cpu: torch.device) -> None:
+def test_changed_images_are_decoded_again(write_images, tmp_path):
     spec = ImageFolder(root=str(write_images()))
-    before = spec.load(tmp_path / "cache", cpu)
+    before = spec.load(tmp_path / "cache", CPU)
     image = spec.folder / "test" / "dog" / "3.png"
     Image.new("RGB", (4, 5)).save(image)
     os.utime(image, (0, 0))
-    after = spec.load(tmp_path / "cache", cpu)
+    after = spec.load(tmp_path / "cache", CPU)
     assert after.checksum != before.checksum
     assert (after.test.x == after.black[:, None, None]).all((1, 2, 3)).sum() == 1
 
 
-def test_unchanged_images_are_not_decoded_again(
-    write_images: WriteImages, tmp_path: Path, cpu: torch.device, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unchanged_images_are_not_decoded_again(write_images, tmp_path, monkeypatch):
     spec = ImageFolder(root=str(write_images()))
-    first = spec.load(tmp_path / "cache", cpu)
+    first = spec.load(tmp_path / "cache", CPU)
     monkeypatch.setattr(ImageFolder, "decode", lambda _: pytest.fail("decoded again"))
-    assert torch.equal(spec.load(tmp_path / "cache", cpu).train.x, first.train.x)
+    assert torch.equal(spec.load(tmp_path / "cache", CPU).train.x, first.train.x)
 
 
-# ------------------------------------------------------------------------------------------------------- mistakes
-
-
-def test_a_missing_test_folder_is_refused(write_images: WriteImages) -> None:
+def test_a_missing_test_folder_is_refused(write_images):
     root = write_images(parts=("train",))
     with pytest.raises(ConfigError, match=rf"{root} has no folder test/: .*train/<class>"):
         ImageFolder(root=str(root)).source()
 
 
-def test_different_classes_in_train_and_test_are_refused(write_images: WriteImages) -> None:
+def test_different_classes_in_train_and_test_are_refused(write_images):
     write_images(parts=("train",))
     root = write_images(parts=("test",), classes=("cat", "fox"))
     with pytest.raises(ConfigError, match=r"other classes in train/ than in test/: dog, fox in only one of them"):
         ImageFolder(root=str(root)).source()
 
 
-def test_a_class_without_images_is_refused(write_images: WriteImages) -> None:
+def test_a_class_without_images_is_refused(write_images):
     root = write_images()
     for path in (root / "test" / "dog").iterdir():
         path.unlink()
@@ -118,7 +107,7 @@ def test_a_class_without_images_is_refused(write_images: WriteImages) -> None:
         ImageFolder(root=str(root)).source()
 
 
-def test_the_error_for_a_damaged_image_names_it(write_images: WriteImages) -> None:
+def test_the_error_for_a_damaged_image_names_it(write_images):
     root = write_images()
     image = root / "train" / "dog" / "2.png"
     image.write_bytes(image.read_bytes()[:60])
@@ -126,14 +115,14 @@ def test_the_error_for_a_damaged_image_names_it(write_images: WriteImages) -> No
         ImageFolder(root=str(root)).decode()
 
 
-def test_the_error_for_a_missing_image_names_it(write_images: WriteImages) -> None:
+def test_the_error_for_a_missing_image_names_it(write_images):
     root = write_images()
     (root / "train" / "dog" / "link.png").symlink_to("nowhere.png")
     with pytest.raises(ConfigError, match=r"link\.png cannot be read: No such file"):
         ImageFolder(root=str(root)).source()
 
 
-def test_fields_of_an_image_folder_out_of_range_are_refused() -> None:
+def test_fields_of_an_image_folder_out_of_range_are_refused():
     with pytest.raises(ConfigError, match=r"data\.size=0"):
         ImageFolder(size=0)
     with pytest.raises(ConfigError, match=r"data\.channels=2 is not allowed: it must be one of 1, 3"):
@@ -143,14 +132,14 @@ def test_fields_of_an_image_folder_out_of_range_are_refused() -> None:
 
 
 @pytest.mark.slow
-def test_cifar10_as_jpegs_loads(real_jpegs: Path, tmp_path: Path, cpu: torch.device) -> None:
+def test_cifar10_as_jpegs_loads(real_jpegs, tmp_path):
     """20 training and 10 test images of each of CIFAR-10's classes."""
     with tarfile.open(real_jpegs) as tar:
         for member in tar:
             number, part = int(Path(member.name).stem), Path(member.name).parts[1]
             if number < (20 if part == "train" else 10):
                 tar.extract(member, tmp_path, filter="data")
-    data = ImageFolder(root=str(tmp_path / "cifar10-jpeg")).load(tmp_path / "cache", cpu)
+    data = ImageFolder(root=str(tmp_path / "cifar10-jpeg")).load(tmp_path / "cache", CPU)
     assert (data.name, data.classes, data.shape) == ("cifar10-jpeg", 10, (3, 32, 32))
     assert data.train.y.bincount().tolist() == [18] * 10
     assert data.test.y.bincount().tolist() == [10] * 10

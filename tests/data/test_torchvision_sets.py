@@ -15,6 +15,7 @@ from torchvision import datasets
 
 from bnstudy.data.torchvision_sets import CIFAR10, MNIST, FashionMNIST
 from bnstudy.validation import ConfigError
+from tests.conftest import CPU
 
 Serve = Callable[[Path], str]
 
@@ -74,10 +75,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 
-# ----------------------------------------------------------------------------------------------- present files
-
-
-def test_mnist_equals_that_of_torchvision(real_mnist: Path, tmp_path: Path, cpu: torch.device) -> None:
+def test_mnist_equals_that_of_torchvision(real_mnist, tmp_path):
     spec = MNIST(root=str(real_mnist))
     spec.source()
     decoded = spec.decode()
@@ -86,7 +84,7 @@ def test_mnist_equals_that_of_torchvision(real_mnist: Path, tmp_path: Path, cpu:
         assert torch.equal(x.squeeze(1), original.data)
         assert torch.equal(y, original.targets)
 
-    data = spec.load(tmp_path, cpu)
+    data = spec.load(tmp_path, CPU)
     assert (data.name, data.classes, data.shape) == ("MNIST", 10, (1, 28, 28))
     assert [len(s) for s in (data.train, data.val, data.test)] == [54_000, 6_000, 10_000]
     assert data.checksum == decoded.checksum
@@ -94,9 +92,7 @@ def test_mnist_equals_that_of_torchvision(real_mnist: Path, tmp_path: Path, cpu:
     assert data.std[0] == pytest.approx(0.3081, abs=5e-4)
 
 
-def test_an_mnist_file_with_a_wrong_md5_is_refused(
-    tiny_mnist: dict[str, bytes], tmp_path: Path, cpu: torch.device
-) -> None:
+def test_an_mnist_file_with_a_wrong_md5_is_refused(tiny_mnist, tmp_path):
     name = "t10k-images-idx3-ubyte"
     damaged = bytearray(tiny_mnist[name])
     damaged[100] ^= 1
@@ -104,17 +100,15 @@ def test_an_mnist_file_with_a_wrong_md5_is_refused(
     with pytest.raises(
         ConfigError, match=rf"{root}/MNIST/raw/{name} is damaged: delete {root}/MNIST/raw and run the command again"
     ):
-        MNIST(root=str(root)).load(tmp_path / "cache", cpu)
+        MNIST(root=str(root)).load(tmp_path / "cache", CPU)
 
 
-def test_a_file_damaged_after_it_was_cached_is_refused(
-    tiny_mnist: dict[str, bytes], tmp_path: Path, cpu: torch.device
-) -> None:
+def test_a_file_damaged_after_it_was_cached_is_refused(tiny_mnist, tmp_path):
     spec = MNIST(root=str(write_files(tmp_path, tiny_mnist)))
-    spec.load(tmp_path / "cache", cpu)
+    spec.load(tmp_path / "cache", CPU)
     (spec.raw_folder / "train-labels-idx1-ubyte").write_bytes(b"")
     with pytest.raises(ConfigError, match="train-labels-idx1-ubyte is damaged"):
-        spec.load(tmp_path / "cache", cpu)
+        spec.load(tmp_path / "cache", CPU)
 
 
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
@@ -133,57 +127,50 @@ IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
     ],
     ids=["empty", "short", "long", "flat", "html", "too few labels", "labels above 9"],
 )
-def test_a_damaged_fashion_mnist_file_is_refused_without_a_published_md5(
-    name: str, content: bytes, tmp_path: Path, cpu: torch.device
-) -> None:
+def test_a_damaged_fashion_mnist_file_is_refused_without_a_published_md5(name, content, tmp_path):
     root = write_files(tmp_path, {**idx_files(), name: content}, "FashionMNIST/raw")
     with pytest.raises(ConfigError, match=r"FashionMNIST/raw/train-\w+-idx\d-ubyte is damaged"):
-        FashionMNIST(root=str(root)).load(tmp_path / "cache", cpu)
+        FashionMNIST(root=str(root)).load(tmp_path / "cache", CPU)
 
 
-def test_fashion_mnist_loads(tmp_path: Path, cpu: torch.device) -> None:
-    data = FashionMNIST(root=str(write_files(tmp_path, idx_files(), "FashionMNIST/raw"))).load(tmp_path / "cache", cpu)
+def test_fashion_mnist_loads(tmp_path):
+    data = FashionMNIST(root=str(write_files(tmp_path, idx_files(), "FashionMNIST/raw"))).load(tmp_path / "cache", CPU)
     assert (data.name, data.shape) == ("FashionMNIST", (1, 28, 28))
     assert [len(s) for s in (data.train, data.val, data.test)] == [27, 3, 10]
 
 
-# ---------------------------------------------------------------------------------------------------- downloads
-
-
 @pytest.mark.usefixtures("mirror")
-def test_missing_mnist_is_downloaded(tmp_path: Path, cpu: torch.device) -> None:
-    data = MNIST(root=str(tmp_path / "new" / "root")).load(tmp_path / "cache", cpu)
+def test_missing_mnist_is_downloaded(tmp_path):
+    data = MNIST(root=str(tmp_path / "new" / "root")).load(tmp_path / "cache", CPU)
     assert [len(s) for s in (data.train, data.val, data.test)] == [27, 3, 10]
     assert (tmp_path / "new" / "root" / "MNIST" / "raw" / IMAGES).is_file()
 
 
 @pytest.mark.usefixtures("no_network")
-def test_present_mnist_is_not_downloaded(tiny_mnist: dict[str, bytes], tmp_path: Path, cpu: torch.device) -> None:
-    assert len(MNIST(root=str(write_files(tmp_path, tiny_mnist))).load(tmp_path / "cache", cpu).test) == 10
+def test_present_mnist_is_not_downloaded(tiny_mnist, tmp_path):
+    assert len(MNIST(root=str(write_files(tmp_path, tiny_mnist))).load(tmp_path / "cache", CPU).test) == 10
 
 
-def test_a_missing_file_is_downloaded_again(mirror: Path, tmp_path: Path, cpu: torch.device) -> None:  # noqa: ARG001
+def test_a_missing_file_is_downloaded_again(mirror, tmp_path):  # noqa: ARG001
     spec = MNIST(root=str(tmp_path))
-    spec.load(tmp_path / "cache", cpu)
+    spec.load(tmp_path / "cache", CPU)
     (spec.raw_folder / LABELS).unlink()
-    assert len(spec.load(tmp_path / "cache", cpu).test) == 10
+    assert len(spec.load(tmp_path / "cache", CPU).test) == 10
 
 
-def test_a_corrupted_download_is_refused(mirror: Path, tmp_path: Path, cpu: torch.device) -> None:
+def test_a_corrupted_download_is_refused(mirror, tmp_path):
     (mirror / f"{IMAGES}.gz").write_bytes(gzip.compress(b"something else"))
     with pytest.raises(ConfigError, match=r"could not be downloaded \(.*File not found or corrupted"):
-        MNIST(root=str(tmp_path)).load(tmp_path / "cache", cpu)
+        MNIST(root=str(tmp_path)).load(tmp_path / "cache", CPU)
     assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.usefixtures("no_network")
 @pytest.mark.parametrize("dataset", [MNIST, FashionMNIST, CIFAR10])
-def test_the_error_without_a_network_names_the_alternatives(
-    dataset: type[MNIST], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cpu: torch.device
-) -> None:
+def test_the_error_without_a_network_names_the_alternatives(dataset, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError) as error:
-        dataset(root="here").load(tmp_path / "cache", cpu)
+        dataset(root="here").load(tmp_path / "cache", CPU)
     message = str(error.value)
     assert message.startswith(
         f"{dataset.__name__} is not in {tmp_path / 'here' / dataset.below_root} and could not be downloaded ("
@@ -194,29 +181,21 @@ def test_the_error_without_a_network_names_the_alternatives(
     assert "\n" not in message
 
 
-def test_the_error_for_a_root_that_cannot_be_created_names_it(tmp_path: Path, cpu: torch.device) -> None:
+def test_the_error_for_a_root_that_cannot_be_created_names_it(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"data\.root=\S+/file/root cannot be created: Not a directory"):
-        MNIST(root=str(tmp_path / "file" / "root")).load(tmp_path / "cache", cpu)
-
-
-# -------------------------------------------------------------------------------------------------------- CIFAR
-
-
-def pickle_batch(rng: np.random.Generator, n: int) -> bytes:
-    data = rng.integers(0, 256, (n, 3072), dtype=np.uint8)
-    return pickle.dumps({"data": data, "labels": [i % 10 for i in range(n)]}, protocol=2)
+        MNIST(root=str(tmp_path / "file" / "root")).load(tmp_path / "cache", CPU)
 
 
 def cifar_files() -> dict[str, bytes]:
     rng = np.random.default_rng(0)
-    names = [f"data_batch_{i}" for i in range(1, 6)]
+
+    def batch(n: int) -> bytes:
+        data = rng.integers(0, 256, (n, 3072), dtype=np.uint8)
+        return pickle.dumps({"data": data, "labels": [i % 10 for i in range(n)]}, protocol=2)
+
     meta = pickle.dumps({"label_names": [f"class {i}" for i in range(10)]})
-    return {
-        **{name: pickle_batch(rng, 20) for name in names},
-        "test_batch": pickle_batch(rng, 10),
-        "batches.meta": meta,
-    }
+    return {**{f"data_batch_{i}": batch(20) for i in range(1, 6)}, "test_batch": batch(10), "batches.meta": meta}
 
 
 @pytest.fixture
@@ -241,18 +220,16 @@ def tiny_cifar(tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch) ->
     return files
 
 
-def test_cifar_is_downloaded_and_decoded(tiny_cifar: dict[str, bytes], tmp_path: Path, cpu: torch.device) -> None:
+def test_cifar_is_downloaded_and_decoded(tiny_cifar, tmp_path):
     spec = CIFAR10(root=str(tmp_path))
-    data = spec.load(tmp_path / "cache", cpu)
+    data = spec.load(tmp_path / "cache", CPU)
     assert (data.name, data.classes, data.shape) == ("CIFAR10", 10, (3, 32, 32))
     assert [len(s) for s in (data.train, data.val, data.test)] == [90, 10, 10]
     row = pickle.loads(tiny_cifar["test_batch"])["data"][7]
     assert spec.decode().test_x[7].flatten().tolist() == row.tolist()
 
 
-def test_a_cifar_file_with_a_wrong_md5_is_refused(
-    tiny_cifar: dict[str, bytes], tmp_path: Path, cpu: torch.device
-) -> None:
+def test_a_cifar_file_with_a_wrong_md5_is_refused(tiny_cifar, tmp_path):
     root = write_files(tmp_path, {**tiny_cifar, "data_batch_3": b"?"}, "cifar-10-batches-py")
     with pytest.raises(ConfigError, match=r"cifar-10-batches-py/data_batch_3 is damaged: delete"):
-        CIFAR10(root=str(root)).load(tmp_path / "cache", cpu)
+        CIFAR10(root=str(root)).load(tmp_path / "cache", CPU)

@@ -84,26 +84,21 @@ def initialized(*overrides: str, seed: int = 0) -> nn.Module:
 
 
 def test_the_noise_depends_on_layer_and_seed_and_not_on_the_norm():
-    keys = [
-        [int(m.key) for m in initialized("model.dropout=0.2", f"norm={norm}", seed=seed).modules() if is_dropout(m)]
-        for norm, seed in (("batch", 0), ("batch", 1), ("none", 0))
-    ]
+    cases = (("batch", 0), ("batch", 1), ("none", 0))
+    models = [initialized("model.dropout=0.2", f"norm={norm}", seed=seed) for norm, seed in cases]
+    keys = [[int(m.key) for m in model.modules() if isinstance(m, Dropout)] for model in models]
     assert len({*keys[0], *keys[1]}) == 6
     assert keys[2] == keys[0]
-
-
-def is_dropout(module: nn.Module) -> bool:
-    return isinstance(module, Dropout)
 
 
 @pytest.mark.parametrize(("model", "places"), [("mlp", ["dropout1", "dropout2", "dropout3"]), ("vgg", ["dropout"])])
 def test_models_have_dropout_layers_only_if_dropout_is_set(model, places):
     network = initialized(f"model={model}", "model.dropout=0.2")
-    assert [name for name, m in network.named_modules() if is_dropout(m)] == places
+    assert [name for name, m in network.named_modules() if isinstance(m, Dropout)] == places
     names = [name for name, _ in network.named_children()]
     assert [names[names.index(place) + 1] for place in places][-1] == "out"
     plain = initialized(f"model={model}")
-    assert not any(is_dropout(m) for m in plain.modules())
+    assert not any(isinstance(m, Dropout) for m in plain.modules())
     assert [n for n, _ in plain.named_parameters()] == [n for n, _ in network.named_parameters()]
 
 
@@ -111,8 +106,8 @@ def test_noise_of_norms_differs_between_layers_and_seeds_and_leaves_dropout_as_i
     models = [initialized("norm=noisy_batch", "model.dropout=0.2", seed=seed) for seed in (0, 1)]
     keys = [int(m.key) for model in models for m in model.modules() if isinstance(m, Noise)]
     assert len(keys) == len(set(keys)) == 12
-    assert [m.key for m in models[0].modules() if is_dropout(m)] == [
-        m.key for m in initialized("model.dropout=0.2").modules() if is_dropout(m)
+    assert [m.key for m in models[0].modules() if isinstance(m, Dropout)] == [
+        m.key for m in initialized("model.dropout=0.2").modules() if isinstance(m, Dropout)
     ]
 
 

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from bnstudy.models.layers import ACTIVATIONS
 from bnstudy.models.structure import activations, weight_layers
 from bnstudy.validation import ConfigError
 from tests.conftest import spec_of
@@ -30,15 +29,12 @@ def test_every_norm_fits_every_convolutional_model(norm, position, model):
     assert torch.isfinite(out).all()
 
 
-@pytest.mark.parametrize("depth", [8, 11, 13, 16])
-def test_vgg_has_the_papers_weight_layers_with_one_linear_layer_instead_of_three(depth):
-    convolutions = [n for n in weight_layers(build("model=vgg", f"model.depth={depth}")) if n.startswith("conv")]
-    assert len(convolutions) == (6 if depth == 8 else depth - 3)
+LAYERS = [("vgg", 8, 7), ("vgg", 11, 9), ("vgg", 13, 11), ("vgg", 16, 14), *(("resnet", n, n) for n in (8, 20, 32, 56))]
 
 
-@pytest.mark.parametrize("depth", [8, 20, 32, 56])
-def test_resnet_has_6n_plus_2_weight_layers(depth):
-    assert len(weight_layers(build("model=resnet", f"model.depth={depth}"))) == depth
+@pytest.mark.parametrize(("model", "depth", "layers"), LAYERS)
+def test_models_have_the_weight_layers_of_their_papers_with_one_linear_layer(model, depth, layers):
+    assert len(weight_layers(build(f"model={model}", f"model.depth={depth}"))) == layers
 
 
 def test_resnet_20_has_the_papers_number_of_parameters():
@@ -97,12 +93,6 @@ def test_the_shortcut_halves_the_image_and_fills_new_channels_with_zeros():
     shortcut = block.shortcut(x)
     torch.testing.assert_close(shortcut[:, :16], x[:, :, ::2, ::2])
     assert shortcut[:, 16:].abs().max() == 0
-
-
-@pytest.mark.parametrize("activation", list(ACTIVATIONS))
-def test_activations_are_those_of_torch(activation):
-    model = build("model=mlp", f"model.activation={activation}")
-    assert all(type(m) is ACTIVATIONS[activation] for m in activations(model).values())
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,7 @@ from bnstudy.inits import initialize
 from bnstudy.models.layers import Dropout
 from bnstudy.models.resnet import BlockOrder, ResNet
 from bnstudy.models.structure import activations, norm_parameters, weight_layers
-from bnstudy.norms.base import NormSpec
 from bnstudy.norms.batch import BatchNorm
-from bnstudy.norms.none import NoNorm
-from bnstudy.norms.skipinit import SkipInit
 from bnstudy.probes.network import copy_for_probes
 from bnstudy.probes.normalization import is_normalized
 from bnstudy.train.build import network_of
@@ -113,9 +110,6 @@ def test_resnet_drops_features_before_the_classifier():
         ResNet(dropout=1.0)
 
 
-# ------------------------------------------------------------------------------------------- norms and branches
-
-
 @pytest.mark.parametrize("scale", [0.0, 0.3])
 @pytest.mark.parametrize("order", ORDERS)
 def test_skipinit_multiplies_the_branches_by_its_scalars(order, scale):
@@ -148,11 +142,6 @@ def test_skipinit_is_refused_for_networks_without_branches(model):
         network_of(spec, SHAPE, 10)
 
 
-def test_skipinit_is_not_the_baseline():
-    assert not SkipInit().is_none
-    assert SkipInit().label != NoNorm().label
-
-
 @dataclass(frozen=True)
 class SoftplusBranch(BatchNorm):
     """A user's norm with a module for branches."""
@@ -166,4 +155,3 @@ def test_a_users_norm_can_add_a_module_to_branches():
     x, norms = torch.randn(5, 4, 8, 8), [block.conv1.norm_act.norm, block.conv2.norm_act.norm]
     branch = norms[1](block.conv2.weight(norms[0](block.conv1.weight(x)).relu()))
     torch.testing.assert_close(block(x, x)[0], (F.softplus(branch) + x).relu())
-    assert NormSpec.branch(BatchNorm()) is None

@@ -21,11 +21,6 @@ def test_norms_that_leave_activations_as_they_are_ignore_the_position_and_keep_b
     assert torch.equal(norm().build(8, spatial=True)(X), X)
 
 
-def test_only_no_norm_is_the_baseline():
-    assert NoNorm().is_none
-    assert not any(norm().is_none for norm in (SkipInit, WeightNorm, BatchNorm))
-
-
 @pytest.mark.parametrize("norm", [BatchNorm, LayerNorm, InstanceNorm, GroupNorm, GhostBatchNorm, NoisyBatchNorm])
 def test_affine_norms_have_a_scale_and_shift_per_channel(norm):
     assert [p.shape for p in norm().build(8, spatial=True).parameters()] == [(8,), (8,)]

@@ -79,13 +79,17 @@ def persistent(model: nn.Module, buffers: dict[str, torch.Tensor]) -> list[torch
     return [b for name, b in buffers.items() if name in model.state_dict()]
 
 
+def assert_all_close(tensors, expected) -> None:
+    for tensor, other in zip(tensors, expected, strict=True):
+        torch.testing.assert_close(tensor, other, rtol=1e-4, atol=1e-4)
+
+
 @every_norm
 def test_stacked_runs_equal_serial_runs(spec, shape):
     by_run = torch.stack([batches(shape).flip(0), batches(shape)])
     serial = [run_serial(model_with(spec, shape), x) for x in by_run.detach().requires_grad_().unbind()]
     stacked = run_stacked([model_with(spec, shape) for _ in by_run], by_run)
-    for tensor, expected in zip(stacked, map(torch.stack, zip(*serial, strict=True)), strict=True):
-        torch.testing.assert_close(tensor, expected, rtol=1e-4, atol=1e-4)
+    assert_all_close(stacked, map(torch.stack, zip(*serial, strict=True)))
 
 
 @every_norm
@@ -94,35 +98,25 @@ def test_an_explicit_norm_equals_that_of_torch(spec, shape):
     assert any(isinstance(module, ExplicitNorm) for module in explicit.modules())
     assert [n for n, _ in explicit.named_parameters()] == [n for n, _ in theirs.named_parameters()]
     assert list(explicit.state_dict()) == list(theirs.state_dict())
-    runs = run_serial(explicit, batches(shape)), run_serial(theirs, batches(shape))
-    for tensor, expected in zip(*runs, strict=True):
-        torch.testing.assert_close(tensor, expected, rtol=1e-4, atol=1e-4)
+    assert_all_close(run_serial(explicit, batches(shape)), run_serial(theirs, batches(shape)))
 
 
 @every_norm
 def test_stacked_runs_may_differ_in_eps_and_momentum(spec, shape):
-    specs = [with_numbers(spec, 1e-5, 0.1), with_numbers(spec, 0.5, 0.9)]
+    numbers = ("eps", "momentum") if getattr(spec, "momentum", None) else ("eps",)
+    specs = [replace(spec, **dict(zip(numbers, values, strict=False))) for values in ((1e-5, 0.1), (0.5, 0.9))]
     serial = [run_serial(model_with(s, shape), batches(shape)) for s in specs]
     stacked = run_stacked([model_with(s, shape, explicit=True) for s in specs], torch.stack([batches(shape)] * 2))
     assert not torch.allclose(stacked[0][0], stacked[0][1])
-    for tensor, expected in zip(stacked, map(torch.stack, zip(*serial, strict=True)), strict=True):
-        torch.testing.assert_close(tensor, expected, rtol=1e-4, atol=1e-4)
-
-
-def with_numbers(spec: NormSpec, eps: float, momentum: float) -> NormSpec:
-    changes = {"eps": eps}
-    if getattr(spec, "momentum", None) is not None:
-        changes["momentum"] = momentum
-    return replace(spec, **changes)
+    assert_all_close(stacked, map(torch.stack, zip(*serial, strict=True)))
 
 
 @pytest.mark.parametrize("momentum", [0.1, None])
-@pytest.mark.parametrize("shape", [(6, 8), (6, 8, 5, 5)])
+@pytest.mark.parametrize("shape", SHAPES)
 def test_ghost_batch_norm_with_the_size_of_the_batch_is_batch_norm(shape, momentum):
     ghost = run_serial(model_with(GhostBatchNorm(size=6, momentum=momentum), shape), batches(shape))
     whole = run_serial(model_with(BatchNorm(momentum=momentum), shape), batches(shape))
-    for tensor, expected in zip(ghost, whole, strict=True):
-        torch.testing.assert_close(tensor, expected, rtol=1e-4, atol=1e-4)
+    assert_all_close(ghost, whole)
 
 
 def test_eps_and_momentum_are_buffers_outside_the_state_dict():
