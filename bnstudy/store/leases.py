@@ -52,9 +52,9 @@ class Holder:
     worker: unique name of a `Leases` object.
     machine: boot id and pid namespace, within which `pid` and `started` (clock ticks since boot) name one process;
         empty if the system does not provide them.
-    taken: when the lease was taken, in seconds since the epoch.
-    deaths: number of holders that died with the run before this one, in the same command, so that a run that kills its
-        workers is not retried forever.
+    command: id of the command that the worker belongs to.
+    deaths: number of its workers that died with the run before this one, without a checkpoint in between, so that a run
+        that kills its workers is not retried forever.
     """
 
     host: str
@@ -62,7 +62,7 @@ class Holder:
     worker: str
     machine: str = ""
     started: int = 0
-    taken: float = 0.0
+    command: str = ""
     deaths: int = 0
 
     @classmethod
@@ -123,18 +123,18 @@ class Leases:
     holder counts as dead when its own process is gone, whatever its children do. Only one thread may call the methods.
 
     Args:
-        since: start of the command, in seconds since the epoch; workers that took a run earlier and died are not
-            counted in `Holder.deaths`.
+        command: id of the command that this worker belongs to; deaths of other commands' workers are not counted in
+            `Holder.deaths`.
     """
 
-    def __init__(self, store: Store, beat_seconds: float = 5.0, patience: float = 60.0, since: float = 0.0) -> None:
+    def __init__(self, store: Store, beat_seconds: float = 5.0, patience: float = 60.0, command: str = "") -> None:
         if not 0 < 2 * beat_seconds <= patience:
             raise ConfigError(
                 f"patience={patience} with beat_seconds={beat_seconds} is not allowed: it must be at least two beats, "
                 "or living workers count as dead."
             )
-        self.store, self.beat_seconds, self.patience, self.since = store, beat_seconds, patience, since
-        self.me = Holder.here()
+        self.store, self.beat_seconds, self.patience = store, beat_seconds, patience
+        self.me = replace(Holder.here(), command=command)
         self._workers = store.results_dir / "workers"
         self._held: set[str] = set()
         # By worker: its last heartbeat, and our beat at that time.
@@ -192,14 +192,25 @@ class Leases:
         return found
 
     def dead_holders(self, run_ids: Iterable[str]) -> dict[str, Holder]:
-        """The dead holders that took a run since this command began and did not release it."""
+        """The dead workers of this command that did not release a run."""
         found = {}
         for run_id in run_ids:
             with suppress(OSError):
-                leases = _leases(self.store.run(run_id).folder)
-                if leases and self._died(newest := leases[max(leases)]):
-                    found[run_id] = newest
+                if dead := self._dead_holder(run_id, _leases(self.store.run(run_id).folder)):
+                    found[run_id] = dead
         return found
+
+    def _dead_holder(self, run_id: str, leases: dict[int, Holder]) -> Holder | None:
+        """The newest holder if it is a dead worker of this command. Its earlier deaths do not count if it has saved a
+        checkpoint, as a job does that is preempted again and again."""
+        newest = leases.get(max(leases, default=0))
+        if newest is None or newest.command != self.me.command or self._is_me(newest) or self._is_alive(newest):
+            return None
+        paths = self.store.run(run_id)
+        with suppress(FileNotFoundError):
+            if paths.checkpoint.stat().st_mtime_ns > (paths.folder / f"lease.{max(leases)}").stat().st_mtime_ns:
+                return replace(newest, deaths=0)
+        return newest
 
     def lost(self) -> set[str]:
         """The runs of this worker that another one took over, or whose lease was deleted: do not write to them."""
@@ -213,7 +224,8 @@ class Leases:
             return False
         if not self._is_newest(leases):
             last = max(leases, default=0)
-            deaths = leases[last].deaths + 1 if leases and self._died(leases[last]) else 0
+            dead = self._dead_holder(run_id, leases)
+            deaths = dead.deaths + 1 if dead else 0
             self._create(folder / f"lease.{last + 1}", deaths)
             leases = _leases(folder)
         if not self._is_newest(leases) or self._living_others(leases):
@@ -226,7 +238,7 @@ class Leases:
 
     def _create(self, lease: Path, deaths: int) -> None:
         """Create the lease unless a file of its name exists; the caller looks again to see whose it is."""
-        content = json.dumps(asdict(replace(self.me, taken=time.time(), deaths=deaths)))
+        content = json.dumps(asdict(replace(self.me, deaths=deaths)))
         with suppress(FileExistsError), lease.open("xb", buffering=0) as file:
             try:
                 file.write(content.encode())
@@ -249,10 +261,6 @@ class Leases:
 
     def _is_newest(self, leases: dict[int, Holder]) -> bool:
         return bool(leases) and self._is_me(leases[max(leases)])
-
-    def _died(self, holder: Holder) -> bool:
-        """Whether the holder took its run since this command began, and is dead."""
-        return holder.taken >= self.since and not self._is_me(holder) and not self._is_alive(holder)
 
     def _living_others(self, leases: dict[int, Holder]) -> dict[int, Holder]:
         return {n: holder for n, holder in leases.items() if not self._is_me(holder) and self._is_alive(holder)}

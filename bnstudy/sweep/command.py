@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import os
+import secrets
 import shlex
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -102,12 +102,12 @@ def train(sweep: Sweep) -> list[RunResult]:
     record_study(request, plan, request.arguments)
     progress = Progress(len(plan.todo), sum(s.steps * len(s.runs) for s in stacks), plan.settings.progress)
     progress.note("\n".join(sweep.lines))
-    since = time.time()
+    command = secrets.token_hex(4)
     try:
-        failures = execute(sweep, progress, since) if stacks else []
+        failures = execute(sweep, progress, command) if stacks else []
     finally:
         progress.close()
-    results = all_results(plan, failures, since)
+    results = all_results(plan, failures, command)
     report_results(request, results)
     return results
 
@@ -147,13 +147,13 @@ def estimate_seconds(run: PlannedRun, kinds: Kinds) -> float:
     return steps * eager_seconds(run.spec, network)
 
 
-def execute(sweep: Sweep, progress: Progress, since: float) -> list[Failure]:
+def execute(sweep: Sweep, progress: Progress, command: str) -> list[Failure]:
     settings, stacks = sweep.request.settings, sweep.stacks
     if sweep.executor == "inprocess":
-        return work(settings, stacks, progress.show, StopFlag(), since, datasets=sweep.datasets)
+        return work(settings, stacks, progress.show, StopFlag(), command, datasets=sweep.datasets)
     if sweep.executor == "processes":
         settings = replace(settings, threads=settings.threads or max(1, cores() // sweep.workers))
-        return train_in_processes(settings, stacks, sweep.workers, progress, since)
+        return train_in_processes(settings, stacks, sweep.workers, progress, command)
     return train_in_jobs(sweep.request, stacks, progress)
 
 
@@ -178,7 +178,7 @@ def train_in_jobs(request: Request, stacks: Sequence[Stack], progress: Progress)
     return [Failure(run_id, error) for run_id, error in missing.items()]
 
 
-def all_results(plan: Plan, failures: Sequence[Failure], since: float) -> list[RunResult]:
+def all_results(plan: Plan, failures: Sequence[Failure], command: str) -> list[RunResult]:
     """The results of all runs of the plan, in the order of the command line."""
     errors = {failure.run_id: failure.error for failure in failures}
 
@@ -187,7 +187,7 @@ def all_results(plan: Plan, failures: Sequence[Failure], since: float) -> list[R
         if plan.store.is_finished(run_id):
             return stored_result(run, plan.store)
         paths = plan.store.run(run_id)
-        error = errors.get(run_id) or recorded_error(paths.error, since) or "it was not trained"
+        error = errors.get(run_id) or recorded_error(paths.error, command) or "it was not trained"
         return RunResult(run_id, run.name, run.arm, "failed", math.nan, math.nan, paths.folder, error)
 
     return [result(run) for run in plan.runs]

@@ -50,16 +50,14 @@ GONE = "GONE"
 class Submission:
     """An array job whose tasks train these runs together.
 
-    name: in the queue.
+    name: in the queue; also the id of the command that its workers belong to.
     job_ids: as Slurm writes them: 12_3 is the fourth task of array 12.
-    submitted: seconds since the epoch.
     """
 
     folder: Path
     name: str
     job_ids: tuple[str, ...]
     run_ids: tuple[str, ...]
-    submitted: float
 
     @property
     def file(self) -> Path:
@@ -69,14 +67,18 @@ class Submission:
         return self.folder / f"{job_id}_0_log.err"
 
     def save(self) -> None:
-        write_json(self.file, {"submitted": self.submitted, "jobs": self.job_ids, "run_ids": self.run_ids})
+        write_json(self.file, {"jobs": self.job_ids, "run_ids": self.run_ids})
 
     @classmethod
     def load(cls, path: Path) -> Submission:
         entries = json.loads(path.read_text(encoding="utf-8"))
         jobs = entries["jobs"]  # earlier versions wrote the runs of each job
         run_ids = entries["run_ids"] if "run_ids" in entries else chain(*jobs.values())
-        return cls(path.parent, path.stem, tuple(jobs), tuple(run_ids), entries["submitted"])
+        return cls(path.parent, path.stem, tuple(jobs), tuple(run_ids))
+
+    def error(self, store: Store, run_id: str) -> str:
+        """The error that one of its workers recorded for a run; empty if there is none."""
+        return recorded_error(store.run(run_id).error, self.name)
 
     def states(self, known: dict[str, str]) -> dict[str, str]:
         """The state of each of its jobs."""
@@ -87,20 +89,22 @@ class Submission:
         return {*self.states(known).values()} <= {*ENDED, GONE}
 
 
-def load_live(folder: Path, wanted: Collection[str]) -> list[Submission]:
+def load_live(store: Store, wanted: Collection[str]) -> list[Submission]:
     """The earlier submissions with pending or running jobs that train some of the wanted runs, restricted to those.
 
-    Deletes the files of submissions that are over.
+    A run that failed in a submission is left out: its tasks do not train it again. Deletes the files of submissions
+    that are over.
     """
     found = []
-    files = sorted(folder.glob("*.json"))
+    files = sorted((store.results_dir / "slurm").glob("*.json"))
     known = job_states() if files else {}
     for submission in map(Submission.load, files):
         if submission.is_over(known):
             submission.file.unlink(missing_ok=True)
             submission.file.with_suffix(".pkl").unlink(missing_ok=True)
         else:
-            found.append(replace(submission, run_ids=tuple(run for run in submission.run_ids if run in wanted)))
+            pending = [run for run in submission.run_ids if run in wanted and not submission.error(store, run)]
+            found.append(replace(submission, run_ids=tuple(pending)))
     return [submission for submission in found if submission.run_ids]
 
 
@@ -199,17 +203,14 @@ class Watcher:
     def all_explained(self) -> bool:
         """Whether each missing run has an error on record."""
         missing = {*self.missing}
-        return all(self._recorded(s, run) for s in self.submissions for run in missing.intersection(s.run_ids))
+        return all(s.error(self.store, run) for s in self.submissions for run in missing.intersection(s.run_ids))
 
     def error(self, submission: Submission, run_id: str) -> str:
         """The error that the run's worker recorded, or else the end of a job, one that did not complete if any."""
-        if error := self._recorded(submission, run_id):
+        if error := submission.error(self.store, run_id):
             return error
         states = submission.states(self.states)
         job_id = min(states, key=lambda job: ({GONE: 1, "COMPLETED": 2}.get(states[job], 0), job))
         ended = "is no longer known to Slurm" if states[job_id] == GONE else f"ended as {states[job_id]} without it"
         log = submission.log(job_id)
         return f"job {job_id} {ended}; {log}: {last_line(log) or 'empty'}"
-
-    def _recorded(self, submission: Submission, run_id: str) -> str:
-        return recorded_error(self.store.run(run_id).error, submission.submitted)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bnstudy.store.files import write_text
+
 
 @dataclass(frozen=True)
 class Beat:
@@ -59,16 +61,26 @@ class Waiting:
         return f"Waiting for {plural(self.runs, 'run')} that process {self.pid} on {self.host} has."
 
 
+COMMAND = "command "
+"""Begins the first line of `error.txt`, followed by the id of the command."""
+
 Send = Callable[[Any], None]
 """Receives each `Beat`, `RunDone`, `Failure`, `Waiting` and message of a worker."""
 
 
-def recorded_error(path: Path, since: float) -> str:
-    """The error in a run's `error.txt`; empty if there is none, or only one written before `since`."""
+def record_error(path: Path, command: str, error: str, details: str = "") -> None:
+    """Write a run's `error.txt`: the command whose worker failed, details such as a traceback, and the error."""
+    write_text(path, f"{COMMAND}{command}\n{details}{error}\n")
+
+
+def recorded_error(path: Path, command: str) -> str:
+    """The error in a run's `error.txt`; empty if there is none, or only one of another command."""
     try:
-        return last_line(path) if path.stat().st_mtime >= since else ""
+        with path.open(encoding="utf-8", errors="replace") as file:
+            own = file.readline().rstrip() == f"{COMMAND}{command}"
     except OSError:
         return ""
+    return last_line(path) if own else ""
 
 
 def last_line(path: Path) -> str:

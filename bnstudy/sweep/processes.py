@@ -26,7 +26,7 @@ MAX_FAILED_STARTS = 3
 
 
 def train_in_processes(
-    settings: Settings, stacks: Sequence[Stack], workers: int, progress: Progress, since: float
+    settings: Settings, stacks: Sequence[Stack], workers: int, progress: Progress, command: str
 ) -> list[Failure]:
     """Train the stacks in worker processes.
 
@@ -35,7 +35,7 @@ def train_in_processes(
     """
     stop = StopFlag()
     with stop.listening():
-        crew = Crew(settings, stacks, min(workers, len(stacks)), progress, stop, since)
+        crew = Crew(settings, stacks, min(workers, len(stacks)), progress, stop, command)
         try:
             crew.run()
         finally:
@@ -67,7 +67,7 @@ class Crew:
     workers: int
     progress: Progress
     stop: StopFlag
-    since: float
+    command: str
     members: dict[str, Member] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     _pickled: bytes = b""
@@ -117,7 +117,7 @@ class Crew:
         self._started += 1
         name = f"worker {self._started}"
         ours, theirs = context().Pipe(duplex=False)
-        arguments = (self.settings, self._pickled, place, self.since, name, theirs)
+        arguments = (self.settings, self._pickled, place, self.command, name, theirs)
         process = context().Process(target=run_worker, args=arguments, daemon=True)
         with hold_signals(), ignore_working_directory():
             process.start()
@@ -172,7 +172,7 @@ def describe_death(exitcode: int | None) -> str:
 
 
 def run_worker(
-    settings: Settings, pickled: bytes, place: tuple[int, int], since: float, name: str, pipe: Connection
+    settings: Settings, pickled: bytes, place: tuple[int, int], command: str, name: str, pipe: Connection
 ) -> None:
     """The main function of a worker process; its last message is None.
 
@@ -190,7 +190,7 @@ def run_worker(
     with stop.listening():
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
         try:
-            work(settings, order_stacks(pickle.loads(pickled), *place), send, stop, since, name)
+            work(settings, order_stacks(pickle.loads(pickled), *place), send, stop, command, name)
         except Interrupted as stopped:
             sys.exit(stopped.exit_status)
         send(None)

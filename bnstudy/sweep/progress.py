@@ -80,13 +80,12 @@ class Progress:
 
     def run_done(self, worker: str, run_id: str, steps: int) -> None:
         """Count a run as done, once; `steps` is its number of steps, or would have been had it not diverged."""
-        if run_id in self._done:
-            return
-        self._done.add(run_id)
-        self._ended += steps
         beat = self._live.get(worker, Beat(worker, "", 0, 0, 0, math.nan, math.nan))
         self._live[worker] = replace(beat, runs=max(0, beat.runs - 1))
-        self._show(self._live[worker])
+        if run_id not in self._done:
+            self._done.add(run_id)
+            self._ended += steps
+            self._show(self._live[worker])
 
     def gone(self, worker: str) -> None:
         """Forget a worker that has ended."""

@@ -10,7 +10,6 @@ import pickle
 import shutil
 import signal
 import sys
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
@@ -25,6 +24,7 @@ from submitit.core.job_environment import SignalHandler
 from submitit.core.utils import FailedJobError
 from submitit.helpers import DelayedSubmission, clean_env
 
+from bnstudy.store.runs import Store
 from bnstudy.sweep.jobs import Submission, load_live
 from bnstudy.sweep.messages import Waiting
 from bnstudy.sweep.plan import Stack, order_stacks
@@ -50,12 +50,13 @@ class ArrayTask:
 
     directory, paths: of the command; `plan` is unpickled there, since specs may be classes from the user's files.
     plan: file with the pickled settings and stacks of the submission.
+    command: name of the submission.
     """
 
     directory: str
     paths: tuple[str, ...]
     plan: Path
-    submitted: float
+    command: str
     index: int
     count: int
 
@@ -66,7 +67,7 @@ class ArrayTask:
         stacks = order_stacks(stacks, self.index, self.count)
         while True:
             try:
-                work(settings, stacks, print_message, LastSignal(""), self.submitted, patience=PATIENCE_SECONDS)
+                work(settings, stacks, print_message, LastSignal(""), self.command, patience=PATIENCE_SECONDS)
                 return
             except Interrupted as stopped:
                 hand_over(stopped)
@@ -109,7 +110,7 @@ def submit(settings: Settings, launcher: Launcher, stacks: Sequence[Stack]) -> l
             )
     folder = settings.results.absolute() / "slurm"
     folder.mkdir(parents=True, exist_ok=True)
-    live = load_live(folder, {run_id for stack in stacks for run_id in stack.run_ids})
+    live = load_live(Store(settings.results), {run_id for stack in stacks for run_id in stack.run_ids})
     queued = {run_id for submission in live for run_id in submission.run_ids}
     rest = [stack.of(run for run in stack.runs if run.spec.run_id not in queued) for stack in stacks]
     rest = [stack for stack in rest if stack.runs]
@@ -117,7 +118,7 @@ def submit(settings: Settings, launcher: Launcher, stacks: Sequence[Stack]) -> l
 
 
 def submit_new(settings: Settings, launcher: Launcher, stacks: Sequence[Stack], folder: Path) -> Submission:
-    name, submitted = f"bnstudy-{uuid.uuid4().hex[:8]}", time.time()
+    name = f"bnstudy-{uuid.uuid4().hex[:8]}"
     plan = folder / f"{name}.pkl"
     there = replace(  # for other processes, on other machines
         settings,
@@ -127,14 +128,14 @@ def submit_new(settings: Settings, launcher: Launcher, stacks: Sequence[Stack], 
     )
     plan.write_bytes(pickle.dumps((there, tuple(stacks))))
     count = min(launcher.jobs, len(stacks))
-    tasks = [ArrayTask(os.getcwd(), tuple(sys.path), plan, submitted, index, count) for index in range(count)]
+    tasks = [ArrayTask(os.getcwd(), tuple(sys.path), plan, name, index, count) for index in range(count)]
     try:
         job_ids = start_jobs(launcher, folder, name, tasks)
     except ConfigError:
         plan.unlink()
         raise
     run_ids = tuple(chain.from_iterable(stack.run_ids for stack in stacks))
-    submission = Submission(folder, name, job_ids, run_ids, submitted)
+    submission = Submission(folder, name, job_ids, run_ids)
     submission.save()
     return submission
 

@@ -16,7 +16,7 @@ import bnstudy
 from bnstudy.run import RunSpec
 from bnstudy.sweep.plan import Stack
 from bnstudy.train.loop import Training
-from bnstudy.train.outcome import Outcome
+from bnstudy.train.record import Outcome
 
 
 def summarize(training: Training, spec: RunSpec, outcome: Outcome, stack: Stack) -> dict[str, Any]:

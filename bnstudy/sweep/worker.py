@@ -19,12 +19,11 @@ from typing import Any
 
 from bnstudy.data.dataset import Dataset
 from bnstudy.run import RunSpec
-from bnstudy.store.files import write_text
 from bnstudy.store.leases import Leases
 from bnstudy.store.runs import Store
 from bnstudy.sweep.fallback import next_method, one_line, storing
 from bnstudy.sweep.machine import resolve_device, set_up_torch
-from bnstudy.sweep.messages import Beat, Failure, RunDone, Send, Waiting, plural, recorded_error
+from bnstudy.sweep.messages import Beat, Failure, RunDone, Send, Waiting, plural, record_error, recorded_error
 from bnstudy.sweep.plan import Datasets, Stack, program_key, split
 from bnstudy.sweep.request import PlannedRun
 from bnstudy.sweep.settings import Settings
@@ -48,7 +47,7 @@ def work(
     stacks: Sequence[Stack],
     send: Send,
     stop: StopFlag,
-    since: float,
+    command: str,
     name: str = "worker",
     datasets: Datasets | None = None,
     patience: float = math.inf,
@@ -56,7 +55,7 @@ def work(
     """Train the stacks in this process, sharing them with all other workers on the same store.
 
     Args:
-        since: start of the command, in seconds since the epoch: runs that failed earlier are tried again.
+        command: id of the command: runs that failed in another one are tried again.
         patience: as in `Worker.work`.
 
     Raises:
@@ -65,7 +64,7 @@ def work(
     device = datasets.device if datasets else resolve_device(settings)
     set_up_torch(settings, device)
     datasets, store = datasets or Datasets(settings.cache, device), Store(settings.results)
-    with stop.listening(), Leases(store, since=since) as leases:
+    with stop.listening(), Leases(store, command=command) as leases:
         worker = Worker(settings, store, datasets, leases, stop, send, name)
         worker.work(stacks, patience)
         return worker.failures
@@ -91,23 +90,23 @@ class Worker:
     _lost: set[str] = field(default_factory=set)
     _programs: dict[tuple[str, int], Program] = field(default_factory=dict)
     _saved_at: float = 0.0
+    _trained_at: float = 0.0
 
     def work(self, stacks: Sequence[Stack], patience: float = math.inf) -> None:
         """Train what nobody else has, until every run is stored or has failed, here or elsewhere.
 
-        patience: seconds in which no run is stored, here or elsewhere, after which the others keep what they have.
+        patience: seconds without training here, after which the other workers keep what they have.
         """
         remaining, whole = list(stacks), True
-        idle_since, announced = time.monotonic(), set[tuple[str, int]]()
+        self._trained_at, announced = time.monotonic(), set[tuple[str, int]]()
         while remaining:
             begin, before = time.monotonic(), sum(len(stack.runs) for stack in remaining)
             rests = [self.train(stack, whole) for stack in remaining]
             remaining, whole = [rest for rest in rests if rest.runs], False
             now = time.monotonic()
             if sum(len(stack.runs) for stack in remaining) < before:
-                idle_since = now
                 continue
-            if now - idle_since > patience:
+            if now - self._trained_at > patience:
                 return
             self._announce(remaining, announced)
             for _ in range(1 + int(min(10.0, WAIT_FACTOR * (now - begin)) / WAIT_SECONDS)):
@@ -142,10 +141,10 @@ class Worker:
         return stack.of(run for run in stack.runs if self._is_open(run, stack))
 
     def _is_open(self, run: PlannedRun, stack: Stack) -> bool:
-        """Whether a run is neither stored, nor has failed since the command began."""
+        """Whether a run is neither stored, nor has failed in this command."""
         if run.spec.run_id in self._failed or self._is_done(run, stack):
             return False
-        return not recorded_error(self.store.run(run.spec.run_id).error, self.leases.since)
+        return not recorded_error(self.store.run(run.spec.run_id).error, self.leases.me.command)
 
     def _is_done(self, run: PlannedRun, stack: Stack) -> bool:
         done = self.store.is_finished(run.spec.run_id)
@@ -244,7 +243,7 @@ class Worker:
         """Record that the runs failed, here and in their folders, where other workers see it."""
         for run in stack.runs:
             with suppress(OSError):  # a full disk may be the cause
-                write_text(self.store.run(run.spec.run_id).error, f"{details}{error}\n")
+                record_error(self.store.run(run.spec.run_id).error, self.leases.me.command, error, details)
             self._failed.add(run.spec.run_id)
             self.failures.append(Failure(run.spec.run_id, error, pid))
             self.send(self.failures[-1])
@@ -267,6 +266,7 @@ class Worker:
         self._send_beat(training, stack)
         self._saved_at = time.monotonic()
         training.train(partial(self._store_run, training, stack), partial(self._beat, stack))
+        self._trained_at = time.monotonic()
 
     def _start(self, stack: Stack, dataset: Dataset) -> Training:
         specs, method, device = [run.spec for run in stack.runs], stack.method, self.datasets.device

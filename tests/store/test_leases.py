@@ -251,17 +251,19 @@ def test_patience_is_at_least_two_beats(tmp_path):
 
 def test_a_lease_counts_the_workers_that_died_with_the_run(tmp_path):
     (tmp_path / "go").touch()
-    begin = time.time()
     for deaths in (0, 1):
         with other_process(tmp_path, ["r"]) as holder:
             assert json.loads(holder.stdout.readline()) == ["r"]
             holder.kill()
-        with Leases(Store(tmp_path), BEAT, PATIENCE, since=begin) as a:
+        with Leases(Store(tmp_path), BEAT, PATIENCE) as a:
             assert a.dead_holders(["r", "other"])["r"].deaths == deaths
-    with Leases(Store(tmp_path), BEAT, PATIENCE, since=time.time()) as later:
+            if deaths:
+                Store(tmp_path).run("r").checkpoint.touch()
+                assert a.dead_holders(["r"])["r"].deaths == 0  # it made progress
+    with Leases(Store(tmp_path), BEAT, PATIENCE, command="another") as later:
         assert later.dead_holders(["r"]) == {}
         assert later.acquire(["r"]) == ["r"]
-        (lease,) = (tmp_path / "runs" / "r").iterdir()
+        (lease,) = (tmp_path / "runs" / "r").glob("lease.*")
         assert json.loads(lease.read_text())["deaths"] == 0
         later.release(["r"])
         assert later.dead_holders(["r"]) == {}

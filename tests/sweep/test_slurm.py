@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from itertools import count, islice
 from pathlib import Path
 from unittest.mock import Mock
@@ -23,6 +22,7 @@ from bnstudy.store.runs import Store
 from bnstudy.sweep import jobs, slurm
 from bnstudy.sweep.cost import Method
 from bnstudy.sweep.jobs import Submission, load_live, wait_for
+from bnstudy.sweep.messages import record_error
 from bnstudy.sweep.plan import Stack
 from bnstudy.sweep.request import PlannedRun
 from bnstudy.sweep.settings import Launcher, Settings
@@ -87,7 +87,7 @@ def worker(monkeypatch):
 def task_of(settings: Settings, stacks: list) -> ArrayTask:
     plan = Path("plan.pkl").absolute()
     plan.write_bytes(pickle.dumps((settings, stacks)))
-    return ArrayTask(os.getcwd(), tuple(sys.path), plan, 0.0, 0, 1)
+    return ArrayTask(os.getcwd(), tuple(sys.path), plan, "bnstudy-0", 0, 1)
 
 
 def test_a_job_finds_the_users_classes_in_the_directory_of_the_command(settings, worker, tmp_path, monkeypatch):
@@ -184,8 +184,11 @@ def test_jobs_of_an_earlier_command_are_waited_for_and_their_runs_not_submitted_
     (first,) = submit(settings, launcher(), stacks_of(2, 1))
     programs(squeue=f"echo '7_0 {first.name}|RUNNING'; echo '7_1 {first.name}|CANCELLED'")
     programs(sbatch="echo Submitted batch job 8")
+    failed = first.run_ids[0]
+    record_error(Store(settings.results).run(failed).error, first.name, "ValueError: no such norm")
     live, new = submit(settings, launcher(), stacks_of(2, 1, 4))
-    assert (live, new.job_ids) == (first, ("8",))
+    assert (live.run_ids, new.job_ids) == (first.run_ids[1:], ("8_0", "8_1"))
+    assert failed in new.run_ids
     assert sorted(live.run_ids + new.run_ids) == sorted(ids(stacks_of(2, 1, 4)))
 
 
@@ -199,17 +202,17 @@ def test_a_plan_holds_settings_for_another_machine(settings, programs, tmp_path)
 
 def submission_of(folder: Path, *run_ids: str) -> Submission:
     write_text(folder / "7_0_0_log.err", "slurmstepd: error: Detected 1 oom_kill event\nsrun: error: task 0: Killed\n")
-    return Submission(folder, "bnstudy-0", ("7_0", "7_1"), run_ids, time.time())
+    return Submission(folder, "bnstudy-0", ("7_0", "7_1"), run_ids)
 
 
 @pytest.mark.parametrize("jobs_entry", [{"jobs": {"7_0": ["a"]}}, {"jobs": ["7_0"], "run_ids": ["a"]}])
 def test_a_job_with_the_same_number_but_another_name_is_not_ours(tmp_path, programs, jobs_entry):
     """Both formats of the file are read."""
     for name, live in (("bnstudy-0", ["a"]), ("somebody-else", [])):
-        write_json(tmp_path / "bnstudy-0.json", {"submitted": 0.0, **jobs_entry})
+        write_json(tmp_path / "slurm" / "bnstudy-0.json", {"submitted": 0.0, **jobs_entry})
         programs(squeue=f"echo '7_0 {name}|RUNNING'")
-        assert [run_id for submission in load_live(tmp_path, {"a"}) for run_id in submission.run_ids] == live
-    assert not list(tmp_path.glob("*.json"))
+        assert [run_id for submission in load_live(Store(tmp_path), {"a"}) for run_id in submission.run_ids] == live
+    assert not list(tmp_path.glob("slurm/*.json"))
 
 
 @pytest.mark.usefixtures("no_waiting")
@@ -217,9 +220,8 @@ def test_missing_runs_are_reported_with_their_own_error_or_the_state_and_log_of_
     programs(squeue="echo '7_0 bnstudy-0|OUT_OF_MEMORY'; echo '7_1 bnstudy-0|COMPLETED'")
     submission, store, finished = submission_of(tmp_path, "stored", "missing", "failed"), Store(tmp_path), []
     write_json(store.run("stored").summary, {"status": "finished"})
-    write_text(store.run("failed").error, "Traceback ...\nValueError: no such norm\n")
-    write_text(store.run("missing").error, "ValueError: of an earlier command\n")
-    os.utime(store.run("missing").error, (0, 0))
+    record_error(store.run("failed").error, "bnstudy-0", "ValueError: no such norm", "Traceback ...\n")
+    record_error(store.run("missing").error, "bnstudy-1", "ValueError: of an earlier command")
     log = submission.log("7_0")
     why = f"job 7_0 ended as OUT_OF_MEMORY without it; {log}: slurmstepd: error: Detected 1 oom_kill event"
     missing = wait_for(store, [submission], lambda new, _: finished.extend(new))

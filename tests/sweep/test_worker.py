@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -75,9 +74,9 @@ def at_work(digits):
     """`with at_work(folder, ...) as (worker, messages)` makes a worker on the store in a folder."""
 
     @contextmanager
-    def worker(results: Path, **settings: Any) -> Iterator[tuple[Worker, Messages]]:
+    def worker(results: Path, command: str = "mine", **settings: Any) -> Iterator[tuple[Worker, Messages]]:
         messages, own = Messages(), Settings(results_dir=str(results), **settings)
-        with Leases(Store(results), since=time.time()) as leases:
+        with Leases(Store(results), command=command) as leases:
             yield Worker(own, Store(results), InMemory(digits), leases, StopFlag(""), messages), messages
 
     return worker
@@ -219,7 +218,7 @@ def test_a_network_that_cannot_be_stacked_is_trained_one_by_one_unless_the_engin
         for failure in worker.failures:
             assert failure.error.startswith("RuntimeError: vmap: It looks like you're calling .item()")
             assert failure.error.endswith("; engine=auto trains one by one what cannot be stacked")
-    with at_work(tmp_path) as (worker, messages):
+    with at_work(tmp_path, command="another") as (worker, messages):
         worker.train(stack_of(specs))
         assert {worker.store.summary(run.run_id)["engine"] for run in specs} == {"serial"}
         assert messages.texts.count("seed=0 and 1 more cannot be stacked (RuntimeError: vmap: ") == 1
@@ -368,7 +367,7 @@ def test_a_checkpoint_that_cannot_be_read_is_kept_and_its_run_fails(tmp_path, at
         short.setattr(torch, "load", short_of_memory)
         worker.train(stack_of(SPECS))
         assert [failure.run_id for failure in worker.failures] == [SPECS[3].run_id]
-    with at_work(tmp_path) as (worker, messages):
+    with at_work(tmp_path, command="another") as (worker, messages):
         worker.train(stack_of(SPECS))
     assert f"going on from step 12 of {STEPS}." in messages.texts
     assert metrics(tmp_path, SPECS) == undisturbed
@@ -420,30 +419,29 @@ def test_a_worker_does_not_divide_a_stack_and_waits_as_long_as_its_patience(tmp_
 def test_a_failed_run_is_not_tried_by_another_worker_of_the_command(tmp_path, at_work):
     stack = stack_of([SPECS[0], replace(SPECS[1], init=Refusing())])
     with at_work(tmp_path) as (first, _), at_work(tmp_path) as (second, messages):
-        second.leases.since = first.leases.since
         first.work([stack])
         second.work([stack])
         assert len(first.failures) == 1
         assert second.failures == []
         assert "failed" not in messages.texts
-    with at_work(tmp_path) as (later, _):
+    with at_work(tmp_path, command="another") as (later, _):
         later.work([stack])
         assert len(later.failures) == 1
 
 
-def died_with(results: Path, specs: Sequence[RunSpec], deaths: int, taken: float) -> None:
+def died_with(results: Path, specs: Sequence[RunSpec], deaths: int, command: str = "mine") -> None:
     """Leave leases of a process of this machine that is gone."""
-    with Leases(Store(results)) as leases:
+    with Leases(Store(results), command=command) as leases:
         leases.me = replace(leases.me, started=1)
         for run in specs:
             lease = Store(results).run(run.run_id).folder / "lease.1"
             lease.parent.mkdir(parents=True)
-            lease.write_text(json.dumps(asdict(replace(leases.me, taken=taken, deaths=deaths))))
+            lease.write_text(json.dumps(asdict(replace(leases.me, deaths=deaths))))
 
 
 def test_runs_of_a_dead_worker_are_tried_once_more_in_two_parts(tmp_path, at_work, undisturbed):
     with at_work(tmp_path) as (worker, messages):
-        died_with(tmp_path, SPECS[:4], deaths=0, taken=time.time())
+        died_with(tmp_path, SPECS[:4], deaths=0)
         worker.work([stack_of(SPECS)])
         assert "4 runs of a process that died: trying once more, in parts." in messages.texts
         assert [worker.store.summary(run.run_id)["stack_size"] for run in SPECS] == [2, 2, 2, 2, 1]
@@ -454,7 +452,7 @@ def test_runs_of_a_dead_worker_are_tried_once_more_in_two_parts(tmp_path, at_wor
 
 def test_runs_that_two_workers_died_with_have_failed(tmp_path, at_work):
     with at_work(tmp_path) as (worker, _):
-        died_with(tmp_path, SPECS[:2], deaths=1, taken=time.time())
+        died_with(tmp_path, SPECS[:2], deaths=1)
         worker.work([stack_of(SPECS)])
         assert finished(worker, SPECS) == [2, 3, 4]
         assert {(failure.run_id, failure.pid) for failure in worker.failures} == {
@@ -464,9 +462,9 @@ def test_runs_that_two_workers_died_with_have_failed(tmp_path, at_work):
     assert not list(tmp_path.glob("runs/*/lease.*"))
 
 
-def test_workers_that_died_before_the_command_began_do_not_count(tmp_path, at_work):
+def test_deaths_in_another_command_do_not_count(tmp_path, at_work):
     with at_work(tmp_path) as (worker, messages):
-        died_with(tmp_path, SPECS, deaths=5, taken=worker.leases.since - 1)
+        died_with(tmp_path, SPECS, deaths=5, command="another")
         worker.work([stack_of(SPECS)])
         assert finished(worker, SPECS) == [0, 1, 2, 3, 4]
         assert messages.texts == ""
