@@ -89,7 +89,7 @@ class Contrast:
     @property
     def test_key(self) -> tuple[str, ...]:
         """Equal for contrasts that are the same test: views of a claim in which the learning rates are the same."""
-        return self.claim.name, self.case.name, self.view if math.isnan(self.rates[0]) else str(self.rates)
+        return self.claim.name, self.study, self.case.name, self.view if math.isnan(self.rates[0]) else str(self.rates)
 
 
 def contrasts(study: StudyData, claim: Claim) -> list[Contrast]:

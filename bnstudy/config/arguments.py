@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 from bnstudy import __version__
 from bnstudy.config.messages import unknown_key
 from bnstudy.store.files import conf_dir
+from bnstudy.store.renames import with_present_key
 from bnstudy.validation import ConfigError
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def parse_training_arguments(arguments: Sequence[str]) -> tuple[ArgumentParser, 
         raise ConfigError("-m is not allowed with --cfg or --info, which show a single run: leave it out.")
     if flags.help or flags.hydra_help or flags.shell_completion:
         return parser, flags
+    flags.overrides = [with_present_key(word) for word in flags.overrides]
     overrides = OverridesParser.create().parse_overrides(flags.overrides)
     samples = any(o.key_or_group == "hydra/sweeper" and o.value() != "bnstudy" for o in overrides)
     for override in overrides:

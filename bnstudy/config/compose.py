@@ -19,6 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
+from bnstudy.store.renames import with_present_key
 from bnstudy.validation import ConfigError, nearest
 
 Overrides = tuple[str, ...]
@@ -40,7 +41,8 @@ def compose_sweep(loader: ConfigLoader, master: DictConfig, arguments: Sequence[
     """
     parser = OverridesParser.create(config_loader=loader)
     layers = [*study_overrides(master), master.hydra.sweeper.get("params") or {}]
-    below = [parser.parse_overrides([f"{key}={to_typed(value)}" for key, value in layer.items()]) for layer in layers]
+    typed = [[with_present_key(f"{key}={to_typed(value)}") for key, value in layer.items()] for layer in layers]
+    below = [parser.parse_overrides(overrides) for overrides in typed]
     choices: dict[str, list[str]] = {}
     for overrides in [*below, parser.parse_overrides(list(arguments))]:
         choices = update_choices(choices, overrides)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from bnstudy.validation import ConfigError, show
+
 FORMER_TARGETS: dict[str, str] = {
     "bnstudy.norms.batch.BatchNorm": "bnstudy.norms.BatchNorm",
     "bnstudy.norms.batch.GhostBatchNorm": "bnstudy.norms.GhostBatchNorm",
@@ -38,6 +40,16 @@ FORMER_FIELDS = {
 }
 """The first name of each field that was renamed, by the class's present `_target_` and the field's present name."""
 
+FORMER_KEYS = {
+    "evaluation.pictures": "evaluation.images",
+    "when.listed": "when.steps",
+    "when.shares": "when.fractions",
+}
+"""The present ends of keys of overrides, by their former ends."""
+
+DEFAULTS = {"images": 2000}
+"""The values in the packaged configs of renamed fields whose nodes users' files complete."""
+
 PRESENT_TARGETS = {former: present for present, former in FORMER_TARGETS.items()}
 
 
@@ -57,16 +69,35 @@ def with_former_names(node: Any) -> Any:
 def with_present_names(node: Any) -> Any:
     """A configuration, as plain data, with the present name of each class and field.
 
-    If a field is given under both names, the former one counts. A user's file with former names can hold the present
-    name only as a default.
+    A user's file with the former name of a field completes a node that has the present name with its default: then the
+    former name counts.
+
+    Raises:
+        ConfigError: a field is given under both names.
     """
 
     def rename(target: str, values: dict[str, Any]) -> dict[str, Any]:
         target = PRESENT_TARGETS.get(target, target)
         former = {name: values.pop(old) for name, old in FORMER_FIELDS.get(target, {}).items() if old in values}
+        for name, value in former.items():
+            if name in DEFAULTS and values.get(name, value) not in (value, DEFAULTS[name]):
+                old = FORMER_FIELDS[target][name]
+                raise ConfigError(
+                    f"{name}={show(values[name])} and {old}={show(value)} are both given: {old} is the former name of "
+                    f"{name}; rename it in your configuration."
+                )
         return {**values, **former, "_target_": target}
 
     return _rename_nodes(node, rename)
+
+
+def with_present_key(override: str) -> str:
+    """An override, as typed, with the present name of its key."""
+    key, assignment, value = override.partition("=")
+    for former, present in FORMER_KEYS.items():
+        if key.lstrip("+~") == former or key.endswith(f".{former}"):
+            key = key.removesuffix(former) + present
+    return f"{key}{assignment}{value}"
 
 
 def _rename_nodes(node: Any, rename: Callable[[str, dict[str, Any]], dict[str, Any]]) -> Any:

@@ -16,7 +16,7 @@ from bnstudy.losses import LossSpec
 from bnstudy.probes.network import in_parts
 from bnstudy.run import RunSpec
 from bnstudy.train.compiled import Program
-from bnstudy.train.engine import Engine
+from bnstudy.train.engine import Engine, Tensors
 from bnstudy.train.probing import Probing
 from bnstudy.train.record import Outcome, Record, Stopwatch
 from bnstudy.train.serial import SerialEngine
@@ -66,9 +66,10 @@ class Training:
                     # Probes measure the state before a step, but may need its gradients and the change that it makes.
                     step = self.step
                     self._evaluate()
-                    before = self.probing.look(step)
-                    update = self._make_step_for_probes()
-                    self.probing.measure(step, {**before, **update}, self.record)
+                    params = [piece.clone() for piece in self.engine.params]
+                    state = self.probing.copy_state(step, params)
+                    update = self._make_step_for_probes(params)
+                    self.probing.measure(step, {**state, **update}, self.record)
                     self._release(done, ended=step == self.total)
                 if time.perf_counter() > next_beat and self.specs:
                     with self.watch(None):
@@ -79,13 +80,15 @@ class Training:
         self.record.losses[self.step] = self.engine.step(self.step)
         self.step += 1
 
-    def _make_step_for_probes(self) -> dict[str, dict[str, Tensor]]:
+    def _make_step_for_probes(self, before: Tensors) -> dict[str, dict[str, Tensor]]:
         """Make a step and return its `grads` and the `update` of the parameters. When all steps are done, make another
-        only if a probe needs it, and undo it."""
+        only if a probe needs it, and undo it.
+
+        before: a copy of the parameters.
+        """
         ended = self.step == self.total
         if ended and not self.probing.needs(self.step) & {"grads", "update"}:
             return {}
-        before = [piece.clone() for piece in self.engine.params]
         with self._undone() if ended else nullcontext():
             losses, grads = self.engine.step_with_grads(self.step)
             change = [now - then for now, then in zip(self.engine.params, before, strict=True)]

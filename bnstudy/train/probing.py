@@ -17,7 +17,7 @@ from bnstudy.probes.base import ProbeSpec, Snapshot
 from bnstudy.probes.network import Mode, Network, Params, copy_for_probes, in_parts, run_in_mode
 from bnstudy.rng import stream
 from bnstudy.run import RunSpec
-from bnstudy.train.engine import Engine
+from bnstudy.train.engine import Engine, Tensors
 from bnstudy.train.record import Record, Stopwatch
 
 PROBE_BATCH = 1024
@@ -47,11 +47,13 @@ class Probing:
         """The parts of a snapshot that the due probes declare."""
         return set[str]().union(*(probe.parts for probe in self.due(step).values()))
 
-    def look(self, step: int) -> dict[str, Any]:
-        """The parts of the state that the due probes need, copied, because the next step changes them."""
+    def copy_state(self, step: int, params: Tensors) -> dict[str, Any]:
+        """The parts of the state that the due probes need, copied, because the next step changes them.
+
+        params: a copy of the engine's.
+        """
         needed, engine = self.needs(step), self._engine
-        parts: dict[str, Any] = {"observed": self._observe(step)}
-        parts["params"] = engine.named([piece.clone() for piece in engine.params])
+        parts: dict[str, Any] = {"observed": self._observe(step), "params": engine.named(params)}
         if "start" in needed:
             parts["start"] = engine.named(engine.start)
         if "network" in needed:
