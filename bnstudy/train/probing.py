@@ -69,7 +69,7 @@ class Probing:
         """Record what the due probes measure, and keep what they remember.
 
         Args:
-            parts: what `look` returned, and the `grads` and `update` of the next step if a probe needs them.
+            parts: the result of `copy_state`, and the `grads` and `update` of the next step if a probe needs them.
         """
         memory = self._engine.memory
         for name, probe in self.due(step).items():
