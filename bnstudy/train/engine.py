@@ -45,7 +45,7 @@ class Engine(Protocol):
     def learning_rate(self, t: int) -> Tensor:
         """The learning rate of the next step; after the last step, that of the last."""
 
-    def named(self, pieces: Tensors) -> dict[str, Tensor]:
+    def by_name(self, pieces: Tensors) -> dict[str, Tensor]:
         """Parameters, or tensors in the same pieces, by name."""
 
     def buffers(self) -> dict[str, Tensor]:

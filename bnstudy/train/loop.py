@@ -95,7 +95,7 @@ class Training:
         if not ended:
             self.record.losses[self.step] = losses
             self.step += 1
-        return {"grads": self.engine.named(grads), "update": self.engine.named(change)}
+        return {"grads": self.engine.by_name(grads), "update": self.engine.by_name(change)}
 
     def _warm_up(self) -> None:
         """Make the next step and undo it. Otherwise the training time of the first arm would include what torch loads
@@ -196,7 +196,7 @@ def evaluate(engine: Engine, split: Split, loss: LossSpec, images: int | None = 
         images: use the first images of the split only; None for all.
     """
     xs, ys = in_parts(split.x[:images]), in_parts(split.y[:images])
-    params, buffers = engine.named(engine.params), engine.buffers()
+    params, buffers = engine.by_name(engine.params), engine.buffers()
     engine.model.eval()
     sums = [
         engine.map(

@@ -53,9 +53,9 @@ class Probing:
         params: a copy of the engine's.
         """
         needed, engine = self.needs(step), self._engine
-        parts: dict[str, Any] = {"observed": self._observe(step), "params": engine.named(params)}
+        parts: dict[str, Any] = {"observed": self._observe(step), "params": engine.by_name(params)}
         if "start" in needed:
-            parts["start"] = engine.named(engine.start)
+            parts["start"] = engine.by_name(engine.start)
         if "network" in needed:
             parts["network"] = {
                 "buffers": {name: b.clone() for name, b in engine.buffers().items()},
@@ -107,7 +107,7 @@ class Probing:
         for mode, together in by_mode.items():
             with self._count_for(*together):
                 one = partial(observe, self._probe_model, mode, together)
-                of_run = engine.named(engine.params), engine.buffers()
+                of_run = engine.by_name(engine.params), engine.buffers()
                 parts = [engine.map(one, *of_run, self._dataset.train.x[part]) for part in xs]
                 observed |= tree_map(lambda *of_parts: torch.cat(of_parts, samples), *parts)
         return observed

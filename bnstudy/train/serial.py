@@ -65,7 +65,7 @@ class SerialEngine:
     def learning_rate(self, t: int) -> Tensor:
         return torch.tensor(self._rate(t), device=self.device)
 
-    def named(self, pieces: Tensors) -> dict[str, Tensor]:
+    def by_name(self, pieces: Tensors) -> dict[str, Tensor]:
         found: dict[nn.Parameter, Tensor] = {}
         for piece, part in zip(pieces, self._parts, strict=True):
             found |= zip(part, views(piece, part), strict=True)

@@ -137,7 +137,7 @@ class StackedEngine:
         trained pieces, or of all."""
         chosen = range(len(params)) if all_grads else self._trained
         leaves = [p.detach().requires_grad_(i in chosen) for i, p in enumerate(params)]
-        losses = vmap(self._loss)(self.named(leaves), buffers, x, y)
+        losses = vmap(self._loss)(self.by_name(leaves), buffers, x, y)
         grads = dict(zip(chosen, torch.autograd.grad(losses.sum(), [leaves[i] for i in chosen]), strict=True))
         optim = self.spec.optim
         hyper: Hyper = {**optim.hyper(), **numbers}
@@ -156,7 +156,7 @@ class StackedEngine:
     def learning_rate(self, t: int) -> Tensor:
         return self._rates[t, :, 0]
 
-    def named(self, pieces: Tensors) -> dict[str, Tensor]:
+    def by_name(self, pieces: Tensors) -> dict[str, Tensor]:
         shapes = self._shapes.items()
         return {name: piece.view(-1, *shape) for (name, shape), piece in zip(shapes, pieces, strict=True)}
 

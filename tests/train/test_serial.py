@@ -88,7 +88,7 @@ def test_arms_share_batches_and_initial_weights_of_a_seed(digits):
         (x0, y0), (x1, y1) = (engine.batch(step) for engine in engines)
         assert torch.equal(x0, x1)
         assert torch.equal(y0, y1)
-    first, second = (engine.named(engine.params) for engine in engines)
+    first, second = (engine.by_name(engine.params) for engine in engines)
     weights = [name for name in first if name.endswith("weight.weight")]
     assert len(weights) == 4
     assert all(torch.equal(first[name], second[name]) for name in weights)
