@@ -161,7 +161,7 @@ def load_claims(names: Sequence[str], folders: Sequence[Path] = ()) -> list[Clai
             where = f"{' and '.join(map(str, places))}{nearest(name, known) or '.'}"
             raise ConfigError(
                 f"The study's claim {name} is unknown: there is no {name}.yaml in {where} "
-                "To add a folder of your own claims: bnstudy-report claims=my_conf/claim"
+                "To add a folder of your own claims: bnstudy-report --config-dir my_conf"
             )
         try:
             claims.append(claim_of(yaml.safe_load(known[name].read_text(encoding="utf-8")), name))

@@ -92,9 +92,9 @@ def _coarse_grid(primary: Sequence[Verdict]) -> Iterator[str]:
     widened = [v.contrast for v in primary if 0 < v.contrast.slack < math.inf and v.n]
     if widened:
         slack, is_ratio = widened[0].slack, widened[0].claim.scale == "log_ratio"
-        step = f"{math.exp(slack):.3g} times" if is_ratio else f"{slack:.3g}"
-        grid = "The metric is known only up to one step of the learning-rate grid"
-        yield f"{grid}: intervals are {step} wider on each side."
+        distance = f"a factor of {math.exp(slack):.3g}" if is_ratio else f"{slack:.3g}"
+        reason = "The metric is known only to within one step of the grid of learning rates"
+        yield f"{reason}, so both ends of the interval are moved out by {distance}."
 
 
 def _with_effects(verdicts: Sequence[Verdict]) -> str:

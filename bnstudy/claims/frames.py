@@ -15,7 +15,7 @@ import pandas as pd
 from bnstudy.claims import arms
 from bnstudy.store.loading import load_metrics, load_runs, load_specs, load_timing
 from bnstudy.store.runs import Store
-from bnstudy.validation import ConfigError, nearest
+from bnstudy.validation import ConfigError, closest, nearest
 
 EVERYTHING = "all"
 """Name of the report on every run of a store."""
@@ -199,10 +199,11 @@ def name_of_picked(run_ids: Sequence[str]) -> str:
 def _plan_of_study(store: Store, study: str, scale: str | None) -> dict[str, Any]:
     plans = store.plans(study) if study in store.studies() else []
     if not plans:
-        hint = nearest(study, store.studies()) or "."
-        raise ConfigError(
-            f"study={study} has not been run in {store.results_dir}{hint} To run it: bnstudy study={study}"
-        )
+        known = {*store.studies(), *(path.stem for path in (conf_dir() / "study").glob("*.yaml"))}
+        name = study if study in known else closest(study, known)
+        hint = "." if name in (study, None) else f"; did you mean {name}?"
+        command = "" if name in store.studies() else f" To run it: bnstudy study={name or study}"
+        raise ConfigError(f"study={study} has not been run in {store.results_dir}{hint}{command}")
     by_scale = {plan["scale"]: plan for plan in reversed(plans)}
     if scale is not None and scale not in by_scale:
         raise ConfigError(

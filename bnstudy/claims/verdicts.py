@@ -1,6 +1,6 @@
 """The verdicts of a report: for each contrast an interval, a test, and what follows from them.
 
-`judge` computes the interval; `decide` is the rule.
+The interval and the test are in `stats/method.py`; `decide` is the rule.
 """
 
 from __future__ import annotations
@@ -83,12 +83,16 @@ class Verdict:
         """Why the verdict is inconclusive, and how many more seeds would settle it."""
         if self.more is None:
             return self.because
-        return f"{self.because}; about {self.more} more {'seed' if self.more == 1 else 'seeds'} would settle it"
+        missing = self.contrast.claim.min_seeds - self.n
+        if missing <= 0:
+            return f"{self.because}; about {self.more} more {'seed' if self.more == 1 else 'seeds'} would settle it"
+        rest = f", about {self.more} to settle it" if self.more > missing else ""
+        return f"{self.because}: {missing} more {'is' if missing == 1 else 'are'} needed{rest}"
 
     @property
     def result(self) -> str:
         reason = f" ({self.reason})" if self.reason else ""
-        return f"{self.case}, {self.view}: {self.effect_text}, {self.n} seeds{reason}."
+        return f"{self.case}, {self.view}: {self.effect_text}, {self.n} {'seed' if self.n == 1 else 'seeds'}{reason}."
 
     @property
     def sentence(self) -> str:

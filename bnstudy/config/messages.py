@@ -32,6 +32,8 @@ def explain(error: Exception) -> str | None:
         word = str(error.override)
         advice = "and quote what the shell would change." if "=" in word else f"such as study={word}."
         return f"{word} cannot be read: write key=value, {advice}"
+    if isinstance(error, ConfigCompositionException) and (group := re.match(NOT_A_CHOICE, str(error))):
+        return f"{group[1]} cannot be chosen: a study or a report names its files.{OTHER_GROUPS.get(group[1], '')}"
     if isinstance(error, HydraException) and isinstance(cause, ConfigAttributeError | ConfigKeyError):
         return unknown_key(str(cause.full_key), _keys_beside(cause))
     if isinstance(error, HydraException) and isinstance(cause, OmegaConfBaseException):
@@ -51,7 +53,7 @@ def _keys_beside(error: Any) -> set[str]:
     hydras = config.pop("hydra", {})
     if str(error.full_key).startswith("hydra."):
         return flat_keys({"hydra": hydras})
-    return flat_keys(config) | {folder.name for folder in conf_dir().iterdir() if folder.is_dir()}
+    return flat_keys(config) | {"scale", "study"}  # groups whose options leave no node of their name
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""The interface between the training loop and its engines."""
+"""The interface between the training loop and its engines, which are in `serial.py` and `stacked.py`."""
 
 from __future__ import annotations
 
