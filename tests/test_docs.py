@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from bnstudy import load_metrics
+from bnstudy import load_metrics, when
 from bnstudy.claims import metrics
 from bnstudy.report.figures import load_figures
 from bnstudy.store.files import conf_dir
@@ -57,6 +57,11 @@ def test_the_store_page_lists_every_probe_and_metric(command):
 def test_the_report_page_lists_every_figure():
     rows = table_rows("docs/report.md", "| figure | shows |")
     assert {name for row in rows for name in row[0].split(", ")} == {*load_figures()}
+
+
+def test_the_probe_page_lists_every_schedule_of_a_probe():
+    listed = PAGES["docs/extending/probe.md"].split("replaces the schedule:")[1].split("of `bnstudy/when.py`")[0]
+    assert {*code_names(listed)} == {schedule.__name__ for schedule in when.When.__subclasses__()}
 
 
 def test_the_claim_page_lists_every_metric_of_a_claim_and_no_unknown_one():

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from bnstudy.claims import arms
+from bnstudy.store.files import conf_dir
 from bnstudy.store.loading import load_metrics, load_runs, load_specs, load_timing
 from bnstudy.store.runs import Store
 from bnstudy.validation import ConfigError, closest, nearest

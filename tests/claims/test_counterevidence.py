@@ -65,4 +65,4 @@ def test_missing_runs_are_the_reason_of_an_inconclusive_case():
 
 
 def test_intervals_widened_by_the_grid_are_mentioned():
-    assert any("intervals are 3.16 times wider" in s for s in sentences("higher_learning_rates", limits=(0.0316, 1.0)))
+    assert any("moved out by a factor of 3.16" in s for s in sentences("higher_learning_rates", limits=(0.0316, 1.0)))

@@ -80,8 +80,15 @@ def test_the_scale_planned_last_is_the_default(tmp_path: Path) -> None:
 
 
 def test_an_unknown_study_is_refused_with_the_nearest_name(sweep_dir: Path) -> None:
-    with pytest.raises(ConfigError, match=r"did you mean lr_tolerance\? To run it: bnstudy study=lr_tolerence"):
+    with pytest.raises(ConfigError, match=r"did you mean lr_tolerance\?$"):
         load_study(sweep_dir, "lr_tolerence")
+
+
+def test_a_study_that_was_not_run_is_refused_with_the_command_to_run_it_spelled_right(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"has not been run in [^?]*\. To run it: bnstudy study=lr_tolerance$"):
+        load_study(tmp_path, "lr_tolerance")
+    with pytest.raises(ConfigError, match=r"did you mean lr_tolerance\? To run it: bnstudy study=lr_tolerance$"):
+        load_study(tmp_path, "lr_tolerence")
 
 
 def test_a_study_without_finished_runs_is_refused_with_the_command_to_run(tmp_path: Path) -> None:

@@ -248,7 +248,7 @@ def test_views_are_named_with_their_learning_rates(claim, views):
 
 def test_a_verdict_is_stated_in_a_sentence_with_its_reason():
     verdict = found("dead_relus", "best_rate", fewer=0.15, seeds=13)
-    assert verdict.reason == "9 of at least 10 seeds; about 1 more seed would settle it"
+    assert verdict.reason == "9 of at least 10 seeds: 1 more is needed"
     text = f"{verdict.view}: {verdict.interval} percentage points fewer dead units, 9 seeds ({verdict.reason})."
     assert verdict.sentence == f"INCONCLUSIVE: With batch normalization fewer ReLU units die. MLP on Digits, {text}"
 
