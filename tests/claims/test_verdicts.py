@@ -48,6 +48,8 @@ def test_the_status_follows_from_interval_and_delta(method, mean, sd, status):
 def test_few_seeds_are_inconclusive_with_the_number_to_add():
     verdict = judge(contrast_of([1.0, 1.1, 0.9], 0.1))
     assert (verdict.status, verdict.because, verdict.more) == ("INCONCLUSIVE", "3 of at least 10 seeds", 7)
+    assert verdict.reason == "3 of at least 10 seeds: 7 more are needed"
+    assert judge(contrast_of([1.0], 0.1)).result.endswith("1 seed (1 of at least 10 seeds: 9 more are needed).")
 
 
 def test_an_obstacle_precedes_all_other_reasons():
