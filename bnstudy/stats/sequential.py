@@ -43,7 +43,8 @@ def log_e(d: ArrayLike, first: int) -> np.ndarray:
     """log E_n against a mean of 0 after each of the differences [..., n], in their order.
 
     Args:
-        first: the n of the first look. s is the root mean square of the differences before it: bets may depend on sizes, not on signs.
+        first: the n of the first look. s is the root mean square of that many differences: bets may depend on sizes,
+            not on signs.
     """
     values = np.asarray(d, float)
     scaled = values / _scale(values, first)[..., None]
