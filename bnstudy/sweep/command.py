@@ -241,7 +241,8 @@ def report_results(request: Request, results: Sequence[RunResult]) -> None:
         print(table(results, "study" if request.members else "arm"))
     failed = [r for r in results if r.status == "failed"]
     if failed:
-        lines = [f"{len(failed)} of {plural(len(results), 'run')} failed; the others are stored:"]
+        others = "; the others are stored:" if len(failed) < len(results) else ":"
+        lines = [f"{len(failed)} of {plural(len(results), 'run')} failed{others}"]
         for r in failed[:MAX_FAILURES]:
             path = r.folder / "error.txt"
             lines.append(f"  {r.name or r.run_id}: {r.error}" + (f" (traceback in {path})" if path.exists() else ""))
