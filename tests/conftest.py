@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from bnstudy import cli
 from bnstudy.claims.frames import StudyData, load_study
-from bnstudy.config.build import build_run_spec
+from bnstudy.config.build import build_run_spec, import_spec
 from bnstudy.data.dataset import Dataset
 from bnstudy.run import RunSpec
 from bnstudy.store.files import conf_dir
@@ -37,6 +37,19 @@ def spec_of(*overrides: str) -> RunSpec:
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return spec_of().data.load(tmp_path_factory.mktemp("cache"), CPU)
+
+
+@pytest.fixture(autouse=True)
+def forget_own_modules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Forget the modules that a test imported from its folders: those of other tests may have the same names."""
+    path = list(sys.path)
+    yield
+    sys.path[:] = path
+    folder = str(tmp_path_factory.getbasetemp())
+    for name, module in list(sys.modules.items()):
+        if (getattr(module, "__file__", None) or "").startswith(folder):
+            del sys.modules[name]
+            import_spec.cache_clear()
 
 
 Command = Callable[..., tuple[int, str, str]]

@@ -112,9 +112,7 @@ def test_failures_are_counted_and_at_most_ten_named(command, monkeypatch):
     end = err[err.index("bnstudy: ") :]
     assert status == 1
     assert [row[2] for row in table(out)] == ["failed"] * 12
-    assert end.startswith(
-        "bnstudy: 12 of 12 runs failed:\n  seed=0: ValueError: no such network ("
-    )
+    assert end.startswith("bnstudy: 12 of 12 runs failed:\n  seed=0: ValueError: no such network (")
     assert end.rstrip().endswith("\n  and 2 more")
     assert len(list(Path("results").glob("runs/*/error.txt"))) == 12
     assert not Store(Path("results")).finished()
