@@ -2,7 +2,7 @@
 
 Every worker of a sweep, whether in the command's own process, in another one or in a Slurm job, calls `work` with all
 stacks of the sweep. Leases decide who trains what. A worker that finds the runs of a dead worker trains them once more,
-in two parts; runs that two workers died with have failed.
+in two parts; a run has failed if two workers of a command died with it, without a checkpoint in between.
 """
 
 from __future__ import annotations
