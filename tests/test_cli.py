@@ -85,7 +85,7 @@ BAD = [
     (("norm=bach",), "norm=bach is not known; did you mean batch? Known: batch, ghost, group, instance, layer, "),
     (("nrom=batch",), "nrom is not a known key; did you mean norm?"),
     (("studdy=cost",), "studdy is not a known key; did you mean study? Known: batch_size, cache_dir, "),
-    (("claim=dead_relus",), "claim=dead_relus is not allowed: a study lists its claims. To judge this one: bnstudy"),
+    (("claim=dead_relus",), "claim=dead_relus is not allowed: a study lists its claims. To judge others: bnstudy"),
     (("figure=curves",), "figure=curves is not allowed: a run has no figure."),
     (("dropout=p50",), "dropout is not a known key; did you mean model.dropout?"),
     (("study=lr_tolerence",), "study=lr_tolerence is not known; did you mean lr_tolerance?"),

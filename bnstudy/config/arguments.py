@@ -62,9 +62,19 @@ def parse_training_arguments(arguments: Sequence[str]) -> tuple[ArgumentParser, 
     return parser, flags
 
 
+NO_GROUPS = {
+    "claim": "a study lists its claims. To judge others: bnstudy study=NAME 'study.claims=[NAME,NAME]'",
+    "figure": "a run has no figure",
+    "reproduction": "a run has no reproduction",
+}
+"""The folders of conf/ that hold no options of a run, with the reason."""
+
+
 def _check_override(override: Override, config_dir: str | None, samples: bool) -> None:
     """Refuse values for which Hydra has no clear error. `samples`: the sweeper is not bnstudy's."""
     key, line = override.key_or_group, override.input_line
+    if key in NO_GROUPS:
+        raise ConfigError(f"{line} is not allowed: {NO_GROUPS[key]}.")
     if override.is_sweep_override():
         if override.is_hydra_override():
             raise ConfigError(f"{line} is not allowed: a sweep has one value for each of Hydra's own keys.")

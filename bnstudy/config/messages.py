@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bnstudy.validation import ConfigError, closest, nearest
-
-GROUP_NOT_IN_A_RUN = r"Could not override '([\w/]+)'\. No match in the defaults list\.\s.*\+[\w/]+=(.*)"
-"""Hydra's message for an option of a group that the defaults list of conf/config.yaml does not have."""
 
 
 def explain(error: Exception) -> str | None:
@@ -35,12 +31,6 @@ def explain(error: Exception) -> str | None:
         word = str(error.override)
         advice = "and quote what the shell would change." if "=" in word else f"such as study={word}."
         return f"{word} cannot be read: write key=value, {advice}"
-    if isinstance(error, HydraException) and (found := re.match(GROUP_NOT_IN_A_RUN, str(error))):
-        group, option = found.groups()
-        reason = f"a run has no {group}."
-        if group == "claim":
-            reason = f"a study lists its claims. To judge this one: bnstudy study=NAME 'study.claims=[{option}]'"
-        return f"{group}={option} is not allowed: {reason}"
     if isinstance(error, HydraException) and isinstance(cause, ConfigAttributeError | ConfigKeyError):
         return unknown_key(str(cause.full_key), _keys_beside(cause))
     if isinstance(error, HydraException) and isinstance(cause, OmegaConfBaseException):
