@@ -36,7 +36,7 @@ def code_names(cell: str) -> list[str]:
     return re.findall(r"`([\w.]+)`", cell)
 
 
-def composed(*overrides: str) -> DictConfig:
+def compose_config(*overrides: str) -> DictConfig:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return compose("config", [*overrides], return_hydra_config=True)
 
@@ -50,7 +50,7 @@ def test_the_store_page_lists_every_probe_and_metric(command):
     rows = table_rows("docs/store.md", "| probe | metric |")
     documented = {name for row in rows for name in code_names(row[1])} - {"_scaled"}
     assert {name.removesuffix("_scaled") for name in recorded} == documented
-    classes = {node["_target_"].rsplit(".", 1)[-1] for node in composed(*probes).probe.values()}
+    classes = {node["_target_"].rsplit(".", 1)[-1] for node in compose_config(*probes).probe.values()}
     assert {name for row in rows for name in code_names(row[0])} == classes
 
 
@@ -75,7 +75,7 @@ def test_the_claim_page_lists_every_metric_of_a_claim_and_no_unknown_one():
 def test_the_configuration_page_lists_every_key_and_no_other():
     rows = table_rows("docs/configuration.md", "| key | values |")
     documented = {name for row in rows for name in code_names(row[0])} | {"max_seeds", "seeds_at_once"}
-    config = composed()
+    config = compose_config()
     assert {key for key in config if key != "hydra"} - {"scale", "study"} <= documented
     unknown = [key for key in documented if OmegaConf.select(config, key, default="unknown") == "unknown"]
     assert not unknown
@@ -98,7 +98,8 @@ def test_a_documented_command_composes(words):
         f"{o.get_key_element()}={next(o.sweep_string_iterator())}" if o.is_discrete_sweep() else str(o.input_line)
         for o in overrides
     ]
-    composed(*first)
+    applied = compose_config(*first).hydra.overrides
+    assert sorted([*applied.hydra, *applied.task]) == sorted(first)
 
 
 def test_links_in_the_docs_lead_somewhere():
