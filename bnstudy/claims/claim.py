@@ -14,11 +14,14 @@ from bnstudy.claims.metrics import TARGET_SHARE, Metric, View, find_metric
 from bnstudy.store.files import conf_dir
 from bnstudy.validation import ConfigError, Spec, nearest
 
+Status = Literal["SUPPORTED", "CONTRADICTED", "NEGLIGIBLE", "INCONCLUSIVE"]
+STATUSES: tuple[Status, ...] = ("SUPPORTED", "CONTRADICTED", "NEGLIGIBLE", "INCONCLUSIVE")
+
 RATIO = 1.25
 """Default of the smallest effect of interest on ratios."""
 
-IGNORED = ("study",)
-"""Keys that former files have: the study names its claims."""
+IGNORED = ("study", "tuning_seeds")
+"""Keys that former files have: the study names its claims, and all other seeds choose the learning rate of a seed."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,16 @@ class Claim(Spec):
         views: same_rate, both sides at the best learning rate of the side without; best_rate, each side at its own
             best; all_rates, for metrics of the whole grid; before_training, for metrics of the untrained network. The
             first is the primary view. By default all that the metric has, but for same_rate where there is
-            `reference` or `across`.
+            `reference` or `across`. Where a case has a single learning rate, fixed_rate replaces same_rate and
+            best_rate.
         across: {column: value}: the effect is that at another value of the column minus that at this one, the
             interaction of a 2x2 design.
         over: columns whose values make no cases of their own: the metric is one number of all of them.
-        tuning_seeds: how many seeds, the first ones, choose the learning rates; the others are evaluated.
         target_share: the target of metrics that have one, as a share of the validation accuracy that the side without
-            ends with at its best learning rate (mean over the tuning seeds).
+            ends with at its best learning rate (mean over the seeds).
+        requires: {claim: status}: claims on the same families that must have that verdict. Otherwise this one is
+            inconclusive: the question does not arise.
+        min_steps: the shortest training that can decide.
         caveats: what to keep in mind. figures: kinds of the report's figures that show the claim.
         order: its place in a report, ascending.
     """
@@ -61,12 +67,13 @@ class Claim(Spec):
     scale: Literal["difference", "log_ratio"]
     delta: float | dict[str, Any]
     views: tuple[View, ...]
-    tuning_seeds: int = 4
     without: dict[str, Any] | None = None
     reference: float | None = None
     across: dict[str, Any] = field(default_factory=dict)
     over: tuple[str, ...] = ()
     min_seeds: int = 10
+    min_steps: int = 0
+    requires: dict[str, str] = field(default_factory=dict)
     target_share: float | None = None
     caveats: tuple[str, ...] = ()
     figures: tuple[str, ...] = ()
@@ -79,8 +86,8 @@ class Claim(Spec):
         self.require(self.min_seeds >= 2, "min_seeds", "at least 2")
         fits = bool(self.views) and {*self.views} <= {*measure.views}
         self.require(fits, "views", f"a list of {' and '.join(measure.views)} for {self.metric}")
-        least = 1 if measure.needs_rates else 0
-        self.require(self.tuning_seeds >= least, "tuning_seeds", f"at least {least} for {self.metric}")
+        known = {*self.requires.values()} <= {*STATUSES}
+        self.require(known, "requires", f"a mapping of claims to {' or '.join(STATUSES)}")
         self._check_target()
         self._check_sides()
         self.require(len(self.across) <= 1, "across", "a mapping of one column to a value, such as {model.dropout: 0}")
@@ -199,5 +206,4 @@ def _defaults(measure: Metric, values: Mapping[str, Any]) -> dict[str, Any]:
         "scale": scale,
         "views": [view for view in measure.views if not (best_only and view == "same_rate")],
         **({} if delta is None else {"delta": delta}),
-        **({} if measure.needs_rates else {"tuning_seeds": 0}),
     }

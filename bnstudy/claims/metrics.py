@@ -4,8 +4,8 @@ A metric is one decorated function: `metric` says what it reads and how its valu
 `metric: test_accuracy` for one of this file and `metric: my_package.MyMetric` for one of the user's.
 
 Diverged runs are never dropped. Their accuracy is that of guessing. A run that stopped early has the worst value of
-what is measured at the end of training, or counts as not measured where there is no worst value. A value at a bound,
-such as the length of training for the step at which a target is reached, is *capped*.
+what is measured at the end of training, or counts as not measured where there is no worst value. A value can be at a
+*bound* of what was measured, such as the length of training for the step at which a target is reached.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ WORST_LOSS = 10.0
 Frame: TypeAlias = pd.DataFrame
 Reader = Callable[[Frame, Frame, float], Frame]
 Kind = Literal["of_arm", "of_several", "of_family", "untrained"]
-View = Literal["same_rate", "best_rate", "all_rates", "before_training"]
+View = Literal["same_rate", "best_rate", "fixed_rate", "all_rates", "before_training"]
+Bound = Literal["", "at least", "at most", "worst"]
+"""What a value is of the quantity that a metric measures: the quantity itself, a bound of it, or the worst value, which
+stands for a run that failed."""
 
 VIEWS: dict[Kind, tuple[View, ...]] = {
     "of_arm": ("best_rate", "same_rate"),
@@ -46,7 +49,8 @@ VIEWS: dict[Kind, tuple[View, ...]] = {
     "of_family": ("all_rates",),
     "untrained": ("before_training",),
 }
-"""By a metric's kind the views that its claims may have; a claim has all of them by default."""
+"""By a metric's kind the views that its claims may have; a claim has all of them by default. Where there is a single
+learning rate, fixed_rate takes the place of the first two."""
 
 RATIO = ("log_ratio",)
 RATIO_FIRST = ("log_ratio", "difference")
@@ -58,14 +62,19 @@ POINTS = {"default": 1.5, "MNIST": 0.5, "FashionMNIST": 0.5, "Digits": 1}
 class Metric:
     """A metric of a claim.
 
-    read: (runs, metrics, target) -> a frame by seed with `value`, NaN where not measured, and `capped`. `runs` are as
-        in `StudyData`, `metrics` their measurements.
+    read: (runs, metrics, target) -> a frame by seed with `value`, NaN where not measured, and `bound`. `runs` are as in
+        `StudyData`, `metrics` their measurements.
     names: the recorded metrics that `read` needs.
     scales: how two values may be compared; the first is the default.
     kind: what `runs` are: those of one arm; of several arms of one side, each at its learning rate (of_several); of a
         family at all its learning rates (of_family); of an arm before training, at any learning rate (untrained).
-    target: the value that `target` holds: a validation `accuracy` to reach, or the final `training_loss` that both
-        sides reach; None for none.
+    target: the value that `target` holds: a validation `accuracy` to reach, or the final `training_loss` or
+        `training_accuracy` that both sides reach; None for none.
+    tuned_by: what chooses the learning rates: the final validation `accuracy`; the `best_accuracy` on validation; or
+        the metric's own `lowest` value, for one that does not read the test split.
+    floor: the smallest value that is possible: where both sides are within delta of it, a difference is not.
+    learned: whether it describes a trained network, so that it says nothing where most runs of a side failed.
+    images: the split of whose images the final accuracy of a run is the metric, up to a constant; empty for others.
     slack: the possible error of a difference, on the claim's scale, where learning rates are this factor apart.
     delta: the default smallest effect of interest on a difference, one number or one per dataset.
     """
@@ -74,7 +83,11 @@ class Metric:
     names: tuple[str, ...] = ()
     scales: tuple[str, ...] = ("difference",)
     kind: Kind = "of_arm"
-    target: Literal["accuracy", "training_loss"] | None = None
+    target: Literal["accuracy", "training_loss", "training_accuracy"] | None = None
+    tuned_by: Literal["accuracy", "best_accuracy", "lowest"] = "accuracy"
+    floor: float | None = None
+    learned: bool = False
+    images: Literal["", "test"] = ""
     slack: Callable[[float], float] = lambda _: 0.0
     delta: float | dict[str, Any] | None = None
 
@@ -84,11 +97,6 @@ class Metric:
     @property
     def views(self) -> tuple[View, ...]:
         return VIEWS[self.kind]
-
-    @property
-    def needs_rates(self) -> bool:
-        """Whether learning rates are chosen before the metric is evaluated."""
-        return self.kind in ("of_arm", "of_several")
 
 
 def metric(*names: str, **attributes: Any) -> Callable[[Callable[..., Frame]], Metric]:
@@ -113,13 +121,18 @@ def find_metric(name: str) -> Metric:
     )
 
 
-def by_seed(runs: Frame, value: pd.Series, capped: pd.Series | bool = False) -> Frame:
-    """A metric's result from values in the order of the runs."""
-    frame = pd.DataFrame({"value": value.astype(float)}, runs.index).assign(capped=capped)
-    return frame.astype({"capped": bool}).set_axis(pd.Index(runs["seed"]))
+def by_seed(runs: Frame, value: pd.Series, is_bound: pd.Series | bool = False, bound: Bound = "worst") -> Frame:
+    """A metric's result from values in the order of the runs.
+
+    Args:
+        is_bound: which values are at a bound, and `bound`, at which.
+    """
+    frame = pd.DataFrame({"value": value.astype(float)}, runs.index).assign(is_bound=is_bound)
+    frame["bound"] = np.where(frame.pop("is_bound").astype(bool), bound, "")
+    return frame.set_axis(pd.Index(runs["seed"]))
 
 
-@metric("accuracy", scales=RATIO_FIRST, target="accuracy")
+@metric("accuracy", scales=RATIO_FIRST, target="accuracy", tuned_by="lowest")
 def updates_to_target(runs: Frame, metrics: Frame, target: float) -> Frame:
     """First step at which the smoothed validation accuracy, a share, is at least `target`, interpolated between
     evaluations; the length of training for runs that diverged or never reached it."""
@@ -127,7 +140,7 @@ def updates_to_target(runs: Frame, metrics: Frame, target: float) -> Frame:
     reached = {str(r): first_reached(curve, target) for r, curve in rows.groupby("run_id", observed=True)}
     first, total = runs["run_id"].map(reached).astype(float), runs["steps"].astype(float)
     late = runs["diverged"].astype(bool) | (first >= total)
-    return by_seed(runs, first.mask(late, total), late)
+    return by_seed(runs, first.mask(late, total), late, "at least")
 
 
 def first_reached(curve: Frame, target: float) -> float:
@@ -151,14 +164,14 @@ def ms_per_update(runs: Frame, *_: Any) -> Frame:
     return by_seed(runs, runs["step_ms"].where(runs["engine"] == "serial"))
 
 
-@metric("accuracy", scales=RATIO, target="accuracy")
+@metric("accuracy", scales=RATIO, target="accuracy", tuned_by="lowest")
 def seconds_to_target(runs: Frame, metrics: Frame, target: float) -> Frame:
     """`updates_to_target` times the seconds per step."""
     steps, ms = updates_to_target(runs, metrics, target), ms_per_update(runs, metrics)
     return steps.assign(value=steps["value"] * ms["value"] / 1000)
 
 
-@metric("loss", "accuracy", target="training_loss", delta=POINTS)
+@metric("loss", "accuracy", target="training_loss", delta=POINTS, images="test")
 def test_accuracy_at_training_loss(runs: Frame, metrics: Frame, target: float) -> Frame:
     """Test accuracy in percentage points, interpolated between evaluations, where the training loss first is at most
     `target`; the loss is averaged over the steps since the evaluation before. Runs that never reach that loss have
@@ -188,7 +201,7 @@ def _accuracy_at(accuracy: Frame, loss: Frame, target: float) -> float:
     return float(np.interp(at, steps, ordered["value"]))
 
 
-@metric("loss", scales=RATIO_FIRST)
+@metric("loss", scales=RATIO_FIRST, tuned_by="lowest")
 def mean_training_loss(runs: Frame, metrics: Frame, *_: Any) -> Frame:
     """Mean over all steps of the loss of the current batch; 10 times the initial loss for runs that stopped early."""
     losses = batch_losses(metrics)
@@ -203,33 +216,62 @@ def batch_losses(metrics: Frame) -> Frame:
     return metrics[(metrics["split"] == "train") & (metrics["metric"] == "loss")]
 
 
-@metric(delta=POINTS)
+@metric(delta=POINTS, images="test")
 def test_accuracy(runs: Frame, *_: Any) -> Frame:
     """Final test accuracy in percentage points; that of guessing for diverged runs."""
     return by_seed(runs, 100 * runs["test_accuracy"], runs["diverged"])
 
 
-@metric()
+@metric(images="test")
 def accuracy_above_chance(runs: Frame, *_: Any) -> Frame:
     """Final test accuracy minus that of guessing, in percentage points; 0 for diverged runs."""
     return by_seed(runs, 100 * (runs["test_accuracy"] - runs["chance"]))
 
 
-@metric("train_accuracy", delta=POINTS)
-def generalization_gap(runs: Frame, metrics: Frame, *_: Any) -> Frame:
-    """Final accuracy on training images, in evaluation mode, minus that on test images, in percentage points; 100 for
-    runs that stopped early."""
-    final = runs.set_index("run_id")["final.test_accuracy"].astype(float)
-    return _with_worst(runs, 100 * (at_end(metrics, "train_accuracy") - final), worst=100.0)
+@metric("train_accuracy", "accuracy", target="training_accuracy", delta=POINTS, images="test")
+def gap_at_training_accuracy(runs: Frame, metrics: Frame, target: float) -> Frame:
+    """Accuracy on training images, in evaluation mode, minus that on test images, in percentage points, interpolated
+    between measurements where the former first is at least `target`. Runs that never reach it have the gap at their
+    end, diverged runs that of guessing on both, 0."""
+    train = metrics[(metrics["metric"] == "train_accuracy") & (metrics["layer"] == "")]
+    test = metrics[(metrics["split"] == "test") & (metrics["metric"] == "accuracy")]
+    tests = {str(r): rows.sort_values("step") for r, rows in test.groupby("run_id", observed=True)}
+    found = {
+        str(r): _gap_at(rows.sort_values("step"), tests[str(r)], target)
+        for r, rows in train.groupby("run_id", observed=True)
+    }
+    gaps = runs["run_id"].map(lambda run_id: found.get(run_id, (math.nan, False))[0]).astype(float)
+    reached = runs["run_id"].map(lambda run_id: found.get(run_id, (math.nan, False))[1]).astype(bool)
+    lost = runs["diverged"].astype(bool)
+    return by_seed(runs, (100 * gaps).mask(lost, 0.0), lost | ~reached)
 
 
-@metric("dead_share")
+def _gap_at(train: Frame, test: Frame, target: float) -> tuple[float, bool]:
+    """The gap, a share, and whether the target was reached."""
+    steps, accuracy = train["step"].to_numpy(float), train["value"].to_numpy(float)
+    above = np.flatnonzero(accuracy >= target)
+    i = int(above[0]) if len(above) else len(steps) - 1
+    step, reached = steps[i], accuracy[i]
+    if len(above) and i > 0:
+        step, reached = np.interp(target, accuracy[i - 1 : i + 1], steps[i - 1 : i + 1]), target
+    return float(reached - np.interp(step, test["step"], test["value"])), bool(len(above))
+
+
+@metric("dead_share", floor=0.0, learned=True)
 def dead_units(runs: Frame, metrics: Frame, *_: Any) -> Frame:
     """Dead ReLU units after the last step, in percent of all; 100 for runs that stopped early."""
     return _with_worst(runs, 100 * at_end(metrics, "dead_share"), worst=100.0)
 
 
-@metric("saturated_share")
+@metric("dead_share", floor=0.0, learned=True)
+def units_that_died(runs: Frame, metrics: Frame, *_: Any) -> Frame:
+    """`dead_units` minus the dead units before training; 100 for runs that stopped early."""
+    rows = metrics[(metrics["metric"] == "dead_share") & (metrics["layer"] == "") & (metrics["step"] == 0)]
+    before = rows.groupby(rows["run_id"].astype(str))["value"].first()
+    return _with_worst(runs, 100 * (at_end(metrics, "dead_share") - before), worst=100.0)
+
+
+@metric("saturated_share", floor=0.0, learned=True)
 def saturated_units(runs: Frame, metrics: Frame, *_: Any) -> Frame:
     """Saturated outputs of sigmoid or tanh units after the last step, mean over the layers, in percent; 100 for runs
     that stopped early."""
@@ -253,7 +295,7 @@ def batch_less_running(runs: Frame, metrics: Frame, *_: Any) -> Frame:
     return _with_worst(runs, 100 * gain, worst=0.0)
 
 
-@metric("z_drift_relative", scales=RATIO_FIRST)
+@metric("z_drift_relative", scales=RATIO_FIRST, learned=True)
 def distribution_drift(runs: Frame, metrics: Frame, *_: Any) -> Frame:
     """Drift of the percentiles of a unit's pre-activations between measurements, relative to their spread: the
     geometric mean over hidden layers and measurements, so that the first steps do not dominate."""
@@ -261,7 +303,7 @@ def distribution_drift(runs: Frame, metrics: Frame, *_: Any) -> Frame:
     return _with_worst(runs, geometric_means(rows))
 
 
-@metric("ics_cosine", scales=RATIO_FIRST)
+@metric("ics_cosine", scales=RATIO_FIRST, learned=True)
 def gradient_shift(runs: Frame, metrics: Frame, *_: Any) -> Frame:
     """1 - cos(G, G') of a layer's gradient before and after the layers in front of it are updated (Santurkar et al.
     2018): the mean over layers and measurements, 0 for no shift and 2 for opposite gradients."""
@@ -269,7 +311,7 @@ def gradient_shift(runs: Frame, metrics: Frame, *_: Any) -> Frame:
     return _with_worst(runs, 1 - rows.groupby("run_id", observed=True)["value"].mean(), worst=2.0)
 
 
-@metric("beta_eff_scaled", scales=RATIO)
+@metric("beta_eff_scaled", scales=RATIO, learned=True)
 def roughness(runs: Frame, metrics: Frame, *_: Any) -> Frame:
     """Effective smoothness beta along the gradient in the coordinates W/||W|| (`beta_eff_scaled` of the landscape
     probe), the geometric mean over measurements; smaller is smoother."""
@@ -277,10 +319,18 @@ def roughness(runs: Frame, metrics: Frame, *_: Any) -> Frame:
 
 
 @metric("backprop_slope", kind="untrained")
-def gradient_slope(runs: Frame, metrics: Frame, *_: Any) -> Frame:
-    """Absolute slope of the log gradient over depth before training; 0 is ideal."""
+def signed_gradient_slope(runs: Frame, metrics: Frame, *_: Any) -> Frame:
+    """Slope of the log gradient over depth before training: below 0 where gradients shrink on their way back to the
+    first layer."""
     rows = metrics[(metrics["metric"] == "backprop_slope") & (metrics["step"] == 0)]
-    return by_seed(runs, of_runs(runs, rows.groupby("run_id", observed=True)["value"].first().abs()))
+    return by_seed(runs, of_runs(runs, rows.groupby("run_id", observed=True)["value"].first()))
+
+
+@metric("backprop_slope", kind="untrained")
+def gradient_slope(runs: Frame, metrics: Frame, *_: Any) -> Frame:
+    """Its size; 0 is ideal."""
+    table = signed_gradient_slope(runs, metrics)
+    return table.assign(value=table["value"].abs())
 
 
 def geometric_means(rows: Frame) -> pd.Series:
@@ -312,99 +362,89 @@ def _with_worst(runs: Frame, values: pd.Series, worst: float = math.nan) -> Fram
     return by_seed(runs, of_runs(runs, values).mask(lost, worst), lost)
 
 
-def over_arms(read: Callable[[pd.Series], float]) -> Reader:
-    """Apply `read`, 100 times, to the highest validation accuracies of each seed's arms; that of guessing for diverged
-    runs, so that no value is capped."""
+def over_arms(read: Callable[[Frame, int], float]) -> Reader:
+    """Apply `read`, 100 times, to the highest validation accuracies of the arms [seeds, arms] for each seed; that of
+    guessing for diverged runs, so that no value is at a bound."""
 
     def read_all(runs: Frame, *_: Any) -> Frame:
-        values = 100 * runs.groupby("seed")["best_accuracy"].agg(read).astype(float)
-        return pd.DataFrame({"value": values, "capped": False})
+        named = runs.assign(family=runs["family"].astype(str))
+        table = named.pivot(index="seed", columns="family", values="best_accuracy").astype(float)
+        values = {seed: 100 * read(table, seed) for seed in table.index}
+        return pd.DataFrame({"value": pd.Series(values, dtype=float), "bound": ""}).rename_axis("seed")
 
     return read_all
 
 
-@metric(kind="of_several")
+@metric(kind="of_several", tuned_by="best_accuracy")
 @over_arms
-def spread_of_accuracy(accuracies: pd.Series) -> float:
-    """Best minus worst, over the arms, of the highest validation accuracy, in percentage points."""
-    return accuracies.max() - accuracies.min()
+def spread_of_accuracy(accuracies: Frame, seed: int) -> float:
+    """Best minus worst arm, by their highest validation accuracy, in percentage points. Which arms are best and worst
+    the other seeds decide: the range of the seed's own accuracies would exceed 0 by chance where all arms are equal."""
+    others = accuracies.drop(seed).mean()
+    if others.isna().all():
+        return math.nan
+    return float(accuracies.loc[seed, others.idxmax()] - accuracies.loc[seed, others.idxmin()])
 
 
-@metric(kind="of_several")
+@metric(kind="of_several", tuned_by="best_accuracy")
 @over_arms
-def deviation_of_accuracy(accuracies: pd.Series) -> float:
-    """Standard deviation over the arms of the highest validation accuracy, in percentage points."""
-    return accuracies.std(ddof=1)
-
-
-@metric(kind="of_several")
-@over_arms
-def share_near_best(accuracies: pd.Series) -> float:
-    """Arms whose highest validation accuracy is at least 90% of the best arm's, in percent of all."""
-    return (accuracies >= 0.9 * accuracies.max()).mean()
+def share_near_best(accuracies: Frame, seed: int) -> float:
+    """Arms whose highest validation accuracy is at least 90% of the best arm's, in percent of all. Which arm is best
+    the other seeds decide."""
+    others = accuracies.drop(seed).mean()
+    if others.isna().all():
+        return math.nan
+    own = accuracies.loc[seed]
+    return float((own >= 0.9 * own[others.idxmax()]).mean())
 
 
 OF_GRID = ("seed", "lr", "diverged", "diverged_step", "steps", "test_accuracy", "score")
 """The columns of runs that metrics of a family need."""
 
 
-def each_seed(read: Callable[[Frame], tuple[float, bool]]) -> Reader:
-    """Apply `read`, which gives value and capped, to the runs of each seed in the order of their learning rates."""
+def each_seed(read: Callable[[Frame], tuple[float, Bound]]) -> Reader:
+    """Apply `read`, which gives value and bound, to the runs of each seed in the order of their learning rates."""
 
     def read_all(runs: Frame, *_: Any) -> Frame:
         ordered = runs[[c for c in OF_GRID if c in runs]].sort_values("lr", kind="stable")
         found = {seed: read(of_seed) for seed, of_seed in ordered.groupby("seed")}
-        return pd.DataFrame.from_dict(found, orient="index", columns=["value", "capped"]).rename_axis("seed")
+        return pd.DataFrame.from_dict(found, orient="index", columns=["value", "bound"]).rename_axis("seed")
 
     return read_all
 
 
 @metric(scales=RATIO, kind="of_family", slack=math.log)
 @each_seed
-def largest_tolerated_rate(ordered: Frame) -> tuple[float, bool]:
+def largest_tolerated_rate(ordered: Frame) -> tuple[float, Bound]:
     """The largest learning rate of the grid such that neither its run nor those at smaller rates diverge; one grid
-    step below the grid where all diverge. Capped at the grid's largest rate and below the grid.
-
-    Rates at the lower end of the grid at which the run ended near guessing are too small, not too large: here they do
-    not count as divergence.
-    """
-    rates, lost = ordered["lr"].to_numpy(float), ordered["diverged"].to_numpy(bool)
-    at_the_end = lost & (ordered["diverged_step"].to_numpy(float) >= ordered["steps"].to_numpy(float))
-    too_small = np.logical_and.accumulate(at_the_end) & ~lost.all()
-    tolerated = rates[np.logical_and.accumulate(~lost | too_small) & ~too_small]
+    step below the grid where all diverge. A run that only failed to learn did not diverge."""
+    rates, lost = ordered["lr"].to_numpy(float), stopped_early(ordered).to_numpy(bool)
+    tolerated = rates[np.logical_and.accumulate(~lost)]
     if not len(tolerated):
-        return rates[0] / coarseness(rates), True
-    return float(tolerated[-1]), bool(tolerated[-1] == rates[-1])
+        return rates[0] / coarseness(rates), "at most"
+    return float(tolerated[-1]), "at least" if tolerated[-1] == rates[-1] else ""
 
 
 @metric(scales=RATIO, kind="of_family", slack=math.log)
 @each_seed
-def largest_useful_rate(ordered: Frame) -> tuple[float, bool]:
-    """The largest learning rate of the grid with at least 90% of the seed's best test accuracy. Capped at the edge."""
-    rates, accuracy = ordered["lr"].to_numpy(float), ordered["test_accuracy"].to_numpy(float)
-    last = int(np.flatnonzero(accuracy >= 0.9 * accuracy.max())[-1])
-    return float(rates[last]), last == len(rates) - 1
-
-
-@metric(scales=RATIO, kind="of_family", slack=math.log)
-@each_seed
-def best_learning_rate(ordered: Frame) -> tuple[float, bool]:
-    """The learning rate with the highest final validation accuracy, the smaller of equals. Capped at the edge."""
+def best_learning_rate(ordered: Frame) -> tuple[float, Bound]:
+    """The learning rate with the highest final validation accuracy, the smaller of equals."""
     rates, score = ordered["lr"].to_numpy(float), ordered["score"].to_numpy(float)
     best = int(score.argmax())
-    return float(rates[best]), best in (0, len(rates) - 1)
+    return float(rates[best]), "at most" if best == 0 else "at least" if best == len(rates) - 1 else ""
 
 
 @metric(kind="of_family", slack=lambda factor: 2 * math.log10(factor))  # either end is known up to a grid step
 @each_seed
-def width_of_good_rates(ordered: Frame) -> tuple[float, bool]:
-    """log10(highest/lowest) of the learning rates around the best whose test accuracy is within 1 point of it. Capped
+def width_of_good_rates(ordered: Frame) -> tuple[float, Bound]:
+    """log10(highest/lowest) of the learning rates around the best whose test accuracy is within 1 point of it. A bound
     where they reach the edge of the grid."""
     rates, points = ordered["lr"].to_numpy(float), 100 * ordered["test_accuracy"].to_numpy(float)
     best = int(points.argmax())
     bad = np.flatnonzero(points < points[best] - NEAR)
     low, high = bad[bad < best].max(initial=-1) + 1, bad[bad > best].min(initial=len(rates)) - 1
-    return math.log10(rates[high] / rates[low]), bool(low == 0 or high == len(rates) - 1)
+    at_edge = low == 0 or high == len(rates) - 1
+    return math.log10(rates[high] / rates[low]), "at least" if at_edge else ""
 
 
 def coarseness(rates: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""Intervals of means over seeds and of paired differences.
+"""Means over seeds and paired differences, with their intervals.
 
 Runs of one seed share initial weights and batches, so arms are compared seed by seed.
 """
@@ -14,24 +14,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
-LEVEL = 0.95
-RESAMPLES = 9_999
-
-
-def bca_interval(d: ArrayLike, level: float = LEVEL) -> tuple[float, float]:
-    """Bias-corrected and accelerated bootstrap interval (Efron 1987) of the mean of d [n]; NaN where n < 2 or a value
-    is not finite. Equal d give equal intervals: the resamples are a function of n."""
-    values = np.asarray(d, float)
-    if len(values) < 2 or not np.isfinite(values).all():
-        return math.nan, math.nan
-    if all_equal(values):
-        return float(values[0]), float(values[0])
-    rng = np.random.default_rng(0)
-    found = stats.bootstrap(
-        (values,), np.mean, confidence_level=level, n_resamples=RESAMPLES, method="BCa", rng=rng
-    ).confidence_interval
-    return float(found.low), float(found.high)
-
+from bnstudy.stats.means import ALPHA, all_equal, confidence_interval
 
 def effect_size(d: ArrayLike) -> float:
     """d_z = mean / standard deviation of the differences (Cohen 1988): NaN where n < 2 or a value is not finite, 0
@@ -44,14 +27,9 @@ def effect_size(d: ArrayLike) -> float:
     return float(values.mean() / values.std(ddof=1))
 
 
-def all_equal(values: np.ndarray) -> bool:
-    """Up to rounding."""
-    return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())
-
-
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over n seeds and its t interval; the bounds are NaN where n < 2."""
+    """A mean over n seeds and its 95% interval; the bounds are NaN where n < 2."""
 
     mean: float
     low: float
@@ -59,10 +37,10 @@ class Estimate:
     n: int
 
 
-def half_width(sd: ArrayLike, n: ArrayLike, level: float = LEVEL) -> np.ndarray:
-    """Half the width of the t interval of a mean: `sd` is the sample's (n - 1), NaN where n < 2."""
+def half_width(sd: ArrayLike, n: ArrayLike) -> np.ndarray:
+    """Half the width of the 95% t interval of a mean: `sd` is the sample's (n - 1), NaN where n < 2."""
     n_ = np.asarray(n, float)
-    return stats.t.ppf(0.5 + level / 2, n_ - 1) * np.asarray(sd, float) / np.sqrt(n_)
+    return stats.t.ppf(1 - ALPHA / 2, n_ - 1) * np.asarray(sd, float) / np.sqrt(n_)
 
 
 def mean_interval(values: pd.Series) -> Estimate:
@@ -74,7 +52,7 @@ def mean_interval(values: pd.Series) -> Estimate:
 
 
 def paired_difference(with_: pd.Series, without: pd.Series) -> Estimate:
-    """Mean of `with_ - without` over the seeds (their index) that both have, with its 95% t interval.
+    """Mean of `with_ - without` over the seeds (their index) that both have, with the interval of verdicts.
 
     Raises:
         ValueError: a seed occurs twice; its runs would count as independent.
@@ -82,7 +60,8 @@ def paired_difference(with_: pd.Series, without: pd.Series) -> Estimate:
     if not (with_.index.is_unique and without.index.is_unique):
         raise ValueError("A seed occurs twice in an arm: only one run per seed can be paired.")
     shared = with_.index.intersection(without.index)
-    return mean_interval(with_.loc[shared] - without.loc[shared])
+    d = (with_.loc[shared] - without.loc[shared]).dropna()
+    return Estimate(float(d.mean()), *confidence_interval(d), len(d))
 
 
 def summarize(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:

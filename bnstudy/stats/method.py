@@ -1,4 +1,4 @@
-"""The interval and the test of a verdict."""
+"""The interval and the p-value of a verdict."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
 
-from bnstudy.stats.intervals import bca_interval
+from bnstudy.stats.means import confidence_interval, p_above
 from bnstudy.stats.power import students_t
-from bnstudy.stats.tests import sign_flip_p
 
 
 @dataclass(frozen=True)
 class Method:
-    """An interval and a test of differences.
+    """An interval of the mean of differences, and p-values that fit it.
 
-    test: its name. interval: of their mean, at 95%. p: two-sided, for a mean of 0.
+    name: for a reader. interval: at 95%. p_above: twice the one-sided p for a mean of at most a bound; it is at most 5%
+    where the interval lies above the bound.
     critical: by n, the approximate t statistic above which 0 is outside the interval.
     """
 
-    test: str
+    name: str
     interval: Callable[[ArrayLike], tuple[float, float]]
-    p: Callable[[ArrayLike], float]
+    p_above: Callable[[ArrayLike, float], float]
     critical: Callable[[int], float]
 
 
-LOOKED_AT_ONCE = Method("sign-flip test", bca_interval, sign_flip_p, students_t)
+LOOKED_AT_ONCE = Method("wider of Student's t and bootstrap-t", confidence_interval, p_above, students_t)
 """For a number of seeds fixed in advance; `sequential.anytime` is for one that grows with the results."""

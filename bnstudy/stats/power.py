@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from bnstudy.stats.intervals import all_equal
-from bnstudy.stats.tests import ALPHA
+from bnstudy.stats.means import ALPHA, all_equal
 
 POWER = 0.8
 MOST_SEEDS = 10_000

@@ -1,7 +1,7 @@
 """An interval and a test that are valid at every n at once, for seeds that are added until a claim is decided.
 
-An interval or a test for a fixed n errs more often if one looks repeatedly. Like the sign-flip test, these assume that
-differences are symmetric around their mean, and nothing else: no distribution, no number of looks.
+An interval or a test for a fixed n errs more often if one looks repeatedly. These assume that differences are symmetric
+around their mean, and nothing else: no distribution, no number of looks.
 
 Bet on the sign of each difference, given its size. If 0 is the centre, both signs are equally likely, and the stake is
 multiplied by 2 / (1 + exp(-2 theta d / s)), which is 1 on average. This is the likelihood ratio of normal differences
@@ -22,9 +22,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 
-from bnstudy.stats.intervals import all_equal
+from bnstudy.stats.means import ALPHA, all_equal
 from bnstudy.stats.method import Method
-from bnstudy.stats.tests import ALPHA
 
 STEPS = np.arange(10.0)
 THETAS = 2 ** (1 - STEPS)
@@ -121,5 +120,9 @@ def critical(n: int, alpha: float = ALPHA) -> float:
 
 def anytime(first: int) -> Method:
     """The method for a claim that is judged on `first` seeds or more."""
-    interval, p = partial(anytime_interval, first=first), partial(anytime_p, first=first)
-    return Method("anytime-valid test", interval, p, critical)
+
+    def p_above(d: ArrayLike, bound: float) -> float:
+        values = np.asarray(d, float)
+        return anytime_p(values - bound, first) if len(values) and values.mean() > bound else 1.0
+
+    return Method("anytime-valid", partial(anytime_interval, first=first), p_above, critical)
