@@ -177,20 +177,35 @@ def _exact(value: Any) -> str:
     return "null" if _is_missing(value) else str(value)
 
 
+def scores_by_rate(runs: pd.DataFrame, score: str = "score") -> pd.DataFrame:
+    """The scores of a family, with a row for each seed and a column for each learning rate, ascending."""
+    return runs.pivot(index="seed", columns="lr", values=score).astype(float)
+
+
+def best_rate(scores: pd.DataFrame) -> float:
+    """The learning rate with the highest mean score over the seeds, the smaller of equals; NaN for no seeds."""
+    means = scores.mean().dropna()
+    return float(means.idxmax()) if len(means) else math.nan
+
+
+def rates_by_other_seeds(scores: pd.DataFrame) -> pd.Series:
+    """By seed, the best rate of all other seeds: no seed chooses the rate at which it is evaluated."""
+    return pd.Series({seed: best_rate(scores.drop(seed)) for seed in scores.index}, dtype=float)
+
+
 def best_arms(runs: pd.DataFrame) -> pd.DataFrame:
-    """The arm with the highest mean `score` of each family, the smaller learning rate of equals.
+    """The arm of each family at its `best_rate`.
 
     Columns: `panel` `family` `norm` `norm_label` `rest` `arm` `lr` `rates` (how many the family has) and `edge`: the
     best rate is the smallest or largest of at least three and did not always diverge, so that a better one may lie
     beyond.
     """
     keys = ["panel", "family", "norm", "norm_label", "rest", "arm", "lr"]
-    means = runs.groupby(keys, observed=True).agg(score=("score", "mean"), lost=("diverged", "all"))
-    means = means.reset_index()
-    family = means.groupby(["panel", "family"], observed=True)
-    means["rates"] = family["lr"].transform("nunique")
-    on_edge = (means["lr"] == family["lr"].transform("min")) | (means["lr"] == family["lr"].transform("max"))
-    means["edge"] = on_edge & (means["rates"] >= 3) & ~means["lost"]
-    ranked = means.sort_values(["panel", "family", "score", "lr"], ascending=[True, True, False, True])
-    best = ranked.drop_duplicates(["panel", "family"])
-    return best.drop(columns=["score", "lost"]).reset_index(drop=True)
+    best = []
+    for _, own in runs.groupby(["panel", "family"], observed=True):
+        scores = scores_by_rate(own)
+        rate = best_rate(scores)
+        at_best = own[own["lr"] == (scores.columns[0] if math.isnan(rate) else rate)]
+        on_edge = rate in (scores.columns[0], scores.columns[-1]) and len(scores.columns) >= 3
+        best.append(at_best[keys].iloc[:1].assign(rates=len(scores.columns), edge=on_edge & ~at_best["diverged"].all()))
+    return pd.concat(best, ignore_index=True)

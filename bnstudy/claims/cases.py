@@ -46,6 +46,11 @@ class Case:
         return commas(self.panel, self.setting)
 
     @property
+    def families(self) -> set[str]:
+        """Those of both sides, and of the case at the reference."""
+        return {family for square in self.squares for family in (*square.with_, *square.without)}
+
+    @property
     def squares(self) -> list[Case]:
         """The case itself, and that at the reference of an interaction."""
         return [self, self.at_reference] if self.at_reference else [self]

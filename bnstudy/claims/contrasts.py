@@ -1,9 +1,10 @@
-"""The differences that decide on a claim: one per evaluation seed, for each case and view. Nothing is pooled."""
+"""The differences that decide on a claim: one per seed, for each case and view. Nothing is pooled."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,16 +16,23 @@ from bnstudy.claims.claim import Claim
 from bnstudy.claims.completeness import find_gaps, missing_by_arm
 from bnstudy.claims.frames import StudyData
 from bnstudy.claims.learning_rates import RateChoice, Side, Sides
-from bnstudy.claims.metrics import View
+from bnstudy.claims.metrics import LEVELS, Bound, Frame, Target, View
 from bnstudy.stats.method import LOOKED_AT_ONCE, Method
 from bnstudy.stats.sequential import anytime
 
 VIEW_NAMES: dict[View, str] = {
     "same_rate": "same learning rate",
     "best_rate": "each at its best",
+    "fixed_rate": "at a fixed learning rate",
     "all_rates": "over all learning rates",
     "before_training": "before training",
 }
+
+UNCHOSEN: tuple[View, ...] = ("all_rates", "before_training")
+SIDES: tuple[Side, ...] = ("with", "without")
+
+ROUNDING = 1.03
+"""Grids have three digits: a step of 1.78 may be one of 1.80."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +40,16 @@ class Contrast:
     """The differences between the two sides of a case in one view.
 
     study: name of the study of the runs. method: of the interval and the test.
-    rates: the learning rates of the sides, (with, without); NaN for none or several.
-    d: differences by evaluation seed on the claim's scale, positive where they support it.
+    rates: by side the learning rates at which its seeds are evaluated, and how many at each; empty for several families
+        or all rates. grids: by side the learning rates that were tried.
+    d: differences by seed on the claim's scale, positive where they support it.
     values: by seed the metric of the sides, `with` and `without`; of an interaction, those away from the reference.
     slack: the possible error of every difference in the same direction; it widens the interval.
-    capped: some seed has both values at a bound. That can hide a difference but not create one.
+    bounds: by side and kind of bound, how many values are at one.
     obstacle: why no verdict is possible, in words; "" for none.
-    diverged: of each side with one learning rate, how many runs diverged there and how many there are.
-    run_ids: of all runs used, tuning runs included.
+    failed: by side, how many of the evaluated runs diverged or failed to learn, and how many there are.
+    steps: of training; 0 where runs differ.
+    run_ids: of all runs used, those that choose the learning rates included.
     """
 
     claim: Claim
@@ -47,13 +57,15 @@ class Contrast:
     view: View
     study: str = ""
     method: Method = LOOKED_AT_ONCE
-    rates: tuple[float, float] = (math.nan, math.nan)
+    rates: Mapping[Side, Mapping[float, int]] = field(default_factory=dict)
+    grids: Mapping[Side, tuple[float, ...]] = field(default_factory=dict)
     d: pd.Series = field(default_factory=lambda: pd.Series(dtype=float))
     values: pd.DataFrame = field(default_factory=lambda: pd.DataFrame({"with": [], "without": []}))
     slack: float = 0.0
-    capped: bool = False
+    bounds: Mapping[tuple[Side, Bound], int] = field(default_factory=dict)
     obstacle: str = ""
-    diverged: Mapping[Side, tuple[int, int]] = field(default_factory=dict)
+    failed: Mapping[Side, tuple[int, int]] = field(default_factory=dict)
+    steps: int = 0
     run_ids: tuple[str, ...] = ()
 
     @property
@@ -68,13 +80,26 @@ class Contrast:
 
     @property
     def is_primary(self) -> bool:
-        """Whether the view is the claim's first."""
-        return self.view == self.claim.views[0]
+        """Whether the view is the claim's first, or the only one of the case."""
+        return self.view in (self.claim.views[0], "fixed_rate")
 
     @property
     def view_name(self) -> str:
         """`"each at its best"`."""
         return VIEW_NAMES[self.view]
+
+    def rate_of(self, side: Side) -> float:
+        """The learning rate at which most seeds of a side are evaluated, the smaller of equals; NaN for none."""
+        rates = self.rates.get(side)
+        return max(sorted(rates), key=rates.__getitem__) if rates else math.nan
+
+    @property
+    def qualifier(self) -> Bound:
+        """What the mean effect is of the true one if values are at a bound: at least, or at most. Empty if neither."""
+        sign = -1 if self.claim.better == "lower" else 1
+        up = {("with", "at least"), ("without", "at most")}
+        found = {sign if key in up else -sign for key in self.bounds if key[1] in ("at least", "at most")}
+        return "" if len(found) != 1 else "at least" if found == {1} else "at most"
 
     @property
     def means(self) -> tuple[float, float]:
@@ -89,7 +114,8 @@ class Contrast:
     @property
     def test_key(self) -> tuple[str, ...]:
         """Equal for contrasts that are the same test: views of a claim in which the learning rates are the same."""
-        return self.claim.name, self.study, self.case.name, self.view if math.isnan(self.rates[0]) else str(self.rates)
+        rates = str(self.rates) if any(self.rates.values()) else self.view
+        return self.claim.name, self.study, self.case.name, rates
 
 
 def contrasts(study: StudyData, claim: Claim) -> list[Contrast]:
@@ -101,7 +127,7 @@ def contrasts(study: StudyData, claim: Claim) -> list[Contrast]:
     finished, found = FinishedRuns(study), list[Contrast]()
     for _, specs in study.settings.groupby("panel", observed=True):
         of_panel = cases(claim, specs)
-        found += [finished.contrast(claim, case, view) for case in of_panel for view in claim.views]
+        found += [finished.contrast(claim, case, view) for case in of_panel for view in finished.views(claim, case)]
         if not of_panel:
             case, why = empty_case(specs), explain_no_case(claim, specs)
             found += [finished.make(claim, case, view, why) for view in claim.views]
@@ -117,37 +143,74 @@ class FinishedRuns:
         unbegun = missing_by_arm(study)[1]
         self.rest_of_plan = [f"{unbegun} runs of the plan have not begun"] if unbegun else []
 
+    def views(self, claim: Claim, case: Case) -> tuple[View, ...]:
+        """The claim's views; where the case has a single learning rate, fixed_rate in place of those that choose."""
+        if claim.measure.kind not in ("of_arm", "of_several"):
+            return claim.views
+        specs = self.study.settings
+        rates = specs.loc[(specs["panel"] == case.panel) & specs["family"].isin(case.families), "lr"].unique()
+        return ("fixed_rate",) if len(rates) == 1 else claim.views
+
     def contrast(self, claim: Claim, case: Case, view: View) -> Contrast:
         """As much as can be computed, even where a verdict is not possible."""
-        sides = [self._sides(claim, square) for square in case.squares]
+        sides = [self.sides(claim, square) for square in case.squares]
         missing = [self._missing(square) for square in case.squares]
         if any(runs.empty for square in sides for runs in square.values()):
             return self.make(claim, case, view, "; ".join(filter(None, missing)) or "none of its runs is finished")
-        seeds = sorted({seed for square in sides for runs in square.values() for seed in runs["seed"]})
-        choices = [RateChoice(claim, view, square, seeds[: claim.tuning_seeds]) for square in sides]
+        choices = [self.choose(claim, view, square) for square in sides]
         tables = [self._values(choice) for choice in choices]
         d = _differences(claim, tables)
+        failed = _count_failed(choices)
+        slack = sum(claim.measure.slack(c.factor) for c in choices)
         obstacles = [text for m, c in zip(missing, choices, strict=True) for text in (m, *c.obstacles()) if text]
         if unmeasured := int(d.isna().sum()):
             obstacles.append(f"{claim.metric} was not measured in {unmeasured} of {len(d)} seeds")
-        choice = choices[0]
-        used = [runs for c in choices for s in (c.evaluated_runs, c.tuning_runs) for runs in s.values()]
+        steps = sorted({int(n) for square in sides for runs in square.values() for n in runs["steps"].unique()})
+        obstacles += self._limits(claim, case, slack, failed, steps)
         return self.make(
             claim, case, view, "; ".join(dict.fromkeys(obstacles)),
-            rates=(choice.rate_of("with"), choice.rate_of("without")),
+            rates={side: choices[0].rates_of(side) for side in SIDES},
+            grids={side: tuple(map(float, sorted(runs["lr"].unique()))) for side, runs in choices[0].sides.items()},
             d=d,
             values=tables[0][["value_with", "value_without"]].set_axis(["with", "without"], axis=1),
-            slack=sum(claim.measure.slack(c.factor) for c in choices),
-            capped=any(bool((t["capped_with"].astype(bool) & t["capped_without"].astype(bool)).any()) for t in tables),
-            diverged=_diverged(choice),
-            run_ids=tuple(sorted({str(run_id) for runs in used for run_id in runs["run_id"]})),
+            slack=slack,
+            bounds=_count_bounds(tables),
+            failed=failed,
+            steps=steps[0] if len(steps) == 1 else 0,
+            run_ids=tuple(sorted({str(r) for c in choices for runs in c.sides.values() for r in runs["run_id"]})),
         )  # fmt: skip
 
     def make(self, claim: Claim, case: Case, view: View, obstacle: str, **values: Any) -> Contrast:
         method = anytime(claim.min_seeds) if self.study.looks == "repeated" else LOOKED_AT_ONCE
         return Contrast(claim, case, view, self.study.name, method, obstacle=obstacle, **values)
 
-    def _sides(self, claim: Claim, case: Case) -> Sides:
+    def choose(self, claim: Claim, view: View, sides: Sides) -> RateChoice:
+        return RateChoice(claim, view, sides, lambda runs, target: self._read(claim, runs, target))
+
+    def _read(self, claim: Claim, runs: Frame, target: Target) -> Frame:
+        return claim.measure(runs, self._measurements(claim, runs), target)
+
+    def _measurements(self, claim: Claim, runs: Frame) -> Frame:
+        names = claim.measure.names
+        rows = self.study.metrics_of.of(runs["run_id"]) if names else self.study.metrics[:0]
+        return rows[rows["metric"].isin(names)]
+
+    def _limits(
+        self, claim: Claim, case: Case, slack: float, failed: Mapping[Side, tuple[int, int]], steps: Sequence[int]
+    ) -> list[str]:
+        """What the metric cannot show of these runs."""
+        found, delta = [], claim.threshold(case.data)
+        if 0 < delta * ROUNDING < slack < math.inf:
+            step = f"one step of the grid of learning rates, {claim.in_unit(slack):.3g}"
+            found.append(f"{step}, exceeds the smallest effect of interest, {claim.delta_for(case.data):g}")
+        if steps[0] < claim.min_steps:
+            found.append(f"{steps[0]} of at least {claim.min_steps} steps of training")
+        for side, (lost, n) in failed.items():
+            if claim.measure.learned and lost > n / 2:
+                found.append(f"{lost} of {n} runs {side} it failed, and the metric describes trained networks")
+        return found
+
+    def sides(self, claim: Claim, case: Case) -> Sides:
         sides: Sides = {"with": self._of(case, case.with_)}
         return sides if claim.reference is not None else {**sides, "without": self._of(case, case.without)}
 
@@ -161,20 +224,17 @@ class FinishedRuns:
         return "; ".join([*(self.gaps[key] for key in keys if key in self.gaps), *self.rest_of_plan])
 
     def _values(self, choice: RateChoice) -> pd.DataFrame:
-        """By evaluation seed that both sides have: `value` and `capped`, with the suffixes `_with` and `_without`."""
-        claim, target = choice.claim, choice.target()
-        tables = {
-            side: claim.measure(runs, self._measurements(runs, claim.measure.names), target)
-            for side, runs in choice.evaluated_runs.items()
-        }
+        """By seed that both sides have: `value` and `bound`, with the suffixes `_with` and `_without`."""
+        claim, evaluated = choice.claim, choice.evaluated_runs
+        target: Target = choice.accuracy_target
+        if level := LEVELS.get(claim.measure.target or ""):
+            levels = [level(runs, self._measurements(claim, runs)) for runs in evaluated.values()]
+            target = pd.concat(levels, axis=1).max(axis=1)
+        tables = {side: self._read(claim, runs, target) for side, runs in evaluated.items()}
         if claim.reference is not None:
-            tables["without"] = tables["with"].assign(value=claim.reference)  # at a bound where the metric is at one
-        with_, without = (tables[side].add_suffix(f"_{side}") for side in ("with", "without"))
+            tables["without"] = tables["with"].assign(value=claim.reference, bound="")
+        with_, without = (tables[side].add_suffix(f"_{side}") for side in SIDES)
         return with_.join(without, how="inner").sort_index()
-
-    def _measurements(self, runs: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFrame:
-        rows = self.study.metrics_of.of(runs["run_id"]) if names else self.study.metrics[:0]
-        return rows[rows["metric"].isin(names)]
 
 
 def _differences(claim: Claim, tables: list[pd.DataFrame]) -> pd.Series:
@@ -182,7 +242,7 @@ def _differences(claim: Claim, tables: list[pd.DataFrame]) -> pd.Series:
     difference of the differences."""
     sign, found = -1.0 if claim.better == "lower" else 1.0, list[pd.Series]()
     for table in tables:
-        with_, without = (table[f"value_{side}"].astype(float) for side in ("with", "without"))
+        with_, without = (table[f"value_{side}"].astype(float) for side in SIDES)
         if claim.scale == "log_ratio":
             positive = (with_ > 0) & (without > 0)
             found.append(sign * np.log(with_.where(positive) / without.where(positive)))
@@ -192,11 +252,21 @@ def _differences(claim: Claim, tables: list[pd.DataFrame]) -> pd.Series:
     return d.reindex(sorted(set.intersection(*({*one.index} for one in found))))
 
 
-def _diverged(choice: RateChoice) -> dict[Side, tuple[int, int]]:
+def _count_bounds(tables: Sequence[pd.DataFrame]) -> dict[tuple[Side, Bound], int]:
+    """How many values are at a bound. Those of an interaction's reference count for the other side, as their difference
+    is subtracted."""
+    found: Counter[tuple[Side, Bound]] = Counter()
+    for table, sides in zip(tables, (SIDES, SIDES[::-1]), strict=False):
+        for side, counted in zip(SIDES, sides, strict=True):
+            found.update((counted, bound) for bound in table[f"bound_{side}"] if bound)
+    return dict(found)
+
+
+def _count_failed(choices: Sequence[RateChoice]) -> dict[Side, tuple[int, int]]:
+    """Of the evaluated runs. Not for all rates, where divergence is the metric itself, and not before training."""
     counts: dict[Side, tuple[int, int]] = {}
-    for side, runs in choice.sides.items():
-        rate = choice.rate_of(side)
-        if not math.isnan(rate):
-            at_rate = runs.loc[runs["lr"] == rate, "diverged"]
-            counts[side] = int(at_rate.sum()), len(at_rate)
+    for side in SIDES:
+        runs = [c.evaluated_runs[side]["diverged"] for c in choices if side in c.sides and c.view not in UNCHOSEN]
+        if runs:
+            counts[side] = sum(int(r.sum()) for r in runs), sum(map(len, runs))
     return counts

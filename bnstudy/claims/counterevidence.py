@@ -6,13 +6,10 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from bnstudy.claims.verdicts import Verdict
-from bnstudy.stats.tests import ALPHA
+from bnstudy.claims.verdicts import Verdict, describe_failures
 
 NEAR_DELTA = 0.1
 """An interval that ends within this share of delta from delta is close to it."""
-NEAR_ALPHA = ALPHA / 2
-"""A p-value from here to 5% is close to 5%."""
 
 NOTHING = "Nothing that these runs show."
 
@@ -21,7 +18,8 @@ def find_counterevidence(verdicts: Sequence[Verdict]) -> list[str]:
     """Sentences on the verdicts of one claim; `NOTHING` where there are none."""
     primary = [v for v in verdicts if v.contrast.is_primary]
     found = [*_not_supported(primary), *_opposite_signs(primary), *_views(verdicts), *_inconclusive(verdicts)]
-    found += [*_opposite_seeds(primary), *_narrow(verdicts), *_diverged(primary), *_coarse_grid(primary)]
+    found += [*_opposite_seeds(primary), *_narrow(verdicts), *_uncorrected(verdicts), *_failed(primary)]
+    found += [*_at_bounds(primary), *_coarse_grid(primary), *_fixed_rate(primary)]
     return found or [NOTHING]
 
 
@@ -69,8 +67,6 @@ def _narrow(verdicts: Sequence[Verdict]) -> Iterator[str]:
         if v.status == "INCONCLUSIVE" or not math.isfinite(v.low):
             continue
         case, delta = f"{v.case}, {v.view}", v.contrast.threshold
-        if v.status != "NEGLIGIBLE" and v.p_holm > NEAR_ALPHA:
-            yield f"{case}: the test rejects narrowly, p = {v.p_holm:.2g} after correction."
         beyond, within = max(v.low, -v.high), max(v.high, -v.low)
         room = delta - within if v.status == "NEGLIGIBLE" else beyond - delta
         if room < NEAR_DELTA * delta:
@@ -78,14 +74,34 @@ def _narrow(verdicts: Sequence[Verdict]) -> Iterator[str]:
             yield f"{case}: the interval, {v.interval}, ends close to {bound}."
 
 
-def _diverged(primary: Sequence[Verdict]) -> Iterator[str]:
-    """Runs at the learning rates that are compared; in the view of all rates, divergence is the metric itself."""
+def _uncorrected(verdicts: Sequence[Verdict]) -> Iterator[str]:
+    """Verdicts that the number of cases in the report may explain."""
+    lost = [v for v in verdicts if v.status != "INCONCLUSIVE" and not v.survives]
+    for v in lost:
+        p = f"p = {v.p:.2g}, {v.p_holm:.2g} after it"
+        yield f"{v.case}, {v.view}: does not survive the correction for the number of cases in this report ({p})."
+
+
+def _failed(primary: Sequence[Verdict]) -> Iterator[str]:
+    """Evaluated runs that diverged or failed to learn."""
     for v in primary:
-        rates = dict(zip(("with", "without"), v.contrast.rates, strict=True))
-        for side, (lost, n) in v.contrast.diverged.items():
+        for side, (lost, n) in v.contrast.failed.items():
             if lost:
-                count = f"{lost} of {n} runs {side} it"
-                yield f"{v.case}: {count} diverged at learning rate {rates[side]:g}, and count with the worst value."
+                count = f"{describe_failures(lost, n)}, {side} it"
+                yield f"{v.case}: {count}, diverged or failed to learn, and count with the worst value."
+
+
+def _at_bounds(primary: Sequence[Verdict]) -> Iterator[str]:
+    """Values that are only bounds of what the metric measures."""
+    for v in primary:
+        counts = [
+            f"{n} {side} it are {bound} the value"
+            for (side, bound), n in v.contrast.bounds.items()
+            if bound in ("at least", "at most")
+        ]
+        if counts:
+            so = f", so the effect is {v.contrast.qualifier} the number" if v.contrast.qualifier else ""
+            yield f"{v.case}: of {v.n} seeds {' and '.join(counts)}, at the bound of what was measured{so}."
 
 
 def _coarse_grid(primary: Sequence[Verdict]) -> Iterator[str]:
@@ -94,7 +110,13 @@ def _coarse_grid(primary: Sequence[Verdict]) -> Iterator[str]:
         slack, is_ratio = widened[0].slack, widened[0].claim.scale == "log_ratio"
         distance = f"a factor of {math.exp(slack):.3g}" if is_ratio else f"{slack:.3g}"
         reason = "The metric is known only to within one step of the grid of learning rates"
-        yield f"{reason}, so both ends of the interval are moved out by {distance}."
+        yield f"{reason}, so both ends of the 95% interval are moved out by {distance}."
+
+
+def _fixed_rate(primary: Sequence[Verdict]) -> Iterator[str]:
+    fixed = [v for v in primary if v.contrast.view == "fixed_rate" and v.n]
+    if fixed:
+        yield f"Only one learning rate was tried ({fixed[0].view}): at its own best rate each side may do better."
 
 
 def _with_effects(verdicts: Sequence[Verdict]) -> str:

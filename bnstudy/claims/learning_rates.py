@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
+from bnstudy.claims.arms import best_rate, rates_by_other_seeds, scores_by_rate
 from bnstudy.claims.cases import texts
 from bnstudy.claims.claim import Claim
 from bnstudy.claims.metrics import View, coarseness
@@ -16,86 +19,97 @@ from bnstudy.claims.metrics import View, coarseness
 LEAST_RATES = 7
 LARGEST_FACTOR = math.sqrt(10) * 1.01
 """Between neighbours of a grid of learning rates; 0.00316 and 0.01 are allowed."""
+FINE = 10**0.25
+LARGEST_FINE_FACTOR = FINE * 1.01
+"""Between the best learning rate and its neighbours. Without normalization the optimum is narrow: a coarse grid misses
+it, and the other side seems to gain."""
 
 Side = Literal["with", "without"]
 Sides = dict[Side, pd.DataFrame]
 """The finished runs of each side; without "without" where the claim compares with a reference."""
 
+Read = Callable[[pd.DataFrame, float], pd.DataFrame]
+"""(runs, target) -> the claim's metric, in the order of the runs."""
+
 
 class RateChoice:
-    """The learning rates of the two sides of a case in one view, chosen on the score of the tuning seeds.
+    """The learning rates of the two sides of a case in one view: for each seed those that all other seeds choose.
 
-    best: by side and family, the rate with the highest mean score; NaN for no runs.
+    scores: by side and family, the score of each seed at each learning rate.
+    best: by side and family, the rate that all seeds choose; NaN for no runs.
     factor: between neighbours of the coarser grid.
+    accuracy_target: the validation accuracy to reach, for metrics with such a target.
     """
 
-    def __init__(self, claim: Claim, view: View, sides: Sides, tuning: Sequence[int]) -> None:
-        self.claim, self.view, self.sides, self.tuning = claim, view, sides, tuning
-        self.best = {side: {f: self._best(own) for f, own in families(runs)} for side, runs in sides.items()}
-        self.runs_by_family = [own for runs in sides.values() for _, own in families(runs)]
+    def __init__(self, claim: Claim, view: View, sides: Sides, read: Read) -> None:
+        self.claim, self.view = claim, view
+        self.sides = _at_common_rates(sides) if view in ("all_rates", "same_rate") else sides
+        self.accuracy_target = self._accuracy_target(sides)
+        self.scores = {
+            side: {family: self._scores(own, read) for family, own in families(runs)}
+            for side, runs in self.sides.items()
+        }
+        self.best = {side: {f: best_rate(s) for f, s in of_side.items()} for side, of_side in self.scores.items()}
+        self.runs_by_family = [own for runs in self.sides.values() for _, own in families(runs)]
         self.grids = [np.unique(own["lr"].to_numpy(float)) for own in self.runs_by_family]
-        self.factor = max(map(coarseness, self.grids))
+        self.factor = max(map(coarseness, self.grids), default=math.inf)
 
-    def _best(self, runs: pd.DataFrame) -> float:
-        """The smaller of equals."""
-        means = self._of_tuning(runs).groupby("lr")["score"].mean()
-        return float(means.idxmax()) if len(means) else math.nan
+    def _scores(self, runs: pd.DataFrame, read: Read) -> pd.DataFrame:
+        measure = self.claim.measure
+        if measure.tuned_by == "accuracy" or self.view in ("all_rates", "before_training", "fixed_rate"):
+            return scores_by_rate(runs)
+        if measure.tuned_by == "best_accuracy":
+            return scores_by_rate(runs, "best_accuracy")
+        values = read(runs, self.accuracy_target)["value"].to_numpy(float)
+        if self.claim.scale == "log_ratio":
+            values = np.log(np.where(values > 0, values, np.nan))
+        return scores_by_rate(runs.assign(own=-values), "own")
 
-    def _of_tuning(self, runs: pd.DataFrame) -> pd.DataFrame:
-        return runs[runs["seed"].isin(self.tuning)]
+    def _accuracy_target(self, sides: Sides) -> float:
+        """A share of the mean accuracy of the side without, at the rate that is best for accuracy."""
+        if self.claim.measure.target != "accuracy" or "without" not in sides:
+            return math.nan
+        baseline = sides["without"]
+        at_best = baseline[baseline["lr"] == best_rate(scores_by_rate(baseline))]
+        return float(self.claim.share_of_target * at_best["val_accuracy"].mean())
 
-    @property
-    def tuning_runs(self) -> Sides:
-        return {side: self._of_tuning(runs) for side, runs in self.sides.items()}
-
-    @property
+    @cached_property
     def evaluated_runs(self) -> Sides:
-        """The runs of the other seeds, at the learning rates of the view."""
-        others = {side: runs[~runs["seed"].isin(self.tuning)] for side, runs in self.sides.items()}
+        """The runs at the learning rates of the view."""
         if self.view == "all_rates":
-            return others
-        rates = {side: {family: self._rate(side, family) for family in best} for side, best in self.best.items()}
-        return {side: runs[runs["lr"] == runs["family"].astype(str).map(rates[side])] for side, runs in others.items()}
+            return self.sides
+        return {
+            side: pd.concat(
+                [own[own["lr"] == own["seed"].map(self._rates(side, family))] for family, own in families(runs)]
+            )
+            for side, runs in self.sides.items()
+        }
 
-    def _rate(self, side: Side, family: str) -> float:
-        if self.view == "before_training":
-            return float(self.sides[side].loc[self.sides[side]["family"] == family, "lr"].min())
+    def _rates(self, side: Side, family: str) -> pd.Series:
+        """The learning rate of each seed."""
+        scores = self.scores[side][family]
+        if self.view in ("before_training", "fixed_rate"):
+            return pd.Series(scores.columns[0], scores.index)
         if self.view == "same_rate":  # a side then has one family
-            return next(iter(self.best["without"].values()))
-        return self.best[side][family]
+            scores = next(iter(self.scores["without"].values()))
+        return rates_by_other_seeds(scores)
 
-    def rate_of(self, side: Side) -> float:
-        """The learning rate of a side; NaN where it has none or several."""
-        if side not in self.sides or len(self.best[side]) != 1 or self.view not in ("same_rate", "best_rate"):
-            return math.nan
-        return self._rate(side, next(iter(self.best[side])))
-
-    def target(self) -> float:
-        """The metric's target, by the tuning seeds at the learning rates of the view; NaN for none.
-
-        For a training loss, NaN also where all runs of a side diverged.
-        """
-        kind, tuning = self.claim.measure.target, self.tuning_runs
-        if kind is None:
-            return math.nan
-        if kind == "accuracy":
-            baseline = tuning["without"]
-            at_best = baseline[baseline["lr"] == next(iter(self.best["without"].values()))]
-            return float(self.claim.share_of_target * at_best["val_accuracy"].mean())
-        chosen = [runs[runs["lr"] == self.rate_of(side)] for side, runs in tuning.items()]
-        return float(np.max([runs.loc[~runs["diverged"].astype(bool), "final.train_loss"].mean() for runs in chosen]))
+    def rates_of(self, side: Side) -> dict[float, int]:
+        """How many seeds are evaluated at each learning rate, ascending; empty for several families, or none chosen."""
+        chosen = self.view in ("same_rate", "best_rate", "fixed_rate") and len(self.best.get(side, {})) == 1
+        runs = self.evaluated_runs[side] if chosen else pd.DataFrame({"lr": []})
+        return dict(sorted(Counter(map(float, runs["lr"])).items()))
 
     def obstacles(self) -> list[str]:
         """What rules out a verdict, in words."""
         if self.view == "before_training":
             return []
-        found = []
-        if self.claim.measure.target == "training_loss" and math.isnan(self.target()):
-            found.append("on some side every run that chooses the learning rate diverged: no loss is reached by both")
-        return [*found, *self._grid(), *self._edges(), *self._groups()]
+        if self.view == "fixed_rate":
+            return self._groups()
+        return [*self._grid(), *self._edges(), *self._groups()]
 
     def _grid(self) -> list[str]:
-        """Too few learning rates, too far apart, or different ones on the two sides."""
+        """Too few learning rates, too far apart, or not all of them with all seeds."""
         fewest = min(map(len, self.grids))
         if fewest < LEAST_RATES:
             rates = "rate" if fewest == 1 else "rates"
@@ -105,36 +119,33 @@ class RateChoice:
             return [f"learning rates of the grid are {self.factor:.3g} times apart, {needed}"]
         if any(len(own) < own["seed"].nunique() * own["lr"].nunique() for own in self.runs_by_family):
             return ["not every seed was tried at every learning rate"]
-        if self.claim.measure.kind == "of_family" and len({tuple(grid) for grid in self.grids}) > 1:
-            return ["the two sides were tried at different learning rates"]
         return []
 
     def _edges(self) -> list[str]:
-        """A best learning rate at the edge of its grid, or one that was not tried."""
+        """A best learning rate at the edge of its grid, or with a neighbour that is too far away."""
         if self.view == "all_rates":
             return []
         sides: list[Side] = ["without"] if self.view == "same_rate" else list(self.sides)
-        if self.view == "same_rate" and not any(self._learns(own) for _, own in families(self.sides["without"])):
+        if self.view == "same_rate" and not any(map(learns, self._families("without"))):
             return ["no learning rate is best without it: all of them diverged"]
         tried = [(side, family, own) for side in sides for family, own in families(self.sides[side])]
-        found = [text for side, family, own in tried for text in self._edge(side, family, own)]
-        rate = self.rate_of("with")
-        if self.view == "same_rate" and not math.isnan(rate) and not (self.sides["with"]["lr"] == rate).any():
-            found.append(f"no runs with it at learning rate {rate:g}")
-        return found
+        return [text for side, family, own in tried for text in self._edge(side, family, own)]
+
+    def _families(self, side: Side) -> list[pd.DataFrame]:
+        return [own for _, own in families(self.sides[side])]
 
     def _edge(self, side: Side, family: str, runs: pd.DataFrame) -> list[str]:
-        rate = self.best[side][family]
+        rate, rates = self.best[side][family], np.unique(runs["lr"].to_numpy(float))
         name = f"{side} it" if len(self.best[side]) == 1 else f"of {family}"
-        if math.isnan(rate):
-            return [f"no seeds to choose the learning rate {name}"]
-        if rate in (runs["lr"].min(), runs["lr"].max()) and self._learns(runs):
+        if math.isnan(rate) or not learns(runs):
+            return []
+        if rate in (rates[0], rates[-1]):
             return [f"the best learning rate {name}, {rate:g}, lies on the edge of the grid"]
+        gap = _gap_around(rates, rate)
+        if self.view == "best_rate" and gap > LARGEST_FINE_FACTOR:
+            needed = f"a fair choice needs {FINE:.3g} or less"
+            return [f"the neighbours of the best learning rate {name}, {rate:g}, are {gap:.3g} times away, {needed}"]
         return []
-
-    def _learns(self, runs: pd.DataFrame) -> bool:
-        """Whether some tuning run did not diverge; where all did, no learning rate is best."""
-        return not self._of_tuning(runs)["diverged"].all()
 
     def _groups(self) -> list[str]:
         """Why families that make up one side cannot be compared: the sides differ in them, or have only one."""
@@ -146,6 +157,43 @@ class RateChoice:
             return [f"both sides must have the same values of {' and '.join(over)}, two or more"]
         lost = [side for side, runs in self.sides.items() if runs["diverged"].all()]
         return [f"every run {side} it diverged, and all are equally bad" for side in lost]
+
+    def fine_rates(self) -> dict[str, tuple[float, ...]]:
+        """By family, the learning rates that the view still lacks around the best one; empty for an unfair grid."""
+        if self._grid():
+            return {}
+        every = [(side, family, own) for side, runs in self.sides.items() for family, own in families(runs)]
+        return {family: rates_around(own, self.best[side][family]) for side, family, own in every if learns(own)}
+
+
+def rates_around(runs: pd.DataFrame, best: float) -> tuple[float, ...]:
+    """The rates 10^(1/4) away from the best one where its neighbour is farther away, with three digits. Beyond the edge
+    of the grid also that 10^(1/2) away, so that a best rate at the edge can become an inner one."""
+    rates = np.unique(runs["lr"].to_numpy(float))
+    below, above = rates[rates < best / 1.001], rates[rates > best * 1.001]
+    found = []
+    for neighbours, step in ((best / below, 1 / FINE), (above / best, FINE)):
+        if neighbours.min(initial=math.inf) > LARGEST_FINE_FACTOR:
+            found += [best * step, *([] if len(neighbours) else [best * step**2])]
+    return tuple(sorted(float(f"{rate:.3g}") for rate in found))
+
+
+def _gap_around(rates: np.ndarray, rate: float) -> float:
+    """The factor to the farther neighbour."""
+    i = int(np.searchsorted(rates, rate))
+    return float(max(rates[i + 1] / rate, rate / rates[i - 1]))
+
+
+def _at_common_rates(sides: Sides) -> Sides:
+    """The runs at the learning rates that every family of both sides was tried at."""
+    grids = [set(own["lr"]) for runs in sides.values() for _, own in families(runs)]
+    common = set.intersection(*grids) if grids else set()
+    return {side: runs[runs["lr"].isin(common)] for side, runs in sides.items()}
+
+
+def learns(runs: pd.DataFrame) -> bool:
+    """Whether some run did not diverge; where all did, no learning rate is best."""
+    return not runs["diverged"].all()
 
 
 def families(runs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:

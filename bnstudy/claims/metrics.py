@@ -36,7 +36,8 @@ WORST_LOSS = 10.0
 """A run has diverged when its loss exceeds the initial one by this factor."""
 
 Frame: TypeAlias = pd.DataFrame
-Reader = Callable[[Frame, Frame, float], Frame]
+Target: TypeAlias = "float | pd.Series"
+Reader = Callable[[Frame, Frame, Target], Frame]
 Kind = Literal["of_arm", "of_several", "of_family", "untrained"]
 View = Literal["same_rate", "best_rate", "fixed_rate", "all_rates", "before_training"]
 Bound = Literal["", "at least", "at most", "worst"]
@@ -68,8 +69,8 @@ class Metric:
     scales: how two values may be compared; the first is the default.
     kind: what `runs` are: those of one arm; of several arms of one side, each at its learning rate (of_several); of a
         family at all its learning rates (of_family); of an arm before training, at any learning rate (untrained).
-    target: the value that `target` holds: a validation `accuracy` to reach, or the final `training_loss` or
-        `training_accuracy` that both sides reach; None for none.
+    target: what `target` is: a validation `accuracy` to reach, one number; or by seed the `training_loss` or
+        `training_error` at the end of the side where it is higher, so that both sides reach it; None for none.
     tuned_by: what chooses the learning rates: the final validation `accuracy`; the `best_accuracy` on validation; or
         the metric's own `lowest` value, for one that does not read the test split.
     floor: the smallest value that is possible: where both sides are within delta of it, a difference is not.
@@ -83,7 +84,7 @@ class Metric:
     names: tuple[str, ...] = ()
     scales: tuple[str, ...] = ("difference",)
     kind: Kind = "of_arm"
-    target: Literal["accuracy", "training_loss", "training_accuracy"] | None = None
+    target: Literal["accuracy", "training_loss", "training_error"] | None = None
     tuned_by: Literal["accuracy", "best_accuracy", "lowest"] = "accuracy"
     floor: float | None = None
     learned: bool = False
@@ -91,7 +92,7 @@ class Metric:
     slack: Callable[[float], float] = lambda _: 0.0
     delta: float | dict[str, Any] | None = None
 
-    def __call__(self, runs: Frame, metrics: Frame, target: float = math.nan) -> Frame:
+    def __call__(self, runs: Frame, metrics: Frame, target: Target = math.nan) -> Frame:
         return self.read(runs, metrics, target)
 
     @property
@@ -172,33 +173,49 @@ def seconds_to_target(runs: Frame, metrics: Frame, target: float) -> Frame:
 
 
 @metric("loss", "accuracy", target="training_loss", delta=POINTS, images="test")
-def test_accuracy_at_training_loss(runs: Frame, metrics: Frame, target: float) -> Frame:
+def test_accuracy_at_training_loss(runs: Frame, metrics: Frame, target: pd.Series) -> Frame:
     """Test accuracy in percentage points, interpolated between evaluations, where the training loss first is at most
-    `target`; the loss is averaged over the steps since the evaluation before. Runs that never reach that loss have
-    their final accuracy, diverged runs that of guessing."""
-    test = metrics[(metrics["split"] == "test") & (metrics["metric"] == "accuracy")]
-    losses = {str(r): rows for r, rows in batch_losses(metrics).groupby("run_id", observed=True)}
-    found = {str(r): _accuracy_at(rows, losses[str(r)], target) for r, rows in test.groupby("run_id", observed=True)}
+    the seed's `target`; the loss is averaged over the steps since the evaluation before. That of guessing for diverged
+    runs."""
+    targets = dict(zip(runs["run_id"], runs["seed"].map(target), strict=True))
+    found = {r: _accuracy_at(*curves, targets[r]) for r, curves in _losses_at_tests(metrics).items()}
     reached, lost = runs["run_id"].map(found).astype(float), runs["diverged"].astype(bool)
     value = reached.fillna(runs["test_accuracy"]).mask(lost, runs["chance"])
     return by_seed(runs, 100 * value, lost | reached.isna())
 
 
-def _accuracy_at(accuracy: Frame, loss: Frame, target: float) -> float:
+def final_training_loss(runs: Frame, metrics: Frame) -> pd.Series:
+    """By seed, the loss since the evaluation before the last; missing for diverged runs."""
+    found = {r: losses[-1] for r, (_, _, losses) in _losses_at_tests(metrics).items()}
+    values = runs["run_id"].map(found).astype(float).mask(runs["diverged"].astype(bool))
+    return values.set_axis(pd.Index(runs["seed"]))
+
+
+def _losses_at_tests(metrics: Frame) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """By run the steps of its evaluations on the test split, the accuracies there, and, one fewer, the mean training
+    losses between them."""
+    test = _test_accuracies(metrics)
+    losses = {str(r): rows for r, rows in batch_losses(metrics).groupby("run_id", observed=True)}
+    found = {}
+    for r, rows in test.groupby("run_id", observed=True):
+        ordered, by_step = rows.sort_values("step"), losses[str(r)].sort_values("step")
+        steps = ordered["step"].to_numpy()
+        total = np.concatenate([[0.0], by_step["value"].cumsum().to_numpy()])
+        ends = np.minimum(steps, len(by_step))
+        found[str(r)] = steps, ordered["value"].to_numpy(float), np.diff(total[ends]) / np.maximum(1, np.diff(ends))
+    return found
+
+
+def _accuracy_at(steps: np.ndarray, accuracies: np.ndarray, losses: np.ndarray, target: float) -> float:
     """NaN where the loss is never that low."""
-    ordered, by_step = accuracy.sort_values("step"), loss.sort_values("step")
-    steps = ordered["step"].to_numpy()
-    total = np.concatenate([[0.0], by_step["value"].cumsum().to_numpy()])
-    ends = np.minimum(steps, len(by_step))
-    means = np.diff(total[ends]) / np.maximum(1, np.diff(ends))
-    below = np.flatnonzero(means <= target)
+    below = np.flatnonzero(losses <= target)
     if not len(below):
         return math.nan
     i = below[0]
     at = steps[i + 1]
     if i > 0:
-        at = np.interp(target, [means[i], means[i - 1]], [steps[i + 1], steps[i]])
-    return float(np.interp(at, steps, ordered["value"]))
+        at = np.interp(target, [losses[i], losses[i - 1]], [steps[i + 1], steps[i]])
+    return float(np.interp(at, steps, accuracies))
 
 
 @metric("loss", scales=RATIO_FIRST, tuned_by="lowest")
@@ -228,33 +245,52 @@ def accuracy_above_chance(runs: Frame, *_: Any) -> Frame:
     return by_seed(runs, 100 * (runs["test_accuracy"] - runs["chance"]))
 
 
-@metric("train_accuracy", "accuracy", target="training_accuracy", delta=POINTS, images="test")
-def gap_at_training_accuracy(runs: Frame, metrics: Frame, target: float) -> Frame:
+@metric("train_accuracy", "accuracy", target="training_error", delta=POINTS, images="test")
+def gap_at_training_accuracy(runs: Frame, metrics: Frame, target: pd.Series) -> Frame:
     """Accuracy on training images, in evaluation mode, minus that on test images, in percentage points, interpolated
-    between measurements where the former first is at least `target`. Runs that never reach it have the gap at their
-    end, diverged runs that of guessing on both, 0."""
-    train = metrics[(metrics["metric"] == "train_accuracy") & (metrics["layer"] == "")]
-    test = metrics[(metrics["split"] == "test") & (metrics["metric"] == "accuracy")]
-    tests = {str(r): rows.sort_values("step") for r, rows in test.groupby("run_id", observed=True)}
-    found = {
-        str(r): _gap_at(rows.sort_values("step"), tests[str(r)], target)
-        for r, rows in train.groupby("run_id", observed=True)
-    }
-    gaps = runs["run_id"].map(lambda run_id: found.get(run_id, (math.nan, False))[0]).astype(float)
-    reached = runs["run_id"].map(lambda run_id: found.get(run_id, (math.nan, False))[1]).astype(bool)
-    lost = runs["diverged"].astype(bool)
-    return by_seed(runs, (100 * gaps).mask(lost, 0.0), lost | ~reached)
+    between measurements, where the error on training images first is at most the seed's `target`. 0, the gap of
+    guessing, for diverged runs."""
+    targets = dict(zip(runs["run_id"], runs["seed"].map(target), strict=True))
+    tests = {str(r): rows.sort_values("step") for r, rows in _test_accuracies(metrics).groupby("run_id", observed=True)}
+    gaps = {r: _gap_at(curve, tests[r], 1 - targets[r]) for r, curve in _training_accuracies(metrics).items()}
+    reached, lost = runs["run_id"].map(gaps).astype(float), runs["diverged"].astype(bool)
+    return by_seed(runs, (100 * reached).mask(lost, 0.0), lost)
 
 
-def _gap_at(train: Frame, test: Frame, target: float) -> tuple[float, bool]:
-    """The gap, a share, and whether the target was reached."""
+def final_training_error(runs: Frame, metrics: Frame) -> pd.Series:
+    """By seed, the share of training images that the trained network gets wrong; missing for diverged runs."""
+    found = {r: 1 - curve["value"].iloc[-1] for r, curve in _training_accuracies(metrics).items()}
+    values = runs["run_id"].map(found).astype(float).mask(runs["diverged"].astype(bool))
+    return values.set_axis(pd.Index(runs["seed"]))
+
+
+LEVELS: dict[str, Callable[[Frame, Frame], pd.Series]] = {
+    "training_loss": final_training_loss,
+    "training_error": final_training_error,
+}
+"""By the kind of a target, the level that each run of a side reaches."""
+
+
+def _training_accuracies(metrics: Frame) -> dict[str, Frame]:
+    rows = metrics[(metrics["metric"] == "train_accuracy") & (metrics["layer"] == "")]
+    return {str(r): curve.sort_values("step") for r, curve in rows.groupby("run_id", observed=True)}
+
+
+def _test_accuracies(metrics: Frame) -> Frame:
+    return metrics[(metrics["split"] == "test") & (metrics["metric"] == "accuracy")]
+
+
+def _gap_at(train: Frame, test: Frame, target: float) -> float:
+    """NaN where the accuracy on training images is never that high."""
     steps, accuracy = train["step"].to_numpy(float), train["value"].to_numpy(float)
     above = np.flatnonzero(accuracy >= target)
-    i = int(above[0]) if len(above) else len(steps) - 1
+    if not len(above):
+        return math.nan
+    i = int(above[0])
     step, reached = steps[i], accuracy[i]
-    if len(above) and i > 0:
+    if i > 0:
         step, reached = np.interp(target, accuracy[i - 1 : i + 1], steps[i - 1 : i + 1]), target
-    return float(reached - np.interp(step, test["step"], test["value"])), bool(len(above))
+    return float(reached - np.interp(step, test["step"], test["value"]))
 
 
 @metric("dead_share", floor=0.0, learned=True)

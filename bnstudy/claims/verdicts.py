@@ -1,31 +1,35 @@
-"""The verdicts of a report: for each contrast an interval, a test, and what follows from them.
+"""The verdicts of a report: for each contrast an interval, a p-value, and what follows from them.
 
-The interval and the test are in `stats/method.py`; `decide` is the rule.
+The interval and the p-value are in `stats/means.py`; `decide` is the rule. A verdict is that of its case alone. Beside
+it stands the p-value that is corrected for the number of cases in the report.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from bnstudy.claims.claim import load_claims
-from bnstudy.claims.contrasts import Contrast, contrasts
+from bnstudy.claims.claim import STATUSES, Status, load_claims
+from bnstudy.claims.contrasts import SIDES, Contrast, contrasts
 from bnstudy.claims.frames import StudyData
+from bnstudy.stats.corrections import holm
 from bnstudy.stats.intervals import effect_size
+from bnstudy.stats.means import ALPHA
+from bnstudy.stats.method import LOOKED_AT_ONCE, Method
+from bnstudy.stats.outliers import LARGEST_SHARE, failure_interval, find_outlier
 from bnstudy.stats.power import seeds_needed
-from bnstudy.stats.tests import ALPHA, holm
 
-Status = Literal["SUPPORTED", "CONTRADICTED", "NEGLIGIBLE", "INCONCLUSIVE"]
-STATUSES: tuple[Status, ...] = ("SUPPORTED", "CONTRADICTED", "NEGLIGIBLE", "INCONCLUSIVE")
+__all__ = ["STATUSES", "Status", "Verdict", "as_json", "decide", "judge", "judge_all", "verdicts"]
 
 COARSE = "the steps of the grid of learning rates are too coarse to tell"
 ACROSS = "the interval reaches across the smallest effect of interest"
-CAPPED = "some seed has both at the bound of what was measured, beyond which they may differ"
+AT_BOUND = "some values are at the bound of what was measured, beyond which the sides may differ"
 
 
 @dataclass(frozen=True)
@@ -33,10 +37,12 @@ class Verdict:
     """The verdict on a contrast.
 
     effect, low, high: mean of the differences and its interval, widened by the slack; NaN for none.
-    p, p_holm: of the test, and adjusted for the other contrasts of the report.
+    p: of the hypothesis that the verdict rejects, or comes closest to rejecting. p_holm: the same, corrected for the
+        other cases of the report.
     n: number of differences.
-    more: how many more seeds would settle an inconclusive verdict at 80% power; None where none are needed or would.
     because: why the verdict is inconclusive, in words.
+    may_settle: whether more seeds may settle it.
+    more: how many would at 80% power; None where none are needed or would.
     """
 
     contrast: Contrast
@@ -48,30 +54,38 @@ class Verdict:
     p: float
     p_holm: float
     n: int
-    more: int | None = None
     because: str = ""
+    may_settle: bool = False
+    more: int | None = None
 
     @property
     def case(self) -> str:
         return self.contrast.case.name
 
     @property
+    def survives(self) -> bool:
+        """Whether the verdict stands after the correction for the number of cases in the report."""
+        return self.status != "INCONCLUSIVE" and self.p_holm <= ALPHA
+
+    @property
     def view(self) -> str:
-        """`"each at its best, 1 with and 0.316 without"`."""
-        name, (with_, without) = self.contrast.view_name, self.contrast.rates
-        if self.contrast.view == "same_rate" and not math.isnan(without):
-            return f"{name}, {without:g}"
-        if self.contrast.view == "best_rate" and not (math.isnan(with_) or math.isnan(without)):
-            return f"{name}, {with_:g} with and {without:g} without"
-        return name
+        """`"each at its best, 1 with and 0.316 (12 seeds) or 0.562 (2) without"`."""
+        c = self.contrast
+        with_, without = (describe_rates(c.rates.get(side, {})) for side in SIDES)
+        if not with_:
+            return c.view_name
+        if not without or c.view != "best_rate":
+            return f"{c.view_name}, {with_}"
+        return f"{c.view_name}, {with_} with and {without} without"
 
     @property
     def interval(self) -> str:
-        """`"12.3 (8.1 to 15.2)"`, the effect in the claim's unit; empty for none."""
+        """`"at least 12.3 (8.1 to 15.2)"`, the effect in the claim's unit; empty for none."""
         if not math.isfinite(self.effect):
             return ""
         mean, low, high = (f"{self.contrast.claim.in_unit(v):.3g}" for v in (self.effect, self.low, self.high))
-        return f"{mean} ({low} to {high})" if math.isfinite(self.low) and math.isfinite(self.high) else mean
+        bounds = f" ({low} to {high})" if math.isfinite(self.low) and math.isfinite(self.high) else ""
+        return f"{self.contrast.qualifier} {mean}{bounds}".strip()
 
     @property
     def effect_text(self) -> str:
@@ -100,69 +114,143 @@ class Verdict:
         return f"{self.status}: {self.contrast.claim.statement} {self.result}"
 
 
+def describe_rates(rates: Mapping[float, int]) -> str:
+    """`"0.316 (12 seeds) or 0.562 (2)"`, the most frequent first; a single rate without its count."""
+    if len(rates) == 1:
+        return f"{next(iter(rates)):g}"
+    ordered = sorted(rates.items(), key=lambda item: (-item[1], item[0]))
+    return " or ".join(f"{rate:g} ({n}{' seeds' * (i == 0)})" for i, (rate, n) in enumerate(ordered))
+
+
 def verdicts(study: StudyData, folders: Sequence[Path] = ()) -> list[Verdict]:
-    """The verdicts on all claims of the study, corrected together; ConfigError as `load_claims`."""
+    """The verdicts on all claims of the study; ConfigError as `load_claims`."""
     claims = load_claims(study.claims, folders)
     return judge_all([contrast for claim in claims for contrast in contrasts(study, claim)])
 
 
 def judge_all(every: Iterable[Contrast]) -> list[Verdict]:
-    """The verdicts, their p-values corrected together (Holm). Contrasts that are the same test count once."""
-    every = list(every)
-    p = {c.test_key: c.method.p(c.d.to_numpy()) for c in every if len(c.d)}
-    adjusted = dict(zip(p, holm(list(p.values())), strict=True))
-    return [judge(c, adjusted.get(c.test_key)) for c in every]
+    """The verdicts, with p-values corrected for their number (Holm 1979), and open where another claim is required.
+
+    Contrasts that are the same test count once; those that have no verdict do not count.
+    """
+    found = [judge(contrast) for contrast in every]
+    tested = {v.contrast.test_key: v.p for v in found if is_tested(v)}
+    corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
+    found = [replace(v, p_holm=corrected[v.contrast.test_key]) if is_tested(v) else v for v in found]
+    return [check_required(v, found) for v in found]
 
 
-def judge(contrast: Contrast, p_holm: float | None = None) -> Verdict:
-    """The verdict on a contrast: the interval of the mean difference, the test, and the rule of `decide`.
+def is_tested(verdict: Verdict) -> bool:
+    return not verdict.contrast.obstacle and verdict.n >= verdict.contrast.claim.min_seeds
 
-    Contrasts with an obstacle or too few seeds are INCONCLUSIVE.
 
-    Args:
-        p_holm: the test's p after correction; that of the test itself by default.
+def judge(contrast: Contrast) -> Verdict:
+    """The verdict on a contrast by itself: the interval of the mean difference, and the rule of `decide`.
+
+    INCONCLUSIVE with an obstacle or too few seeds. Where one seed decides, SUPPORTED and NEGLIGIBLE are withheld;
+    NEGLIGIBLE also where a value is at a bound, or where it could not be otherwise.
     """
     c, claim, d = contrast, contrast.claim, contrast.d.to_numpy(float)
     finite = len(d) > 0 and bool(np.isfinite(d).all())
-    p, (low, high) = c.method.p(d), c.method.interval(d)
-    p_holm = p if p_holm is None else p_holm
-    obstacle = c.obstacle or ("some difference is not a number" if len(d) and not finite else "")
-    status: Status = "INCONCLUSIVE"
-    because = obstacle or (f"{len(d)} of at least {claim.min_seeds} seeds" if len(d) < claim.min_seeds else "")
-    if not because:
-        status, because = decide(low, high, c.threshold, p_holm, c.slack, c.capped, c.method.test)
-        status = "SUPPORTED" if claim.better == "either" and status == "CONTRADICTED" else status
-    more = None if obstacle or because in ("", COARSE, CAPPED) else _seeds_to_add(contrast)
-    effect = float(d.mean()) if finite else math.nan
-    bounds = low - c.slack, high + c.slack
-    return Verdict(contrast, status, effect, *bounds, effect_size(d), p, p_holm, len(d), more, because)
+    low, high = c.method.interval(d)
+    status, p = decide(d, c.threshold, c.slack, c.method)
+    status = "SUPPORTED" if claim.better == "either" and status == "CONTRADICTED" else status
+    because, may_settle = "", False
+    if obstacle := c.obstacle or ("some difference is not a number" if len(d) and not finite else ""):
+        because = obstacle
+    elif len(d) < claim.min_seeds:
+        because, may_settle = f"{len(d)} of at least {claim.min_seeds} seeds", True
+    elif status == "INCONCLUSIVE":
+        too_coarse = is_too_coarse(low, high, c.threshold, c.slack)
+        because, may_settle = COARSE if too_coarse else ACROSS, not too_coarse
+    elif status in ("SUPPORTED", "NEGLIGIBLE") and (because := one_seed_decides(c)):
+        may_settle = True
+    elif status == "NEGLIGIBLE":
+        because = AT_BOUND if c.bounds else near_floor(c)
+    may_count = may_settle and (because == ACROSS or len(d) < claim.min_seeds)
+    return Verdict(
+        contrast, "INCONCLUSIVE" if because else status, float(d.mean()) if finite else math.nan,
+        low - c.slack, high + c.slack, effect_size(d), p, p, len(d), because, may_settle,
+        more=_seeds_to_add(c) if may_count else None,
+    )  # fmt: skip
 
 
-def decide(
-    low: float, high: float, delta: float, p: float, slack: float = 0.0, capped: bool = False, test: str = "test"
-) -> tuple[Status, str]:
-    """The rule: a status, and the reason if it is INCONCLUSIVE.
+def decide(d: ArrayLike, delta: float, slack: float = 0.0, method: Method = LOOKED_AT_ONCE) -> tuple[Status, float]:
+    """The rule: a status, and the p-value of the hypothesis that it rejects or comes closest to rejecting.
 
-    SUPPORTED if the interval lies above delta, CONTRADICTED if below -delta, both only if the test rejects at 5%, too;
-    NEGLIGIBLE if the interval lies within (-delta, delta), unless values are capped; else INCONCLUSIVE.
-
-    Args:
-        low, high: the interval, which `slack` widens.
-        p: of the test, after correction.
+    SUPPORTED rejects an effect <= delta, CONTRADICTED an effect >= -delta, NEGLIGIBLE an |effect| >= delta by two
+    one-sided tests (Schuirmann 1987). Each does so where the interval, widened by `slack`, lies beyond delta or within.
     """
-    beyond, within = max(low, -high), max(high, -low)
-    if within + slack < delta:
-        return ("INCONCLUSIVE", CAPPED) if capped else ("NEGLIGIBLE", "")
-    if beyond - slack > delta:
-        if p > ALPHA:
-            return "INCONCLUSIVE", f"the {test} does not reject (p = {p:.2g} after correction)"
-        return ("SUPPORTED" if low > 0 else "CONTRADICTED"), ""
-    return "INCONCLUSIVE", COARSE if is_too_coarse(low, high, delta, slack) else ACROSS
+    minus = -np.asarray(d, float)
+    within = max(method.p_above(d, slack - delta), method.p_above(minus, slack - delta))
+    p: dict[Status, float] = {
+        "SUPPORTED": method.p_above(d, delta + slack),
+        "CONTRADICTED": method.p_above(minus, delta + slack),
+        "NEGLIGIBLE": within if slack < delta else 1.0,
+    }
+    status = min(p, key=p.__getitem__)
+    return status if p[status] <= ALPHA else "INCONCLUSIVE", p[status]
 
 
 def is_too_coarse(low: float, high: float, delta: float, slack: float) -> bool:
     """Whether the interval, before `slack` widens it, is so close to delta that no number of seeds would settle it."""
-    return delta - slack <= max(low, -high, 0.0) and max(high, -low) <= delta + slack
+    return slack > 0 and delta - slack <= max(low, -high, 0.0) and max(high, -low) <= delta + slack
+
+
+def one_seed_decides(c: Contrast) -> str:
+    """Why the interval is not to be trusted; empty where it is."""
+    outlier = find_outlier(c.d)
+    if outlier is None:
+        return ""
+    why = f"few seeds decide: the skew of the differences is {outlier.skew:.2g}"
+    if outlier.share > LARGEST_SHARE:
+        why = f"one seed decides: seed {c.d.index[outlier.index]} carries {outlier.share:.0%} of the variance"
+    failures = [f"{side} it {describe_failures(*c.failed[side])}" for side in SIDES if side in c.failed]
+    return f"{why} (failed: {'; '.join(failures)})" if failures else why
+
+
+def describe_failures(failed: int, n: int) -> str:
+    """`"1 of 14 runs, 0.2% to 33.9%"`, with the exact interval of the rate."""
+    low, high = failure_interval(failed, n)
+    return f"{failed} of {n} runs, {low:.1%} to {high:.1%}"
+
+
+def near_floor(c: Contrast) -> str:
+    """Why no effect of interest is possible: both sides are within delta of the smallest value there is."""
+    floor, (with_, without) = c.claim.measure.floor, c.means
+    if floor is None or max(with_, without) - floor >= c.threshold:
+        return ""
+    return (
+        f"there are few on either side, {with_:.2g} with and {without:.2g} without: they cannot differ by {c.delta:g}"
+    )
+
+
+def check_required(verdict: Verdict, found: Sequence[Verdict]) -> Verdict:
+    """The verdict, or INCONCLUSIVE where a claim that it requires has another status."""
+    if verdict.status == "INCONCLUSIVE":
+        return verdict
+    for name, status in verdict.contrast.claim.requires.items():
+        required = find_required(verdict, name, found)
+        has = f"is {required.status}" if required else "has no verdict here"
+        if required is None or required.status != status:
+            because = f"the question only arises where {name} is {status}, and it {has}"
+            return replace(verdict, status="INCONCLUSIVE", because=because)
+    return verdict
+
+
+def find_required(verdict: Verdict, name: str, found: Sequence[Verdict]) -> Verdict | None:
+    """The verdict on a claim about some of the same families, in the same view if it has that."""
+    case = verdict.contrast.case
+    fitting = [
+        v
+        for v in found
+        if v.contrast.claim.name == name
+        and v.contrast.study == verdict.contrast.study
+        and v.contrast.case.panel == case.panel
+        and v.contrast.case.families <= case.families
+    ]
+    same = [v for v in fitting if v.contrast.view == verdict.contrast.view]
+    return next(iter([*same, *fitting]), None)
 
 
 def _seeds_to_add(c: Contrast) -> int | None:
@@ -191,16 +279,23 @@ def _entry(v: Verdict) -> dict[str, Any]:
         "setting": c.case.setting,
         "view": c.view,
         "primary": c.is_primary,
-        "lr_with": or_none(c.rates[0]),
-        "lr_without": or_none(c.rates[1]),
+        "lr_with": or_none(c.rate_of("with")),
+        "lr_without": or_none(c.rate_of("without")),
+        "seeds_by_lr": {side: {f"{rate:g}": n for rate, n in rates.items()} for side, rates in c.rates.items()},
+        "grids": {side: list(grid) for side, grid in c.grids.items()},
         "mean_with": or_none(c.means[0]),
         "mean_without": or_none(c.means[1]),
         "status": v.status,
+        "survives_holm": v.survives,
+        "effect_is": c.qualifier,
         "effect": or_none(claim.in_unit(v.effect)),
         "ci_low": or_none(claim.in_unit(v.low)),
         "ci_high": or_none(claim.in_unit(v.high)),
         "unit": claim.unit,
         "threshold": c.delta,
+        "slack": c.slack,
+        "steps": c.steps or None,
+        "failed": {side: {"runs": n, "failed": lost} for side, (lost, n) in c.failed.items()},
         "n_seeds": v.n,
         "p": v.p,
         "p_holm": v.p_holm,

@@ -205,7 +205,7 @@ def _compare(quantity: Quantity, both: pd.DataFrame) -> Comparison:
     bounds = [None if math.isnan(v) else in_unit(v) for v in LOOKED_AT_ONCE.interval(d)]
     return Comparison(
         quantity.name, quantity.unit, means[0], means[1], in_unit(float(d.mean())), bounds[0], bounds[1],
-        or_none(effect_size(d)), LOOKED_AT_ONCE.p(d), len(d),
+        or_none(effect_size(d)), min(LOOKED_AT_ONCE.p_above(d, 0), LOOKED_AT_ONCE.p_above(-d, 0)), len(d),
     )  # fmt: skip
 
 

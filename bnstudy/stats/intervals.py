@@ -16,6 +16,7 @@ from scipy import stats
 
 from bnstudy.stats.means import ALPHA, all_equal, confidence_interval
 
+
 def effect_size(d: ArrayLike) -> float:
     """d_z = mean / standard deviation of the differences (Cohen 1988): NaN where n < 2 or a value is not finite, 0
     where all are 0, infinite where all are equal."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bnstudy.claims.claim import load_claims
 from bnstudy.claims.frames import load_study
-from bnstudy.claims.verdicts import CAPPED, Verdict, is_too_coarse, verdicts
+from bnstudy.claims.verdicts import Verdict, verdicts
 from bnstudy.report import commands
 from bnstudy.store.files import conf_dir
 from bnstudy.sweep.command import run
@@ -45,7 +45,7 @@ def decide(first: Request, with_seeds: WithSeeds, folders: Sequence[Path] = ()) 
             print(describe_first_look(seeds, settings))
             break
         found = judge_runs(settings, study, results, folders)
-        hopeful = [verdict for verdict in found if may_settle(verdict, len(seeds))]
+        hopeful = [verdict for verdict in found if verdict.may_settle]
         if settings.progress:
             print(f"Look {number}, {plural(len(seeds), 'seed')} ({seed_range(seeds)}):")
             print(*(f"  {verdict.sentence}" for verdict in found), sep="\n")
@@ -92,23 +92,6 @@ def judge_runs(
     """The verdicts on these runs, without other runs of the study."""
     data = load_study(settings.results, picked=[result.run_id for result in results])
     return verdicts(replace(data, claims=tuple(study.claims), looks="repeated"), folders)
-
-
-def may_settle(verdict: Verdict, seeds: int) -> bool:
-    """Whether a verdict is open and more seeds may settle it.
-
-    The only fault of a contrast that more seeds remedy is too few of them to choose learning rates. They also do not
-    help if the whole interval is within a step of the grid from the smallest effect of interest.
-    """
-    contrast = verdict.contrast
-    if verdict.status != "INCONCLUSIVE":
-        return False
-    if contrast.obstacle:
-        return seeds < contrast.claim.tuning_seeds
-    if verdict.n < contrast.claim.min_seeds:
-        return True
-    low, high = verdict.low + contrast.slack, verdict.high - contrast.slack
-    return verdict.because != CAPPED and not is_too_coarse(low, high, contrast.threshold, contrast.slack)
 
 
 def describe_first_look(seeds: range, settings: Settings) -> str:

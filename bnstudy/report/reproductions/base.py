@@ -11,7 +11,8 @@ from scipy.stats import binomtest
 
 from bnstudy.claims.frames import StudyData
 from bnstudy.report.figures.style import ReportFigure
-from bnstudy.stats.intervals import LEVEL, Estimate
+from bnstudy.stats.intervals import Estimate
+from bnstudy.stats.means import ALPHA
 
 MARKS = {
     "v": "checked against the paper",
@@ -105,5 +106,5 @@ def format_estimate(estimate: Estimate) -> str:
 
 def share_interval(hits: int, n: int) -> Estimate:
     """The share of hits with its Clopper-Pearson interval, which covers at least as often as it states."""
-    interval = binomtest(hits, n).proportion_ci(LEVEL, method="exact")
+    interval = binomtest(hits, n).proportion_ci(1 - ALPHA, method="exact")
     return Estimate(hits / n, float(interval.low), float(interval.high), n)
