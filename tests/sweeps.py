@@ -15,7 +15,7 @@ from bnstudy.claims.claim import claim_of
 from bnstudy.claims.contrasts import Contrast
 from bnstudy.claims.frames import StudyData
 
-RATES = (0.00316, 0.01, 0.0316, 0.1, 0.316, 1.0, 3.16)
+RATES = (0.00316, 0.00562, 0.01, 0.0178, 0.0316, 0.0562, 0.1, 0.178, 0.316, 0.562, 1.0, 1.78, 3.16)
 STEPS = 400
 NORMAL = np.random.default_rng(7).normal(size=(2, 40))
 """Noise by side and seed."""
@@ -25,7 +25,7 @@ NORMAL = np.random.default_rng(7).normal(size=(2, 40))
 class Made:
     """The parameters of a synthetic study.
 
-    fewer: by how much normalization lowers the share of dead units, 0.3 without. faster: factor of its convergence.
+    fewer: by how much normalization lowers the share of units that die, 0.3 without. faster: factor of its convergence.
     limits: the largest learning rates without and with it that do not diverge.
     noise: sd of dead shares, and of the log of the time constants.
     """
@@ -82,6 +82,7 @@ class Made:
         for run in runs.itertuples():
             share = 0.1 + (run.val_accuracy - 0.1) * (1 - np.exp(-step / self.time_constant(run.norm, run.seed)))
             rows += [(run.run_id, t, "val", "accuracy", value) for t, value in zip(step, share, strict=True)]
+            rows.append((run.run_id, 0, "", "dead_share", 0.0))
             rows.append((run.run_id, STEPS, "", "dead_share", self.dead(run.norm, run.seed)))
         return pd.DataFrame(rows, columns=["run_id", "step", "split", "metric", "value"]).assign(layer="")
 

@@ -87,21 +87,18 @@ def _failed(primary: Sequence[Verdict]) -> Iterator[str]:
     for v in primary:
         for side, (lost, n) in v.contrast.failed.items():
             if lost:
-                count = f"{describe_failures(lost, n)}, {side} it"
-                yield f"{v.case}: {count}, diverged or failed to learn, and count with the worst value."
+                share = describe_failures(lost, n)
+                yield f"{v.case}: {side} it {share}, diverged or failed to learn. They count with the worst value."
 
 
 def _at_bounds(primary: Sequence[Verdict]) -> Iterator[str]:
     """Values that are only bounds of what the metric measures."""
     for v in primary:
-        counts = [
-            f"{n} {side} it are {bound} the value"
-            for (side, bound), n in v.contrast.bounds.items()
-            if bound in ("at least", "at most")
-        ]
-        if counts:
-            so = f", so the effect is {v.contrast.qualifier} the number" if v.contrast.qualifier else ""
-            yield f"{v.case}: of {v.n} seeds {' and '.join(counts)}, at the bound of what was measured{so}."
+        for (side, bound), n in v.contrast.bounds.items():
+            if bound in ("at least", "at most"):
+                value = f"the {v.contrast.claim.metric_name} {side} it is {bound} the value"
+                so = f", so that the effect is {v.contrast.qualifier} the number given" if v.contrast.qualifier else ""
+                yield f"{v.case}: in {n} of {v.n} seeds {value} that was measured{so}."
 
 
 def _coarse_grid(primary: Sequence[Verdict]) -> Iterator[str]:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from bnstudy.claims import metrics as m
-from bnstudy.claims.metrics import Metric, coarseness, find_metric, first_reached
+from bnstudy.claims.metrics import Metric, Target, coarseness, find_metric, first_reached
 
 COLUMNS = ["run_id", "step", "split", "metric", "layer", "value"]
 
@@ -36,10 +36,11 @@ def at_the_end(metric: str, *values: float, layer: str = "") -> pd.DataFrame:
     return measured(*rows)
 
 
-def read(name: str, runs: pd.DataFrame, metrics: pd.DataFrame, target: float = math.nan) -> tuple[list, list]:
+def read(name: str, runs: pd.DataFrame, metrics: pd.DataFrame, target: Target = math.nan) -> tuple[list, list]:
+    """Values and bounds."""
     found = find_metric(name)(runs, metrics, target)
     assert found.index.tolist() == sorted(set(runs["seed"]))
-    return found["value"].tolist(), found["capped"].tolist()
+    return found["value"].tolist(), found["bound"].tolist()
 
 
 def curve(*values: float, step: int = 10) -> pd.DataFrame:
@@ -64,32 +65,34 @@ def test_the_step_to_a_target_is_that_of_the_smoothed_curve(values, target, step
 def test_runs_that_diverged_or_never_reach_the_target_count_with_the_length_of_training():
     values = {"r0": (0.5, 0.9, 0.9), "r1": (0.5, 0.9, 0.9), "r2": (0.1, 0.1, 0.1)}
     rows = [(r, 10 * i, "val", "accuracy", "", v) for r, accuracies in values.items() for i, v in enumerate(accuracies)]
-    value, capped = read("updates_to_target", arm(False, True, False), measured(*rows), 0.8)
+    value, bound = read("updates_to_target", arm(False, True, False), measured(*rows), 0.8)
     assert value == [pytest.approx(12.5), 100.0, 100.0]  # averages of r0: 0.7, 0.77, 0.9
-    assert capped == [False, True, True]
+    assert bound == ["", "at least", "at least"]
 
 
 def test_a_run_whose_accuracy_was_not_measured_has_no_value():
-    value, capped = read("updates_to_target", arm(False), measured(), 0.8)
+    value, bound = read("updates_to_target", arm(False), measured(), 0.8)
     assert math.isnan(value[0])
-    assert capped == [False]
+    assert bound == [""]
 
 
 def test_the_mean_training_loss_of_a_diverged_run_is_ten_times_the_initial_one():
     rows = [("r0", 0, "train", "loss", "", 2.0), ("r0", 1, "train", "loss", "", 1.0), ("r0", 1, "val", "loss", "", 9.0)]
     rows += [("r1", 0, "train", "loss", "", 3.0), ("r1", 1, "train", "loss", "", math.inf)]
-    assert read("mean_training_loss", arm(False, True), measured(*rows)) == ([1.5, 30.0], [False, True])
+    assert read("mean_training_loss", arm(False, True), measured(*rows)) == ([1.5, 30.0], ["", "worst"])
 
 
 def test_accuracies_and_dead_units_are_in_percentage_points():
-    assert read("test_accuracy", arm(False, True), measured()) == ([90.0, 10.0], [False, True])
+    assert read("test_accuracy", arm(False, True), measured()) == ([90.0, 10.0], ["", "worst"])
     rows = [("r0", 0, "", "dead_share", "", 0.1), ("r0", 100, "", "dead_share", "", 0.2)]
-    assert read("dead_units", arm(False, True), measured(*rows)) == ([20.0, 100.0], [False, True])
+    assert read("dead_units", arm(False, True), measured(*rows)) == ([20.0, 100.0], ["", "worst"])
+    assert read("units_that_died", arm(False, True), measured(*rows)) == ([10.0, 100.0], ["", "worst"])
 
 
 def test_the_slope_of_gradients_is_absolute_and_before_training():
     rows = [("r0", 0, "", "backprop_slope", "", -0.4), ("r0", 100, "", "backprop_slope", "", 3.0)]
-    assert read("gradient_slope", arm(False), measured(*rows)) == ([0.4], [False])
+    assert read("gradient_slope", arm(False), measured(*rows)) == ([0.4], [""])
+    assert read("signed_gradient_slope", arm(False), measured(*rows)) == ([-0.4], [""])
 
 
 RATES = [0.01, 0.1, 1.0, 10.0]
@@ -108,44 +111,43 @@ def family(outcomes: str, accuracies: tuple[float, ...] = (0.5,) * 4) -> pd.Data
 
 
 @pytest.mark.parametrize(
-    ("outcomes", "largest", "capped"),
+    ("outcomes", "largest", "bound"),
     [
-        ("ooxx", 0.1, False),
-        ("oxox", 0.01, False),
-        ("oooo", 10.0, True),
-        ("xxxx", 0.001, True),
-        ("-oox", 1.0, False),  # too small a rate to learn anything is not too large
-        ("xoox", 0.001, True),
-        ("oo-x", 0.1, False),
-        ("----", 0.001, True),
+        ("ooxx", 0.1, ""),
+        ("oxox", 0.01, ""),
+        ("oooo", 10.0, "at least"),
+        ("xxxx", 0.001, "at most"),
+        ("-oox", 1.0, ""),  # a run that only failed to learn did not diverge
+        ("xoox", 0.001, "at most"),
+        ("oo-x", 1.0, ""),
+        ("----", 10.0, "at least"),
     ],
 )
-def test_no_smaller_rate_diverges_than_the_largest_tolerated_one(outcomes, largest, capped):
-    assert read("largest_tolerated_rate", family(outcomes), measured()) == ([pytest.approx(largest)], [capped])
+def test_no_smaller_rate_diverges_than_the_largest_tolerated_one(outcomes, largest, bound):
+    assert read("largest_tolerated_rate", family(outcomes), measured()) == ([pytest.approx(largest)], [bound])
 
 
 @pytest.mark.parametrize(
-    ("metric", "accuracies", "expected", "capped"),
+    ("metric", "accuracies", "expected", "bound"),
     [
-        ("width_of_good_rates", (0.5, 0.89, 0.9, 0.5), 1.0, False),
-        ("width_of_good_rates", (0.9, 0.5, 0.9, 0.9), 0.0, True),
-        ("width_of_good_rates", (0.5, 0.891, 0.9, 0.9), 2.0, True),
-        ("width_of_good_rates", (0.1, 0.9, 0.8, 0.1), 0.0, False),
-        ("best_learning_rate", (0.1, 0.9, 0.8, 0.7), 0.1, False),
-        ("best_learning_rate", (0.9, 0.9, 0.8, 0.7), 0.01, True),
-        ("best_learning_rate", (0.1, 0.2, 0.3, 0.9), 10.0, True),
-        ("largest_useful_rate", (0.5, 0.9, 0.82, 0.1), 1.0, False),  # 90% of the best accuracy
+        ("width_of_good_rates", (0.5, 0.89, 0.9, 0.5), 1.0, ""),
+        ("width_of_good_rates", (0.9, 0.5, 0.9, 0.9), 0.0, "at least"),
+        ("width_of_good_rates", (0.5, 0.891, 0.9, 0.9), 2.0, "at least"),
+        ("width_of_good_rates", (0.1, 0.9, 0.8, 0.1), 0.0, ""),
+        ("best_learning_rate", (0.1, 0.9, 0.8, 0.7), 0.1, ""),
+        ("best_learning_rate", (0.9, 0.9, 0.8, 0.7), 0.01, "at most"),
+        ("best_learning_rate", (0.1, 0.2, 0.3, 0.9), 10.0, "at least"),
     ],
 )
-def test_the_metrics_of_a_grid_follow_from_its_accuracies(metric, accuracies, expected, capped):
+def test_the_metrics_of_a_grid_follow_from_its_accuracies(metric, accuracies, expected, bound):
     runs = family("oooo", accuracies)
-    assert read(metric, runs.assign(score=runs["test_accuracy"]), measured()) == ([pytest.approx(expected)], [capped])
+    assert read(metric, runs.assign(score=runs["test_accuracy"]), measured()) == ([pytest.approx(expected)], [bound])
 
 
 def test_the_seconds_to_a_target_are_its_steps_times_the_time_per_step():
     rows = [("r0", 10 * i, "val", "accuracy", "", v) for i, v in enumerate((0.5, 0.9, 0.9))]
-    assert read("seconds_to_target", arm(False), measured(*rows), 0.8) == ([pytest.approx(0.002 * 12.5)], [False])
-    assert read("ms_per_update", arm(False), measured()) == ([2.0], [False])
+    assert read("seconds_to_target", arm(False), measured(*rows), 0.8) == ([pytest.approx(0.002 * 12.5)], [""])
+    assert read("ms_per_update", arm(False), measured()) == ([2.0], [""])
 
 
 def test_runs_of_a_stack_have_no_time_per_step():
@@ -154,18 +156,40 @@ def test_runs_of_a_stack_have_no_time_per_step():
 
 
 def test_accuracy_above_chance_is_zero_for_diverged_runs():
-    assert read("accuracy_above_chance", arm(False, True), measured()) == ([pytest.approx(80.0), 0.0], [False, False])
+    assert read("accuracy_above_chance", arm(False, True), measured()) == ([pytest.approx(80.0), 0.0], ["", ""])
 
 
 def test_a_run_that_only_ends_near_guessing_was_measured_there():
     late = arm(True).assign(diverged_step=100.0)
-    assert read("dead_units", late, at_the_end("dead_share", 0.2)) == ([pytest.approx(20.0)], [False])
-    assert read("dead_units", arm(True), at_the_end("dead_share", 0.2)) == ([100.0], [True])
+    assert read("dead_units", late, at_the_end("dead_share", 0.2)) == ([pytest.approx(20.0)], [""])
+    assert read("dead_units", arm(True), at_the_end("dead_share", 0.2)) == ([100.0], ["worst"])
 
 
-def test_the_gap_is_between_training_and_test_accuracy():
-    value, capped = read("generalization_gap", arm(False, True), at_the_end("train_accuracy", 0.97, 0.2))
-    assert (value, capped) == ([pytest.approx(7.0), 100.0], [False, True])
+@pytest.mark.parametrize(
+    ("error", "gap"),
+    [
+        (0.1, 90 - 75),  # half-way between the measurements at 50 and 100
+        (0.2, 80 - 70),
+        (0.4, 60 - 50),
+        (0.01, math.nan),
+    ],
+)
+def test_the_gap_is_taken_where_the_training_error_is_matched(error, gap):
+    train = [("r0", step, "", "train_accuracy", "", v) for step, v in ((0, 0.1), (25, 0.6), (50, 0.8), (100, 1.0))]
+    test = [("r0", step, "test", "accuracy", "", v) for step, v in ((0, 0.1), (25, 0.5), (50, 0.7), (100, 0.8))]
+    if error == 0.01:
+        train = train[:-1]
+    target = pd.Series({0: error, 1: error})
+    value, bound = read("gap_at_training_accuracy", arm(False, True), measured(*train, *test), target)
+    assert value == [pytest.approx(gap, nan_ok=True), 0.0]
+    assert bound == ["", "worst"]
+
+
+def test_the_training_error_at_the_end_is_missing_for_diverged_runs():
+    rows = at_the_end("train_accuracy", 0.97, 0.2)
+    assert m.final_training_error(arm(False, True), rows).tolist() == [
+        pytest.approx(0.03), pytest.approx(math.nan, nan_ok=True),
+    ]  # fmt: skip
 
 
 def test_drift_is_a_geometric_mean_over_hidden_layers_and_measurements():
@@ -176,13 +200,13 @@ def test_drift_is_a_geometric_mean_over_hidden_layers_and_measurements():
 
 def test_gradient_shift_is_one_minus_the_cosine():
     rows = [("r0", 1, "", "ics_cosine", layer, v) for layer, v in (("a", 1.0), ("b", 0.5), ("c", math.nan))]
-    assert read("gradient_shift", arm(False, True), measured(*rows)) == ([pytest.approx(0.25), 2.0], [False, True])
+    assert read("gradient_shift", arm(False, True), measured(*rows)) == ([pytest.approx(0.25), 2.0], ["", "worst"])
 
 
 def test_roughness_is_a_geometric_mean_and_has_no_worst_value():
     rows = [("r0", step, "", "beta_eff_scaled", "", v) for step, v in enumerate((1, 4))]
-    value, capped = read("roughness", arm(False, True), measured(*rows))
-    assert (value, capped) == ([2.0, pytest.approx(math.nan, nan_ok=True)], [False, True])
+    value, bound = read("roughness", arm(False, True), measured(*rows))
+    assert (value, bound) == ([2.0, pytest.approx(math.nan, nan_ok=True)], ["", "worst"])
 
 
 def test_saturated_units_are_averaged_over_layers_at_the_end():
@@ -209,16 +233,31 @@ def test_statistics_are_compared_on_the_same_trained_network(kind):
 def test_accuracy_at_a_training_loss_is_interpolated_between_evaluations(losses, target, accuracy):
     train = [("r0", i, "train", "loss", "", v) for i, v in enumerate(losses)]
     test = [("r0", 2 * i, "test", "accuracy", "", v) for i, v in enumerate((0.1, 0.4, 0.6, 0.7))]
-    value, capped = read("test_accuracy_at_training_loss", arm(False), measured(*train, *test), target)
-    assert (value, capped) == ([pytest.approx(accuracy)], [target < 0.2])
+    metrics = measured(*train, *test)
+    value, bound = read("test_accuracy_at_training_loss", arm(False), metrics, pd.Series({0: target}))
+    assert (value, bound) == ([pytest.approx(accuracy)], ["worst" if target < 0.2 else ""])
+    assert m.final_training_loss(arm(False), metrics).tolist() == pytest.approx([0.2])
 
 
-def test_arms_of_a_side_give_one_number_per_seed():
-    accuracies = {0: (0.5, 0.9, 0.86), 1: (0.9, 0.9, 0.9)}
-    runs = pd.DataFrame([{"seed": s, "best_accuracy": v} for s, values in accuracies.items() for v in values])
-    assert read("spread_of_accuracy", runs, measured())[0] == pytest.approx([40.0, 0.0])
-    assert read("deviation_of_accuracy", runs, measured())[0] == pytest.approx([100 * np.std(accuracies[0], ddof=1), 0])
-    assert read("share_near_best", runs, measured())[0] == pytest.approx([200 / 3, 100.0])
+def of_arms(accuracies: np.ndarray) -> pd.DataFrame:
+    """Runs of a side, with the best validation accuracies [seeds, arms]."""
+    cells = np.ndenumerate(accuracies)
+    return pd.DataFrame([{"seed": s, "family": f"arm{a}", "best_accuracy": v} for (s, a), v in cells])
+
+
+def test_best_and_worst_arm_of_a_seed_are_those_of_the_other_seeds():
+    accuracies = np.array([[0.5, 0.9, 0.86], [0.9, 0.9, 0.8], [0.6, 0.8, 0.5]])
+    found = read("spread_of_accuracy", of_arms(accuracies), measured())[0]
+    # Without seed 0 the means are .75 .85 .65, without seed 1 .55 .85 .68, without seed 2 .7 .9 .83.
+    assert found == pytest.approx([90 - 86, 90 - 90, 80 - 60])
+    assert read("share_near_best", of_arms(accuracies), measured())[0] == pytest.approx([200 / 3, 200 / 3, 100 / 3])
+
+
+def test_equal_arms_have_no_spread_on_average():
+    accuracies = np.random.default_rng(0).normal(0.8, 0.05, size=(2000, 5))
+    by_chance = 100 * np.ptp(accuracies, axis=1).mean()
+    assert by_chance > 11
+    assert abs(np.mean(read("spread_of_accuracy", of_arms(accuracies[:200]), measured())[0])) < 1.5
 
 
 def test_coarseness_is_the_largest_factor_between_neighbours():
@@ -228,7 +267,9 @@ def test_coarseness_is_the_largest_factor_between_neighbours():
 
 @pytest.mark.parametrize("name", [name for name, value in vars(m).items() if isinstance(value, Metric)])
 def test_no_runs_have_no_values(name):
-    assert len(find_metric(name)(arm().astype({"diverged": bool}), measured(), 0.5)) == 0
+    runs = arm().astype({"diverged": bool}).assign(family="")
+    target = pd.Series(dtype=float) if find_metric(name).target in m.LEVELS else 0.5
+    assert len(find_metric(name)(runs, measured(), target)) == 0
 
 
 def test_dead_units_are_those_of_the_whole_network():

@@ -8,15 +8,18 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from bnstudy.claims.verdicts import ACROSS, CAPPED, COARSE, Verdict, as_json, judge, verdicts
-from bnstudy.stats.intervals import bca_interval
+from bnstudy.claims.verdicts import ACROSS, AT_BOUND, COARSE, Verdict, as_json, decide, judge, judge_all, verdicts
+from bnstudy.stats.means import ALPHA, confidence_interval, p_above
+from bnstudy.stats.outliers import find_outlier
 from bnstudy.stats.sequential import anytime, anytime_interval, anytime_p
-from scripts.coverage import DRAWS, verdicts_on_nothing
 from tests import sweeps
-from tests.stats.test_intervals import sample
 from tests.sweeps import contrast_of
 
 ALL = ("faster_convergence", "higher_learning_rates", "dead_relus")
+
+
+def sample(n: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(0.4, 1, n)
 
 
 def found(claim: str, view: str, **changes) -> Verdict:
@@ -40,9 +43,26 @@ def test_the_status_follows_from_interval_and_delta(method, mean, sd, status):
     verdict = judge(contrast_of(d, **({"method": anytime(10)} if method == "repeated" else {})))
     assert verdict.status == status
     assert verdict.because == (ACROSS if status == "INCONCLUSIVE" else "")
-    assert (verdict.low, verdict.high) == (bca_interval(d) if method == "once" else anytime_interval(d, 10))
-    if method == "repeated":
-        assert verdict.p == anytime_p(d, 10)
+    assert (verdict.low, verdict.high) == (confidence_interval(d) if method == "once" else anytime_interval(d, 10))
+    assert (verdict.p <= ALPHA) == (status != "INCONCLUSIVE")
+
+
+@pytest.mark.parametrize(
+    ("mean", "hypothesis"),
+    [
+        (1.0, lambda d, p: p(d, 0.5)),  # at most delta
+        (-1.0, lambda d, p: p(-d, 0.5)),  # at least -delta
+        (0.1, lambda d, p: max(p(d, -0.5), p(-d, -0.5))),  # beyond delta on either side
+    ],
+)
+def test_the_p_value_is_that_of_the_hypothesis_that_the_verdict_rejects(mean, hypothesis):
+    d = mean + 0.2 * stats.zscore(sample(12))
+    assert decide(d, 0.5)[1] == hypothesis(d, p_above)
+    assert judge(contrast_of(d)).p == judge(contrast_of(d)).p_holm == hypothesis(d, p_above)
+    assert decide(d, 0.5, method=anytime(10))[1] <= ALPHA
+    assert decide(d + 0.5, 0.5, method=anytime(10))[1] == pytest.approx(
+        min(anytime_p(d, 10) if mean > 0 else 1, *([hypothesis(d + 0.5, anytime(10).p_above)]))
+    )
 
 
 def test_few_seeds_are_inconclusive_with_the_number_to_add():
@@ -74,12 +94,58 @@ def test_equal_differences_are_judged_by_their_value():
     assert judge(contrast_of([0.0] * 10, 0.1)).status == "NEGLIGIBLE"
 
 
-def test_the_corrected_test_must_reject_too():
-    contrast = contrast_of(1 + 0.1 * sample(10))
-    assert judge(contrast, p_holm=0.04).status == "SUPPORTED"
-    assert judge(contrast, p_holm=0.06).because == "the sign-flip test does not reject (p = 0.06 after correction)"
-    repeated = judge(replace(contrast, method=anytime(10)), p_holm=0.06)
-    assert repeated.because == "the anytime-valid test does not reject (p = 0.06 after correction)"
+def test_a_verdict_does_not_change_with_the_other_cases_of_the_report():
+    strong, weak = contrast_of(1 + 0.1 * sample(12)), contrast_of(0.505 + 0.1 * stats.zscore(sample(12)))
+    weak = replace(weak, d=weak.d + 0.065)
+    alone = judge(weak)
+    assert alone.status == "SUPPORTED"
+    others = [replace(strong, study=f"study{i}") for i in range(20)]
+    noise = [replace(contrast_of(5 * sample(12)), study=f"noise{i}") for i in range(20)]
+    together = judge_all([weak, *others, *noise])[0]
+    assert (together.status, together.p, alone.survives) == ("SUPPORTED", alone.p, True)
+    assert together.p_holm > ALPHA
+    assert not together.survives
+
+
+def test_one_seed_that_decides_withholds_supported_and_negligible():
+    d = np.array([1.0] * 11 + [5.0]) + 0.01 * sample(12)
+    failed = {"with": (0, 12), "without": (1, 12)}
+    for scale, status in ((1.0, "SUPPORTED"), (0.001, "NEGLIGIBLE")):
+        verdict = judge(contrast_of(scale * d, failed=failed))
+        assert decide(scale * d, 0.5)[0] == status
+        assert (verdict.status, verdict.may_settle) == ("INCONCLUSIVE", True)
+    assert verdict.because == (
+        "one seed decides: seed 11 carries 92% of the variance (failed: with it 0 of 12 runs, 0.0% to 26.5%; "
+        "without it 1 of 12 runs, 0.2% to 38.5%)"
+    )
+
+
+def test_skewed_differences_withhold_a_verdict():
+    d = np.array([1.0] * 10 + [4.0, 4.5])
+    verdict = judge(contrast_of(d))
+    assert verdict.because == f"few seeds decide: the skew of the differences is {stats.skew(d, bias=False):.2g}"
+
+
+def test_sides_near_the_smallest_value_there_is_cannot_be_negligibly_different():
+    def of(with_: float) -> Verdict:
+        values = pd.DataFrame({"with": [with_] * 12, "without": [with_ + 1.0] * 12})
+        contrast = contrast_of(np.ones(12) + 0.01 * sample(12), delta=5, values=values)
+        return judge(replace(contrast, claim=replace(contrast.claim, metric="dead_units", better="lower", delta=5)))
+
+    assert of(20).status == "NEGLIGIBLE"
+    assert of(0.5).because == "there are few on either side, 0.5 with and 1.5 without: they cannot differ by 5"
+
+
+def test_a_claim_is_open_where_a_claim_that_it_requires_has_another_status():
+    required, asked = contrast_of(0.01 * sample(12)), contrast_of(1 + 0.1 * sample(12))
+    asked = replace(asked, claim=replace(asked.claim, name="asked", requires={"c": "SUPPORTED"}))
+    found = judge_all([asked, required])[0]
+    assert (found.status, found.may_settle) == ("INCONCLUSIVE", False)
+    assert found.because == "the question only arises where c is SUPPORTED, and it is NEGLIGIBLE"
+    assert judge_all([asked, replace(required, d=asked.d)])[0].status == "SUPPORTED"
+    assert judge_all([asked])[0].because.endswith("and it has no verdict here")
+    elsewhere = replace(required, d=asked.d, case=replace(required.case, with_=("LayerNorm",)))
+    assert judge_all([asked, elsewhere])[0].because.endswith("and it has no verdict here")
 
 
 def test_slack_widens_the_interval_and_can_make_it_too_coarse():
@@ -91,17 +157,11 @@ def test_slack_widens_the_interval_and_can_make_it_too_coarse():
     assert (too_coarse.status, too_coarse.because, too_coarse.more) == ("INCONCLUSIVE", COARSE, None)
 
 
-def test_capped_values_rule_out_negligible_only():
-    assert judge(contrast_of([0.0] * 12, 0.1, capped=True)).because == CAPPED
-    assert judge(contrast_of([1.0] * 12, 0.1, capped=True)).status == "SUPPORTED"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", DRAWS)
-def test_at_most_one_in_twenty_null_studies_has_a_verdict(name):
-    studies = 1000
-    own_error = 2 * math.sqrt(0.05 * 0.95 / studies)
-    assert verdicts_on_nothing(DRAWS[name], 10, studies, seed=2) <= 0.05 + own_error
+def test_a_value_at_a_bound_on_either_side_rules_out_negligible_only():
+    for side in ("with", "without"):
+        assert judge(contrast_of([0.0] * 12, 0.1, bounds={(side, "at least"): 1})).because == AT_BOUND
+    supported = judge(contrast_of([1.0] * 12, 0.1, bounds={("with", "at least"): 12}))
+    assert (supported.status, supported.interval) == ("SUPPORTED", "at least 1 (1 to 1)")
 
 
 @pytest.mark.parametrize("view", ["same_rate", "best_rate"])
@@ -117,7 +177,7 @@ def test_at_most_one_in_twenty_null_studies_has_a_verdict(name):
 def test_a_claim_on_a_difference_is_judged(view, fewer, noise, status):
     verdict = found("dead_relus", view, fewer=fewer, noise=noise)
     assert verdict.status == status
-    assert verdict.n == 10
+    assert verdict.n == 14
     assert verdict.effect == pytest.approx(100 * fewer, abs=60 * noise)
 
 
@@ -133,9 +193,9 @@ def test_a_claim_on_a_ratio_is_judged(faster, status):
     [
         ((0.0316, 1.0), "SUPPORTED", ""),
         ((1.0, 0.0316), "CONTRADICTED", ""),
-        ((0.316, 3.16), "SUPPORTED", ""),  # the largest tried: the effect is at least that
+        ((0.178, 3.16), "SUPPORTED", ""),  # the largest tried: the effect is at least that
         ((0.316, 1.0), "INCONCLUSIVE", "too coarse"),
-        ((0.316, 0.316), "INCONCLUSIVE", "too coarse"),
+        ((0.316, 0.562), "INCONCLUSIVE", "too coarse"),
     ],
 )
 def test_learning_rates_are_known_up_to_a_step_of_the_grid(limits, status, because):
@@ -143,24 +203,25 @@ def test_learning_rates_are_known_up_to_a_step_of_the_grid(limits, status, becau
     assert verdict.status == status
     assert because in verdict.because
     assert verdict.effect == pytest.approx(math.log(limits[1] / limits[0]))
-    assert verdict.low == pytest.approx(verdict.effect - math.log(0.316 / 0.1), abs=0.01)
+    assert verdict.low == pytest.approx(verdict.effect - math.log(1.78), abs=0.01)
 
 
 def test_diverged_runs_count_with_the_worst_value():
-    def lost(norm: str, lr: float, seed: int) -> bool:
-        return (norm, lr) == ("NoNorm", 0.1) and seed in (7, 9)
+    def lost(norm: str, lr: float, seed: int) -> bool:  # noqa: ARG001
+        return norm == "NoNorm" and seed in (7, 9)
 
-    plain, some = (found("dead_relus", "best_rate", **kw).contrast.d for kw in ({}, {"diverged": lost}))
+    plain, some = (found("dead_relus", "best_rate", **kw).contrast for kw in ({}, {"diverged": lost}))
     made = sweeps.Made()
-    assert some[7] == pytest.approx(100 - 100 * made.dead("BatchNorm", 7))
-    assert some.drop([7, 9]).equals(plain.drop([7, 9]))
+    assert some.d[7] == pytest.approx(100 - 100 * made.dead("BatchNorm", 7))
+    assert some.d.drop([7, 9]).equals(plain.d.drop([7, 9]))
+    assert some.failed == {"with": (0, 14), "without": (2, 14)}
 
 
 def test_runs_that_never_reach_the_target_count_with_the_length_of_training():
     contrast = found("faster_convergence", "best_rate", faster=0.1).contrast
     without = 60 * math.log(0.8 / 0.045)  # where an exponential curve from 0.1 to 0.9 is 95% of 0.9
-    assert (np.exp(contrast.d) * sweeps.STEPS).tolist() == pytest.approx([without] * 10, rel=0.05)
-    assert len(contrast.d) == 10
+    assert (np.exp(contrast.d) * sweeps.STEPS).tolist() == pytest.approx([without] * 14, rel=0.05)
+    assert contrast.bounds == {("with", "at least"): 14}
 
 
 def test_a_seed_with_both_values_at_the_bound_rules_out_negligible():
@@ -175,14 +236,19 @@ def test_a_seed_with_both_values_at_the_bound_rules_out_negligible():
 @pytest.mark.parametrize(
     ("view", "changes", "because"),
     [
-        ("best_rate", {"missing": ("BatchNorm", 0.316, 8)}, "BatchNorm: runs incomplete: 97 of 98"),
+        ("best_rate", {"missing": ("BatchNorm", 0.316, 8)}, "BatchNorm: runs incomplete: 181 of 182"),
         ("best_rate", {"best": (0.1, 3.16)}, "the best learning rate with it, 3.16, lies on the edge of the grid"),
         ("best_rate", {"best": (0.00316, 0.1)}, "the best learning rate without it, 0.00316, lies on the edge"),
         ("same_rate", {"best": (0.00316, 0.1)}, "the best learning rate without it, 0.00316, lies on the edge"),
-        ("best_rate", {"rates": sweeps.RATES[1:]}, "the grid has 6 learning rates, a fair choice needs 7"),
+        ("best_rate", {"rates": sweeps.RATES[4:10]}, "the grid has 6 learning rates, a fair choice needs 7"),
         ("best_rate", {"rates": (1e-5, 1e-4, 1e-3, 0.01, 0.1, 1, 10)}, "10 times apart"),
-        ("best_rate", {"seeds": 13}, "9 of at least 10 seeds"),
-        ("best_rate", {"seeds": 4}, "0 of at least 10 seeds"),
+        (
+            "best_rate",
+            {"rates": sweeps.RATES[::2]},
+            "the neighbours of the best learning rate with it, 0.316, are 3.16",
+        ),
+        ("best_rate", {"seeds": 9}, "9 of at least 10 seeds"),
+        ("best_rate", {"seeds": 1}, "0 of at least 10 seeds"),
     ],
 )
 def test_a_contrast_that_breaks_the_protocol_is_inconclusive(view, changes, because):
@@ -198,7 +264,7 @@ def test_the_edge_of_a_grid_does_not_matter_to_a_side_that_is_not_tuned():
 def test_a_metric_that_was_not_measured_is_an_obstacle():
     study = sweeps.of(claims=("dead_relus",))
     blind = replace(study, metrics=study.metrics[study.metrics["metric"] != "dead_share"])
-    assert {v.because for v in verdicts(blind)} == {"dead_units was not measured in 10 of 10 seeds"}
+    assert {v.because for v in verdicts(blind)} == {"units_that_died was not measured in 14 of 14 seeds"}
 
 
 def test_a_study_without_one_of_the_sides_is_inconclusive():
@@ -209,7 +275,7 @@ def test_a_study_without_one_of_the_sides_is_inconclusive():
 
 def test_the_method_follows_from_how_often_a_study_was_looked_at():
     study = sweeps.of(claims=("dead_relus",), fewer=0.1, noise=0.05)
-    for looks, interval in (("once", bca_interval), ("repeated", lambda d: anytime_interval(d, 10))):
+    for looks, interval in (("once", confidence_interval), ("repeated", lambda d: anytime_interval(d, 10))):
         for verdict in verdicts(replace(study, looks=looks)):
             assert (verdict.low, verdict.high) == interval(verdict.contrast.d)
 
@@ -218,23 +284,18 @@ def test_nothing_is_pooled_and_all_p_values_are_corrected_together():
     several = verdicts(sweeps.of(claims=ALL, models=("MLP", "VGG"), fewer=0.15, faster=2.0))
     assert len(several) == 2 * 5
     assert {(v.contrast.case.model, v.contrast.case.data) for v in several} == {("MLP", "Digits"), ("VGG", "Digits")}
-    order = sorted(several, key=lambda v: v.p)
-    by_hand = np.maximum.accumulate([min(1, v.p * (10 - i)) for i, v in enumerate(order)])
+    tested = [v for v in several if not v.contrast.obstacle]
+    order = sorted(tested, key=lambda v: v.p)
+    by_hand = np.maximum.accumulate([min(1, v.p * (len(tested) - i)) for i, v in enumerate(order)])
     assert [v.p_holm for v in order] == pytest.approx(by_hand.tolist())
     for verdict in several:
         model = verdict.contrast.case.model
         assert all(run_id.startswith(f"{model}-") for run_id in verdict.contrast.run_ids)
 
 
-def test_a_verdict_names_its_evaluated_and_tuning_runs():
-    contrast = found("dead_relus", "best_rate").contrast
-    expected = {
-        f"MLP-{norm}-{lr:g}-{s:02d}" for norm in ("NoNorm", "BatchNorm") for lr in sweeps.RATES for s in range(4)
-    }
-    expected |= {f"MLP-NoNorm-0.1-{s:02d}" for s in range(4, 14)} | {
-        f"MLP-BatchNorm-0.316-{s:02d}" for s in range(4, 14)
-    }
-    assert set(contrast.run_ids) == expected
+def test_a_verdict_names_all_runs_that_choose_its_learning_rates():
+    study = sweeps.of(claims=("dead_relus",))
+    assert {*verdicts(study)[0].contrast.run_ids} == {*study.runs["run_id"]}
 
 
 @pytest.mark.parametrize(
@@ -249,7 +310,7 @@ def test_views_are_named_with_their_learning_rates(claim, views):
 
 
 def test_a_verdict_is_stated_in_a_sentence_with_its_reason():
-    verdict = found("dead_relus", "best_rate", fewer=0.15, seeds=13)
+    verdict = found("dead_relus", "best_rate", fewer=0.15, seeds=9)
     assert verdict.reason == "9 of at least 10 seeds: 1 more is needed"
     text = f"{verdict.view}: {verdict.interval} percentage points fewer dead units, 9 seeds ({verdict.reason})."
     assert verdict.sentence == f"INCONCLUSIVE: With batch normalization fewer ReLU units die. MLP on Digits, {text}"
@@ -257,39 +318,48 @@ def test_a_verdict_is_stated_in_a_sentence_with_its_reason():
 
 def by_plain_pandas(study) -> dict[str, pd.Series]:
     """The differences of the three claims, each side at its best, by loops."""
-    runs, metrics = study.runs, study.metrics
-    tuning = runs[runs["seed"] < 4]
-    best = {n: g.groupby("lr")["score"].mean().idxmax() for n, g in tuning.groupby("norm")}
-    target = 0.95 * tuning[(tuning["norm"] == "NoNorm") & (tuning["lr"] == best["NoNorm"])]["val_accuracy"].mean()
+    runs, metrics, every = study.runs, study.metrics, range(14)
+    score = runs.pivot(index=["norm", "lr"], columns="seed", values="score")
+    baseline = runs[(runs["norm"] == "NoNorm") & (runs["lr"] == score.loc["NoNorm"].mean(axis=1).idxmax())]
+    target = 0.95 * baseline["val_accuracy"].mean()
     values: dict[tuple, dict] = {}
     for run in runs.itertuples():
         rows = metrics[metrics["run_id"] == run.run_id]
-        if run.seed >= 4 and run.lr == best[run.norm]:
-            curve = rows[rows["metric"] == "accuracy"].sort_values("step")
-            a, t = curve["value"].tolist(), curve["step"].tolist()
-            smooth = [np.mean(a[max(0, i - 1) : i + 2]) for i in range(len(a))]
-            i = next((i for i, s in enumerate(smooth) if s >= target), None)
-            when = run.steps
-            if i is not None and not run.diverged:
-                when = t[i - 1] + (target - smooth[i - 1]) / (smooth[i] - smooth[i - 1]) * (t[i] - t[i - 1])
-            dead = 1.0 if run.diverged else rows[rows["metric"] == "dead_share"]["value"].item()
-            values[run.norm, run.seed] = {"updates": when, "dead": 100 * dead}
-    for norm, seed in {(r.norm, r.seed) for r in runs.itertuples()}:
+        curve = rows[rows["metric"] == "accuracy"].sort_values("step")
+        a, t = curve["value"].tolist(), curve["step"].tolist()
+        smooth = [np.mean(a[max(0, i - 1) : i + 2]) for i in range(len(a))]
+        i = next((i for i, s in enumerate(smooth) if s >= target), None)
+        when = run.steps
+        if i is not None and not run.diverged:
+            when = t[i - 1] + (target - smooth[i - 1]) / (smooth[i] - smooth[i - 1]) * (t[i] - t[i - 1])
+        dead = 1.0 if run.diverged else rows[(rows["metric"] == "dead_share") & (rows["step"] > 0)]["value"].item()
+        values[run.norm, run.lr, run.seed] = {"log updates": np.log(when), "dead": 100 * dead}
+    table = pd.DataFrame(values).T.rename_axis(["norm", "lr", "seed"])
+
+    def chosen(norm: str, seed: int, metric: str) -> float:
+        """The metric at the rate that is best for the other seeds: by its own value, or by accuracy."""
+        own = -table["log updates"].unstack() if metric == "log updates" else score
+        best = own.loc[norm].drop(columns=seed).mean(axis=1).idxmax()
+        return table.loc[(norm, best, seed), metric]
+
+    def tolerated(norm: str, seed: int) -> float:
         own = runs[(runs["norm"] == norm) & (runs["seed"] == seed)].sort_values("lr")
-        tolerated = [r.lr for i, r in enumerate(own.itertuples()) if not own["diverged"].iloc[: i + 1].any()]
-        values.setdefault((norm, seed), {})["rate"] = max(tolerated)
-    evaluated, every = range(4, 14), range(14)
-    plain, bn = ({s: values[n, s] for s in every} for n in ("NoNorm", "BatchNorm"))
+        return max(r.lr for i, r in enumerate(own.itertuples()) if not own["diverged"].iloc[: i + 1].any())
+
+    def differences(metric: str) -> pd.Series:
+        return pd.Series({s: chosen("NoNorm", s, metric) - chosen("BatchNorm", s, metric) for s in every})
+
+    rates = {s: np.log(tolerated("BatchNorm", s) / tolerated("NoNorm", s)) for s in every}
     return {
-        "faster_convergence": pd.Series({s: np.log(plain[s]["updates"] / bn[s]["updates"]) for s in evaluated}),
-        "higher_learning_rates": pd.Series({s: np.log(bn[s]["rate"] / plain[s]["rate"]) for s in every}),
-        "dead_relus": pd.Series({s: plain[s]["dead"] - bn[s]["dead"] for s in evaluated}),
+        "faster_convergence": differences("log updates"),
+        "higher_learning_rates": pd.Series(rates),
+        "dead_relus": differences("dead"),
     }
 
 
 def test_three_verdicts_agree_with_plain_pandas():
     def lost(norm: str, lr: float, seed: int) -> bool:
-        return norm == "NoNorm" and ((lr == 1.0 and seed % 3 == 0) or (lr == 0.1 and seed == 11))
+        return norm == "NoNorm" and ((lr >= 0.562 and seed % 3 == 0) or (lr == 0.1 and seed == 11))
 
     study = sweeps.of(claims=ALL, fewer=0.1, faster=1.6, noise=0.08, diverged=lost)
     expected = by_plain_pandas(study)
@@ -297,11 +367,11 @@ def test_three_verdicts_agree_with_plain_pandas():
     for name, d in expected.items():
         verdict = by_claim[name]
         pd.testing.assert_series_equal(verdict.contrast.d, d, check_names=False)
-        slack = math.log(0.316 / 0.1) if name == "higher_learning_rates" else 0
-        low, high = bca_interval(d)
-        assert verdict.low == pytest.approx(low - slack, abs=0.01)
-        assert verdict.high == pytest.approx(high + slack, abs=0.01)
-        test = stats.permutation_test((d,), np.mean, permutation_type="samples", n_resamples=np.inf)
-        assert verdict.p == pytest.approx(test.pvalue)
-        delta = 5 if name == "dead_relus" else math.log(1.25)
-        assert verdict.status == ("SUPPORTED" if verdict.low > delta and verdict.p_holm <= 0.05 else "INCONCLUSIVE")
+        slack = math.log(1.78) if name == "higher_learning_rates" else 0
+        low, high = stats.ttest_1samp(d, 0).confidence_interval()  # the interval is never narrower
+        assert verdict.low <= low - slack + 0.01
+        assert verdict.high >= high + slack - 0.01
+        delta = {"dead_relus": 5, "higher_learning_rates": math.log(2)}.get(name, math.log(1.25))
+        assert verdict.status == ("SUPPORTED" if verdict.low > delta and not find_outlier(d) else "INCONCLUSIVE")
+        assert (verdict.p <= 0.05) == (verdict.low > delta)
+        assert verdict.p >= 2 * stats.ttest_1samp(d, delta + slack, alternative="greater").pvalue - 1e-9
