@@ -170,12 +170,14 @@ def rates_around(runs: pd.DataFrame, best: float) -> tuple[float, ...]:
     """The rates 10^(1/4) away from the best one where its neighbour is farther away, with three digits. Beyond the edge
     of the grid also that 10^(1/2) away, so that a best rate at the edge can become an inner one."""
     rates = np.unique(runs["lr"].to_numpy(float))
-    below, above = rates[rates < best / 1.001], rates[rates > best * 1.001]
-    found = []
-    for neighbours, step in ((best / below, 1 / FINE), (above / best, FINE)):
-        if neighbours.min(initial=math.inf) > LARGEST_FINE_FACTOR:
-            found += [best * step, *([] if len(neighbours) else [best * step**2])]
-    return tuple(sorted(float(f"{rate:.3g}") for rate in found))
+    below, above = best / rates[rates < best / 1.001], rates[rates > best * 1.001] / best
+    quarters = 4 * math.log10(best)  # of a decade: 0.316 stands for 10^(-2/4)
+    quarters = round(quarters) if abs(quarters - round(quarters)) < 0.01 else quarters
+    steps = []
+    for factors, direction in ((below, -1), (above, 1)):
+        if factors.min(initial=math.inf) > LARGEST_FINE_FACTOR:
+            steps += [direction] if len(factors) else [direction, 2 * direction]
+    return tuple(float(f"{10 ** ((quarters + step) / 4):.3g}") for step in sorted(steps))
 
 
 def _gap_around(rates: np.ndarray, rate: float) -> float:

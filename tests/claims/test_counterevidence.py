@@ -75,8 +75,8 @@ def test_intervals_widened_by_the_grid_are_mentioned():
 def test_values_at_a_bound_are_counted():
     found = sentences("higher_learning_rates", limits=(0.0316, 3.16))
     assert (
-        "MLP on Digits: in 14 of 14 seeds the largest tolerated rate with it is at least the value that was measured, so "
-        "that the effect is at least the number given."
+        "MLP on Digits: in 14 of 14 seeds the largest tolerated rate with it is at least the value that was measured, "
+        "so that the effect is at least the number given."
     ) in found
 
 
@@ -84,13 +84,13 @@ def test_verdicts_that_the_number_of_cases_may_explain_are_listed():
     (verdict, *_) = verdicts(sweeps.of(claims=("dead_relus",), fewer=0.15))
     found = find_counterevidence([replace(verdict, p=0.01, p_holm=0.2)])
     assert found == [
-        "MLP on Digits, each at its best, 0.316 with and 0.1 without: does not survive the correction for the number of "
-        "cases in this report (p = 0.01, 0.2 after it)."
+        "MLP on Digits, each at its best, 0.316 with and 0.1 without: does not survive the correction for the number "
+        "of cases in this report (p = 0.01, 0.2 after it)."
     ]
 
 
 def test_a_verdict_at_one_learning_rate_says_so():
-    found = sentences(fewer=0.15, rates=(0.1,))
-    assert found == [
-        "Only one learning rate was tried (at a fixed learning rate, 0.1): at its own best rate each side may do better."
+    assert sentences(fewer=0.15, rates=(0.1,)) == [
+        "Only one learning rate was tried (at a fixed learning rate, 0.1): at its own best rate each side may do "
+        "better."
     ]
