@@ -317,7 +317,7 @@ def test_a_verdict_is_stated_in_a_sentence_with_its_reason():
 
 
 def by_plain_pandas(study) -> dict[str, pd.Series]:
-    """The differences of the three claims, each side at its best, by loops."""
+    """The differences of five claims, each side at its best, by loops."""
     runs, metrics, every = study.runs, study.metrics, range(14)
     score = runs.pivot(index=["norm", "lr"], columns="seed", values="score")
     baseline = runs[(runs["norm"] == "NoNorm") & (runs["lr"] == score.loc["NoNorm"].mean(axis=1).idxmax())]
@@ -333,7 +333,11 @@ def by_plain_pandas(study) -> dict[str, pd.Series]:
         if i is not None and not run.diverged:
             when = t[i - 1] + (target - smooth[i - 1]) / (smooth[i] - smooth[i - 1]) * (t[i] - t[i - 1])
         dead = 1.0 if run.diverged else rows[(rows["metric"] == "dead_share") & (rows["step"] > 0)]["value"].item()
-        values[run.norm, run.lr, run.seed] = {"log updates": np.log(when), "dead": 100 * dead}
+        values[run.norm, run.lr, run.seed] = {
+            "log updates": np.log(when),
+            "dead": 100 * dead,
+            "test": run.test_accuracy,
+        }
     table = pd.DataFrame(values).T.rename_axis(["norm", "lr", "seed"])
 
     def chosen(norm: str, seed: int, metric: str) -> float:
@@ -346,32 +350,52 @@ def by_plain_pandas(study) -> dict[str, pd.Series]:
         own = runs[(runs["norm"] == norm) & (runs["seed"] == seed)].sort_values("lr")
         return max(r.lr for i, r in enumerate(own.itertuples()) if not own["diverged"].iloc[: i + 1].any())
 
+    def width(norm: str, seed: int) -> float:
+        own = runs[(runs["norm"] == norm) & (runs["seed"] == seed)].sort_values("lr")
+        rates, good = own["lr"].tolist(), (own["test_accuracy"] >= own["test_accuracy"].max() - 0.01).tolist()
+        first = last = own["test_accuracy"].tolist().index(own["test_accuracy"].max())
+        while first > 0 and good[first - 1]:
+            first -= 1
+        while last < len(rates) - 1 and good[last + 1]:
+            last += 1
+        return np.log10(rates[last] / rates[first])
+
     def differences(metric: str) -> pd.Series:
         return pd.Series({s: chosen("NoNorm", s, metric) - chosen("BatchNorm", s, metric) for s in every})
 
-    rates = {s: np.log(tolerated("BatchNorm", s) / tolerated("NoNorm", s)) for s in every}
     return {
         "faster_convergence": differences("log updates"),
-        "higher_learning_rates": pd.Series(rates),
+        "higher_learning_rates": pd.Series(
+            {s: np.log(tolerated("BatchNorm", s) / tolerated("NoNorm", s)) for s in every}
+        ),
+        "wider_learning_rates": pd.Series({s: width("BatchNorm", s) - width("NoNorm", s) for s in every}),
         "dead_relus": differences("dead"),
+        "regularizes": -100 * differences("test"),
     }
 
 
-def test_three_verdicts_agree_with_plain_pandas():
+def test_five_verdicts_agree_with_plain_pandas():
     def lost(norm: str, lr: float, seed: int) -> bool:
         return norm == "NoNorm" and ((lr >= 0.562 and seed % 3 == 0) or (lr == 0.1 and seed == 11))
 
-    study = sweeps.of(claims=ALL, fewer=0.1, faster=1.6, noise=0.08, diverged=lost)
+    claims = (*ALL, "wider_learning_rates", "regularizes")
+    study = sweeps.of(claims=claims, fewer=0.1, faster=1.6, noise=0.08, diverged=lost)
+    noise = 0.02 * np.random.default_rng(0).normal(size=len(study.runs))
+    runs = study.runs.assign(
+        test_accuracy=study.runs["test_accuracy"] + noise, score=study.runs["score"] - noise * (study.runs["seed"] % 3)
+    )
+    study = replace(study, runs=runs)
     expected = by_plain_pandas(study)
     by_claim = {v.contrast.claim.name: v for v in verdicts(study) if v.contrast.view != "same_rate"}
     for name, d in expected.items():
         verdict = by_claim[name]
         pd.testing.assert_series_equal(verdict.contrast.d, d, check_names=False)
-        slack = math.log(1.78) if name == "higher_learning_rates" else 0
+        slack = {"higher_learning_rates": math.log(1.78), "wider_learning_rates": 0.5}.get(name, 0)
         low, high = stats.ttest_1samp(d, 0).confidence_interval()  # the interval is never narrower
         assert verdict.low <= low - slack + 0.01
         assert verdict.high >= high + slack - 0.01
-        delta = {"dead_relus": 5, "higher_learning_rates": math.log(2)}.get(name, math.log(1.25))
+        deltas = {"dead_relus": 5, "higher_learning_rates": math.log(2), "wider_learning_rates": 0.5, "regularizes": 1}
+        delta = deltas.get(name, math.log(1.25))
         assert verdict.status == ("SUPPORTED" if verdict.low > delta and not find_outlier(d) else "INCONCLUSIVE")
         assert (verdict.p <= 0.05) == (verdict.low > delta)
         assert verdict.p >= 2 * stats.ttest_1samp(d, delta + slack, alternative="greater").pvalue - 1e-9
