@@ -398,4 +398,5 @@ def test_five_verdicts_agree_with_plain_pandas():
         delta = deltas.get(name, math.log(1.25))
         assert verdict.status == ("SUPPORTED" if verdict.low > delta and not find_outlier(d) else "INCONCLUSIVE")
         assert (verdict.p <= 0.05) == (verdict.low > delta)
-        assert verdict.p >= min(1, 2 * stats.ttest_1samp(d, delta + slack, alternative="greater").pvalue) - 1e-9
+        if verdict.low > 0:  # closest to rejecting an effect of at most delta
+            assert verdict.p >= 2 * stats.ttest_1samp(d, delta + slack, alternative="greater").pvalue - 1e-9
