@@ -138,17 +138,18 @@ def updates_to_target(runs: Frame, metrics: Frame, target: float) -> Frame:
     """First step at which the smoothed validation accuracy, a share, is at least `target`, interpolated between
     evaluations; the length of training for runs that diverged or never reached it."""
     rows = metrics[(metrics["split"] == "val") & (metrics["metric"] == "accuracy") & (metrics["layer"] == "")]
-    reached = {str(r): first_reached(curve, target) for r, curve in rows.groupby("run_id", observed=True)}
+    ordered = rows.sort_values(["run_id", "step"], kind="stable")
+    steps, values = ordered["step"].to_numpy(float), ordered["value"].to_numpy(float)
+    places = ordered.groupby("run_id", observed=True).indices
+    reached = {str(r): first_reached(steps[i], values[i], target) for r, i in places.items()}
     first, total = runs["run_id"].map(reached).astype(float), runs["steps"].astype(float)
     late = runs["diverged"].astype(bool) | (first >= total)
     return by_seed(runs, first.mask(late, total), late, "at least")
 
 
-def first_reached(curve: Frame, target: float) -> float:
-    """The first `step`, at least 1, at which the smoothed `value` is at least `target`; infinite if there is none."""
-    ordered = curve.sort_values("step", kind="stable")
-    step = ordered["step"].to_numpy(float)
-    smooth = ordered["value"].rolling(SMOOTHED, center=True, min_periods=1).mean().to_numpy()
+def first_reached(step: np.ndarray, value: np.ndarray, target: float) -> float:
+    """The first step, at least 1, at which the smoothed value is at least `target`; infinite if there is none."""
+    smooth = smoothed(value)
     above = np.flatnonzero(smooth >= target)
     if not len(above):
         return math.inf
@@ -156,6 +157,13 @@ def first_reached(curve: Frame, target: float) -> float:
     if i == 0:
         return max(1.0, float(step[0]))
     return max(1.0, float(np.interp(target, smooth[i - 1 : i + 1], step[i - 1 : i + 1])))
+
+
+def smoothed(values: np.ndarray) -> np.ndarray:
+    """Means over `SMOOTHED` successive values around each; fewer at the ends."""
+    window, edge = np.ones(SMOOTHED), SMOOTHED // 2
+    sums, counts = (np.convolve(v, window)[edge:-edge] for v in (values, np.ones(len(values))))
+    return sums / counts
 
 
 @metric(scales=RATIO_FIRST)

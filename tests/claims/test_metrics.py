@@ -43,10 +43,6 @@ def read(name: str, runs: pd.DataFrame, metrics: pd.DataFrame, target: Target = 
     return found["value"].tolist(), found["bound"].tolist()
 
 
-def curve(*values: float, step: int = 10) -> pd.DataFrame:
-    return pd.DataFrame({"step": np.arange(len(values)) * step, "value": values})
-
-
 @pytest.mark.parametrize(
     ("values", "target", "step"),
     [
@@ -59,7 +55,14 @@ def curve(*values: float, step: int = 10) -> pd.DataFrame:
     ],
 )
 def test_the_step_to_a_target_is_that_of_the_smoothed_curve(values, target, step):
-    assert first_reached(curve(*values), target) == pytest.approx(step)
+    assert first_reached(10 * np.arange(len(values)), np.array(values), target) == pytest.approx(step)
+
+
+def test_smoothing_is_a_centred_rolling_mean():
+    values = np.random.default_rng(0).normal(size=9)
+    for n in (1, 2, 3, 9):
+        expected = pd.Series(values[:n]).rolling(3, center=True, min_periods=1).mean()
+        assert m.smoothed(values[:n]).tolist() == pytest.approx(expected.tolist())
 
 
 def test_runs_that_diverged_or_never_reach_the_target_count_with_the_length_of_training():
