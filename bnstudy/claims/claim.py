@@ -178,7 +178,7 @@ def load_claims(names: Sequence[str], folders: Sequence[Path] = ()) -> list[Clai
 
 
 def claim_of(node: Any, name: str) -> Claim:
-    """A claim from the content of its file; the metric gives the defaults of scale, delta, views and tuning_seeds.
+    """A claim from the content of its file; the metric gives the defaults of scale, delta and views.
 
     Raises:
         ConfigError: a key is unknown or missing, or a value is not allowed.
