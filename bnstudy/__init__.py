@@ -24,6 +24,7 @@ MODULES = {
     "load_runs": "bnstudy.store.loading",
     "load_metrics": "bnstudy.store.loading",
     "load_timing": "bnstudy.store.loading",
+    "load_test_correct": "bnstudy.store.loading",
 }
 """The public names, by the modules that define them."""
 

@@ -38,6 +38,7 @@ from bnstudy.probes.gradients import Backprop, GradientNorm
 from bnstudy.probes.units import DeadUnits
 from bnstudy.probes.weights import WeightSize
 from bnstudy.run import Evaluation, RunSpec
+from bnstudy.store.bits import pack_bits
 from bnstudy.store.runs import METRICS_SCHEMA, TIMING_SCHEMA, Store
 from bnstudy.validation import to_dict
 from bnstudy.when import AtFractions, LogThenRegular
@@ -195,7 +196,7 @@ def measure(run: MadeUpRun) -> tuple[pa.Table, pa.Table, dict[str, Any]]:
     seconds = evaluated * (0.0021 if run.is_normalized else 0.0016) * (1 + 0.02 * rng.random())
     rates = np.diff(seconds, prepend=np.nan) / np.maximum(1, np.diff(evaluated, prepend=0))
     best = {"step": int(evaluated[-1]), **{key: final[key] for key in ("val_accuracy", "test_accuracy")}}
-    summary = {
+    summary: dict[str, Any] = {
         "run_id": spec.run_id, "status": "finished" if run.diverged_at is None else "diverged", "steps": run.total,
         "diverged_step": run.diverged_at, "diverged_because": None if run.diverged_at is None else "training loss nan",
         "final": {"train_loss": None, **final}, "best": best, "engine": "stacked", "stack_size": 32, "compiled": True,
@@ -208,6 +209,9 @@ def measure(run: MadeUpRun) -> tuple[pa.Table, pa.Table, dict[str, Any]]:
             "name": "Digits", "checksum": "00", "train": 1150, "val": 288, "test": 359, "classes": CLASSES
         },
     }  # fmt: skip
+    if run.diverged_at is None:
+        images = summary["dataset"]["test"]
+        summary["test_correct"] = pack_bits(rng.permutation(images) < round(images * final["test_accuracy"]))
     metrics = pa.table({**make_columns(*shape), "value": np.concatenate(values)}).cast(METRICS_SCHEMA)
     timing = {"step": evaluated, "seconds": seconds, "step_seconds": rates}
     return metrics, pa.table(timing).cast(TIMING_SCHEMA), summary

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ import pandas as pd
 
 from bnstudy.claims import arms
 from bnstudy.store.files import conf_dir
-from bnstudy.store.loading import load_metrics, load_runs, load_specs, load_timing
+from bnstudy.store.loading import load_metrics, load_runs, load_specs, load_test_correct, load_timing
 from bnstudy.store.runs import Store
 from bnstudy.validation import ConfigError, closest, nearest
 
@@ -60,6 +60,7 @@ class StudyData:
     repeats: runs left out because they record the training of another run.
     failures: run_id -> the last line of its error.
     claims: names of the study's claims.
+    test_correct: as from `load_test_correct`, of finished runs.
     looks: repeated if seeds were added depending on results; intervals and tests of verdicts must allow for it.
     """
 
@@ -76,6 +77,7 @@ class StudyData:
     failures: dict[str, str]
     claims: tuple[str, ...] = ()
     looks: Literal["once", "repeated"] = "once"
+    test_correct: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def n_missing(self) -> int:
@@ -127,6 +129,7 @@ def load_study(
         failures=_failures(store, set(planned) - set(runs["run_id"])),
         claims=tuple(plan.get("claims", ())),
         looks=plan.get("looks", "once"),
+        test_correct=load_test_correct(store, runs["run_id"]),
     )
 
 

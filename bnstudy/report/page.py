@@ -128,7 +128,7 @@ def part_of(
             for panel in panels(study)
         ]
     return StudyPart(
-        study=replace(study, metrics=study.metrics[:0].copy(), timing=study.timing[:0].copy()),
+        study=replace(study, metrics=study.metrics[:0].copy(), timing=study.timing[:0].copy(), test_correct={}),
         report=report,
         missing=missing,
         missing_others=others,

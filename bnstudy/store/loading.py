@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from bnstudy.store.runs import METRICS_SCHEMA, TIMING_SCHEMA, Store
+from bnstudy.store.bits import unpack_bits
+from bnstudy.store.runs import METRICS_SCHEMA, TIMING_SCHEMA, Store, damaged
 
 StoreLike = str | Path | Store  # a results_dir, or the store in it
 
@@ -21,13 +22,14 @@ def load_runs(results_dir: StoreLike = "results", run_ids: Iterable[str] | None 
     Columns: `run_id`; the spec, with class names in `model`, `norm`, `data`, ... (the dataset's name for images from a
     folder) and fields below them (`norm.eps`, `norm._target_`); then the summary in the same way: `status`,
     `final.test_accuracy`, ... A field that a run's classes lack is missing (None or NaN) in its row.
+    `load_test_correct` loads what the summary has of single images.
 
     Raises:
         ConfigError: a run's files are damaged; the message names the run.
     """
     store = _as_store(results_dir)
     ids = _finished(store, run_ids)
-    return _frame([{"run_id": i, **_spec_columns(store.config(i)), **_flatten(store.summary(i))} for i in ids])
+    return _frame([{"run_id": i, **_spec_columns(store.config(i)), **_summary_columns(store.summary(i))} for i in ids])
 
 
 def load_specs(results_dir: StoreLike = "results", run_ids: Iterable[str] | None = None) -> pd.DataFrame:
@@ -53,6 +55,28 @@ def load_timing(results_dir: StoreLike = "results", run_ids: Iterable[str] | Non
     `seconds` is the time up to `step`; `step_seconds` is the mean per step since the previous row.
     """
     return _load_tables(results_dir, run_ids, "timing", TIMING_SCHEMA)
+
+
+def load_test_correct(
+    results_dir: StoreLike = "results", run_ids: Iterable[str] | None = None
+) -> dict[str, np.ndarray]:
+    """Which test images each finished run classifies correctly after its last step: bool [m] by run_id.
+
+    All runs on a dataset have the images in the same order. Runs that stopped early, runs without labels and runs of
+    earlier versions recorded nothing and are left out.
+
+    Raises:
+        ConfigError: a run's files are damaged; the message names the run.
+    """
+    store, found = _as_store(results_dir), {}
+    for run_id in _finished(store, run_ids):
+        summary = store.summary(run_id)
+        if summary.get("test_correct") is not None:
+            try:
+                found[run_id] = unpack_bits(summary["test_correct"], summary["dataset"]["test"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise damaged(store.run(run_id).summary, error) from error
+    return found
 
 
 def _as_store(store: StoreLike) -> Store:
@@ -92,6 +116,11 @@ def _spec_columns(config: Mapping[str, Any]) -> dict[str, Any]:
         else:
             columns[key] = node
     return columns
+
+
+def _summary_columns(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """A summary as columns, without the long text of `test_correct`."""
+    return _flatten({key: value for key, value in summary.items() if key != "test_correct"})
 
 
 def _flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

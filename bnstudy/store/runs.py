@@ -98,10 +98,7 @@ class Store:
         try:
             return read(path)
         except Exception as error:  # each file format fails in its own ways
-            raise ConfigError(
-                f"Run {path.parent.name} in {path.parent} is damaged ({path.name}: {type(error).__name__}): delete the "
-                "folder, and the same command trains it again."
-            ) from error
+            raise damaged(path, error) from error
 
     # A plan lists the runs of a study at a scale, so that a report can name the missing ones. Each command line writes
     # a file of its own, so that several processes can plan at the same time.
@@ -173,6 +170,14 @@ def parse_spec(text: str) -> dict[str, Any]:
 @lru_cache(maxsize=4096)
 def _parse(text: str) -> Any:
     return with_present_names(yaml.load(text, Loader))
+
+
+def damaged(path: Path, error: Exception) -> ConfigError:
+    """The error for a file of a run that cannot be used."""
+    return ConfigError(
+        f"Run {path.parent.name} in {path.parent} is damaged ({path.name}: {type(error).__name__}): delete the "
+        "folder, and the same command trains it again."
+    )
 
 
 def _read_table(path: Path) -> pa.Table:

@@ -14,6 +14,7 @@ import torch
 
 import bnstudy
 from bnstudy.run import RunSpec
+from bnstudy.store.bits import pack_bits
 from bnstudy.sweep.plan import Stack
 from bnstudy.train.loop import Training
 from bnstudy.train.record import Outcome
@@ -31,6 +32,7 @@ def summarize(training: Training, spec: RunSpec, outcome: Outcome, stack: Stack)
         "steps": training.total,
         "final": drop_nonfinite(outcome.final),
         "best": drop_nonfinite(outcome.best),
+        "test_correct": None if outcome.test_correct is None else pack_bits(outcome.test_correct),
         "engine": training.name,
         "stack_size": len(stack.runs),
         "compiled": stack.method.compiled,

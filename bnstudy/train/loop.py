@@ -121,7 +121,9 @@ class Training:
                 return
             images = None if self.step == self.total else self._evaluation.images
             for split in ("val", "test"):
-                scores = evaluate(self.engine, getattr(self.dataset, split), self.specs[0].loss, images)
+                scores, correct = evaluate(self.engine, getattr(self.dataset, split), self.specs[0].loss, images)
+                if split == "test" and self.step == self.total and correct is not None:
+                    self.record.test_correct = torch.atleast_2d(correct)[: len(self.specs)].cpu()
                 for metric, values in scores.items():
                     self.record.add(self.step, split, metric, {"": values})
             self.record.add(self.step, "", "lr", {"": self.engine.learning_rate(self.step)})
@@ -189,26 +191,34 @@ def start_stacked(
 
 
 @torch.no_grad()
-def evaluate(engine: Engine, split: Split, loss: LossSpec, images: int | None = None) -> dict[str, Tensor]:
-    """Mean `loss` and, if there are labels, `accuracy` (a share) of each run in evaluation mode.
+def evaluate(
+    engine: Engine, split: Split, loss: LossSpec, images: int | None = None
+) -> tuple[dict[str, Tensor], Tensor | None]:
+    """Evaluate each run in evaluation mode.
 
     Args:
         images: use the first images of the split only; None for all.
+
+    Returns: mean `loss` and, if there are labels, `accuracy` (a share); and which images [R, N] the runs classify
+        correctly, [N] in the serial engine, None without labels.
     """
     xs, ys = in_parts(split.x[:images]), in_parts(split.y[:images])
     params, buffers = engine.by_name(engine.params), engine.buffers()
     engine.model.eval()
-    sums = [
-        engine.map(
-            lambda p, b, x=x, y=y: sum_scores(functional_call(engine.model, (p, b), (x,)), y, loss), params, buffers
-        )
+    parts = [
+        engine.map(lambda p, b, x=x, y=y: score(functional_call(engine.model, (p, b), (x,)), y, loss), params, buffers)
         for x, y in zip(xs, ys, strict=True)
     ]
     engine.model.train()
-    return {name: torch.stack([part[name] for part in sums]).sum(0) / sum(map(len, ys)) for name in sums[0]}
+    n = sum(map(len, ys))
+    means = {"loss": torch.stack([part["loss"] for part in parts]).sum(0) / n}
+    if "correct" not in parts[0]:
+        return means, None
+    correct = torch.cat([part["correct"] for part in parts], -1)
+    return {**means, "accuracy": correct.sum(-1) / n}, correct
 
 
-def sum_scores(out: Tensor, y: Tensor, loss: LossSpec) -> dict[str, Tensor]:
-    """Sums over the samples of the loss and, if there are labels, of the correct answers."""
-    total = {"loss": loss.each(out, y).sum()}
-    return total if y.is_floating_point() else {**total, "accuracy": (out.argmax(1) == y).sum()}
+def score(out: Tensor, y: Tensor, loss: LossSpec) -> dict[str, Tensor]:
+    """The sum of the loss over the samples and, if there are labels, whether each answer is `correct`, [N]."""
+    scores = {"loss": loss.each(out, y).sum()}
+    return scores if y.is_floating_point() else {**scores, "correct": out.argmax(1) == y}

@@ -33,6 +33,8 @@ class Outcome:
 
     seconds: by purpose.
     probe_seconds: by probe.
+    test_correct: bool [m], which test images the run classifies correctly at its end; None without labels, or if the
+        run has not made all its steps.
     """
 
     status: str
@@ -44,6 +46,7 @@ class Outcome:
     best: dict[str, float]
     seconds: dict[str, float]
     probe_seconds: dict[str, float] = field(default_factory=dict)
+    test_correct: np.ndarray | None = None
 
 
 class Record:
@@ -54,6 +57,8 @@ class Record:
     losses: [total, R]; NaN where a step is not made yet. The training loop writes to it.
     rows: the runs share them; `values` [rows, R] has a column for each run.
     timing: (step, seconds of training until then) at each measurement.
+    test_correct: bool [R, m] on the host, which test images each run classifies correctly after the last step; None
+        before, and without labels. It is no part of `state`: the runs leave before the next checkpoint.
     """
 
     def __init__(self, total: int, steps_per_epoch: int, runs: int, device: torch.device) -> None:
@@ -62,6 +67,7 @@ class Record:
         self.rows: list[Row] = []
         self.values = np.empty((0, runs))
         self.timing: list[tuple[int, float]] = []
+        self.test_correct: Tensor | None = None
         self._pending: list[Tensor] = []
         self._columns: tuple[int, dict[str, pa.Array], int] | None = None
 
@@ -180,6 +186,7 @@ class Record:
             best={"val_accuracy": best, "step": best_step, "test_accuracy": test_accuracies.get(best_step, math.nan)},
             seconds={**seconds, "total": sum(seconds.values())},
             probe_seconds=dict(probe_seconds),
+            test_correct=None if self.test_correct is None or until < total else self.test_correct[run].numpy(),
         )
 
     def state(self, run: int) -> dict[str, Any]:

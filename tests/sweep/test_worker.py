@@ -92,8 +92,10 @@ def stack_of(specs: Sequence[RunSpec], engine: str = "stacked", **method: Any) -
     return Stack(planned, Method(engine, **{"rows": rows, "compiled": False, "norms_vary": False, **method}), STEPS)
 
 
-def metrics(results: Path, specs: Sequence[RunSpec]) -> list[bytes]:
-    return [Store(results).run(run.run_id).metrics.read_bytes() for run in specs]
+def metrics(results: Path, specs: Sequence[RunSpec]) -> list[tuple[bytes, str]]:
+    """The table of each run and its correct test images, as stored."""
+    store = Store(results)
+    return [(store.run(r.run_id).metrics.read_bytes(), store.summary(r.run_id)["test_correct"]) for r in specs]
 
 
 def finished(worker: Worker, specs: Sequence[RunSpec]) -> list[int]:
@@ -105,7 +107,7 @@ SPECS = [spec(seed, f"lr={lr}") for seed, lr in enumerate([0.001, 0.003, 0.01, 0
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, at_work) -> list[bytes]:
+def undisturbed(tmp_path_factory, at_work) -> list[tuple[bytes, str]]:
     """The tables of SPECS as one stack."""
     results = tmp_path_factory.mktemp("undisturbed")
     with at_work(results) as (worker, _):
@@ -127,6 +129,8 @@ def test_a_stack_is_stored_like_runs_of_the_serial_engine(tmp_path, at_work):
         torch.testing.assert_close(*(torch.tensor(t.value) for t in tables), rtol=2e-3, atol=1e-4)
         one, other = serial.summary(run.run_id), stacked.summary(run.run_id)
         assert one.keys() == other.keys()
+        assert one["test_correct"]
+        assert one["test_correct"] == other["test_correct"]
         assert (one["status"], one["engine"]) == (other["status"], "serial")
         assert (other["engine"], other["stack_size"], other["compiled"]) == ("stacked", len(specs), False)
         files = [sorted(p.name for p in store.run(run.run_id).folder.iterdir()) for store in (serial, stacked)]

@@ -75,12 +75,20 @@ def assert_same_outcome(ours: Outcome, theirs: Outcome, tolerance: float) -> Non
     assert ours.metrics.drop(["value"]).equals(theirs.metrics.drop(["value"]))
     np.testing.assert_allclose(ours.metrics["value"], theirs.metrics["value"], rtol=tolerance, atol=tolerance)
     assert ours.final == pytest.approx(theirs.final, rel=tolerance, abs=tolerance)
+    assert_same_answers(ours, theirs)
 
 
 def assert_identical(ours: Outcome, theirs: Outcome) -> None:
     """Equal bit for bit, except for the seconds."""
     assert ours.metrics.equals(theirs.metrics)
     assert (ours.status, ours.final, ours.best) == (theirs.status, theirs.final, theirs.best)
+    assert_same_answers(ours, theirs)
+
+
+def assert_same_answers(ours: Outcome, theirs: Outcome) -> None:
+    """The same test images are classified correctly, or neither run recorded which."""
+    assert (ours.test_correct is None) == (theirs.test_correct is None)
+    assert np.array_equal(ours.test_correct, theirs.test_correct)
 
 
 def assert_same_state(ours: Mapping[str, Any], theirs: Mapping[str, Any], tolerance: float) -> None:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from bnstudy.data.batches import BatchStream
 from bnstudy.data.dataset import Split
 from bnstudy.models.structure import norm_parameters
+from bnstudy.probes import network
 from bnstudy.run import Evaluation, RunSpec
 from bnstudy.train import loop
 from bnstudy.train.build import build_model
@@ -115,6 +116,26 @@ def test_only_the_final_evaluation_uses_all_images(digits):
     assert torch.bincount(digits.test.y[:50], minlength=10).tolist() == [5] * 10
 
 
+@pytest.mark.parametrize("part", [7, 1000])
+def test_a_run_records_which_test_images_its_final_network_classifies_correctly(digits, monkeypatch, part):
+    monkeypatch.setattr(network, "PART", part)
+    spec = replace(spec_of("steps=60"), evaluation=Evaluation(At((0, 30)), images=None))
+    training = start_serial(spec, digits, CPU)
+    outcome = train_one(training)
+    with torch.no_grad():
+        correct = training.engine.model.eval()(digits.test.x).argmax(1) == digits.test.y
+    assert outcome.test_correct.tolist() == correct.tolist()
+    assert outcome.test_correct.mean() == pytest.approx(outcome.final["test_accuracy"], rel=1e-6)
+    assert 0.5 < outcome.test_correct.mean() < 1
+
+
+def test_a_regression_on_labels_records_correct_images_and_one_on_values_none(digits, tmp_path):
+    one_hot = train_serial(spec_of("loss=mse", "loss.summed=true", "lr=0.01"), digits)
+    assert one_hot.test_correct.mean() == pytest.approx(one_hot.final["test_accuracy"], rel=1e-6)
+    spec = spec_of("data=gaussian", "data.target=linear", "loss=mse", "lr=0.01")
+    assert train_serial(spec, spec.data.load(tmp_path, CPU)).test_correct is None
+
+
 def test_gradient_norms_are_of_the_next_training_batch(digits):
     spec = spec_of("norm=none", "steps=3")
     measured = values_by_step(train_serial(spec, digits).metrics, "", "grad_norm")
@@ -145,6 +166,21 @@ def test_a_diverged_run_ends_early_and_keeps_its_earlier_metrics(digits):
     assert max(losses) == outcome.diverged_step < 100
     assert all(value <= 10 * losses[0] for step, value in losses.items() if step < outcome.diverged_step)
     assert outcome.metrics.to_pandas().step.max() == outcome.diverged_step
+    assert outcome.test_correct is None
+
+
+def test_a_run_whose_last_step_diverges_records_no_correct_images(digits):
+    training = start_serial(spec_of("steps=5"), digits, CPU)
+    step = training.engine.step_with_grads
+    training.engine.step_with_grads = lambda t: (step(t)[0] * (math.nan if t == 4 else 1), step(t)[1])
+    outcome = train_one(training)
+    assert (outcome.diverged_step, outcome.test_correct) == (4, None)
+
+
+def test_a_run_that_fails_to_learn_records_correct_images(digits):
+    outcome = train_serial(spec_of("lr=1e-8"), digits)
+    assert outcome.diverged_step == 20
+    assert outcome.test_correct.mean() == pytest.approx(outcome.final["test_accuracy"], rel=1e-6)
 
 
 @pytest.mark.parametrize(("accuracy", "status"), [(0.149, "diverged"), (0.151, "finished")])
@@ -152,7 +188,7 @@ def test_chance_ends_five_points_above_guessing_on_validation(digits, monkeypatc
     accuracies = {id(digits.val): accuracy, id(digits.test): 0.9 - accuracy}
 
     def evaluate(_engine, split, *_):
-        return {"loss": torch.tensor(1.0), "accuracy": torch.tensor(accuracies[id(split)])}
+        return {"loss": torch.tensor(1.0), "accuracy": torch.tensor(accuracies[id(split)])}, None
 
     monkeypatch.setattr(loop, "evaluate", evaluate)
     assert train_serial(spec_of("steps=5"), digits).status == status
