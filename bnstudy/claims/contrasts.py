@@ -15,6 +15,7 @@ from bnstudy.claims.cases import Case, Families, cases, empty_case, explain_no_c
 from bnstudy.claims.claim import Claim
 from bnstudy.claims.completeness import find_gaps, missing_by_arm
 from bnstudy.claims.frames import StudyData
+from bnstudy.claims.images import ImageError, image_error
 from bnstudy.claims.learning_rates import RateChoice, Side, Sides
 from bnstudy.claims.metrics import LEVELS, Bound, Frame, Target, View
 from bnstudy.stats.method import LOOKED_AT_ONCE, Method
@@ -49,6 +50,8 @@ class Contrast:
     obstacle: why no verdict is possible, in words; "" for none.
     failed: by side, how many of the evaluated runs diverged or failed to learn, and how many there are.
     steps: of training; 0 where runs differ.
+    image_error: standard error of the effect from the choice of the test images, in the claim's unit; NaN if unknown.
+    images: number of test images; 0 if unknown.
     run_ids: of all runs used, those that choose the learning rates included.
     """
 
@@ -66,6 +69,8 @@ class Contrast:
     obstacle: str = ""
     failed: Mapping[Side, tuple[int, int]] = field(default_factory=dict)
     steps: int = 0
+    image_error: float = math.nan
+    images: int = 0
     run_ids: tuple[str, ...] = ()
 
     @property
@@ -167,6 +172,7 @@ class FinishedRuns:
             obstacles.append(f"{claim.metric} was not measured in {unmeasured} of {len(d)} seeds")
         steps = sorted({int(n) for square in sides for runs in square.values() for n in runs["steps"].unique()})
         obstacles += self._limits(claim, case, slack, failed, steps)
+        images = self._image_error(claim, choices, d)
         return self.make(
             claim, case, view, "; ".join(dict.fromkeys(obstacles)),
             rates={side: choices[0].rates_of(side) for side in SIDES},
@@ -177,6 +183,8 @@ class FinishedRuns:
             bounds=_count_bounds(tables),
             failed=failed,
             steps=steps[0] if len(steps) == 1 else 0,
+            image_error=len(choices) * 100 * images.standard_error if images else math.nan,
+            images=images.images if images else 0,
             run_ids=tuple(sorted({str(r) for c in choices for runs in c.sides.values() for r in runs["run_id"]})),
         )  # fmt: skip
 
@@ -194,6 +202,17 @@ class FinishedRuns:
         names = claim.measure.names
         rows = self.study.metrics_of.of(runs["run_id"]) if names else self.study.metrics[:0]
         return rows[rows["metric"].isin(names)]
+
+    def _image_error(self, claim: Claim, choices: Sequence[RateChoice], d: pd.Series) -> ImageError | None:
+        """Of the mean of the choices' differences in final test accuracy; an interaction's reference is subtracted."""
+        if claim.measure.images != "test":
+            return None
+        ids: dict[Side, list[str]] = {"with": [], "without": []}
+        for choice, sides in zip(choices, (SIDES, SIDES[::-1]), strict=False):
+            for side, counted in zip(SIDES, sides, strict=True):
+                if side in choice.sides:
+                    ids[counted] += choice.evaluated_runs[side].set_index("seed")["run_id"].reindex(d.index).tolist()
+        return image_error(self.study, ids["with"], ids["without"])
 
     def _limits(
         self, claim: Claim, case: Case, slack: float, failed: Mapping[Side, tuple[int, int]], steps: Sequence[int]

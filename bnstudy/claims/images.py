@@ -25,17 +25,19 @@ def image_error(study: StudyData, with_: Sequence[str], without: Sequence[str]) 
     Diverged runs count as guessing. None if another run did not record its answers, or if the test images differ.
 
     Args:
-        with_, without: run_ids of the two sides; the runs in one place of both share a seed.
+        with_, without: run_ids of the two sides; the runs in one place of both share a seed. `without` is empty where
+            the accuracy itself is the effect.
     """
     runs = study.runs.set_index("run_id").loc[[*with_, *without]]
-    if runs.empty or len(runs[["dataset.checksum", "dataset.test"]].drop_duplicates()) > 1:
+    if runs.empty or not study.test_correct or len(runs[["dataset.checksum", "dataset.test"]].drop_duplicates()) > 1:
         return None
     images = int(runs["dataset.test"].iloc[0])
     answers = [_answers(study, run, images) for _, run in runs.iterrows()]
     known = [answer for answer in answers if answer is not None]
     if len(known) < len(answers):
         return None
-    return ImageError(image_standard_error(known[: len(with_)], known[len(with_) :]), images)
+    without_answers = known[len(with_) :] or [np.zeros(images)] * len(with_)
+    return ImageError(image_standard_error(known[: len(with_)], without_answers), images)
 
 
 def _answers(study: StudyData, run: pd.Series, images: int) -> np.ndarray | None:

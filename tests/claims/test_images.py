@@ -7,11 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bnstudy.claims.claim import claim_of
+from bnstudy.claims.contrasts import contrasts
 from bnstudy.claims.frames import StudyData, load_study
 from bnstudy.claims.images import image_error
 from bnstudy.store.loading import load_test_correct
 from bnstudy.store.runs import SharedStore
 from tests import synthetic
+from tests.sweeps import NODE
 from tests.synthetic import Run
 
 SEEDS = 4
@@ -48,6 +51,26 @@ def test_a_side_of_diverged_runs_alone_has_no_error_of_its_own(study: StudyData)
     found = image_error(lost, ids(WITH), ids(WITHOUT))
     wide = pd.DataFrame({run_id: study.test_correct[run_id] for run_id in ids(WITH)}).mean(axis=1)
     assert found == (pytest.approx(wide.sem(), rel=1e-12), 360)
+
+
+def test_an_accuracy_by_itself_has_an_error_too(study: StudyData) -> None:
+    wide = pd.DataFrame({run_id: study.test_correct[run_id] for run_id in ids(WITH)}).mean(axis=1)
+    assert image_error(study, ids(WITH), []) == (pytest.approx(wide.sem(), rel=1e-12), 360)
+
+
+def test_a_contrast_has_the_error_of_its_evaluated_runs(tmp_path: Path) -> None:
+    batches = {b: [replace(run, batch_size=b) for run in (*WITH, *WITHOUT)] for b in (8, 32)}
+    synthetic.write(tmp_path, [*batches[8], *batches[32]])
+    study = load_study(tmp_path)
+    (contrast,) = contrasts(study, claim_of({**NODE, "across": {"batch_size": 32}}, "c"))
+    wide = pd.DataFrame(dict(study.test_correct)).astype(float)
+    effects = {}
+    for b, runs in batches.items():
+        for run in runs:
+            wide[run.run_id] = 0.1 if run.diverged_at else wide[run.run_id]
+        effects[b] = wide[ids(runs[:SEEDS])].mean(axis=1) - wide[ids(runs[SEEDS:])].mean(axis=1)
+    assert contrast.image_error == pytest.approx(100 * (effects[8] - effects[32]).sem())
+    assert contrast.images == 360
 
 
 def test_there_is_no_error_if_a_run_has_no_record_or_other_images(study: StudyData) -> None:
