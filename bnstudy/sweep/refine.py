@@ -62,24 +62,25 @@ def _refine_study(request: Request, claims: Sequence[Claim], store: SharedStore)
     incomplete = {family_of[run_id] for run_id in family_of.keys() - {*data.runs["run_id"]}}
     if incomplete:
         _warn_of(sorted(f"{family} ({panel})" for panel, family in incomplete))
-    at_one_rate: dict[tuple[str, str], dict[int, PlannedRun]] = {}
-    for run in request.runs:  # one run of each family and seed
-        if (family := family_of.get(run.spec.run_id)) is not None:
-            at_one_rate.setdefault(family, {}).setdefault(run.spec.seed, run)
+    rates = {family: found for family, found in fine_rates(data, claims).items() if family not in incomplete}
+    at_one_rate: dict[tuple[tuple[str, str], int], PlannedRun] = {}  # by family and seed, as in the command line
+    for run in request.runs:
+        if (family := family_of.get(run.spec.run_id)) in rates:
+            at_one_rate.setdefault((family, run.spec.seed), run)
+    most = max(map(len, rates.values()), default=0)
     fine = [
-        at_rate(run, rate)
-        for family, rates in fine_rates(data, claims).items()
-        if family not in incomplete
-        for rate in rates
-        for run in at_one_rate[family].values()
+        at_rate(run, rates[family][i])
+        for i in range(most)
+        for (family, _), run in at_one_rate.items()
+        if i < len(rates[family])
     ]
     return replace(request, runs=(*request.runs, *fine))
 
 
 def at_rate(run: PlannedRun, rate: float) -> PlannedRun:
-    """The run at another learning rate, in its name too."""
+    """The run at another learning rate, also in its name."""
     name, arm = (re.sub(r"(?<!\S)lr=\S+", f"lr={rate:g}", text) for text in (run.name, run.arm))
-    return PlannedRun(replace(run.spec, lr=rate), name, arm)
+    return PlannedRun(replace(run.spec, lr=float(rate)), name, arm)
 
 
 def _warn_of(incomplete: Sequence[str]) -> None:

@@ -37,7 +37,7 @@ class Made:
     planned: list[str] = field(default_factory=list)
     stop_at: int | None = None
 
-    def run(self, request: Request, folders: Sequence[Path]) -> list[RunResult]:
+    def run(self, request: Request, folders: Sequence[Path]) -> list[RunResult]:  # noqa: ARG002
         self.looks.append(len(request.runs))
         if len(self.looks) == self.stop_at:
             raise KeyboardInterrupt
