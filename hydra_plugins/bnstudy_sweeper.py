@@ -34,16 +34,16 @@ class BnstudySweeper(Sweeper):
         from bnstudy.sweep.command import run
 
         loader = self.hydra_context.config_loader
-        studies = find_studies(self.config)
-        if studies is not None:
-            return run(*build_requests(loader, self.config, arguments, studies, sys.argv[1:]))
-        request = self._build_request(arguments)
-        if request.settings.until is None:
-            return run(request)
-        from bnstudy.sweep.adaptive import decide
-
         sources = self.config.hydra.runtime.config_sources
         folders = [Path(source.path) / "claim" for source in sources if source.schema == "file"]
+        studies = find_studies(self.config)
+        if studies is not None:
+            return run(*build_requests(loader, self.config, arguments, studies, sys.argv[1:]), folders=folders)
+        request = self._build_request(arguments)
+        if request.settings.until is None:
+            return run(request, folders=folders)
+        from bnstudy.sweep.adaptive import decide
+
         return decide(
             request, lambda seeds: self._build_request([*arguments, f"seed=range({seeds.start},{seeds.stop})"]), folders
         )

@@ -14,6 +14,7 @@ import pandas as pd
 from bnstudy.claims.arms import best_rate, rates_by_other_seeds, scores_by_rate
 from bnstudy.claims.cases import texts
 from bnstudy.claims.claim import Claim
+from bnstudy.claims.frames import StudyData
 from bnstudy.claims.metrics import View, coarseness
 
 LEAST_RATES = 7
@@ -201,3 +202,24 @@ def learns(runs: pd.DataFrame) -> bool:
 def families(runs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     for family, own in runs.groupby("family", observed=True):
         yield str(family), own
+
+
+def fine_rates(study: StudyData, claims: Sequence[Claim]) -> dict[tuple[str, str], tuple[float, ...]]:
+    """(panel, family) -> the learning rates to add around the family's best one; empty where the study compares nothing
+    at its best rate, where the grid is not fair or is fine already."""
+    if not any("best_rate" in claim.views for claim in claims):
+        return {}
+    found = {}
+    for (panel, family), own in study.runs.groupby(["panel", "family"], observed=True):
+        grid = np.unique(own["lr"].to_numpy(float))
+        if len(grid) < LEAST_RATES or coarseness(grid) > LARGEST_FACTOR or own["diverged"].all():
+            continue
+        best = float(own.groupby("lr")["score"].mean().idxmax())
+        steps = [-0.25, 0.25]
+        steps += [0.5] if best == grid[-1] else []
+        steps += [-0.5] if best == grid[0] else []
+        points = [float(f"{best * 10**step:.3g}") for step in sorted(steps)]
+        new = tuple(p for p in points if np.abs(np.log(grid / p)).min() > np.log(1.01))
+        if new:
+            found[str(panel), str(family)] = new
+    return found

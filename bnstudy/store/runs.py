@@ -103,15 +103,19 @@ class Store:
     # A plan lists the runs of a study at a scale, so that a report can name the missing ones. Each command line writes
     # a file of its own, so that several processes can plan at the same time.
 
-    def add_to_plan(self, study: Mapping[str, Any], scale: str, command: str, run_ids: Iterable[str]) -> None:
+    def add_to_plan(
+        self, study: Mapping[str, Any], scale: str, command: str, run_ids: Iterable[str], complete: bool = True
+    ) -> None:
         """Plan the runs of a command line, besides those of other command lines.
 
-        If the study is looked at repeatedly, the runs that the same command line planned at other looks stay too.
+        complete: False while the command may still add runs. If the same command line planned all of these before,
+            the others that it planned then stay.
         """
         name = hashlib.sha256(command.encode()).hexdigest()[:12]
         path, planned = self.results_dir / "studies" / study["name"] / scale / f"{name}.json", {*run_ids}
-        if "looks" in study and path.exists():
-            planned |= {*json.loads(path.read_text(encoding="utf-8"))["run_ids"]}
+        if not complete and path.exists():
+            before = {*json.loads(path.read_text(encoding="utf-8"))["run_ids"]}
+            planned = before if planned <= before else planned
         write_json(path, {**study, "scale": scale, "command": command, "run_ids": sorted(planned)})
 
     def plans(self, study: str) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from bnstudy.claims.frames import load_study
 from bnstudy.claims.verdicts import Verdict, verdicts
 from bnstudy.report import commands
 from bnstudy.store.files import conf_dir
-from bnstudy.sweep.command import run
+from bnstudy.sweep.command import plan_study, run
 from bnstudy.sweep.messages import plural
 from bnstudy.sweep.progress import RunResult
 from bnstudy.sweep.request import Request
@@ -40,7 +40,7 @@ def decide(first: Request, with_seeds: WithSeeds, folders: Sequence[Path] = ()) 
     load_claims(study.claims, folders)
     results: list[RunResult] = []
     for number, seeds in enumerate(look_seeds(own, settings), 1):
-        results = run(first if number == 1 else with_seeds(seeds))
+        results = run(first if number == 1 else with_seeds(seeds), folders=folders)
         if settings.dry_run:
             print(describe_first_look(seeds, settings))
             break
@@ -52,6 +52,8 @@ def decide(first: Request, with_seeds: WithSeeds, folders: Sequence[Path] = ()) 
             print(describe_outcome(seeds, found, hopeful, settings), flush=True)
         if not hopeful:
             break
+    if not settings.dry_run:
+        plan_study(first, [result.run_id for result in results])
     if settings.progress and not settings.dry_run:
         print(f"For the report: {report_command(study, settings, folders)}")
     return results

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import secrets
 import shlex
@@ -18,27 +17,18 @@ from bnstudy.sweep.cost import eager_seconds
 from bnstudy.sweep.describe import describe_plan, describe_stack
 from bnstudy.sweep.forkserver import cores
 from bnstudy.sweep.machine import resolve_device
-from bnstudy.sweep.messages import Failure, plural, recorded_error
+from bnstudy.sweep.messages import Failure, plural
 from bnstudy.sweep.plan import Datasets, Kinds, Plan, Stack, check_data, make_plan, make_stacks
 from bnstudy.sweep.processes import train_in_processes
-from bnstudy.sweep.progress import AboveTheBars, Progress, RunResult, table
+from bnstudy.sweep.progress import AboveTheBars, Progress, RunResult
 from bnstudy.sweep.request import PlannedRun, Request
+from bnstudy.sweep.results import RunsFailed, all_results, report_results
 from bnstudy.sweep.signals import StopFlag
-from bnstudy.sweep.summary import chance_accuracy
 from bnstudy.sweep.worker import work
 from bnstudy.validation import ConfigError, to_dict
 
 MIN_PROCESSES_SECONDS = 6.0
 """Expected training time from which on worker processes, which take a second to start, are worth it."""
-
-MAX_FAILURES = 10
-"""So many failed runs are named at the end."""
-
-
-class RunsFailed(Exception):  # noqa: N818
-    """Some runs failed; the others are stored."""
-
-    exit_status = 1
 
 
 @dataclass(frozen=True)
@@ -57,10 +47,13 @@ class Sweep:
     lines: list[str]
 
 
-def run(*requests: Request) -> list[RunResult]:
+def run(*requests: Request, folders: Sequence[Path] = ()) -> list[RunResult]:
     """Check all requests, then train their runs that are not stored yet and print the results, even if some runs fail.
 
-    With `dry_run` it prints what it would train; nothing is trained, and the list is empty.
+    A study that compares networks at their best learning rates gets a second pass with finer ones. With `dry_run` it
+    prints what it would train; nothing is trained, and the list is empty.
+
+    folders: with the user's own claims.
 
     Raises:
         ConfigError: a value is not allowed; nothing was trained.
@@ -68,9 +61,12 @@ def run(*requests: Request) -> list[RunResult]:
         Interrupted: a signal came; finished runs are stored, unfinished ones saved.
     """
     results, failed = [], []
-    for sweep in [prepare(request) for request in requests]:
+    for sweep, refines in [(prepare(request), may_refine(request, folders)) for request in requests]:
         try:
-            results += train(sweep)
+            if sweep.plan.settings.dry_run:
+                describe(sweep, refines, folders)
+            else:
+                results += train(sweep, refines, folders)
         except RunsFailed as error:
             failed.append(str(error))
     if failed:
@@ -93,23 +89,63 @@ def prepare(request: Request) -> Sweep:
     return Sweep(request, plan, stacks, datasets, executor, workers, lines)
 
 
-def train(sweep: Sweep) -> list[RunResult]:
-    """Raises RunsFailed and Interrupted, as `run`."""
-    request, plan, stacks = sweep.request, sweep.plan, sweep.stacks
-    if plan.settings.dry_run:
-        print("\n".join([*sweep.lines, *map(describe_stack, stacks)]))
-        return []
-    record_study(request, plan, request.arguments)
-    progress = Progress(len(plan.todo), sum(s.steps * len(s.runs) for s in stacks), plan.settings.progress)
-    progress.note("\n".join(sweep.lines))
-    command = secrets.token_hex(4)
-    try:
-        failures = execute(sweep, progress, command) if stacks else []
-    finally:
-        progress.close()
-    results = all_results(plan, failures, command)
+def may_refine(request: Request, folders: Sequence[Path]) -> bool:
+    """Whether a second pass may follow. Raises ConfigError if a claim of a study is unknown or wrong."""
+    if not request.settings.refine or not any(r.study and r.study.claims for r in (request, *request.members)):
+        return False
+    from bnstudy.sweep import refine  # imports pandas
+
+    return refine.may_refine(request, folders)
+
+
+def describe(sweep: Sweep, refines: bool, folders: Sequence[Path]) -> None:
+    """Print the plan of a dry run."""
+    print("\n".join([*sweep.lines, *map(describe_stack, sweep.stacks)]))
+    if refines and sweep.plan.todo:
+        print("A second pass would follow, with finer learning rates around the best of each family.")
+    elif refines:
+        _, second = prepare_second_pass(sweep.request, folders)
+        if second is not None:
+            describe(second, False, folders)
+
+
+def train(sweep: Sweep, refines: bool, folders: Sequence[Path]) -> list[RunResult]:
+    """Train both passes. Raises RunsFailed and Interrupted, as `run`."""
+    request, command = sweep.request, secrets.token_hex(4)
+    several_looks = request.settings.until is not None
+    record_study(request, complete=not refines and not several_looks)
+    failures = train_pass(sweep, command)
+    if refines:
+        request, second = prepare_second_pass(request, folders)
+        if not several_looks or (second and second.plan.todo):  # a look that is stored may not be the last
+            record_study(request)
+        failures += train_pass(second, command) if second else []
+    results = all_results(make_plan(request), failures, command)
     report_results(request, results)
     return results
+
+
+def train_pass(sweep: Sweep, command: str) -> list[Failure]:
+    plan, stacks = sweep.plan, sweep.stacks
+    progress = Progress(len(plan.todo), sum(s.steps * len(s.runs) for s in stacks), plan.settings.progress)
+    progress.note("\n".join(sweep.lines))
+    try:
+        return execute(sweep, progress, command) if stacks else []
+    finally:
+        progress.close()
+
+
+def prepare_second_pass(request: Request, folders: Sequence[Path]) -> tuple[Request, Sweep | None]:
+    """The request with the finer learning rates, and their sweep; None if there are none."""
+    from bnstudy.sweep.refine import describe_second_pass, refine
+
+    whole = refine(request, folders)
+    first = {run.spec.run_id for run in request.runs}
+    fine = tuple(run for run in whole.runs if run.spec.run_id not in first)
+    if not fine:
+        return whole, None
+    sweep = prepare(replace(request, runs=fine, study=None, members=()))
+    return whole, replace(sweep, lines=[describe_second_pass(sweep.plan.runs), *sweep.lines])
 
 
 def choose_device(request: Request) -> tuple[str, Datasets]:
@@ -178,31 +214,6 @@ def train_in_jobs(request: Request, stacks: Sequence[Stack], progress: Progress)
     return [Failure(run_id, error) for run_id, error in missing.items()]
 
 
-def all_results(plan: Plan, failures: Sequence[Failure], command: str) -> list[RunResult]:
-    """The results of all runs of the plan, in the order of the command line."""
-    errors = {failure.run_id: failure.error for failure in failures}
-
-    def result(run: PlannedRun) -> RunResult:
-        run_id = run.spec.run_id
-        if plan.store.is_finished(run_id):
-            return stored_result(run, plan.store)
-        paths = plan.store.run(run_id)
-        error = errors.get(run_id) or recorded_error(paths.error, command) or "it was not trained"
-        return RunResult(run_id, run.name, run.arm, "failed", math.nan, math.nan, paths.folder, error)
-
-    return [result(run) for run in plan.runs]
-
-
-def stored_result(run: PlannedRun, store: Store) -> RunResult:
-    """The result of a finished run; a diverged one has the accuracy of guessing, a regression none."""
-    run_id, summary = run.spec.run_id, store.summary(run.spec.run_id)
-    status, seconds = summary["status"], summary["seconds"]["total"]
-    accuracy = chance_accuracy(summary) if status == "diverged" else summary["final"]["test_accuracy"]
-    if accuracy is None or not summary["dataset"]["classes"]:
-        accuracy = math.nan
-    return RunResult(run_id, run.name, run.arm, status, accuracy, seconds, store.run(run_id).folder)
-
-
 def check_writable(key: str, folder: Path) -> None:
     """Raises ConfigError if no file can be created in the folder, which need not exist yet."""
     try:
@@ -215,36 +226,27 @@ def check_writable(key: str, folder: Path) -> None:
         raise ConfigError(f"{key}={folder} is not allowed: it cannot be written ({reason}).") from None
 
 
-def record_study(request: Request, plan: Plan, arguments: Sequence[str]) -> None:
-    """Store the runs of the requested studies, so that a report knows which are missing."""
+def record_study(request: Request, complete: bool = True) -> None:
+    """Store the runs of the requested studies, so that a report knows which are missing.
+
+    complete: as in `Store.add_to_plan`.
+    """
     for member in request.members:
-        record_study(member, make_plan(member), arguments)
-    if request.study is None:
-        return
+        record_study(member, complete)
+    if request.study is not None:
+        runs = make_plan(request).runs
+        store = Store(request.settings.results)
+        for run in runs:
+            store.begin(run.spec.run_id, to_dict(run.spec))
+        plan_study(request, [run.spec.run_id for run in runs], complete)
+
+
+def plan_study(request: Request, run_ids: Sequence[str], complete: bool = True) -> None:
+    """Store the plan of the request's study."""
+    assert request.study is not None
     about = {"name": request.study.name, "title": request.study.title, "claims": list(request.study.claims)}
     about |= {"looks": "repeated"} if request.settings.until else {}
-    words = [word for word in arguments if not word.startswith("study.names=")]
+    words = [word for word in request.arguments if not word.startswith("study.names=")]
     words = [f"study={request.study.name}" if word.startswith("study=") else word for word in words]
     command = shlex.join(["bnstudy", *words])
-    for run in plan.runs:
-        plan.store.begin(run.spec.run_id, to_dict(run.spec))
-    plan.store.add_to_plan(about, request.scale, command, [run.spec.run_id for run in plan.runs])
-
-
-def report_results(request: Request, results: Sequence[RunResult]) -> None:
-    """Print the table, unless seeds are added until claims are decided.
-
-    Raises:
-        RunsFailed: a run failed; the others are stored.
-    """
-    if results and request.settings.progress and request.settings.until is None:
-        print(table(results, "study" if request.members else "arm"))
-    failed = [r for r in results if r.status == "failed"]
-    if failed:
-        others = "; the others are stored:" if len(failed) < len(results) else ":"
-        lines = [f"{len(failed)} of {plural(len(results), 'run')} failed{others}"]
-        for r in failed[:MAX_FAILURES]:
-            path = r.folder / "error.txt"
-            lines.append(f"  {r.name or r.run_id}: {r.error}" + (f" (traceback in {path})" if path.exists() else ""))
-        lines += [f"  and {len(failed) - MAX_FAILURES} more"] if len(failed) > MAX_FAILURES else []
-        raise RunsFailed("\n".join(lines))
+    Store(request.settings.results).add_to_plan(about, request.scale, command, run_ids, complete)

@@ -42,13 +42,14 @@ def together(requests: Sequence[Request]) -> list[Request]:
     groups: dict[str, list[Request]] = {}
     for request in requests:
         groups.setdefault(repr((request.settings, request.launcher)), []).append(request)
-    joined = []
-    for members in groups.values():
-        named = [(member.study.name, run) for member in members if member.study for run in member.runs]
-        runs = tuple(replace(run, name=f"{study}: {run.name}", arm=study) for study, run in named)
-        several = replace(members[0], runs=runs, study=None, members=tuple(members))
-        joined.append(several if len(members) > 1 else members[0])
-    return joined
+    return [join(members) if len(members) > 1 else members[0] for members in groups.values()]
+
+
+def join(members: Sequence[Request]) -> Request:
+    """One request with the runs of all these studies."""
+    named = [(member.study.name, run) for member in members if member.study for run in member.runs]
+    runs = tuple(replace(run, name=f"{study}: {run.name}", arm=study) for study, run in named)
+    return replace(members[0], runs=runs, study=None, members=tuple(members))
 
 
 @contextmanager

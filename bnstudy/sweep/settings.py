@@ -36,6 +36,7 @@ class Settings(Spec):
     checkpoint_seconds: interval between checkpoints of an unfinished run.
     dry_run: print what would be trained, and train nothing.
     objective: the number of a run's summary that an optimizing sweeper receives.
+    refine: a second pass trains finer learning rates around the best ones of a study.
     until: decided: add seeds to a study, `seeds_at_once` at a time and up to `max_seeds` in total, until its claims are
         decided.
     """
@@ -50,6 +51,7 @@ class Settings(Spec):
     cache_dir: str | None = None
     dry_run: bool = False
     objective: Objective = "final.val_accuracy"
+    refine: bool = True
     until: Literal["decided"] | None = None
     max_seeds: int = 40
     seeds_at_once: int = 5

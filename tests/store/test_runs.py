@@ -185,9 +185,15 @@ def test_a_shared_store_keeps_a_file_until_its_last_reader(tmp_path):
     assert store.config("twice") is not first["twice"]
 
 
-def test_a_plan_keeps_the_runs_of_all_looks_at_a_study(tmp_path):
+def test_a_command_that_may_add_runs_keeps_those_that_it_planned_before(tmp_path):
     store = Store(tmp_path)
-    for run_ids in (["a", "b", "c"], ["a"]):
-        store.add_to_plan({**STUDY, "looks": "repeated"}, "quick", "bnstudy study=s until=decided", run_ids)
-    (plan,) = store.plans("s")
-    assert plan["run_ids"] == ["a", "b", "c"]
+
+    def plan(run_ids: list[str], complete: bool) -> list[str]:
+        store.add_to_plan(STUDY, "quick", "bnstudy study=s", run_ids, complete)
+        return store.plans("s")[0]["run_ids"]
+
+    assert plan(["a"], complete=False) == ["a"]
+    assert plan(["a", "b", "c"], complete=True) == ["a", "b", "c"]
+    assert plan(["a", "b"], complete=False) == ["a", "b", "c"]
+    assert plan(["a", "d"], complete=False) == ["a", "d"]  # the study has changed
+    assert plan(["a"], complete=True) == ["a"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -33,13 +34,17 @@ class Made:
 
     made: sweeps.Made
     looks: list[int] = field(default_factory=list)
+    planned: list[str] = field(default_factory=list)
     stop_at: int | None = None
 
-    def run(self, request: Request) -> list[RunResult]:
+    def run(self, request: Request, folders: Sequence[Path]) -> list[RunResult]:  # noqa: ARG002
         self.looks.append(len(request.runs))
         if len(self.looks) == self.stop_at:
             raise KeyboardInterrupt
         return [RunResult(str(i), "", "", "finished", 1.0, 1.0, Path()) for i in range(len(request.runs))]
+
+    def plan_study(self, _: Request, run_ids: list[str]) -> None:
+        self.planned = run_ids
 
     def load_study(self, _: Path, picked: list[str]):
         return replace(self.made, seeds=len(picked)).study()
@@ -52,6 +57,7 @@ def decide(monkeypatch, capsys):
     def run(made: Made, claims: tuple[str, ...] = ("dead_relus",), own: int = 14, **settings):
         capsys.readouterr()
         monkeypatch.setattr(adaptive, "run", made.run)
+        monkeypatch.setattr(adaptive, "plan_study", made.plan_study)
         monkeypatch.setattr(adaptive, "load_study", made.load_study)
         first = replace(request_of(range(own), **settings), study=replace(DEAD, claims=claims))
         adaptive.decide(first, lambda seeds: replace(request_of(seeds, **settings), study=first.study))
@@ -87,6 +93,12 @@ def test_no_more_seeds_are_added_than_max_seeds(decide):
     assert looks == [14, 19, 21]
     assert "0 of 2 verdicts decided; 2 more seeds." in lines
     assert lines[-2] == "Stopped: 0 of 2 verdicts decided; max_seeds=21 is reached. A larger one goes on from here."
+
+
+def test_the_plan_is_that_of_the_last_look(decide):
+    made = Made(sweeps.Made(fewer=0.15, noise=0.07))
+    looks, _ = decide(made)
+    assert made.planned == [str(i) for i in range(looks[-1])]
 
 
 def test_seeds_are_added_while_there_are_too_few_for_a_verdict(decide):
