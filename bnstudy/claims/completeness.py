@@ -43,8 +43,10 @@ def runs_by_arm(study: StudyData) -> pd.DataFrame:
 
 
 def find_gaps(study: StudyData) -> dict[tuple[str, str], Gap]:
-    """(panel, family) -> what it lacks of its own plan, or of the learning rates and seeds of the families of its panel
-    that differ from it in the norm alone. Complete families are left out.
+    """(panel, family) -> what it lacks of its own plan, or of the seeds of the families of its panel that differ in the
+    norm alone. Complete families are left out.
+
+    Their learning rates may differ: the second pass adds to each family those around its own best one.
     """
     counts = runs_by_arm(study)
     found: dict[tuple[str, str], Gap] = {}
@@ -54,17 +56,16 @@ def find_gaps(study: StudyData) -> dict[tuple[str, str], Gap]:
         in_panel = runs[runs["panel"] == panel]
         for family, begun in peers.groupby("family", observed=True):
             done = in_panel[in_panel["family"] == family]
-            text = _describe_gap(done, peers, counts.loc[begun["arm"].unique()])
+            text = _describe_gap(done, begun, peers, counts.loc[begun["arm"].unique()])
             if text:
                 found[str(panel), str(family)] = Gap(text, swept=peers["lr"].nunique() > 1)
     return found
 
 
-def _describe_gap(done: pd.DataFrame, peers: pd.DataFrame, counts: pd.DataFrame) -> str:
-    rates, seeds = (f"{done[c].nunique()} of {peers[c].nunique()}" for c in ("lr", "seed"))
-    if done["lr"].nunique() < peers["lr"].nunique():
-        return f"grid incomplete: {rates} rates"
+def _describe_gap(done: pd.DataFrame, begun: pd.DataFrame, peers: pd.DataFrame, counts: pd.DataFrame) -> str:
+    if done["lr"].nunique() < begun["lr"].nunique():
+        return f"grid incomplete: {done['lr'].nunique()} of {begun['lr'].nunique()} rates"
     if done["seed"].nunique() < peers["seed"].nunique():
-        return f"seeds incomplete: {seeds}"
+        return f"seeds incomplete: {done['seed'].nunique()} of {peers['seed'].nunique()}"
     finished, due = int(counts["done"].sum()), int(counts["due"].sum())
     return f"runs incomplete: {finished} of {due}" if finished < due else ""

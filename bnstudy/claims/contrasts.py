@@ -43,11 +43,12 @@ class Contrast:
     study: name of the study of the runs. method: of the interval and the test.
     rates: by side the learning rates at which its seeds are evaluated, and how many at each; empty for several families
         or all rates. grids: by side the learning rates that were tried.
+    dropped: by side the learning rates that were not tried with all seeds, and are left out.
     d: differences by seed on the claim's scale, positive where they support it.
     values: by seed the metric of the sides, `with` and `without`; of an interaction, those away from the reference.
     slack: the possible error of every difference in the same direction; it widens the interval.
     bounds: by side and kind of bound, how many values are at one.
-    obstacle: why no verdict is possible, in words; "" for none.
+    obstacle: why no verdict is possible, in words; "" for none. may_pass: with more seeds, which may choose other rates.
     failed: by side, how many of the evaluated runs diverged or failed to learn, and how many there are.
     steps: of training; 0 where runs differ.
     image_error: standard error of the effect from the choice of the test images, in the claim's unit; NaN if unknown.
@@ -62,11 +63,13 @@ class Contrast:
     method: Method = LOOKED_AT_ONCE
     rates: Mapping[Side, Mapping[float, int]] = field(default_factory=dict)
     grids: Mapping[Side, tuple[float, ...]] = field(default_factory=dict)
+    dropped: Mapping[Side, Sequence[float]] = field(default_factory=dict)
     d: pd.Series = field(default_factory=lambda: pd.Series(dtype=float))
     values: pd.DataFrame = field(default_factory=lambda: pd.DataFrame({"with": [], "without": []}))
     slack: float = 0.0
     bounds: Mapping[tuple[Side, Bound], int] = field(default_factory=dict)
     obstacle: str = ""
+    may_pass: bool = False
     failed: Mapping[Side, tuple[int, int]] = field(default_factory=dict)
     steps: int = 0
     image_error: float = math.nan
@@ -173,10 +176,13 @@ class FinishedRuns:
         steps = sorted({int(n) for square in sides for runs in square.values() for n in runs["steps"].unique()})
         obstacles += self._limits(claim, case, slack, failed, steps)
         images = self._image_error(claim, choices, d)
+        few_seeds = len(d) < claim.min_seeds and {*obstacles} <= {text for c in choices for text in c.edges()}
         return self.make(
             claim, case, view, "; ".join(dict.fromkeys(obstacles)),
+            may_pass=few_seeds,
             rates={side: choices[0].rates_of(side) for side in SIDES},
             grids={side: tuple(map(float, sorted(runs["lr"].unique()))) for side, runs in choices[0].sides.items()},
+            dropped=choices[0].dropped,
             d=d,
             values=tables[0][["value_with", "value_without"]].set_axis(["with", "without"], axis=1),
             slack=slack,

@@ -19,7 +19,8 @@ def find_counterevidence(verdicts: Sequence[Verdict]) -> list[str]:
     primary = [v for v in verdicts if v.contrast.is_primary]
     found = [*_not_supported(primary), *_opposite_signs(primary), *_views(verdicts), *_inconclusive(verdicts)]
     found += [*_opposite_seeds(primary), *_narrow(verdicts), *_uncorrected(verdicts), *_failed(primary)]
-    found += [*_at_bounds(primary), *_coarse_grid(primary), *_fixed_rate(primary)]
+    found += [*_at_bounds(primary), *_coarse_grid(primary), *_dropped_rates(primary)]
+    found += _fixed_rate(primary)
     return found or [NOTHING]
 
 
@@ -108,6 +109,14 @@ def _coarse_grid(primary: Sequence[Verdict]) -> Iterator[str]:
         distance = f"a factor of {math.exp(slack):.3g}" if is_ratio else f"{slack:.3g}"
         reason = "The metric is known only to within one step of the grid of learning rates"
         yield f"{reason}, so both ends of the 95% interval are moved out by {distance}."
+
+
+def _dropped_rates(primary: Sequence[Verdict]) -> Iterator[str]:
+    for v in primary:
+        for side, rates in v.contrast.dropped.items():
+            if rates:
+                named = list_some([f"{rate:g}" for rate in rates])
+                yield f"{v.case}: {side} it the learning rates {named} were not tried with all seeds, and are left out."
 
 
 def _fixed_rate(primary: Sequence[Verdict]) -> Iterator[str]:

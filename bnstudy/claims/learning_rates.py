@@ -14,7 +14,6 @@ import pandas as pd
 from bnstudy.claims.arms import best_rate, rates_by_other_seeds, scores_by_rate
 from bnstudy.claims.cases import texts
 from bnstudy.claims.claim import Claim
-from bnstudy.claims.frames import StudyData
 from bnstudy.claims.metrics import View, coarseness
 
 LEAST_RATES = 7
@@ -39,12 +38,15 @@ class RateChoice:
     scores: by side and family, the score of each seed at each learning rate.
     best: by side and family, the rate that all seeds choose; NaN for no runs.
     factor: between neighbours of the coarser grid.
+    dropped: by side, the rates that are left out of a family's grid, since it was not tried at them with all seeds.
     accuracy_target: the validation accuracy to reach, for metrics with such a target.
     """
 
     def __init__(self, claim: Claim, view: View, sides: Sides, read: Read) -> None:
         self.claim, self.view = claim, view
-        self.sides = _at_common_rates(sides) if view in ("all_rates", "same_rate") else sides
+        tried = {side: at_complete_rates(runs) for side, runs in sides.items()}
+        self.dropped = {side: sorted({*runs["lr"]} - {*tried[side]["lr"]}) for side, runs in sides.items()}
+        self.sides = _at_common_rates(tried) if view in ("all_rates", "same_rate") else tried
         self.accuracy_target = self._accuracy_target(sides)
         self.scores = {
             side: {family: self._scores(own, read) for family, own in families(runs)}
@@ -107,7 +109,7 @@ class RateChoice:
             return []
         if self.view == "fixed_rate":
             return self._groups()
-        return [*self._grid(), *self._edges(), *self._groups()]
+        return [*self._grid(), *self.edges(), *self._groups()]
 
     def _grid(self) -> list[str]:
         """Too few learning rates, too far apart, or not all of them with all seeds."""
@@ -122,9 +124,9 @@ class RateChoice:
             return ["not every seed was tried at every learning rate"]
         return []
 
-    def _edges(self) -> list[str]:
+    def edges(self) -> list[str]:
         """A best learning rate at the edge of its grid, or with a neighbour that is too far away."""
-        if self.view == "all_rates":
+        if self.view not in ("same_rate", "best_rate"):
             return []
         sides: list[Side] = ["without"] if self.view == "same_rate" else list(self.sides)
         if self.view == "same_rate" and not any(map(learns, self._families("without"))):
@@ -187,6 +189,19 @@ def _gap_around(rates: np.ndarray, rate: float) -> float:
     return float(max(rates[i + 1] / rate, rate / rates[i - 1]))
 
 
+def at_complete_rates(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs of each family at the rates that it was tried at with all of its seeds; all runs if these are too few.
+
+    Another pass with other seeds may have added rates of its own.
+    """
+    parts = []
+    for _, own in families(runs):
+        seeds = own.groupby("lr")["seed"].nunique()
+        complete = seeds.index[seeds == own["seed"].nunique()]
+        parts.append(own[own["lr"].isin(complete)] if len(complete) >= LEAST_RATES else own)
+    return pd.concat(parts) if parts else runs
+
+
 def _at_common_rates(sides: Sides) -> Sides:
     """The runs at the learning rates that every family of both sides was tried at."""
     grids = [set(own["lr"]) for runs in sides.values() for _, own in families(runs)]
@@ -202,24 +217,3 @@ def learns(runs: pd.DataFrame) -> bool:
 def families(runs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     for family, own in runs.groupby("family", observed=True):
         yield str(family), own
-
-
-def fine_rates(study: StudyData, claims: Sequence[Claim]) -> dict[tuple[str, str], tuple[float, ...]]:
-    """(panel, family) -> the learning rates to add around the family's best one; empty where the study compares nothing
-    at its best rate, where the grid is not fair or is fine already."""
-    if not any("best_rate" in claim.views for claim in claims):
-        return {}
-    found = {}
-    for (panel, family), own in study.runs.groupby(["panel", "family"], observed=True):
-        grid = np.unique(own["lr"].to_numpy(float))
-        if len(grid) < LEAST_RATES or coarseness(grid) > LARGEST_FACTOR or own["diverged"].all():
-            continue
-        best = float(own.groupby("lr")["score"].mean().idxmax())
-        steps = [-0.25, 0.25]
-        steps += [0.5] if best == grid[-1] else []
-        steps += [-0.5] if best == grid[0] else []
-        points = [float(f"{best * 10**step:.3g}") for step in sorted(steps)]
-        new = tuple(p for p in points if np.abs(np.log(grid / p)).min() > np.log(1.01))
-        if new:
-            found[str(panel), str(family)] = new
-    return found

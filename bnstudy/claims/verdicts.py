@@ -157,7 +157,7 @@ def judge(contrast: Contrast) -> Verdict:
     status = "SUPPORTED" if claim.better == "either" and status == "CONTRADICTED" else status
     because, may_settle = "", False
     if obstacle := c.obstacle or ("some difference is not a number" if len(d) and not finite else ""):
-        because = obstacle
+        because, may_settle = obstacle, c.may_pass
     elif len(d) < claim.min_seeds:
         because, may_settle = f"{len(d)} of at least {claim.min_seeds} seeds", True
     elif status == "INCONCLUSIVE":

@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from bnstudy.claims.claim import Claim, load_claims
+from bnstudy.claims.finer_rates import fine_rates
 from bnstudy.claims.frames import load_study
-from bnstudy.claims.learning_rates import LEAST_RATES, fine_rates
+from bnstudy.claims.learning_rates import LEAST_RATES
 from bnstudy.store.runs import SharedStore
 from bnstudy.sweep.messages import plural
 from bnstudy.sweep.request import PlannedRun, Request, join
