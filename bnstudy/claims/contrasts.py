@@ -48,7 +48,7 @@ class Contrast:
     values: by seed the metric of the sides, `with` and `without`; of an interaction, those away from the reference.
     slack: the possible error of every difference in the same direction; it widens the interval.
     bounds: by side and kind of bound, how many values are at one.
-    obstacle: why no verdict is possible, in words; "" for none. may_pass: with more seeds, which may choose other rates.
+    obstacle: why no verdict is possible, in words; "" for none. may_pass: with more seeds, which may choose better.
     failed: by side, how many of the evaluated runs diverged or failed to learn, and how many there are.
     steps: of training; 0 where runs differ.
     image_error: standard error of the effect from the choice of the test images, in the claim's unit; NaN if unknown.

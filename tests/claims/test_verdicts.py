@@ -148,6 +148,29 @@ def test_a_claim_is_open_where_a_claim_that_it_requires_has_another_status():
     assert judge_all([asked, elsewhere])[0].because.endswith("and it has no verdict here")
 
 
+NOISE = np.random.default_rng(1).permutation(stats.norm.ppf((np.arange(12) + 0.5) / 12))
+
+
+@pytest.mark.parametrize(
+    ("d", "fields", "expected"),
+    [
+        (5 + NOISE, {}, True),  # across the smallest effect of interest, 5
+        (20 + NOISE, {}, False),  # decided
+        (NOISE[:3], {}, True),
+        (NOISE / 10, {"slack": 1}, False),
+        (NOISE / 10, {"slack": 6}, False),  # within a step of the grid
+        (5 + NOISE / 10, {"slack": 1}, False),
+        (6 + 3 * NOISE, {"slack": 1}, True),
+        (NOISE / 10, {"bounds": {("with", "at least"): 1}}, False),
+        (5 + NOISE, {"bounds": {("with", "at least"): 1}}, True),
+        (NOISE, {"obstacle": "the best learning rate lies on the edge of the grid"}, False),
+        (NOISE[:3], {"obstacle": "the best learning rate lies on the edge of the grid", "may_pass": True}, True),
+    ],
+)
+def test_more_seeds_may_settle_only_some_verdicts(d, fields, expected):
+    assert judge(contrast_of(d, delta=5, method=anytime(10), **fields)).may_settle is expected
+
+
 def test_slack_widens_the_interval_and_can_make_it_too_coarse():
     d = 1 + 0.1 * sample(12)
     plain, loose = judge(contrast_of(d, 0.1)), judge(contrast_of(d, 0.1, slack=0.5))
