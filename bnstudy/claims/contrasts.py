@@ -155,9 +155,13 @@ class FinishedRuns:
         """The claim's views; where the case has a single learning rate, fixed_rate in place of those that choose."""
         if claim.measure.kind not in ("of_arm", "of_several"):
             return claim.views
+        return ("fixed_rate",) if self.has_single_rate(case) else claim.views
+
+    def has_single_rate(self, case: Case) -> bool:
+        """Whether all runs of the case have the same learning rate."""
         specs = self.study.settings
-        rates = specs.loc[(specs["panel"] == case.panel) & specs["family"].isin(case.families), "lr"].unique()
-        return ("fixed_rate",) if len(rates) == 1 else claim.views
+        of_case = (specs["panel"] == case.panel) & specs["family"].isin(case.families)
+        return specs.loc[of_case, "lr"].nunique() == 1
 
     def contrast(self, claim: Claim, case: Case, view: View) -> Contrast:
         """As much as can be computed, even where a verdict is not possible."""
