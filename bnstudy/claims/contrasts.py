@@ -170,6 +170,9 @@ class FinishedRuns:
         if any(runs.empty for square in sides for runs in square.values()):
             return self.make(claim, case, view, "; ".join(filter(None, missing)) or "none of its runs is finished")
         choices = [self.choose(claim, view, square) for square in sides]
+        if any(runs.empty for choice in choices for runs in choice.sides.values()):
+            obstacles = [*filter(None, missing), "no learning rate was tried on both sides"]
+            return self.make(claim, case, view, "; ".join(dict.fromkeys(obstacles)))
         tables = [self._values(choice) for choice in choices]
         d = _differences(claim, tables)
         failed = _count_failed(choices)
