@@ -267,7 +267,7 @@ def test_sides_without_a_common_learning_rate_are_not_compared_at_the_same_one()
     apart = {"NoNorm": 0.1, "BatchNorm": 0.316}
     specs, runs = (frame[frame["lr"] == frame["norm"].map(apart)] for frame in (study.specs, study.runs))
     study = replace(study, specs=specs, runs=runs, planned=tuple(specs["run_id"]))
-    best, same = contrasts(study, claim())
+    best, same = contrasts(study, claim(views=["best_rate", "same_rate"]))
     assert len(best.d) == len(runs) / 2
     assert len(same.d) == 0
     assert same.obstacle.endswith("no learning rate was tried on both sides")
