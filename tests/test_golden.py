@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ reports."""
 
 SHORT = ("scale=quick", "model.depth=2")
 QUICKSTART = ("study=quickstart", *SHORT, "model.width=8", "steps=24", "seed=range(0,14)")
+
+AT_EQUAL_STEPS = {"small_batches_hurt": "small_batches_hurt_at_equal_updates"}
+"""The claim that the stored runs bear on, by the one that their plan names: they have equal steps, not equal epochs."""
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +58,9 @@ def test_the_command_of_the_store_finds_all_of_its_runs(golden, command):
 
 @pytest.mark.parametrize("study", EXPECTED["claims"])
 def test_a_report_has_the_same_numbers(golden, study):
-    found = as_json(verdicts(load_study(golden, study)))
+    about = load_study(golden, study)
+    names = tuple(AT_EQUAL_STEPS.get(name, name) for name in about.claims)
+    found = as_json(verdicts(replace(about, claims=names)))
     assert len(found) == len(EXPECTED["claims"][study])
     for row, expected in zip(found, EXPECTED["claims"][study], strict=True):
         for key, value in expected.items():

@@ -161,7 +161,7 @@ def load_claims(names: Sequence[str], folders: Sequence[Path] = ()) -> list[Clai
         ConfigError: there is no such claim, or its file is not a claim.
     """
     places = [*folders, conf_dir() / "claim"]
-    known = {path.stem: path for folder in reversed(places) for path in sorted(folder.glob("*.yaml"))}
+    known = find_claims(places)
     claims = []
     for name in map(str, names):
         if name not in known:
@@ -175,6 +175,11 @@ def load_claims(names: Sequence[str], folders: Sequence[Path] = ()) -> list[Clai
         except (ConfigError, yaml.YAMLError) as error:
             raise ConfigError(f"In {known[name]}: {error}") from error
     return claims
+
+
+def find_claims(folders: Sequence[Path]) -> dict[str, Path]:
+    """The files of claims by name, each in the first folder that has it."""
+    return {path.stem: path for folder in reversed(folders) for path in sorted(folder.glob("*.yaml"))}
 
 
 def claim_of(node: Any, name: str) -> Claim:

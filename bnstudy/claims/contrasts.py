@@ -155,9 +155,13 @@ class FinishedRuns:
         """The claim's views; where the case has a single learning rate, fixed_rate in place of those that choose."""
         if claim.measure.kind not in ("of_arm", "of_several"):
             return claim.views
+        return ("fixed_rate",) if self.has_single_rate(case) else claim.views
+
+    def has_single_rate(self, case: Case) -> bool:
+        """Whether all runs of the case have the same learning rate."""
         specs = self.study.settings
-        rates = specs.loc[(specs["panel"] == case.panel) & specs["family"].isin(case.families), "lr"].unique()
-        return ("fixed_rate",) if len(rates) == 1 else claim.views
+        of_case = (specs["panel"] == case.panel) & specs["family"].isin(case.families)
+        return specs.loc[of_case, "lr"].nunique() == 1
 
     def contrast(self, claim: Claim, case: Case, view: View) -> Contrast:
         """As much as can be computed, even where a verdict is not possible."""
@@ -166,6 +170,9 @@ class FinishedRuns:
         if any(runs.empty for square in sides for runs in square.values()):
             return self.make(claim, case, view, "; ".join(filter(None, missing)) or "none of its runs is finished")
         choices = [self.choose(claim, view, square) for square in sides]
+        if any(runs.empty for choice in choices for runs in choice.sides.values()):
+            obstacles = [*filter(None, missing), "no learning rate was tried on both sides"]
+            return self.make(claim, case, view, "; ".join(dict.fromkeys(obstacles)))
         tables = [self._values(choice) for choice in choices]
         d = _differences(claim, tables)
         failed = _count_failed(choices)

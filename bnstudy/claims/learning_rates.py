@@ -98,10 +98,12 @@ class RateChoice:
         return rates_by_other_seeds(scores)
 
     def rates_of(self, side: Side) -> dict[float, int]:
-        """How many seeds are evaluated at each learning rate, ascending; empty for several families, or none chosen."""
-        chosen = self.view in ("same_rate", "best_rate", "fixed_rate") and len(self.best.get(side, {})) == 1
-        runs = self.evaluated_runs[side] if chosen else pd.DataFrame({"lr": []})
-        return dict(sorted(Counter(map(float, runs["lr"])).items()))
+        """How many seeds are evaluated at each learning rate, ascending; empty where there is not one for each seed."""
+        alone = self.view in ("same_rate", "best_rate") and len(self.best.get(side, {})) == 1
+        if not alone and (self.view != "fixed_rate" or side not in self.sides):
+            return {}
+        one_a_seed = self.evaluated_runs[side].drop_duplicates("seed")
+        return dict(sorted(Counter(map(float, one_a_seed["lr"])).items()))
 
     def obstacles(self) -> list[str]:
         """What rules out a verdict, in words."""

@@ -12,6 +12,8 @@ from typing import Any
 import pandas as pd
 
 from bnstudy.claims import verdicts
+from bnstudy.claims.askable import askable_contrasts
+from bnstudy.claims.changed_plans import find_changes, mark_reported
 from bnstudy.claims.claim import Claim, load_claims
 from bnstudy.claims.contrasts import Contrast, contrasts
 from bnstudy.claims.frames import StudyData, load_study
@@ -67,8 +69,10 @@ class Draft:
     taken: set[str] = field(default_factory=set)
     config_dirs: Sequence[Path] = ()
 
-    def add(self, study: StudyData, claims: Sequence[Claim], report: str, kinds: Collection[str] | None = None) -> None:
-        self.contrasts += [contrast for claim in claims for contrast in contrasts(study, claim)]
+    def add(
+        self, study: StudyData, found: Iterable[Contrast], report: str, kinds: Collection[str] | None = None
+    ) -> None:
+        self.contrasts += found
         self.parts.append(part_of(study, self.taken, report, kinds, self.config_dirs))
 
 
@@ -99,11 +103,21 @@ def write_report(
     scale = about.scale if study else None
     again = report_command(results_dir, study, scale, picked, claim_dirs, config_dirs=config_dirs)
     folders = [*claim_dirs, *(folder / "claim" for folder in config_dirs)]
-    draft.add(about, load_claims(about.claims, folders), again)
+    if study or picked:
+        found, limits = contrasts_of(about, load_claims(about.claims, folders)), find_changes(Store(results_dir), about)
+    else:
+        found, limits = askable_contrasts(about, folders)
+    draft.add(about, found, again)
     part = draft.parts[0]
     page: dict[str, Any] = {"name": about.name, "title": about.title, "scale": about.scale, "facts": part.facts}
     page |= {"several": False, "report": again}
-    return _write(results_dir / "reports" / about.name, draft, page, part.cautions, about.runs)
+    result = _write(results_dir / "reports" / about.name, draft, page, [*part.cautions, *limits], about.runs)
+    mark_reported(Store(results_dir), about)
+    return result
+
+
+def contrasts_of(study: StudyData, claims: Sequence[Claim]) -> list[Contrast]:
+    return [contrast for claim in claims for contrast in contrasts(study, claim)]
 
 
 def write_report_on_all(
@@ -129,14 +143,19 @@ def write_report_on_all(
         store.release(plan["run_ids"])
         kinds = {kind for claim in claims[name] for kind in claim.figures}
         again = report_command(results_dir, name, at, claim_dirs=claim_dirs, config_dirs=config_dirs)
-        draft.add(about, claims[name], again, kinds)
+        draft.add(about, contrasts_of(about, claims[name]), again, kinds)
     waiting = [f"{name}: none of its {len(plans[name]['run_ids'])} runs is finished." for name in plans.keys() - begun]
     page = {"name": EVERY_FOLDER, "title": "Which claims about normalization hold?", "scale": at, "several": True}
     again = report_command(results_dir, EVERY_STUDY, at, claim_dirs=claim_dirs, config_dirs=config_dirs)
     page |= {"facts": _facts_of_all(draft.parts), "report": again}
     runs = pd.concat([part.study.runs.assign(study=part.study.name) for part in draft.parts], ignore_index=True)
-    cautions = [*_missing_of_all(draft.parts), *sorted(waiting)]
-    return _write(results_dir / "reports" / EVERY_FOLDER, draft, page, cautions, runs)
+    studies = [part.study for part in draft.parts]
+    changes = [f"{study.name}: {text}" for study in studies for text in find_changes(store, study)]
+    cautions = [*_missing_of_all(draft.parts), *sorted(waiting), *changes]
+    result = _write(results_dir / "reports" / EVERY_FOLDER, draft, page, cautions, runs)
+    for study in studies:
+        mark_reported(store, study)
+    return result
 
 
 def _plans(store: Store, scale: str | None) -> dict[str, dict[str, Any]]:

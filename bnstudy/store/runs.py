@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,27 @@ class Store:
         by_scale = [sorted((p.stat().st_mtime_ns, p) for p in folder.glob("*.json")) for folder in folders]
         latest_first = sorted(filter(None, by_scale), key=lambda files: -files[-1][0])
         return [_merge([path for _, path in files]) for files in latest_first]
+
+    # A report leaves a mark of the plan that it is drawn on, one file for each plan. A later report can then say that
+    # the plan was changed when results were known.
+
+    def mark_reported(self, study: str, scale: str, run_ids: Iterable[str]) -> None:
+        """Remember that a report was drawn on a plan of these runs. A second report on the same plan changes nothing.
+
+        Raises:
+            OSError: the store cannot be written.
+        """
+        ids = sorted(run_ids)
+        name = hashlib.sha256(" ".join(ids).encode()).hexdigest()[:12]
+        path = self.results_dir / "studies" / study / scale / "reported" / f"{name}.json"
+        if not path.exists():
+            write_json(path, {"first_drawn": datetime.now(UTC).isoformat(), "run_ids": ids})
+
+    def reported_plans(self, study: str, scale: str) -> list[list[str]]:
+        """The `run_ids` of each plan of the study on which a report was drawn, the earliest first."""
+        files = (self.results_dir / "studies" / study / scale / "reported").glob("*.json")
+        marks = [json.loads(path.read_text(encoding="utf-8")) for path in files]
+        return [mark["run_ids"] for mark in sorted(marks, key=lambda mark: (mark["first_drawn"], mark["run_ids"]))]
 
     def studies(self) -> list[str]:
         """The names of the studies with a plan, sorted."""

@@ -15,6 +15,7 @@ from bnstudy.claims.arms import LABELS, label
 from bnstudy.claims.claim import Claim, claim_of
 from bnstudy.claims.contrasts import Contrast, contrasts
 from bnstudy.claims.frames import StudyData
+from tests import sweeps
 from tests.sweeps import NODE
 
 RATES = (0.00316, 0.01, 0.0316, 0.0562, 0.1, 0.178, 0.316, 0.562, 1.0, 3.16)
@@ -259,3 +260,14 @@ def test_metrics_before_training_need_a_single_learning_rate():
     contrast = only(untrained, about)
     assert contrast.d.tolist() == pytest.approx([0.1] * SEEDS)
     assert contrast.obstacle == ""
+
+
+def test_sides_without_a_common_learning_rate_are_not_compared_at_the_same_one():
+    study = sweeps.of(rates=(0.1, 0.316))
+    apart = {"NoNorm": 0.1, "BatchNorm": 0.316}
+    specs, runs = (frame[frame["lr"] == frame["norm"].map(apart)] for frame in (study.specs, study.runs))
+    study = replace(study, specs=specs, runs=runs, planned=tuple(specs["run_id"]))
+    best, same = contrasts(study, claim(views=["best_rate", "same_rate"]))
+    assert len(best.d) == len(runs) / 2
+    assert len(same.d) == 0
+    assert same.obstacle.endswith("no learning rate was tried on both sides")

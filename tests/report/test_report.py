@@ -22,7 +22,7 @@ from bnstudy.report.images import choose_name, inline_svg
 from bnstudy.report.page import summarize_claim
 from bnstudy.report.rendering import escape_markdown, sort_value
 from bnstudy.report.report import ReportResult, tally, write_report
-from bnstudy.stats.tests import holm
+from bnstudy.stats.corrections import holm
 from bnstudy.store.files import conf_dir
 from bnstudy.store.runs import Store
 from bnstudy.validation import ConfigError
@@ -440,3 +440,49 @@ def test_a_report_on_all_studies_needs_one(several: Path, tmp_path: Path, scale:
 )
 def test_cells_are_sorted_by_their_first_number(text: str, value: str) -> None:
     assert sort_value(text) == value
+
+
+def fixed_rate_runs(seeds: int = 12) -> list[Run]:
+    """One network with and without batch normalization at one learning rate."""
+    accuracy = {"NoNorm": 0.9, "BatchNorm": 0.95}
+    arms = itertools.product(accuracy, range(seeds))
+    return [Run(n, 0.5, seed, total=60, accuracy=accuracy[n] + 0.002 * (seed % 3)) for n, seed in arms]
+
+
+def test_runs_without_a_study_get_verdicts_at_their_fixed_learning_rate(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, fixed_rate_runs())
+    result = write_report(tmp_path)
+    found = {v["claim"]: v for v in json.loads((result.folder / "claims.json").read_text())}
+    assert (found["regularizes"]["view"], found["regularizes"]["status"]) == ("fixed_rate", "SUPPORTED")
+    assert not {"higher_learning_rates", "alternatives", "rescues_sigmoids", "residual_alternatives"} & {*found}
+    (sentence,) = [s for s in result.verdicts if s.startswith("SUPPORTED: Within the same number of steps, batch")]
+    assert "MLP on Digits, at a fixed learning rate, 0.5: 5 (5 to 5) percentage points" in sentence
+    assert "at a fixed learning rate" in (result.folder / "index.html").read_text()
+
+
+def test_a_study_at_one_learning_rate_gets_verdicts_at_it(tmp_path: Path) -> None:
+    ids = synthetic.write(tmp_path, fixed_rate_runs())
+    synthetic.plan(tmp_path, "s", ids, claims=["regularizes", "higher_learning_rates"])
+    found = verdicts(load_study(tmp_path, "s"))
+    assert {v.contrast.claim.name: (v.contrast.view, v.status) for v in found} == {
+        "regularizes": ("fixed_rate", "SUPPORTED"),
+        "higher_learning_rates": ("all_rates", "INCONCLUSIVE"),
+    }
+
+
+def test_runs_picked_by_hand_get_no_verdicts(tmp_path: Path) -> None:
+    ids = synthetic.write(tmp_path, fixed_rate_runs())
+    assert write_report(tmp_path, picked=ids).verdicts == ()
+
+
+def test_a_report_says_that_its_study_was_extended_after_an_earlier_report(tmp_path: Path) -> None:
+    runs = fixed_rate_runs()
+    synthetic.plan(tmp_path, "s", synthetic.write(tmp_path, runs[:10] + runs[12:22]), claims=["regularizes"])
+    first, again = (files(write_report(tmp_path, "s").folder) for _ in range(2))
+    assert first == again
+    synthetic.plan(tmp_path, "s", synthetic.write(tmp_path, runs), claims=["regularizes"])
+    caution = "This study was extended after a report on seeds 0 to 9 was drawn (now seeds 0 to 11)"
+    result, of_all = write_report(tmp_path, "s"), write_report(tmp_path, "all")
+    assert [text[: len(caution)] for text in result.cautions] == [caution]
+    assert [text[: len(caution) + 3] for text in of_all.cautions] == [f"s: {caution}"]
+    assert caution in (result.folder / "report.md").read_text().replace("\\", "")
