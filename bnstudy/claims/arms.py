@@ -193,6 +193,18 @@ def rates_by_other_seeds(scores: pd.DataFrame) -> pd.Series:
     return pd.Series({seed: best_rate(scores.drop(seed)) for seed in scores.index}, dtype=float)
 
 
+def runs_at(runs: pd.DataFrame, rates: pd.Series) -> pd.DataFrame:
+    """The run of each seed at its rate in `rates`."""
+    return runs[runs["lr"] == runs["seed"].map(rates)]
+
+
+def tuned_runs(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs of a family, each seed at the rate that all other seeds choose by `score`; a single seed at its own."""
+    scores = scores_by_rate(runs)
+    alone = len(scores) == 1
+    return runs_at(runs, pd.Series(best_rate(scores), scores.index) if alone else rates_by_other_seeds(scores))
+
+
 def best_arms(runs: pd.DataFrame) -> pd.DataFrame:
     """The arm of each family at its `best_rate`.
 

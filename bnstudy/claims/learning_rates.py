@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from bnstudy.claims.arms import best_rate, rates_by_other_seeds, scores_by_rate
+from bnstudy.claims.arms import best_rate, rates_by_other_seeds, runs_at, scores_by_rate
 from bnstudy.claims.cases import texts
 from bnstudy.claims.claim import Claim
 from bnstudy.claims.metrics import View, coarseness
@@ -82,9 +82,7 @@ class RateChoice:
         if self.view == "all_rates":
             return self.sides
         return {
-            side: pd.concat(
-                [own[own["lr"] == own["seed"].map(self._rates(side, family))] for family, own in families(runs)]
-            )
+            side: pd.concat([runs_at(own, self._rates(side, family)) for family, own in families(runs)])
             for side, runs in self.sides.items()
         }
 

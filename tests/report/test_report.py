@@ -22,7 +22,7 @@ from bnstudy.report.images import choose_name, inline_svg
 from bnstudy.report.page import summarize_claim
 from bnstudy.report.rendering import escape_markdown, sort_value
 from bnstudy.report.report import ReportResult, tally, write_report
-from bnstudy.stats.tests import holm
+from bnstudy.stats.corrections import holm
 from bnstudy.store.files import conf_dir
 from bnstudy.store.runs import Store
 from bnstudy.validation import ConfigError
