@@ -44,7 +44,8 @@ def draw_dead_units(panel: Panel, palette: Palette) -> ReportFigure | None:
     figure, ((left, right),) = style.new_figure(1, 2, 3.2, title, sharey=True)
     table = mean_band(over_time, ["arm", "step"])
     for arm, of_arm in split_by_arm(table[table["step"] > 0]):
-        style.draw_band(right, of_arm, "step", styles[arm], scale=100)
+        marker = styles[arm].marker if len(of_arm) == 1 else ""
+        style.draw_band(right, of_arm, "step", styles[arm], scale=100, marker=marker)
     _draw_points(left, mean_band(at_end, ["arm", "depth"]), styles)
     left.set(title="by layer, at the end of training", ylabel="dead units (%)")
     top = max(LEAST_TOP, *(1.1 * ax.get_ylim()[1] for ax in (left, right)))
