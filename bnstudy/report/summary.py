@@ -158,7 +158,7 @@ def diverged_lines(study: StudyData) -> list[str]:
             because = first["diverged_because"]
             parts.append(f"{len(stopped)} of {len(runs)} diverged, the first at {step} ({because})")
         if failed := int(failed_to_learn(runs).sum()):
-            parts.append(f"{failed} of {len(runs)} failed to learn and ended near guessing")
+            parts.append(f"{failed} of {len(runs)} failed to learn")
         if parts:
             lines.append(f"{arm}: {'; '.join(parts)}")
     return lines
