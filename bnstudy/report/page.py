@@ -216,6 +216,8 @@ def _rates_row(verdict: Verdict) -> dict[str, str]:
     grids = {side: describe_grid(grid) for side, grid in c.grids.items() if grid}
     same = len({*grids.values()}) == 1
     grid = next(iter(grids.values())) if same else "; ".join(f"{side} it {text}" for side, text in grids.items())
+    if dropped := sorted({rate for rates in c.dropped.values() for rate in rates}):
+        grid += f"; left out, as not tried with all seeds: {', '.join(f'{rate:g}' for rate in dropped)}"
     return {"case": verdict.case, "view": c.view_name, "with_": with_, "without": without, "grid": grid}
 
 
