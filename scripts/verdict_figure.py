@@ -46,15 +46,18 @@ def in_deltas(verdict: Verdict, effect: float) -> float:
 
 
 def statement(verdict: Verdict) -> str:
-    case = f" ({verdict['setting']})" if verdict["setting"] else ""
-    text = verdict["statement"].rstrip(".") + case
+    """The claim, with the case's setting, and the learning rate where only one was tried."""
+    at = f"at a fixed learning rate, {verdict['lr_with']:g}" if verdict["view"] == "fixed_rate" else ""
+    notes = ", ".join(filter(None, (verdict["setting"], at)))
+    text = verdict["statement"].rstrip(".") + (f" ({notes})" if notes else "")
     return textwrap.fill(text, len(text) // math.ceil(len(text) / LINE) + 7)
 
 
 def numbers(verdict: Verdict) -> str:
     effect, low, high = (f"{verdict[key]:#.2g}".rstrip(".") for key in ("effect", "ci_low", "ci_high"))
-    unit = textwrap.shorten(verdict["unit"].replace("percentage points", "points"), 36, placeholder=" ...")
-    return f"{effect} ({low} to {high}), n = {verdict['n_seeds']}\n{unit}"
+    unit = textwrap.shorten(verdict["unit"].replace("percentage points", "points"), 30, placeholder=" ...")
+    mark = "*" if verdict["slack"] > 0 else ""
+    return f"{verdict['effect_is']} {effect} ({low} to {high}){mark}\n{unit}, n = {verdict['n_seeds']}".strip()
 
 
 def draw(verdicts: Sequence[Verdict]) -> Figure:
@@ -81,6 +84,8 @@ def draw(verdicts: Sequence[Verdict]) -> Figure:
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     reading = "inside the band: negligible; right of it: supported; left: contradicted"
+    if any(v["slack"] > 0 for v in verdicts):
+        reading += "\n* wider than a 95% interval, by a step of the grid of learning rates"
     ax.set_xlabel(f"effect / smallest effect of interest, with 95% interval\n{reading}")
     ax.spines[["left", "right", "top"]].set_visible(False)
     return figure

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,9 @@ DATA: dict[str, dict[str, Any]] = {
 }
 Row = tuple[np.ndarray, str, str, str, np.ndarray]
 """Steps, split, metric, layer, values."""
+COARSE_RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+FINE_RATES = (0.0178, 0.0316, 0.0562, 0.1, 0.178, 0.316, 0.562, 1.0, 1.78)
+"""10^(1/4) apart, as a claim at best rates needs around them."""
 CHANCE = 0.1
 PEAK = {"NoNorm": (0.1, 0.93), "BatchNorm": (0.4, 0.965), "LayerNorm": (0.2, 0.95)}
 """Where a norm's made-up accuracy is highest, and how high."""
@@ -107,9 +110,13 @@ def plan(
     Store(results_dir).add_to_plan(study, scale, f"bnstudy study={name} scale={scale}", run_ids)
 
 
-def lr_sweep(seeds: int = 5, total: int = 400, norms: tuple[str, ...] = ("NoNorm", "BatchNorm")) -> list[Run]:
-    """Digits, an MLP, eight learning rates; NoNorm diverges at large ones, early or late by seed."""
-    rates = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+def lr_sweep(
+    seeds: int = 5,
+    total: int = 400,
+    norms: tuple[str, ...] = ("NoNorm", "BatchNorm"),
+    rates: Sequence[float] = COARSE_RATES,
+) -> list[Run]:
+    """Digits, an MLP; NoNorm diverges at large learning rates, early or late by seed."""
     grid = itertools.product(norms, rates, range(seeds))
     return [_diverging(Run(norm, lr, seed, total=total)) for norm, lr, seed in grid]
 

@@ -177,6 +177,20 @@ def _exact(value: Any) -> str:
     return "null" if _is_missing(value) else str(value)
 
 
+LEAST_RATES = 7
+"""Of a grid among which the choice of a learning rate is fair."""
+
+
+def tried_with_all_seeds(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs of a family at the rates that all of its seeds were tried at; all runs if these rates are too few.
+
+    Another pass with other seeds may have added rates of its own.
+    """
+    seeds = runs.groupby("lr")["seed"].nunique()
+    complete = seeds.index[seeds == runs["seed"].nunique()]
+    return runs[runs["lr"].isin(complete)] if len(complete) >= LEAST_RATES else runs
+
+
 def scores_by_rate(runs: pd.DataFrame, score: str = "score") -> pd.DataFrame:
     """The scores of a family, with a row for each seed and a column for each learning rate, ascending."""
     return runs.pivot(index="seed", columns="lr", values=score).astype(float)
@@ -193,6 +207,18 @@ def rates_by_other_seeds(scores: pd.DataFrame) -> pd.Series:
     return pd.Series({seed: best_rate(scores.drop(seed)) for seed in scores.index}, dtype=float)
 
 
+def runs_at(runs: pd.DataFrame, rates: pd.Series) -> pd.DataFrame:
+    """The run of each seed at its rate in `rates`."""
+    return runs[runs["lr"] == runs["seed"].map(rates)]
+
+
+def tuned_runs(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs of a family, each seed at the rate that all other seeds choose by `score`; a single seed at its own."""
+    scores = scores_by_rate(tried_with_all_seeds(runs))
+    alone = len(scores) == 1
+    return runs_at(runs, pd.Series(best_rate(scores), scores.index) if alone else rates_by_other_seeds(scores))
+
+
 def best_arms(runs: pd.DataFrame) -> pd.DataFrame:
     """The arm of each family at its `best_rate`.
 
@@ -203,7 +229,7 @@ def best_arms(runs: pd.DataFrame) -> pd.DataFrame:
     keys = ["panel", "family", "norm", "norm_label", "rest", "arm", "lr"]
     best = []
     for _, own in runs.groupby(["panel", "family"], observed=True):
-        scores = scores_by_rate(own)
+        scores = scores_by_rate(tried_with_all_seeds(own))
         rate = best_rate(scores)
         at_best = own[own["lr"] == (scores.columns[0] if math.isnan(rate) else rate)]
         on_edge = rate in (scores.columns[0], scores.columns[-1]) and len(scores.columns) >= 3

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from bnstudy.claims.verdicts import Verdict, describe_failures
+from bnstudy.stats.means import ALPHA, smallest_p
 
 NEAR_DELTA = 0.1
 """An interval that ends within this share of delta from delta is close to it."""
@@ -17,7 +18,13 @@ NOTHING = "Nothing that these runs show."
 def find_counterevidence(verdicts: Sequence[Verdict]) -> list[str]:
     """Sentences on the verdicts of one claim; `NOTHING` where there are none."""
     primary = [v for v in verdicts if v.contrast.is_primary]
-    found = [*_not_supported(primary), *_opposite_signs(primary), *_views(verdicts), *_inconclusive(verdicts)]
+    found = [
+        *_not_supported(primary),
+        *_opposite_signs(primary),
+        *_views(verdicts),
+        *_inconclusive(verdicts),
+        *_few_seeds(primary),
+    ]
     found += [*_opposite_seeds(primary), *_narrow(verdicts), *_uncorrected(verdicts), *_failed(primary)]
     found += [*_at_bounds(primary), *_coarse_grid(primary), *_dropped_rates(primary)]
     found += _fixed_rate(primary)
@@ -52,6 +59,18 @@ def _inconclusive(verdicts: Sequence[Verdict]) -> Iterator[str]:
     for reason in dict.fromkeys(v.reason for v in undecided):
         cases = [f"{v.case}, {v.view}" for v in undecided if v.reason == reason]
         yield f"Inconclusive for {list_some(cases, '; ')}: {reason}."
+
+
+def _few_seeds(primary: Sequence[Verdict]) -> Iterator[str]:
+    """The smallest p that so few seeds can have."""
+    numbers = {v.n for v in primary if 1 < v.n < v.contrast.claim.min_seeds}
+    yield from map(describe_smallest_p, sorted(numbers))
+
+
+def describe_smallest_p(n: int) -> str:
+    """Of a test of n differences."""
+    above = f", above the level of {ALPHA:g}" if smallest_p(n) > ALPHA else ""
+    return f"With {n} seeds {smallest_p(n):.2g} is the smallest p there is{above}."
 
 
 def _opposite_seeds(primary: Sequence[Verdict]) -> Iterator[str]:

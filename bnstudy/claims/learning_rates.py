@@ -11,12 +11,18 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from bnstudy.claims.arms import best_rate, rates_by_other_seeds, scores_by_rate
+from bnstudy.claims.arms import (
+    LEAST_RATES,
+    best_rate,
+    rates_by_other_seeds,
+    runs_at,
+    scores_by_rate,
+    tried_with_all_seeds,
+)
 from bnstudy.claims.cases import texts
 from bnstudy.claims.claim import Claim
 from bnstudy.claims.metrics import View, coarseness
 
-LEAST_RATES = 7
 LARGEST_FACTOR = math.sqrt(10) * 1.01
 """Between neighbours of a grid of learning rates; 0.00316 and 0.01 are allowed."""
 FINE = 10**0.25
@@ -82,9 +88,7 @@ class RateChoice:
         if self.view == "all_rates":
             return self.sides
         return {
-            side: pd.concat(
-                [own[own["lr"] == own["seed"].map(self._rates(side, family))] for family, own in families(runs)]
-            )
+            side: pd.concat([runs_at(own, self._rates(side, family)) for family, own in families(runs)])
             for side, runs in self.sides.items()
         }
 
@@ -192,15 +196,8 @@ def _gap_around(rates: np.ndarray, rate: float) -> float:
 
 
 def at_complete_rates(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs of each family at the rates that it was tried at with all of its seeds; all runs if these are too few.
-
-    Another pass with other seeds may have added rates of its own.
-    """
-    parts = []
-    for _, own in families(runs):
-        seeds = own.groupby("lr")["seed"].nunique()
-        complete = seeds.index[seeds == own["seed"].nunique()]
-        parts.append(own[own["lr"].isin(complete)] if len(complete) >= LEAST_RATES else own)
+    """The runs of each family at the rates that it was tried at with all of its seeds."""
+    parts = [tried_with_all_seeds(own) for _, own in families(runs)]
     return pd.concat(parts) if parts else runs
 
 

@@ -395,6 +395,11 @@ def stopped_early(runs: Frame) -> pd.Series:
     return runs["diverged"].astype(bool) & ~(runs["diverged_step"].astype(float) >= runs["steps"].astype(float))
 
 
+def failed_to_learn(runs: Frame) -> pd.Series:
+    """Which runs reached the end of training near guessing: they count as diverged, but did not diverge."""
+    return runs["diverged"].astype(bool) & ~stopped_early(runs)
+
+
 def of_runs(runs: Frame, values: pd.Series) -> pd.Series:
     """`values`, by run_id, in the order of the runs."""
     return runs["run_id"].map(values.set_axis(values.index.astype(str))).astype(float)

@@ -27,6 +27,9 @@ from bnstudy.stats.power import seeds_needed
 
 __all__ = ["STATUSES", "Status", "Verdict", "as_json", "decide", "judge", "judge_all", "verdicts"]
 
+WIDENED = "widened by a grid step"
+"""Of an interval with slack: it is no 95% interval of the mean."""
+
 COARSE = "the steps of the grid of learning rates are too coarse to tell"
 ACROSS = "the interval reaches across the smallest effect of interest"
 AT_BOUND = "some values are at the bound of what was measured, beyond which the sides may differ"
@@ -80,17 +83,29 @@ class Verdict:
 
     @property
     def interval(self) -> str:
-        """`"at least 12.3 (8.1 to 15.2)"`, the effect in the claim's unit; empty for none."""
+        """`"at least 12.3 (8.1 to 15.2, widened by a grid step)"`, the effect in the claim's unit; empty for none."""
         if not math.isfinite(self.effect):
             return ""
         mean, low, high = (f"{self.contrast.claim.in_unit(v):.3g}" for v in (self.effect, self.low, self.high))
-        bounds = f" ({low} to {high})" if math.isfinite(self.low) and math.isfinite(self.high) else ""
+        widened = f", {WIDENED}" if self.contrast.slack > 0 else ""
+        bounds = f" ({low} to {high}{widened})" if math.isfinite(self.low) and math.isfinite(self.high) else ""
         return f"{self.contrast.qualifier} {mean}{bounds}".strip()
 
     @property
     def effect_text(self) -> str:
         """`"12.3 (8.1 to 15.2) times the learning rate"`; a dash for none."""
         return f"{self.interval} {self.contrast.claim.unit}" if self.interval else "-"
+
+    @property
+    def image_error(self) -> str:
+        """`"0.31 (standard error of the 359 test images), after 200 steps"`; empty for metrics of other images."""
+        c = self.contrast
+        if c.claim.measure.images != "test" or not self.interval:
+            return ""
+        if not math.isfinite(c.image_error):
+            return "unknown: these runs did not record which test images they got right"
+        after = f", after {c.steps} steps" if c.steps else ""
+        return f"{c.image_error:.2g} (standard error of the {c.images} test images){after}"
 
     @property
     def reason(self) -> str:
@@ -106,7 +121,9 @@ class Verdict:
     @property
     def result(self) -> str:
         reason = f" ({self.reason})" if self.reason else ""
-        return f"{self.case}, {self.view}: {self.effect_text}, {self.n} {'seed' if self.n == 1 else 'seeds'}{reason}."
+        images = f"; {self.image_error}" if math.isfinite(self.contrast.image_error) and self.image_error else ""
+        seeds = f"{self.n} {'seed' if self.n == 1 else 'seeds'}"
+        return f"{self.case}, {self.view}: {self.effect_text}, {seeds}{images}{reason}."
 
     @property
     def sentence(self) -> str:
@@ -291,10 +308,13 @@ def _entry(v: Verdict) -> dict[str, Any]:
         "effect": or_none(claim.in_unit(v.effect)),
         "ci_low": or_none(claim.in_unit(v.low)),
         "ci_high": or_none(claim.in_unit(v.high)),
+        "interval_is": f"95%, {WIDENED}" if c.slack > 0 else "95%",
         "unit": claim.unit,
         "threshold": c.delta,
         "slack": c.slack,
         "steps": c.steps or None,
+        "image_error": or_none(c.image_error),
+        "n_images": c.images or None,
         "failed": {side: {"runs": n, "failed": lost} for side, (lost, n) in c.failed.items()},
         "n_seeds": v.n,
         "p": v.p,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,9 +12,10 @@ from typing import Any
 
 from bnstudy.claims.claim import Claim
 from bnstudy.claims.completeness import missing_by_arm
+from bnstudy.claims.contrasts import SIDES
 from bnstudy.claims.counterevidence import find_counterevidence
 from bnstudy.claims.frames import StudyData
-from bnstudy.claims.verdicts import STATUSES, Verdict
+from bnstudy.claims.verdicts import STATUSES, Verdict, describe_rates
 from bnstudy.report import summary
 from bnstudy.report.figures import Palette, draw_panel, load_figures
 from bnstudy.report.figures.effects import draw_effect
@@ -21,6 +23,13 @@ from bnstudy.report.figures.style import report_style
 from bnstudy.report.images import Image, render_image, slug
 from bnstudy.report.reproductions import ReproductionResult, reproduce
 from bnstudy.report.transforms import panels
+
+TUNED_BY = {
+    "accuracy": "validation accuracy at the end of training",
+    "best_accuracy": "highest validation accuracy during training",
+    "lowest": "metric itself, which does not read test images",
+}
+"""What chooses learning rates, by `Metric.tuned_by`."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,29 @@ class ClaimSection:
     @property
     def primary(self) -> list[Verdict]:
         return [verdict for verdict in self.verdicts if verdict.contrast.is_primary]
+
+    @property
+    def rates(self) -> list[dict[str, str]]:
+        """The learning rates of each case in each view; empty before training, where they do not matter."""
+        trained = [verdict for verdict in self.verdicts if verdict.contrast.view != "before_training"]
+        return [_rates_row(verdict) for verdict in trained if any(verdict.contrast.grids.values())]
+
+    @property
+    def rates_note(self) -> str:
+        views = {verdict.contrast.view for verdict in self.verdicts}
+        if views <= {"fixed_rate"}:
+            return "Only one learning rate was tried: nothing was chosen."
+        if views <= {"all_rates", "before_training"}:
+            return "The metric is one number of all learning rates: nothing is chosen."
+        chosen = f"For each seed all other seeds choose it, by the {TUNED_BY[self.claim.measure.tuned_by]}"
+        same = "; the same learning rate is that of the side without" if "same_rate" in views else ""
+        return f"How many seeds are evaluated at which rate. {chosen}{same}."
+
+    @property
+    def lacks_image_errors(self) -> bool:
+        """Whether a standard error of the test images belongs beside the effects, and cannot be given."""
+        about_images = self.claim.measure.images == "test"
+        return about_images and any(v.interval and math.isnan(v.contrast.image_error) for v in self.verdicts)
 
     @property
     def status(self) -> str:
@@ -171,10 +203,27 @@ def summarize_claim(of_claim: Sequence[Verdict]) -> str:
     primary = [verdict for verdict in of_claim if verdict.contrast.is_primary]
     if len(primary) == 1:
         return f"for {primary[0].result}"
-    view = primary[0].contrast.view_name
+    view = " or ".join(dict.fromkeys(verdict.contrast.view_name for verdict in primary))
     if len({verdict.status for verdict in primary}) == 1:
         return f"in all {len(primary)} cases, {view}."
     return f"Of {len(primary)} cases, {view}: {', '.join(f'{s} in {n}' for s, n in count_statuses(primary))}."
+
+
+def _rates_row(verdict: Verdict) -> dict[str, str]:
+    """How many seeds are evaluated at each learning rate of either side, and the grids, in words."""
+    c = verdict.contrast
+    with_, without = (describe_rates(c.rates.get(side, {})) for side in SIDES)
+    grids = {side: describe_grid(grid) for side, grid in c.grids.items() if grid}
+    same = len({*grids.values()}) == 1
+    grid = next(iter(grids.values())) if same else "; ".join(f"{side} it {text}" for side, text in grids.items())
+    if dropped := sorted({rate for rates in c.dropped.values() for rate in rates}):
+        grid += f"; left out, as not tried with all seeds: {', '.join(f'{rate:g}' for rate in dropped)}"
+    return {"case": verdict.case, "view": c.view_name, "with_": with_, "without": without, "grid": grid}
+
+
+def describe_grid(rates: Sequence[float]) -> str:
+    """`"7 rates: 0.1, 0.178, 0.316, ..."`."""
+    return f"{len(rates)} {'rate' if len(rates) == 1 else 'rates'}: {', '.join(f'{rate:g}' for rate in rates)}"
 
 
 def count_statuses(verdicts: Sequence[Verdict]) -> list[tuple[str, int]]:

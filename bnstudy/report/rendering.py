@@ -13,6 +13,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from bnstudy.claims.verdicts import Verdict
 from bnstudy.report.images import Image, write_images
 from bnstudy.store.files import write_text
 from bnstudy.validation import ConfigError
@@ -68,7 +69,7 @@ def _environment(**options: Any) -> jinja2.Environment:
         loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, **options,
     )  # fmt: skip
-    environment.filters |= {"sort_value": sort_value, "digits": digits}
+    environment.filters |= {"sort_value": sort_value, "digits": digits, "survival": survival, "case_text": case_text}
     return environment
 
 
@@ -77,10 +78,20 @@ def digits(value: float | None, n: int = 4) -> str:
     return "-" if value is None or not math.isfinite(value) else f"{value:.{n}g}"
 
 
+def survival(verdict: Verdict) -> str:
+    """Whether the verdict survives the correction; a dash where there is nothing to survive."""
+    return "-" if verdict.status == "INCONCLUSIVE" else "yes" if verdict.survives else "no"
+
+
+def case_text(verdict: Verdict) -> str:
+    """The case, with its learning rate where only one was tried."""
+    return f"{verdict.case}, {verdict.view}" if verdict.contrast.view == "fixed_rate" else verdict.case
+
+
 def sort_value(text: object) -> str:
     """The number at the start of a cell, by which the column is sorted; empty if there is none."""
-    found = re.match(r"[-+]?[0-9.]+(?:e[-+]?[0-9]+)?", str(text))
-    return found[0].lstrip("+") if found else ""
+    found = re.match(r"(?:at least |at most )?([-+]?[0-9.]+(?:e[-+]?[0-9]+)?)", str(text))
+    return found[1].lstrip("+") if found else ""
 
 
 def escape_markdown(value: Any) -> str:

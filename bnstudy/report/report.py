@@ -17,10 +17,11 @@ from bnstudy.claims.changed_plans import find_changes, mark_reported
 from bnstudy.claims.claim import Claim, load_claims
 from bnstudy.claims.contrasts import Contrast, contrasts
 from bnstudy.claims.frames import StudyData, load_study
+from bnstudy.claims.metrics import stopped_early
 from bnstudy.report.commands import report_command
 from bnstudy.report.page import StudyPart, claim_sections, count_statuses, part_of
 from bnstudy.report.rendering import publish
-from bnstudy.report.summary import duration
+from bnstudy.report.summary import describe_runs, duration
 from bnstudy.store.runs import SharedStore, Store
 from bnstudy.validation import ConfigError
 
@@ -189,7 +190,7 @@ def _facts_of_all(parts: Sequence[StudyPart]) -> list[tuple[str, str]]:
     seeds = sorted(part.study.runs["seed"].nunique() for part in parts)
     return [
         ("Studies", str(len(parts))),
-        ("Runs", f"{len(runs)} of {len(_planned(parts))} finished, {int(runs['diverged'].sum())} of them diverged"),
+        ("Runs", describe_runs(runs, len(_planned(parts)))),
         ("Seeds", f"{seeds[0]} to {seeds[-1]}, by study" if seeds[0] < seeds[-1] else str(seeds[0])),
         ("Data", ", ".join(sorted(runs["data"].astype(str).unique()))),
         ("Training", f"{duration(runs['seconds.training'].sum())} in total, without evaluation and probes"),
@@ -227,7 +228,7 @@ def _write(
         verdicts=tuple(verdict.sentence for verdict in (primary if several else found)),
         findings=tuple(f"{part.study.name}: " * several + text for part in draft.parts for text in part.findings),
         cautions=tuple(cautions),
-        diverged=int(trained["diverged"].sum()),
+        diverged=int(stopped_early(trained).sum()),
         missing=len(_planned(draft.parts) - {*trained["run_id"]}),
         tally=tally(found) if several and found else "",
     )

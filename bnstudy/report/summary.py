@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any
 
 import pandas as pd
 
-from bnstudy.claims.arms import best_arms
+from bnstudy.claims.arms import best_arms, tuned_runs
 from bnstudy.claims.completeness import Gap, find_gaps
-from bnstudy.claims.counterevidence import list_some
+from bnstudy.claims.counterevidence import describe_smallest_p, list_some
 from bnstudy.claims.frames import StudyData
+from bnstudy.claims.metrics import failed_to_learn, stopped_early
+from bnstudy.claims.verdicts import describe_rates
 from bnstudy.stats.intervals import Estimate, mean_interval
 
 VERDICT_SEEDS = 10
@@ -18,41 +21,54 @@ VERDICT_SEEDS = 10
 
 
 def findings(study: StudyData) -> list[str]:
-    """One sentence per family, at its best learning rate, and one on best rates at the edge of the grid."""
+    """One sentence per family, each seed at the learning rate that the other seeds choose, as in verdicts; and one on
+    best rates at the edge of the grid."""
     gaps = find_gaps(study)
     sentences: list[str] = []
     for panel, runs in study.runs.groupby("panel", observed=True):
         best = best_arms(runs)
-        of_arm = dict(list(runs.groupby("arm", observed=True)))
+        of_family = dict(list(runs.groupby("family", observed=True)))
         for row in best.itertuples():
             gap = gaps.get((str(panel), str(row.family)))
-            sentences.append(f"{panel}: {row.family}{_result(of_arm[row.arm], row.lr, row.rates, gap)}.")
+            sentences.append(f"{panel}: {row.family}{_result(tuned_runs(of_family[row.family]), row.rates, gap)}.")
         edge = best[best["edge"]]
         if len(edge):
             named = ", ".join(f"{row.family} ({row.lr:g})" for row in edge.itertuples())
-            text = "the best learning rate is at the edge of the grid for"
+            text = "the learning rate with the best mean validation accuracy is at the edge of the grid for"
             sentences.append(f"{panel}: {text} {named}: a better one may lie beyond.")
     return sentences
 
 
-def _result(runs: pd.DataFrame, lr: float, rates: int, gap: Gap | None) -> str:
-    """What an arm, the best of its family, reaches."""
-    missing = f" ({gap.text})" if gap else ""
-    at_rate = f" at its best learning rate, {lr:g}{missing}," if rates > 1 else missing
+def _result(runs: pd.DataFrame, rates: int, gap: Gap | None) -> str:
+    """What a family reaches at its best learning rates."""
+    missing, at = f" ({gap.text})" if gap else "", describe_rates(Counter(map(float, sorted(runs["lr"]))))
+    at_rate = f" at its best learning rate, {at}{missing}," if rates > 1 else missing
     if rates == 1 and gap and gap.swept:
-        at_rate = f" at learning rate {lr:g}{missing}"
-    diverged = int(runs["diverged"].sum())
+        at_rate = f" at learning rate {at}{missing}"
+    lost = int(runs["diverged"].sum())
     if runs["chance"].isna().all():
-        return at_rate + _loss(runs, diverged)
+        return at_rate + _loss(runs, lost)
     test = mean_interval(runs["test_accuracy"])
-    if diverged == len(runs):
-        seeds = "the seed" if diverged == 1 else f"all {diverged} seeds"
+    if lost == len(runs):
         everywhere = rates > 1 and not gap
-        at_rate, seeds = ("", "at every learning rate tried") if everywhere else (at_rate, f"({seeds} diverged)")
+        at_rate, seeds = ("", "at every learning rate tried") if everywhere else (at_rate, f"({_all_lost(runs)})")
         return f"{at_rate} counts as guessing, {percent(test.mean)}{', ' if everywhere else ' '}{seeds}"
     bounds = f"95% interval {interval(test)}, n = {test.n}" if test.n > 1 else "one seed"
-    lost = f", {diverged} diverged" if diverged else ""
-    return f"{at_rate} reaches {percent(test.mean)} test accuracy ({bounds}{lost})"
+    return f"{at_rate} reaches {percent(test.mean)} test accuracy ({', '.join([bounds, *count_lost(runs)])})"
+
+
+def count_lost(runs: pd.DataFrame) -> list[str]:
+    """`["2 diverged", "1 failed to learn"]`, those that are not 0."""
+    counts = {"diverged": int(stopped_early(runs).sum()), "failed to learn": int(failed_to_learn(runs).sum())}
+    return [f"{n} {how}" for how, n in counts.items() if n]
+
+
+def _all_lost(runs: pd.DataFrame) -> str:
+    """`"all 3 seeds diverged"`."""
+    counts, n = count_lost(runs), len(runs)
+    if len(counts) > 1:
+        return ", ".join(counts)
+    return f"{'the seed' if n == 1 else f'all {n} seeds'} {counts[0].partition(' ')[2]}"
 
 
 def _loss(runs: pd.DataFrame, diverged: int) -> str:
@@ -71,7 +87,8 @@ def cautions(study: StudyData) -> list[str]:
     fewest = int(study.runs.groupby("arm", observed=True)["seed"].nunique().min())
     if fewest < VERDICT_SEEDS:
         count = "one seed" if fewest == 1 else f"{fewest} seeds"
-        found.append(f"A smoke test, not a verdict: some arm has only {count}; at least {VERDICT_SEEDS} are needed.")
+        smoke = f"A smoke test, not a verdict: some arm has only {count}; at least {VERDICT_SEEDS} are needed."
+        found.append(f"{smoke} {describe_smallest_p(fewest)}" if fewest > 1 else smoke)
     if study.n_missing:
         failed = f" ({len(study.failures)} failed)" if study.failures else ""
         count = f"{study.n_missing} of {len(study.planned)} planned runs"
@@ -93,13 +110,14 @@ def arm_rows(runs: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _arm_row(runs: pd.DataFrame, rates: bool) -> dict[str, Any]:
     test = mean_interval(runs["test_accuracy"])
-    first, diverged = runs.iloc[0], int(runs["diverged"].sum())
+    first, all_lost = runs.iloc[0], bool(runs["diverged"].all())
     return {
         "arm": f"{first['family']}, lr={first['lr']:g}" if rates else str(first["family"]),
         "test": percent(test.mean),
-        "interval": interval(test) if diverged < test.n else "-",
+        "interval": "-" if all_lost else interval(test),
         "seeds": test.n,
-        "diverged": diverged,
+        "diverged": int(stopped_early(runs).sum()),
+        "failed": int(failed_to_learn(runs).sum()),
         "validation": percent(runs["val_accuracy"].mean()),
         "best_validation": percent(runs["best_accuracy"].mean()),
         "step_ms": _three_digits(runs["step_ms"].median()),
@@ -129,15 +147,20 @@ def _overhead_rows(panel: str, runs: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def diverged_lines(study: StudyData) -> list[str]:
-    """`"NoNorm, lr=3: 4 of 5 diverged, the first at step 12 (training loss nan)"` for each arm with diverged runs."""
+    """`"NoNorm, lr=3: 4 of 5 diverged, the first at step 12 (training loss nan); 1 of 5 failed to learn"` for each arm
+    with such runs."""
     lines = []
     for arm, runs in study.runs.groupby("arm", observed=True):
-        lost = runs[runs["diverged"]].sort_values(["diverged_step", "seed"])
-        if len(lost):
-            first = lost.iloc[0]
+        parts, stopped = [], runs[stopped_early(runs)].sort_values(["diverged_step", "seed"])
+        if len(stopped):
+            first = stopped.iloc[0]
             step = f"step {first['diverged_step']:.0f}" if pd.notna(first["diverged_step"]) else "an unknown step"
             because = first["diverged_because"]
-            lines.append(f"{arm}: {len(lost)} of {len(runs)} diverged, the first at {step} ({because})")
+            parts.append(f"{len(stopped)} of {len(runs)} diverged, the first at {step} ({because})")
+        if failed := int(failed_to_learn(runs).sum()):
+            parts.append(f"{failed} of {len(runs)} failed to learn")
+        if parts:
+            lines.append(f"{arm}: {'; '.join(parts)}")
     return lines
 
 
@@ -167,12 +190,19 @@ def facts(study: StudyData) -> list[tuple[str, str]]:
 
 
 def _count_runs(study: StudyData) -> str:
-    diverged, repeats = int(study.runs["diverged"].sum()), len(study.repeats)
-    counts = f"{len(study.runs)} of {len(study.planned)} finished, {diverged} of them diverged"
+    repeats, counts = len(study.repeats), describe_runs(study.runs, len(study.planned))
     if not repeats:
         return counts
     same = "a training" if repeats == 1 else "trainings"
     return f"{counts}; {repeats} more left out, {same} that other runs here record too"
+
+
+def describe_runs(runs: pd.DataFrame, planned: int) -> str:
+    """`"47 of 48 finished, 12 of them diverged, 1 failed to learn"`."""
+    stopped, failed = int(stopped_early(runs).sum()), int(failed_to_learn(runs).sum())
+    return f"{len(runs)} of {planned} finished, {stopped} of them diverged" + f", {failed} failed to learn" * bool(
+        failed
+    )
 
 
 def percent(share: float) -> str:

@@ -15,6 +15,7 @@ import pandas as pd
 
 from bnstudy.claims.arms import best_arms
 from bnstudy.claims.frames import RowsByRun, StudyData
+from bnstudy.claims.metrics import stopped_early
 from bnstudy.stats.intervals import summarize
 
 MANY_RATES = 3
@@ -132,25 +133,30 @@ def bin_losses(loss: pd.DataFrame, n: int = 24) -> pd.DataFrame:
 
 def until_divergence(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """Finite rows of each arm before the first of its runs diverges: later means would be means of survivors."""
-    first = runs.groupby("arm", observed=True)["diverged_step"].min()
+    first = runs[stopped_early(runs)].groupby("arm", observed=True)["diverged_step"].min()
     end = rows["arm"].map(first).astype(float)
     return rows[~(rows["step"] >= end) & np.isfinite(rows["value"])]
 
 
 def hold_at_chance(accuracy: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """Give diverged runs chance accuracy from their divergence to the end of training.
+    """Give diverged runs, and those that failed to learn, chance accuracy from that step to the end of training."""
+    return hold(accuracy, runs, runs.loc[runs["diverged"], "chance"])
+
+
+def hold(rows: pd.DataFrame, runs: pd.DataFrame, worst: pd.Series) -> pd.DataFrame:
+    """Give diverged runs their value in `worst`, by the index of `runs`, from their divergence to the end of training.
 
     The new rows are at the steps at which other runs of the same length were measured, and at the last step.
     """
-    diverged = runs.loc[runs["diverged"], ["run_id", "arm", "steps", "diverged_step", "chance"]]
-    total = accuracy["run_id"].map(runs.set_index("run_id")["steps"])
+    diverged = runs.loc[worst.index, ["run_id", "arm", "steps", "diverged_step"]].assign(value=worst)
+    total = rows["run_id"].map(runs.set_index("run_id")["steps"])
     ends = pd.DataFrame({"steps": diverged["steps"], "step": diverged["steps"]})
-    grid = pd.concat([accuracy[["step"]].assign(steps=total), ends]).drop_duplicates()
-    chance = diverged.merge(grid, on="steps").query("step >= diverged_step").rename(columns={"chance": "value"})
-    end = accuracy["run_id"].map(diverged.set_index("run_id")["diverged_step"]).astype(float)
+    grid = pd.concat([rows[["step"]].assign(steps=total), ends]).drop_duplicates()
+    held = diverged.merge(grid, on="steps").query("step >= diverged_step")
+    end = rows["run_id"].map(diverged.set_index("run_id")["diverged_step"]).astype(float)
     columns = ["run_id", "arm", "step", "value"]
-    kept = accuracy.loc[~(accuracy["step"] >= end), columns]
-    return pd.concat([kept, chance[columns].astype(kept.dtypes)], ignore_index=True)
+    kept = rows.loc[~(rows["step"] >= end), columns]
+    return pd.concat([kept, held[columns].astype(kept.dtypes)], ignore_index=True)
 
 
 class Clock:
@@ -201,7 +207,8 @@ MOMENTS = (
 
 def divergence_points(panel: Panel, loss: pd.DataFrame) -> pd.DataFrame:
     """Where runs diverged: `arm` `run_id` `step`, and the last finite value of the binned loss as `value`."""
-    diverged = panel.arm_runs.query("diverged")[["run_id", "arm", "diverged_step"]]
+    runs = panel.arm_runs
+    diverged = runs.loc[stopped_early(runs), ["run_id", "arm", "diverged_step"]]
     finite = loss[np.isfinite(loss["value"])].sort_values("step")
     last = finite.drop_duplicates("run_id", keep="last").set_index("run_id")["value"]
     step = diverged["diverged_step"].astype(float).clip(lower=1)

@@ -85,7 +85,7 @@ def _resampled_t(values: np.ndarray) -> np.ndarray | None:
     n = len(values)
     if n > MOST_RESAMPLED:
         return None
-    centred, counts = values - values.mean(), _resamples(n)
+    centred, counts = np.sort(values - values.mean()), _resamples(n)  # sorted: the order of the seeds is arbitrary
     means = counts @ centred / n
     variances = np.maximum(0, counts @ centred**2 / n - means**2) * n / (n - 1)
     errors = np.sqrt(variances / n)

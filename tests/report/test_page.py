@@ -49,8 +49,8 @@ class PageLog:
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The report on a study that lacks a run, that on all studies, and a comparison."""
     folder = tmp_path_factory.mktemp("pages")
-    runs = synthetic.lr_sweep(seeds=12, total=60)
-    synthetic.write(folder, [r for r in runs if (r.norm, r.lr, r.seed) != ("BatchNorm", 10.0, 3)])
+    runs = synthetic.lr_sweep(seeds=12, total=60, rates=synthetic.FINE_RATES)
+    synthetic.write(folder, [r for r in runs if (r.norm, r.lr, r.seed) != ("BatchNorm", 1.78, 3)])
     claims = ["faster_convergence", "higher_learning_rates"]
     synthetic.plan(folder, "lr_tolerance", [r.run_id for r in runs], title="Does it tolerate more?", claims=claims)
     synthetic.plan(folder, "architectures", synthetic.write(folder, synthetic.two_models()), claims=["dead_relus"])

@@ -74,7 +74,36 @@ def test_a_family_with_half_a_grid_has_no_best_rate(tmp_path: Path) -> None:
     assert "4 of 12 planned runs are missing" in summary.cautions(study)[1]
 
 
-@pytest.mark.parametrize(("seeds", "expected"), [(1, ["only one seed"]), (9, ["only 9 seeds"]), (10, [])])
+def test_a_run_that_ends_near_guessing_failed_to_learn_and_did_not_diverge(tmp_path: Path) -> None:
+    runs = [Run(seed=0, diverged_at=7), Run(seed=1, diverged_at=400), Run(seed=2), Run("BatchNorm", diverged_at=400)]
+    study = study_of(tmp_path, runs)
+    plain, normalized = summary.findings(study)
+    assert "n = 3, 1 diverged, 1 failed to learn)" in plain
+    assert normalized.endswith("counts as guessing, 10.0% (the seed failed to learn).")
+    assert summary.diverged_lines(study) == [
+        "NoNorm: 1 of 3 diverged, the first at step 7 (training loss nan); 1 of 3 failed to learn",
+        "BatchNorm: 1 of 1 failed to learn",
+    ]
+    assert [(row["diverged"], row["failed"]) for row in summary.arm_rows(study.runs)] == [(1, 1), (0, 1)]
+    assert dict(summary.facts(study))["Runs"] == "4 of 4 finished, 1 of them diverged, 2 failed to learn"
+
+
+def test_findings_are_those_of_the_rates_that_the_other_seeds_choose(tmp_path: Path) -> None:
+    scores = {0.1: [0.9, 0.5, 0.5], 1.0: [0.6, 0.6, 0.6]}  # without seed 0 the second is best, without others the first
+    runs = [Run(lr=lr, seed=s, accuracy=a, val_accuracy=a) for lr, of in scores.items() for s, a in enumerate(of)]
+    (found,) = summary.findings(study_of(tmp_path, runs))
+    assert f"at its best learning rate, 0.1 (2 seeds) or 1 (1), reaches {100 * (0.6 + 0.5 + 0.5) / 3:.1f}%" in found
+
+
+@pytest.mark.parametrize(
+    ("seeds", "expected"),
+    [
+        (1, ["only one seed; at least 10 are needed."]),
+        (5, ["With 5 seeds 0.062 is the smallest p there is, above the level of 0.05."]),
+        (9, ["only 9 seeds; at least 10 are needed. With 9 seeds 0.0039 is the smallest p there is."]),
+        (10, []),
+    ],
+)
 def test_fewer_than_10_seeds_are_a_smoke_test(tmp_path: Path, seeds: int, expected: list[str]) -> None:
     found = summary.cautions(study_of(tmp_path, [Run(seed=s, total=20) for s in range(seeds)]))
     assert len(found) == len(expected)

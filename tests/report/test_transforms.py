@@ -78,6 +78,11 @@ def test_an_arm_ends_before_its_first_divergence() -> None:
     assert kept[["run_id", "step"]].to_numpy().tolist() == [["a", 1], ["b", 1], ["c", 9]]
 
 
+def test_an_arm_goes_on_where_a_run_only_fails_to_learn() -> None:
+    frame = measurements(("a", "x", 1, 1.0), ("a", "x", 100, 2.0))
+    assert len(until_divergence(frame, runs(("a", "x", 100)))) == 2  # of 100 steps
+
+
 def test_diverged_runs_are_held_at_chance_to_the_end() -> None:
     whole = [("b", "x", step, 0.9) for step in (0, 10, 50, 100)]
     frame = measurements(("a", "x", 0, 0.2), ("a", "x", 10, 0.5), *whole)

@@ -9,16 +9,17 @@ from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.ticker import MaxNLocator
 
+from bnstudy.claims.metrics import dead_units, stopped_early
 from bnstudy.report.figures import layout, style
 from bnstudy.report.figures.depth_profiles import MAX_NAMES, set_depth_axis
 from bnstudy.report.figures.style import LineStyle, Palette, ReportFigure
 from bnstudy.report.layer_series import layer_grid, layer_names, layer_series
-from bnstudy.report.transforms import MOMENTS, Panel, mean_band, split_by_arm
+from bnstudy.report.transforms import MOMENTS, Panel, hold, mean_band, split_by_arm
 
 SHARE = "Share of ReLU units whose output is zero for every sample of the probe batch"
 UNITS = (
-    f"{SHARE} (a convolution's unit is a channel). Means over seeds with 95% t intervals; a run that diverges is in "
-    "the mean until it diverges."
+    f"{SHARE} (a convolution's unit is a channel). Means over seeds with 95% t intervals. All units of a diverged run "
+    "count as dead from its divergence on."
 )
 MAP = (
     f"{SHARE}. Rows are layers, from the input at the bottom; columns are the measured steps. Means over seeds, until "
@@ -34,14 +35,17 @@ def draw_dead_units(panel: Panel, palette: Palette) -> ReportFigure | None:
     """Share of dead units by layer at the end of training, and of the whole network over training."""
     over_time = panel.network_rows("dead_share")
     rows = panel.layer_rows("dead_share").merge(panel.arm_runs[["run_id", "steps"]], on="run_id")
-    at_end = MOMENTS[-1](rows)
+    at_end = pd.concat([MOMENTS[-1](rows), _all_dead(rows, panel.arm_runs)])
     if over_time.empty or at_end.empty:
         return None
+    stopped = stopped_early(panel.arm_runs)
+    over_time = hold(over_time, panel.arm_runs, stopped[stopped].astype(float))
     styles, title = palette.of_arms(panel.arms), f"{panel.name}: dead units"
     figure, ((left, right),) = style.new_figure(1, 2, 3.2, title, sharey=True)
     table = mean_band(over_time, ["arm", "step"])
     for arm, of_arm in split_by_arm(table[table["step"] > 0]):
-        style.draw_band(right, of_arm, "step", styles[arm], scale=100)
+        marker = styles[arm].marker if len(of_arm) == 1 else ""
+        style.draw_band(right, of_arm, "step", styles[arm], scale=100, marker=marker)
     _draw_points(left, mean_band(at_end, ["arm", "depth"]), styles)
     left.set(title="by layer, at the end of training", ylabel="dead units (%)")
     top = max(LEAST_TOP, *(1.1 * ax.get_ylim()[1] for ax in (left, right)))
@@ -51,11 +55,16 @@ def draw_dead_units(panel: Panel, palette: Palette) -> ReportFigure | None:
     right.set(title="whole network, over training", xscale="log", xlabel="step")
     style.set_log_ticks(right.xaxis)
     style.add_legend(figure, style.line_handles(styles, panel.labels, marker=True))
-    last = over_time.sort_values("step").drop_duplicates("run_id", keep="last")
-    shares = last.groupby("arm", observed=True)["value"].mean()
-    parts = [f"{panel.labels[str(arm)]} {100 * share:.1f}%" for arm, share in shares.items()]
+    ends = {arm: dead_units(runs, panel.metrics)["value"].mean() for arm, runs in split_by_arm(panel.arm_runs)}
+    parts = [f"{panel.labels[arm]} {percent:.1f}%" for arm, percent in ends.items() if not np.isnan(percent)]
     alt = f"Charts for {panel.name}: share of dead units by layer and over training. At the end: {'; '.join(parts)}."
     return ReportFigure(title, UNITS, alt, figure)
+
+
+def _all_dead(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Every layer of the runs that diverged, with all of its units dead."""
+    diverged = runs.loc[stopped_early(runs), ["run_id", "arm"]]
+    return rows[["arm", "depth"]].drop_duplicates().merge(diverged, on="arm").assign(value=1.0)
 
 
 def _draw_points(ax: Axes, table: pd.DataFrame, styles: dict[str, LineStyle]) -> None:
@@ -87,10 +96,8 @@ def draw_dead_map(panel: Panel, palette: Palette) -> ReportFigure | None:  # noq
         ax.set_xlabel("step")
     figure.colorbar(mesh, ax=axes, label="dead units (%)", fraction=0.04, pad=0.02)
     ends = {panel.labels[arm]: grid.iloc[:, -1] for arm, grid in grids.items()}
-    parts = [
-        f"{label} at most {end.max():.1f}% in a layer, {end.mean():.1f}% on average" for label, end in ends.items()
-    ]
-    return ReportFigure(title, MAP, f"Heat maps. {title}. At the end: {'; '.join(parts)}.", figure)
+    parts = [f"{label} at most {end.max():.1f}% in a layer, at step {end.name:g}" for label, end in ends.items()]
+    return ReportFigure(title, MAP, f"Heat maps. {title}. In the last column: {'; '.join(parts)}.", figure)
 
 
 def _draw_mesh(ax: Axes, grid: pd.DataFrame, top: float, ticks: int) -> QuadMesh:

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from bnstudy.claims.claim import Claim
-from bnstudy.claims.verdicts import Verdict
+from bnstudy.claims.verdicts import WIDENED, Verdict
 from bnstudy.report.figures import style
 from bnstudy.report.figures.style import ReportFigure
 
@@ -39,6 +39,7 @@ CAPTION = (
     "Each dot is the difference of one seed, the bar their mean with the 95% interval that decides the verdict. The "
     "shaded band holds effects too small to matter: below the smallest effect of interest, fixed before the runs."
 )
+WIDER = " The metric is known to within a step of the grid of learning rates, which widens the interval at both ends."
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,9 @@ def draw_effect(found: Sequence[Verdict]) -> ReportFigure:
         _strip(ax, strip, below)
     if claim.scale == "log_ratio":
         _ratio_ticks(ax)
-    style.add_legend(figure, _handles(), "differences by seed, in the unit of the axis")
-    return ReportFigure(title, CAPTION, _alt(shown), figure)
+    widened = any(verdict.contrast.slack > 0 for verdict in shown)
+    style.add_legend(figure, _handles(widened), "differences by seed, in the unit of the axis")
+    return ReportFigure(title, CAPTION + WIDER * widened, _alt(shown), figure)
 
 
 def _strips(shown: Sequence[Verdict]) -> Iterator[Strip]:
@@ -127,8 +129,9 @@ def _strip(ax: Axes, strip: Strip, below: float) -> None:
     text: dict[str, Any] = {"fontsize": 8, "va": "center", "transform": ax.get_yaxis_transform(), "zorder": 5}
     for i, line in enumerate(strip.name):
         ax.text(0, strip.top + 0.13 + LINE * i, line, fontweight="bold", **text)
-    ax.text(0, strip.label, verdict.view, color="#444444", **text)
     result = f"{verdict.status}  {verdict.interval}".strip()
+    fits = len(verdict.view) + len(result) < LETTERS
+    ax.text(0, strip.label, verdict.view if fits else contrast.view_name, color="#444444", **text)
     ax.text(1, strip.label, result, color=colour, ha="right", fontweight="bold", **text)
     d = np.sort(contrast.d.to_numpy(float))
     d = d[np.isfinite(d)]
@@ -156,10 +159,11 @@ def _in_unit(claim: Claim, d: np.ndarray) -> np.ndarray:
     return np.array([claim.in_unit(float(value)) for value in d])
 
 
-def _handles() -> list[Line2D]:
+def _handles(widened: bool) -> list[Line2D]:
+    bar = f"mean, 95% interval{f' {WIDENED}' if widened else ''}"
     return [
         Line2D([], [], linestyle="", marker="o", color=DOTS, alpha=0.45, markersize=4, label="a seed"),
-        Line2D([], [], color=DOTS, linewidth=2.2, marker="D", markersize=5, label="mean, 95% interval"),
+        Line2D([], [], color=DOTS, linewidth=2.2, marker="D", markersize=5, label=bar),
         Line2D([], [], color=BAND, linewidth=9, label="too small to matter"),
     ]
 

@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from bnstudy.claims.arms import best_arms
+from bnstudy.claims.metrics import failed_to_learn, stopped_early
 from bnstudy.report.figures import style
 from bnstudy.report.figures.style import LineStyle, Palette, ReportFigure
 from bnstudy.report.transforms import Panel
@@ -18,8 +19,8 @@ from bnstudy.stats import intervals
 
 CAPTION = (
     "Test accuracy at the end of training. Lines are means over seeds, bars their 95% t intervals, faint dots single "
-    "seeds. Diverged runs (x) have chance accuracy. The ring marks the learning rate with the highest mean validation "
-    "accuracy."
+    "seeds. Diverged runs (x) and runs that ended near guessing (+) have chance accuracy. The ring marks the learning "
+    "rate with the highest mean validation accuracy over all seeds."
 )
 DODGE = 0.12
 """Distance between the first and the last family at one learning rate, as a share of the grid's spacing."""
@@ -41,17 +42,18 @@ def draw_learning_rates(panel: Panel, palette: Palette) -> ReportFigure | None:
         _draw_family(ax, table[table["family"] == family], runs, line, shift, float(best[family]))
     _set_accuracy_axis(ax, float(panel.runs["test_accuracy"].min()), chance)
     _set_rate_axis(ax, rates)
-    style.add_legend(figure, _handles(families, palette, bool(panel.runs["diverged"].any())))
+    style.add_legend(figure, _handles(families, palette, panel.runs))
     return ReportFigure(title, CAPTION, _alt(panel.name, table, best), figure)
 
 
 def _draw_family(ax: Axes, table: pd.DataFrame, runs: pd.DataFrame, line: LineStyle, shift: float, best: float) -> None:
     x, mean, colour = table["lr"] * shift, 100 * table["mean"], line.colour
     half = 100 * (table["mean"] - table["low"]).fillna(0)
-    finished, diverged = runs[~runs["diverged"]], runs[runs["diverged"]]
+    finished = runs[~runs["diverged"]]
     dots: dict[str, Any] = {"color": colour, "alpha": 0.3, "markersize": 5, "zorder": 2}
     ax.plot(finished["lr"] * shift, 100 * finished["test_accuracy"], ".", **dots)
-    style.draw_crosses(ax, diverged["lr"] * shift, 100 * diverged["test_accuracy"], line)
+    for lost, marker in ((stopped_early(runs), "x"), (failed_to_learn(runs), "+")):
+        style.draw_crosses(ax, runs.loc[lost, "lr"] * shift, 100 * runs.loc[lost, "test_accuracy"], line, marker)
     has_finished = table["lr"].isin(finished["lr"])
     ax.plot(x, mean, color=colour, linestyle=line.line)
     bars: dict[str, Any] = {"color": colour, "fmt": line.marker, "elinewidth": 1, "capsize": 2}
@@ -86,16 +88,21 @@ def _set_rate_axis(ax: Axes, rates: list[float]) -> None:
     ax.xaxis.set_minor_locator(NullLocator())
 
 
-def _handles(families: list[str], palette: Palette, diverged: bool) -> list[Line2D]:
+def _handles(families: list[str], palette: Palette, runs: pd.DataFrame) -> list[Line2D]:
     handles = style.line_handles({str(f): palette.styles[f] for f in families}, marker=True)
     ring: dict[str, Any] = {"marker": "o", "markersize": 9, "markerfacecolor": "none", "markeredgecolor": style.NEUTRAL}
-    handles.append(Line2D([], [], linestyle="", label="best on validation", **ring))
-    return [*handles, style.cross_handle("a run diverged")] if diverged else handles
+    handles.append(Line2D([], [], linestyle="", label="best mean validation accuracy", **ring))
+    if stopped_early(runs).any():
+        handles.append(style.cross_handle("a run diverged"))
+    return [*handles, style.cross_handle("a run failed to learn", "+")] if failed_to_learn(runs).any() else handles
 
 
 def _alt(panel: str, table: pd.DataFrame, best: pd.Series) -> str:
     at_best = table[table["lr"] == table["family"].map(best).astype(float)]
-    parts = [f"{r.family} {100 * r.mean:.1f}% at its best rate {r.lr:g}" for r in at_best.itertuples()]
+    parts = [
+        f"{r.family} has its best mean validation accuracy at {r.lr:g}, with a test accuracy of {100 * r.mean:.1f}%"
+        for r in at_best.itertuples()
+    ]
     low, high = table["lr"].min(), table["lr"].max()
     return (
         f"Line chart for {panel}: mean test accuracy for learning rates from {low:g} to {high:g}. {'; '.join(parts)}."

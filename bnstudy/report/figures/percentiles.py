@@ -76,7 +76,7 @@ def _draw_percentiles(
         layout.label_line_ends(ax, [(QUANTILES[q], float(end[arm]), styles[arm].colour) for q, end in ends.items()])
     layout.label_outer_axes(list(axes.values()), "pre-activation")
     parts = [f"{panel.labels[a]} {', '.join(f'{n} {ends[q][a]:.2g}' for q, n in QUANTILES.items())}" for a in axes]
-    alt = f"Line charts. {title}. At the end: {'; '.join(parts)}."
+    alt = f"Line charts. {title}. Where the lines end: {'; '.join(parts)}."
     return ReportFigure(title, caption if is_shared else f"{caption} {OWN_SCALES}", alt, figure)
 
 

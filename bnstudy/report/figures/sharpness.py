@@ -48,7 +48,7 @@ def draw_sharpness(panel: Panel, palette: Palette) -> ReportFigure | None:
         layout.label_line_ends(ax, ends[arm])
     layout.label_outer_axes(list(axes.values()), "largest eigenvalue")
     parts = [f"{panel.labels[str(arm)]} {value:.3g}" for arm, value in last_means(table).items()]
-    alt = f"Line charts. {title}. Largest eigenvalue at the end: {'; '.join(parts)}."
+    alt = f"Line charts. {title}. Largest eigenvalue where the lines end: {'; '.join(parts)}."
     return ReportFigure(title, CAPTION + OPEN_CIRCLES * bool(len(lower_bounds)), alt, figure)
 
 

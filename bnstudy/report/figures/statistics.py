@@ -13,7 +13,7 @@ CAPTION = (
     "Accuracy on held-out images with running statistics, as in evaluation; with the statistics of the batch; and with "
     "precise statistics, recomputed over many training batches (Wu and Johnson 2021). If only the accuracy with "
     "running statistics is low, the statistics lag behind and the weights are fine. Means over seeds with 95% t "
-    "intervals."
+    "intervals; lines end where the arm's first run diverges."
 )
 KINDS = {
     "running": LineStyle("#d55e00"),
@@ -49,4 +49,4 @@ def _alt(panel: Panel, title: str, tables: dict[str, pd.DataFrame]) -> str:
         f"{panel.labels[str(arm)]} {', '.join(f'{kind} {100 * end:.1f}%' for kind, end in row.dropna().items())}"
         for arm, row in ends.iterrows()
     ]
-    return f"Line charts. {title}. At the end: {'; '.join(parts)}."
+    return f"Line charts. {title}. Where the lines end: {'; '.join(parts)}."

@@ -163,11 +163,11 @@ def draw_chance_level(ax: Axes, chance: float, side: Literal["left", "right"]) -
     ax.text(0.01 if side == "left" else 1.0, 100 * chance, "chance", fontsize=8, color=NEUTRAL, **place)
 
 
-def draw_crosses(ax: Axes, x: pd.Series, y: pd.Series, style: LineStyle) -> None:
-    """Mark where runs diverged."""
+def draw_crosses(ax: Axes, x: pd.Series, y: pd.Series, style: LineStyle, marker: str = "x") -> None:
+    """Mark where runs diverged or, with "+", failed to learn."""
     if x.empty:  # the layout would count an empty unclipped line as a point in the corner of the figure
         return
-    ax.plot(x, y, linestyle="", marker="x", color=style.colour, markersize=6, markeredgewidth=1.5, clip_on=False)
+    ax.plot(x, y, linestyle="", marker=marker, color=style.colour, markersize=6, markeredgewidth=1.5, clip_on=False)
 
 
 def limit_accuracies(ax: Axes, lowest: float, highest: float) -> None:
@@ -216,8 +216,8 @@ def line_handles(
     ]
 
 
-def cross_handle(label: str) -> Line2D:
-    return Line2D([], [], color=NEUTRAL, linestyle="", marker="x", markersize=6, markeredgewidth=1.5, label=label)
+def cross_handle(label: str, marker: str = "x") -> Line2D:
+    return Line2D([], [], color=NEUTRAL, linestyle="", marker=marker, markersize=6, markeredgewidth=1.5, label=label)
 
 
 @dataclass(frozen=True)
