@@ -198,7 +198,7 @@ def _layers(run: Run, steps: np.ndarray, rng: np.random.Generator) -> list[Row]:
             most * (d + 1) / len(names) * steps / run.total * (1 + 0.2 * rng.random()) for d in range(len(names) - 1)
         ]
         rows += [(steps, "", "dead_share", layer, s) for layer, s in zip(names, shares, strict=False)]
-        rows.append((steps, "", "dead_share", "", np.mean(shares, axis=0)))
+        rows += [(steps, "", name, "", np.mean(shares, axis=0)) for name in ("dead_share", "died_share")]
     return sorted(rows, key=lambda r: r[2])
 
 

@@ -28,7 +28,8 @@ EXPECTED: dict[str, Any] = json.loads((HERE / "expected.json").read_text())
 reports."""
 
 SHORT = ("scale=quick", "model.depth=2")
-QUICKSTART = ("study=quickstart", *SHORT, "model.width=8", "steps=24", "seed=range(0,14)")
+RATES = "lr=0.00316,0.01,0.0316,0.1,0.316,1,3.16"
+QUICKSTART = ("study=quickstart", *SHORT, RATES, "model.width=8", "steps=24", "seed=range(0,14)")
 
 AT_EQUAL_STEPS = {"small_batches_hurt": "small_batches_hurt_at_equal_updates"}
 """The claim that the stored runs bear on, by the one that their plan names: they have equal steps, not equal epochs."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -12,6 +12,7 @@ import yaml
 
 from bnstudy.claims.metrics import TARGET_SHARE, Metric, View, find_metric
 from bnstudy.store.files import conf_dir
+from bnstudy.store.renames import FORMER_CLAIMS
 from bnstudy.validation import ConfigError, Spec, nearest
 
 Status = Literal["SUPPORTED", "CONTRADICTED", "NEGLIGIBLE", "INCONCLUSIVE"]
@@ -163,7 +164,7 @@ def load_claims(names: Sequence[str], folders: Sequence[Path] = ()) -> list[Clai
     places = [*folders, conf_dir() / "claim"]
     known = find_claims(places)
     claims = []
-    for name in map(str, names):
+    for name in present_claims(names, folders):
         if name not in known:
             where = f"{' and '.join(map(str, places))}{nearest(name, known) or '.'}"
             raise ConfigError(
@@ -175,6 +176,12 @@ def load_claims(names: Sequence[str], folders: Sequence[Path] = ()) -> list[Clai
         except (ConfigError, yaml.YAMLError) as error:
             raise ConfigError(f"In {known[name]}: {error}") from error
     return claims
+
+
+def present_claims(names: Iterable[object], folders: Sequence[Path] = ()) -> list[str]:
+    """The present names of claims, each once. A claim of the user's own keeps a former name of another."""
+    own = find_claims(folders)
+    return list(dict.fromkeys(name if name in own else FORMER_CLAIMS.get(name, name) for name in map(str, names)))
 
 
 def find_claims(folders: Sequence[Path]) -> dict[str, Path]:

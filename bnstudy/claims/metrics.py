@@ -307,12 +307,11 @@ def dead_units(runs: Frame, metrics: Frame, *_: Any) -> Frame:
     return _with_worst(runs, 100 * at_end(metrics, "dead_share"), worst=100.0)
 
 
-@metric("dead_share", floor=0.0, learned=True)
+@metric("died_share", floor=0.0, learned=True)
 def units_that_died(runs: Frame, metrics: Frame, *_: Any) -> Frame:
-    """`dead_units` minus the dead units before training; 100 for runs that stopped early."""
-    rows = metrics[(metrics["metric"] == "dead_share") & (metrics["layer"] == "") & (metrics["step"] == 0)]
-    before = rows.groupby(rows["run_id"].astype(str))["value"].first()
-    return _with_worst(runs, 100 * (at_end(metrics, "dead_share") - before), worst=100.0)
+    """The dead units that were alive before training, in percent of all; 100 for runs that stopped early. Units that
+    revive do not make up for them."""
+    return _with_worst(runs, 100 * at_end(metrics, "died_share"), worst=100.0)
 
 
 @metric("saturated_share", floor=0.0, learned=True)

@@ -14,7 +14,7 @@ import pandas as pd
 from bnstudy.claims import verdicts
 from bnstudy.claims.askable import askable_contrasts
 from bnstudy.claims.changed_plans import find_changes, mark_reported
-from bnstudy.claims.claim import Claim, load_claims
+from bnstudy.claims.claim import Claim, load_claims, present_claims
 from bnstudy.claims.contrasts import Contrast, contrasts
 from bnstudy.claims.frames import StudyData, load_study
 from bnstudy.claims.metrics import stopped_early
@@ -178,7 +178,8 @@ def _plans(store: Store, scale: str | None) -> dict[str, dict[str, Any]]:
 def divide_claims(plans: dict[str, dict[str, Any]], claim_dirs: Sequence[Path]) -> dict[str, list[Claim]]:
     """The claims by the study that judges them: the one with the most planned runs, the first by name of equals."""
     by_size = sorted(plans, key=lambda study: (-len(plans[study]["run_ids"]), study))
-    judges = {str(claim): study for study in reversed(by_size) for claim in plans[study].get("claims", ())}
+    named = {study: present_claims(plan.get("claims", ()), claim_dirs) for study, plan in plans.items()}
+    judges = {claim: study for study in reversed(by_size) for claim in named[study]}
     divided: dict[str, list[Claim]] = {study: [] for study in plans}
     for claim in load_claims(sorted(judges), claim_dirs):
         divided[judges[claim.name]].append(claim)

@@ -60,7 +60,7 @@ def paired_difference(with_: pd.Series, without: pd.Series) -> Estimate:
     """
     if not (with_.index.is_unique and without.index.is_unique):
         raise ValueError("A seed occurs twice in an arm: only one run per seed can be paired.")
-    shared = with_.index.intersection(without.index).sort_values()  # the order decides which resample has which seed
+    shared = with_.index.intersection(without.index)
     d = (with_.loc[shared] - without.loc[shared]).dropna()
     return Estimate(float(d.mean()), *confidence_interval(d), len(d))
 

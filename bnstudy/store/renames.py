@@ -1,4 +1,4 @@
-"""Classes and fields that were renamed after the first stores were written.
+"""Classes, fields and claims that were renamed after the first stores were written.
 
 A run's identity is a hash of its configuration with the first name of each class and field, so a rename changes no
 `run_id`. Configurations with former names, in stores and in users' files, are read as if they had the present names.
@@ -46,6 +46,15 @@ FORMER_KEYS = {
     "when.shares": "when.fractions",
 }
 """The present ends of keys of overrides, by their former ends."""
+
+FORMER_CLAIMS = {
+    "higher_useful_rates": "wider_learning_rates",
+    "less_init_deviation": "less_init_dependence",
+    "lower_training_loss": "faster_convergence",
+    "precise_statistics_differ": "precise_statistics_help",
+    "small_batches_need_precise_statistics": "precise_statistics_help",
+}
+"""Claims that were renamed or merged into another that says the same, which plans of old stores name."""
 
 DEFAULTS = {"images": 2000}
 """The values in the packaged configs of renamed fields whose nodes users' files complete."""

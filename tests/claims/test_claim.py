@@ -1,18 +1,31 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
 from bnstudy.claims.claim import claim_of, load_claims
+from bnstudy.claims.metrics import coarseness, find_metric
 from bnstudy.store.files import conf_dir
+from bnstudy.store.renames import FORMER_CLAIMS
 from bnstudy.validation import ConfigError
 from tests.sweeps import NODE
 
 CLAIMS = conf_dir() / "claim"
 NAMES = sorted(path.stem for path in CLAIMS.glob("*.yaml"))
+
+
+def of_file(name: str, folder: str = "claim") -> dict[str, Any]:
+    node = yaml.safe_load((conf_dir() / folder / f"{name}.yaml").read_text())
+    return node.get("study", node) if folder == "study" else node
+
+
+NODES = {path.stem: of_file(path.stem, "study") for path in (conf_dir() / "study").glob("*.yaml")}
+STUDIES_OF = {name: {study for study, node in NODES.items() if name in node.get("claims", [])} for name in NAMES}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -25,8 +38,22 @@ def test_every_claim_can_be_read(name):
 
 
 def test_studies_name_all_claims_and_no_others():
-    nodes = [yaml.safe_load(path.read_text()) for path in (conf_dir() / "study").glob("*.yaml")]
-    assert {claim for node in nodes for claim in node.get("study", node).get("claims", [])} == set(NAMES)
+    assert {claim for node in NODES.values() for claim in node.get("claims", [])} == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_required_claim_is_of_the_same_studies(name):
+    (claim,) = load_claims([name])
+    for required in claim.requires:
+        assert STUDIES_OF[name] <= STUDIES_OF[required]
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if find_metric(of_file(n)["metric"]).kind == "of_family"])
+def test_the_grids_of_studies_are_finer_than_the_smallest_effect_of_interest_on_learning_rates(name):
+    (claim,) = load_claims([name])
+    for study in STUDIES_OF[name]:
+        rates = [float(lr) for lr in NODES[study]["sweep"]["lr"].split(",")]
+        assert claim.measure.slack(coarseness(np.array(rates))) < claim.threshold("Digits")
 
 
 def test_a_threshold_is_on_the_scale_of_the_differences():
@@ -61,6 +88,18 @@ def test_the_metric_gives_defaults() -> None:
 @pytest.mark.parametrize("former", [{"study": "quickstart"}, {"tuning_seeds": 4}])
 def test_former_files_with_keys_that_are_gone_are_read(former: dict) -> None:
     assert claim_of({**NODE, **former}, "c") == claim_of(NODE, "c")
+
+
+def test_a_claim_under_a_former_name_is_read_once_under_its_present_one(tmp_path: Path) -> None:
+    names = ["small_batches_need_precise_statistics", "dead_relus", "precise_statistics_differ"]
+    assert [claim.name for claim in load_claims(names)] == ["precise_statistics_help", "dead_relus"]
+    (tmp_path / "precise_statistics_differ.yaml").write_text(yaml.safe_dump(NODE))
+    assert [claim.name for claim in load_claims(names, [tmp_path])][2] == "precise_statistics_differ"
+
+
+def test_former_names_of_claims_lead_to_present_ones() -> None:
+    assert {*FORMER_CLAIMS.values()} <= {*NAMES}
+    assert not {*FORMER_CLAIMS} & {*NAMES}
 
 
 METRIC = """
@@ -99,6 +138,7 @@ def test_a_metric_of_ones_own_is_found_by_its_dotted_name(tmp_path: Path, monkey
         ({"views": ["all_rates"]}, "it must be a list of best_rate and same_rate for test_accuracy"),
         ({"views": []}, "it must be a list of best_rate and same_rate"),
         ({"requires": {"other": "TRUE"}}, "it must be a mapping of claims to SUPPORTED or CONTRADICTED or NEGLIGIBLE"),
+        ({"min_seeds": 1}, "claim.min_seeds=1 is not allowed: it must be at least 2"),
         ({"target_share": 0.9}, "it must be left out, as test_accuracy has no target"),
         ({"metric": "updates_to_target", "delta": 2, "target_share": 2}, "it must be a share in (0, 1]"),
         ({"metric": "dead_units", "delta": ...}, "claim.delta is missing."),

@@ -88,8 +88,9 @@ def test_the_mean_training_loss_of_a_diverged_run_is_ten_times_the_initial_one()
 def test_accuracies_and_dead_units_are_in_percentage_points():
     assert read("test_accuracy", arm(False, True), measured()) == ([90.0, 10.0], ["", "worst"])
     rows = [("r0", 0, "", "dead_share", "", 0.1), ("r0", 100, "", "dead_share", "", 0.2)]
+    rows += [("r0", 0, "", "died_share", "", 0.0), ("r0", 100, "", "died_share", "", 0.15)]
     assert read("dead_units", arm(False, True), measured(*rows)) == ([20.0, 100.0], ["", "worst"])
-    assert read("units_that_died", arm(False, True), measured(*rows)) == ([10.0, 100.0], ["", "worst"])
+    assert read("units_that_died", arm(False, True), measured(*rows)) == ([15.0, 100.0], ["", "worst"])
 
 
 def test_the_slope_of_gradients_is_absolute_and_before_training():

@@ -286,7 +286,7 @@ def test_the_edge_of_a_grid_does_not_matter_to_a_side_that_is_not_tuned():
 
 def test_a_metric_that_was_not_measured_is_an_obstacle():
     study = sweeps.of(claims=("dead_relus",))
-    blind = replace(study, metrics=study.metrics[study.metrics["metric"] != "dead_share"])
+    blind = replace(study, metrics=study.metrics[study.metrics["metric"] != "died_share"])
     assert {v.because for v in verdicts(blind)} == {"units_that_died was not measured in 14 of 14 seeds"}
 
 
@@ -335,7 +335,7 @@ def test_views_are_named_with_their_learning_rates(claim, views):
 def test_a_verdict_is_stated_in_a_sentence_with_its_reason():
     verdict = found("dead_relus", "best_rate", fewer=0.15, seeds=9)
     assert verdict.reason == "9 of at least 10 seeds: 1 more is needed"
-    text = f"{verdict.view}: {verdict.interval} percentage points fewer dead units, 9 seeds ({verdict.reason})."
+    text = f"{verdict.view}: {verdict.interval} percentage points fewer units that died, 9 seeds ({verdict.reason})."
     assert verdict.sentence == f"INCONCLUSIVE: With batch normalization fewer ReLU units die. MLP on Digits, {text}"
 
 
@@ -355,7 +355,7 @@ def by_plain_pandas(study) -> dict[str, pd.Series]:
         when = run.steps
         if i is not None and not run.diverged:
             when = t[i - 1] + (target - smooth[i - 1]) / (smooth[i] - smooth[i - 1]) * (t[i] - t[i - 1])
-        dead = 1.0 if run.diverged else rows[(rows["metric"] == "dead_share") & (rows["step"] > 0)]["value"].item()
+        dead = 1.0 if run.diverged else rows[(rows["metric"] == "died_share") & (rows["step"] > 0)]["value"].item()
         values[run.norm, run.lr, run.seed] = {
             "log updates": np.log(when),
             "dead": 100 * dead,

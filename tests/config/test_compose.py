@@ -60,7 +60,7 @@ def test_added_and_deleted_keys_are_composed_by_hydra(points):
 
 def test_scale_replaces_sweep_and_the_command_line_replaces_both(points):
     quick = points("study=lr_tolerance")
-    assert len(quick) == 2 * 9 * 18
+    assert len(quick) == 2 * 17 * 14
     assert {p.config["steps"] for p in quick} == {200}
     changed = points("study=lr_tolerance", "lr=0.1,1", "epochs=2", "seed=7", "model.depth=1")
     spelled_out = points("study=lr_tolerance", "lr=0.1,1", "epochs=2", "steps=null", "seed=7", "model.depth=1")
