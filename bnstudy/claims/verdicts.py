@@ -173,7 +173,8 @@ def judge(contrast: Contrast) -> Verdict:
     status, p = decide(d, c.threshold, c.slack, c.method)
     status = "SUPPORTED" if claim.better == "either" and status == "CONTRADICTED" else status
     because, may_settle = "", False
-    if obstacle := c.obstacle or ("some difference is not a number" if len(d) and not finite else ""):
+    obstacle = c.obstacle or ("some difference is not a number" if len(d) and not finite else "")
+    if obstacle:
         because, may_settle = obstacle, c.may_pass
     elif len(d) < claim.min_seeds:
         because, may_settle = f"{len(d)} of at least {claim.min_seeds} seeds", True
@@ -184,11 +185,11 @@ def judge(contrast: Contrast) -> Verdict:
         may_settle = True
     elif status == "NEGLIGIBLE":
         because = AT_BOUND if c.bounds else near_floor(c)
-    may_count = may_settle and (because == ACROSS or len(d) < claim.min_seeds)
+    counts = because == ACROSS or (len(d) < claim.min_seeds and not obstacle)
     return Verdict(
         contrast, "INCONCLUSIVE" if because else status, float(d.mean()) if finite else math.nan,
         low - c.slack, high + c.slack, effect_size(d), p, p, len(d), because, may_settle,
-        more=_seeds_to_add(c) if may_count else None,
+        more=_seeds_to_add(c) if counts else None,
     )  # fmt: skip
 
 

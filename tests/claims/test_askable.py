@@ -20,7 +20,7 @@ def packaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "conf" / "claim"
     folder.mkdir(parents=True)
     others = {"unmeasured": {"metric": "gradient_slope", "delta": 1}, "other": {"with": {"norm": "LayerNorm"}}}
-    names = {"dead": "dead_units", "accuracy": "test_accuracy", "rates": "largest_tolerated_rate"}
+    names = {"dead": "units_that_died", "accuracy": "test_accuracy", "rates": "largest_tolerated_rate"}
     nodes = {name: {**NODE, "metric": metric, "delta": 2} for name, metric in names.items()}
     nodes |= {name: {**NODE, **changes} for name, changes in others.items()}
     nodes["over"] = {**NODE, "metric": "spread_of_accuracy", "over": ["lr"]}
