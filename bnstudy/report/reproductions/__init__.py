@@ -17,6 +17,7 @@ from bnstudy.report.targets import load_targets
 class ReproductionResult:
     note: str
     checks: list[Check]
+    conclusions: list[str]
     figure: ReportFigure | None
 
     @property
@@ -26,14 +27,14 @@ class ReproductionResult:
 
     @property
     def findings(self) -> list[str]:
-        """How many expected values are met, and which are not."""
+        """How many expected values are met, and the conclusions or, without any, which values are not met."""
         counts = ", ".join(f"{n} {result}" for result, n in Counter(c.result for c in self.checks).items())
         missed = [
             f"Not met: {c.quantity}, {c.arm}: {c.measured}; expected {c.expected.label}."
             for c in self.checks
             if c.result == "not met"
         ]
-        return [f"Of {len(self.checks)} expected values: {counts}.", *missed]
+        return [f"Of {len(self.checks)} expected values: {counts}.", *(self.conclusions or missed)]
 
 
 def reproduce(study: StudyData, config_dirs: Sequence[Path] = ()) -> ReproductionResult | None:
@@ -43,4 +44,5 @@ def reproduce(study: StudyData, config_dirs: Sequence[Path] = ()) -> Reproductio
         return None
     reproduction = targets[study.name](study)
     figure = reproduction.draw()
-    return ReproductionResult(reproduction.note, reproduction.checks(), figure and replace(figure, kind=study.name))
+    figure = figure and replace(figure, kind=study.name)
+    return ReproductionResult(reproduction.note, reproduction.checks(), reproduction.conclusions(), figure)

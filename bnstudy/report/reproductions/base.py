@@ -71,6 +71,10 @@ class Reproduction(ABC):
     def draw(self) -> ReportFigure | None:
         """The figure; None if the study has no measurements for it."""
 
+    def conclusions(self) -> list[str]:
+        """What was found, in sentences, in place of the list of values that are not met; none by default."""
+        return []
+
     def describe_checks(self) -> str:
         """The measured values, for readers who cannot see the figure."""
         return "; ".join(f"{check.arm}: {check.quantity} {check.measured}" for check in self.checks())
