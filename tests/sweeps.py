@@ -82,8 +82,9 @@ class Made:
         for run in runs.itertuples():
             share = 0.1 + (run.val_accuracy - 0.1) * (1 - np.exp(-step / self.time_constant(run.norm, run.seed)))
             rows += [(run.run_id, t, "val", "accuracy", value) for t, value in zip(step, share, strict=True)]
-            rows.append((run.run_id, 0, "", "died_share", 0.0))
-            rows.append((run.run_id, STEPS, "", "died_share", self.dead(run.norm, run.seed)))
+            for name in ("dead_share", "died_share"):
+                rows.append((run.run_id, 0, "", name, 0.0))
+                rows.append((run.run_id, STEPS, "", name, self.dead(run.norm, run.seed)))
         return pd.DataFrame(rows, columns=["run_id", "step", "split", "metric", "value"]).assign(layer="")
 
 

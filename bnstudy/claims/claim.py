@@ -50,7 +50,7 @@ class Claim(Spec):
         over: columns whose values make no cases of their own: the metric is one number of all of them.
         target_share: the target of metrics that have one, as a share of the validation accuracy that the side without
             ends with at its best learning rate (mean over the seeds).
-        requires: {claim: status}: claims on the same families that must have that verdict. Otherwise this one is
+        requires: {claim: statuses}: claims on the same families that must have one of these. Otherwise this one is
             inconclusive: the question does not arise.
         min_steps: the shortest training that can decide.
         caveats: what to keep in mind. figures: kinds of the report's figures that show the claim.
@@ -74,7 +74,7 @@ class Claim(Spec):
     over: tuple[str, ...] = ()
     min_seeds: int = 10
     min_steps: int = 0
-    requires: dict[str, str] = field(default_factory=dict)
+    requires: dict[str, Any] = field(default_factory=dict)
     target_share: float | None = None
     caveats: tuple[str, ...] = ()
     figures: tuple[str, ...] = ()
@@ -87,8 +87,8 @@ class Claim(Spec):
         self.require(self.min_seeds >= 2, "min_seeds", "at least 2")
         fits = bool(self.views) and {*self.views} <= {*measure.views}
         self.require(fits, "views", f"a list of {' and '.join(measure.views)} for {self.metric}")
-        known = {*self.requires.values()} <= {*STATUSES}
-        self.require(known, "requires", f"a mapping of claims to {' or '.join(STATUSES)}")
+        known = all(isinstance(allowed, list) and {*allowed} <= {*STATUSES} for allowed in self.requires.values())
+        self.require(known, "requires", f"a mapping of claims to lists of {' or '.join(STATUSES)}")
         self._check_target()
         self._check_sides()
         self.require(len(self.across) <= 1, "across", "a mapping of one column to a value, such as {model.dropout: 0}")

@@ -247,11 +247,11 @@ def check_required(verdict: Verdict, found: Sequence[Verdict]) -> Verdict:
     """The verdict, or INCONCLUSIVE where a claim that it requires has another status."""
     if verdict.status == "INCONCLUSIVE":
         return verdict
-    for name, status in verdict.contrast.claim.requires.items():
+    for name, allowed in verdict.contrast.claim.requires.items():
         required = find_required(verdict, name, found)
         has = f"is {required.status}" if required else "has no verdict here"
-        if required is None or required.status != status:
-            because = f"the question only arises where {name} is {status}, and it {has}"
+        if required is None or required.status not in allowed:
+            because = f"the question only arises where {name} is {' or '.join(allowed)}, and it {has}"
             return replace(verdict, status="INCONCLUSIVE", because=because)
     return verdict
 

@@ -5,7 +5,7 @@ import pytest
 
 from bnstudy.claims import arms
 from bnstudy.claims.cases import Case, cases
-from bnstudy.claims.claim import Claim, claim_of
+from bnstudy.claims.claim import Claim, claim_of, load_claims
 from tests.sweeps import NODE
 
 
@@ -110,3 +110,12 @@ def test_a_claim_over_several_values_has_all_of_them_on_one_side(column):
         ("depth=2", 2, 2),
         ("depth=3", 2, 2),
     ]
+
+
+def test_dropout_without_batch_normalization_is_one_case_of_a_two_by_two_design():
+    (helps, less_need) = load_claims(["dropout_helps", "less_need_of_dropout"])
+    runs = specs(*product(norm=["NoNorm", "BatchNorm"], model__dropout=[0.0, 0.5]))
+    (case,) = cases(helps, runs)
+    assert (case.with_, case.without) == (("NoNorm, dropout=0.5",), ("NoNorm, dropout=0",))
+    (interaction,) = cases(less_need, runs)
+    assert case.families < interaction.families

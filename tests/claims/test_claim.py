@@ -137,7 +137,11 @@ def test_a_metric_of_ones_own_is_found_by_its_dotted_name(tmp_path: Path, monkey
         ({"scale": "log_ratio"}, "claim.scale=log_ratio is not allowed: it must be difference for test_accuracy"),
         ({"views": ["all_rates"]}, "it must be a list of best_rate and same_rate for test_accuracy"),
         ({"views": []}, "it must be a list of best_rate and same_rate"),
-        ({"requires": {"other": "TRUE"}}, "it must be a mapping of claims to SUPPORTED or CONTRADICTED or NEGLIGIBLE"),
+        (
+            {"requires": {"other": ["TRUE"]}},
+            "it must be a mapping of claims to lists of SUPPORTED or CONTRADICTED or NEG",
+        ),
+        ({"requires": {"other": "SUPPORTED"}}, "it must be a mapping of claims to lists of SUPPORTED or CONTRADICTED"),
         ({"min_seeds": 1}, "claim.min_seeds=1 is not allowed: it must be at least 2"),
         ({"target_share": 0.9}, "it must be left out, as test_accuracy has no target"),
         ({"metric": "updates_to_target", "delta": 2, "target_share": 2}, "it must be a share in (0, 1]"),

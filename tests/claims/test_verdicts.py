@@ -138,7 +138,7 @@ def test_sides_near_the_smallest_value_there_is_cannot_be_negligibly_different()
 
 def test_a_claim_is_open_where_a_claim_that_it_requires_has_another_status():
     required, asked = contrast_of(0.01 * sample(12)), contrast_of(1 + 0.1 * sample(12))
-    asked = replace(asked, claim=replace(asked.claim, name="asked", requires={"c": "SUPPORTED"}))
+    asked = replace(asked, claim=replace(asked.claim, name="asked", requires={"c": ["SUPPORTED"]}))
     found = judge_all([asked, required])[0]
     assert (found.status, found.may_settle) == ("INCONCLUSIVE", False)
     assert found.because == "the question only arises where c is SUPPORTED, and it is NEGLIGIBLE"
