@@ -198,7 +198,7 @@ def scores_by_rate(runs: pd.DataFrame, score: str = "score") -> pd.DataFrame:
 
 def best_rate(scores: pd.DataFrame) -> float:
     """The learning rate with the highest mean score over the seeds, the smaller of equals; NaN for no seeds."""
-    means = scores.mean().dropna()
+    means = scores.mean().dropna().round(12)  # equal means differ by rounding
     return float(means.idxmax()) if len(means) else math.nan
 
 

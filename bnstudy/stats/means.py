@@ -81,18 +81,29 @@ def _rank() -> int:
 
 
 def _resampled_t(values: np.ndarray) -> np.ndarray | None:
-    """The t statistics of the resamples, ascending; None where the quantiles of the interval are infinite."""
-    n = len(values)
-    if n > MOST_RESAMPLED:
+    """The t statistics of the resamples, ascending; None where the quantiles of the interval are infinite.
+
+    They do not depend on the order of the values, and those of -values are the same with the other sign.
+    """
+    if len(values) > MOST_RESAMPLED:
         return None
-    centred, counts = np.sort(values - values.mean()), _resamples(n)  # sorted: the order of the seeds is arbitrary
+    centred = values - values.mean()
+    sign = -1.0 if (np.sort(centred) ** 3).sum() < 0 else 1.0
+    t = _resampled_t_of(tuple(np.sort(sign * centred)))
+    return (t if sign > 0 else -t[::-1]) if np.isfinite([t[-_rank()], t[_rank() - 1]]).all() else None
+
+
+@lru_cache(maxsize=4)
+def _resampled_t_of(values: tuple[float, ...]) -> np.ndarray:
+    """Of values with a mean of 0."""
+    centred, n = np.array(values), len(values)
+    counts = _resamples(n)
     means = counts @ centred / n
     variances = np.maximum(0, counts @ centred**2 / n - means**2) * n / (n - 1)
     errors = np.sqrt(variances / n)
-    is_constant = errors <= 1e-9 * standard_error(values)
+    is_constant = errors <= 1e-9 * standard_error(centred)
     t = np.where(is_constant, np.copysign(math.inf, means), means / np.where(is_constant, 1, errors))
-    t.sort()
-    return t if np.isfinite([t[-_rank()], t[_rank() - 1]]).all() else None
+    return np.sort(t)
 
 
 @lru_cache(maxsize=8)

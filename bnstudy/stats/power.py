@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable
 
 import numpy as np
@@ -12,7 +13,8 @@ from scipy import stats
 from bnstudy.stats.means import ALPHA, all_equal
 
 POWER = 0.8
-MOST_SEEDS = 10_000
+NUMBERS = (*range(3, 200), *range(200, 10_001, 50))
+"""Of seeds, that are tried."""
 
 
 def students_t(n: int) -> float:
@@ -38,9 +40,9 @@ def seeds_needed(
     mean, sd = abs(float(values.mean())), 0.0 if all_equal(values) else float(values.std(ddof=1))
     if delta - slack <= mean <= delta + slack:
         return None
-    candidates = range(max(3, len(values)), MOST_SEEDS + 1)
-    tried = (n for n in candidates if n < 200 or n % 50 == 0)
-    return next((n for n in tried if _power(mean, sd, delta, slack, n, critical(n)) >= POWER), None)
+    tried = [n for n in NUMBERS if n >= len(values)]
+    first = bisect_left(tried, POWER, key=lambda n: _power(mean, sd, delta, slack, n, critical(n)))  # it grows with n
+    return tried[first] if first < len(tried) else None
 
 
 def _power(mean: float, sd: float, delta: float, slack: float, n: int, critical: float) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bnstudy.stats.power import seeds_needed
+from bnstudy.stats.power import POWER, _power, seeds_needed, students_t
 from bnstudy.stats.sequential import critical
 from tests.stats.test_intervals import sample
 
@@ -24,6 +24,13 @@ def test_seeds_needed_have_80_percent_power_in_simulated_t_tests(mean: float, de
     assert n is not None
     assert power_by_simulation(mean, 1, delta, n) == pytest.approx(0.8, abs=0.04)
     assert power_by_simulation(mean, 1, delta, n - 3) < 0.8
+
+
+@pytest.mark.parametrize("least", [students_t, critical])
+def test_the_seeds_needed_are_the_first_number_with_that_power(least):
+    d = 0.9 + stats.zscore(sample(6), ddof=1)
+    by_loop = next(n for n in range(6, 1000) if _power(0.9, 1.0, 0.3, 0.0, n, least(n)) >= POWER)
+    assert seeds_needed(d, 0.3, critical=least) == by_loop
 
 
 def test_slack_increases_the_seeds_needed_until_no_number_is_enough() -> None:

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bnstudy.stats.sequential import SHARES, THETAS, anytime_interval, anytime_p, critical, log_e
-from bnstudy.stats.tests import ALPHA
-from scripts.coverage import DRAWS, errors_over_looks
+from bnstudy.stats.means import ALPHA
+from bnstudy.stats.sequential import SHARES, THETAS, anytime, anytime_interval, anytime_p, critical, log_e
+from scripts.simulations.looks import errors_over_looks
+from scripts.simulations.verdicts import DRAWS
 
 FIRST = 10
 
@@ -62,6 +63,14 @@ def test_the_interval_contains_the_means_that_are_not_rejected(d):
     assert (low, high) == pytest.approx((kept[0], kept[-1]), abs=1.01 * step)
     assert anytime_p(d - low, FIRST) == pytest.approx(ALPHA)
     assert anytime_p(d - high, FIRST) == pytest.approx(ALPHA)
+
+
+def test_the_p_of_a_verdict_is_at_most_5_percent_exactly_where_the_interval_excludes_the_bound():
+    d, method = sample(20, 1.0), anytime(FIRST)
+    low, high = method.interval(d)
+    assert method.p_above(d, low - 1e-6) <= ALPHA < method.p_above(d, low + 1e-6)
+    assert method.p_above(-d, -high - 1e-6) <= ALPHA < method.p_above(-d, -high + 1e-6)
+    assert method.p_above(d, d.mean() + 10) == 1
 
 
 def test_interval_and_p_follow_a_linear_change_of_the_differences():
