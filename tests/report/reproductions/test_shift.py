@@ -71,15 +71,16 @@ def test_equal_cosines_are_not_reproduced():
 
 
 def test_a_learning_rate_names_the_scale_of_loss_that_gives_the_same_step_as_1e_6():
-    x, y = torch.randn(1000, 10), torch.randn(1000, 10)
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(2, 1000, 10, generator=generator, dtype=torch.double)
     reductions = {"mean": torch.mean, "sum": torch.sum}
-    weight = torch.zeros(10, 10, requires_grad=True)
+    weight = torch.zeros(10, 10, dtype=torch.double, requires_grad=True)
     (ours,) = torch.autograd.grad(MSE(summed=True).mean(x @ weight, y), weight)
     for lr, text in SCALES_OF_LOSS.items():
         over = text.replace(" and outputs", f", {text.split()[0]} over outputs").split(", ")
         samples, outputs = (reductions[part.split()[0]] for part in over)
         (theirs,) = torch.autograd.grad(samples(outputs((x @ weight - y) ** 2, dim=1)), weight)
-        np.testing.assert_allclose(lr * ours, 1e-6 * theirs, rtol=1e-4)
+        np.testing.assert_allclose(lr * ours, 1e-6 * theirs, rtol=1e-9)
 
 
 def test_the_arm_states_how_many_diverged_runs_are_left_out():
