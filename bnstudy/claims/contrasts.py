@@ -102,12 +102,16 @@ class Contrast:
         return max(sorted(rates), key=rates.__getitem__) if rates else math.nan
 
     @property
-    def qualifier(self) -> Bound:
-        """What the mean effect is of the true one if values are at a bound: at least, or at most. Empty if neither."""
+    def directions(self) -> set[int]:
+        """Where the true effect may lie, as values are only bounds: 1 beyond the mean of the differences, -1 below."""
         sign = -1 if self.claim.better == "lower" else 1
         up = {("with", "at least"), ("without", "at most")}
-        found = {sign if key in up else -sign for key in self.bounds if key[1] in ("at least", "at most")}
-        return "" if len(found) != 1 else "at least" if found == {1} else "at most"
+        return {sign if key in up else -sign for key in self.bounds if key[1] in ("at least", "at most")}
+
+    @property
+    def qualifier(self) -> Bound:
+        """What the mean effect is of the true one if values are at a bound: at least, or at most. Empty if neither."""
+        return "" if len(self.directions) != 1 else "at least" if self.directions == {1} else "at most"
 
     @property
     def means(self) -> tuple[float, float]:

@@ -53,7 +53,7 @@ class RateChoice:
         tried = {side: at_complete_rates(runs) for side, runs in sides.items()}
         self.dropped = {side: sorted({*runs["lr"]} - {*tried[side]["lr"]}) for side, runs in sides.items()}
         self.sides = _at_common_rates(tried) if view in ("all_rates", "same_rate") else tried
-        self.accuracy_target = self._accuracy_target(sides)
+        self.accuracy_target = self._accuracy_target(tried)
         self.scores = {
             side: {family: self._scores(own, read) for family, own in families(runs)}
             for side, runs in self.sides.items()

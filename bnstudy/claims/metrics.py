@@ -363,7 +363,7 @@ def roughness(runs: Frame, metrics: Frame, *_: Any) -> Frame:
 
 @metric("backprop_slope", kind="untrained")
 def signed_gradient_slope(runs: Frame, metrics: Frame, *_: Any) -> Frame:
-    """Slope of the log gradient over depth before training: below 0 where gradients shrink on their way back to the
+    """Slope of the log gradient over depth before training: below 0 where gradients grow on their way back to the
     first layer."""
     rows = metrics[(metrics["metric"] == "backprop_slope") & (metrics["step"] == 0)]
     return by_seed(runs, of_runs(runs, rows.groupby("run_id", observed=True)["value"].first()))

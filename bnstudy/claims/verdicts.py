@@ -33,6 +33,7 @@ WIDENED = "widened by a grid step"
 COARSE = "the steps of the grid of learning rates are too coarse to tell"
 ACROSS = "the interval reaches across the smallest effect of interest"
 AT_BOUND = "some values are at the bound of what was measured, beyond which the sides may differ"
+ONLY_BOUND = "some values are at the bound of what was measured, and the true effect may be smaller"
 
 
 @dataclass(frozen=True)
@@ -165,12 +166,14 @@ def judge(contrast: Contrast) -> Verdict:
     """The verdict on a contrast by itself: the interval of the mean difference, and the rule of `decide`.
 
     INCONCLUSIVE with an obstacle or too few seeds. Where one seed decides, SUPPORTED and NEGLIGIBLE are withheld;
-    NEGLIGIBLE also where a value is at a bound, or where it could not be otherwise.
+    NEGLIGIBLE also where a value is at a bound, or where it could not be otherwise; SUPPORTED and CONTRADICTED also
+    where values are at a bound beyond which the effect is smaller.
     """
     c, claim, d = contrast, contrast.claim, contrast.d.to_numpy(float)
     finite = len(d) > 0 and bool(np.isfinite(d).all())
     low, high = c.method.interval(d)
     status, p = decide(d, c.threshold, c.slack, c.method)
+    may_be_smaller = {"SUPPORTED": -1, "CONTRADICTED": 1}.get(status) in c.directions
     status = "SUPPORTED" if claim.better == "either" and status == "CONTRADICTED" else status
     because, may_settle = "", False
     obstacle = c.obstacle or ("some difference is not a number" if len(d) and not finite else "")
@@ -183,6 +186,8 @@ def judge(contrast: Contrast) -> Verdict:
         because, may_settle = COARSE if too_coarse else ACROSS, not too_coarse
     elif status in ("SUPPORTED", "NEGLIGIBLE") and (because := one_seed_decides(c)):
         may_settle = True
+    elif may_be_smaller:
+        because = ONLY_BOUND
     elif status == "NEGLIGIBLE":
         because = AT_BOUND if c.bounds else near_floor(c)
     counts = because == ACROSS or (len(d) < claim.min_seeds and not obstacle)

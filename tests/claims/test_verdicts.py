@@ -8,7 +8,18 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from bnstudy.claims.verdicts import ACROSS, AT_BOUND, COARSE, Verdict, as_json, decide, judge, judge_all, verdicts
+from bnstudy.claims.verdicts import (
+    ACROSS,
+    AT_BOUND,
+    COARSE,
+    ONLY_BOUND,
+    Verdict,
+    as_json,
+    decide,
+    judge,
+    judge_all,
+    verdicts,
+)
 from bnstudy.stats.means import ALPHA, confidence_interval, p_above
 from bnstudy.stats.outliers import find_outlier
 from bnstudy.stats.sequential import anytime, anytime_interval, anytime_p
@@ -185,6 +196,16 @@ def test_a_value_at_a_bound_on_either_side_rules_out_negligible_only():
         assert judge(contrast_of([0.0] * 12, 0.1, bounds={(side, "at least"): 1})).because == AT_BOUND
     supported = judge(contrast_of([1.0] * 12, 0.1, bounds={("with", "at least"): 12}))
     assert (supported.status, supported.interval) == ("SUPPORTED", "at least 1 (1 to 1)")
+
+
+@pytest.mark.parametrize(
+    ("mean", "side", "status"),
+    [(1.0, "with", "SUPPORTED"), (1.0, "without", "INCONCLUSIVE"), (-1.0, "with", "INCONCLUSIVE")],
+)
+def test_an_effect_that_may_be_smaller_than_its_bound_has_no_verdict(mean, side, status):
+    verdict = judge(contrast_of(mean + 0.01 * NOISE, 0.1, bounds={(side, "at least"): 2}))
+    assert verdict.status == status
+    assert (verdict.because == ONLY_BOUND) == (status == "INCONCLUSIVE")
 
 
 @pytest.mark.parametrize("view", ["same_rate", "best_rate"])
