@@ -183,7 +183,7 @@ def judge(contrast: Contrast) -> Verdict:
         because, may_settle = f"{len(d)} of at least {claim.min_seeds} seeds", True
     elif status == "INCONCLUSIVE":
         too_coarse = is_too_coarse(low, high, c.threshold, c.slack)
-        because, may_settle = COARSE if too_coarse else ACROSS, not too_coarse
+        because, may_settle = COARSE if too_coarse else one_seed_decides(c) or ACROSS, not too_coarse
     elif status in ("SUPPORTED", "NEGLIGIBLE") and (because := one_seed_decides(c)):
         may_settle = True
     elif may_be_smaller:

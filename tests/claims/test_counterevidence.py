@@ -50,10 +50,7 @@ def test_runs_that_failed_at_the_compared_rates_are_counted_with_an_exact_interv
 
 
 def test_seeds_with_the_opposite_sign_are_counted():
-    def lost(norm: str, lr: float, seed: int) -> bool:  # noqa: ARG001
-        return norm == "BatchNorm" and seed < 3
-
-    found = sentences("faster_convergence", faster=4.0, diverged=lost, seeds=30, noise=0.5)
+    found = sentences("faster_convergence", faster=2.0, seeds=30, noise=0.4)
     assert any("in 5 of 30 seeds the difference goes the other way" in s for s in found)
 
 

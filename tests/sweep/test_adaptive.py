@@ -72,7 +72,7 @@ def test_claims_that_are_decided_at_the_first_look_need_no_more_seeds(decide):
     assert looks == [14]
     assert lines[0] == "Look 1, 14 seeds (0 to 13):"
     assert statuses(lines) == ["SUPPORTED", "SUPPORTED"]
-    assert "percentage points fewer dead units, 14 seeds." in lines[1]
+    assert "percentage points fewer units that died, 14 seeds." in lines[1]
     assert lines[3:] == ["Decided: all 2 verdicts, with 14 seeds.", "For the report: bnstudy-report study=made"]
 
 
@@ -171,7 +171,7 @@ def test_options_that_do_not_go_together_are_refused_in_a_sentence(command, argu
 def test_a_dry_run_describes_the_first_look(command):
     status, out, _ = command("study=quickstart", "until=decided", "dry_run=true", "seed=range(0,3)", *SMALL)
     assert status == 0
-    assert out.startswith("42 runs: 0 finished, 42 to do")
+    assert out.startswith("102 runs: 0 finished, 102 to do")
     assert out.splitlines()[-1].startswith("That is the first look, with the seeds 0 to 2. Then 5 at a time")
 
 
