@@ -43,6 +43,7 @@ class Contrast:
     study: name of the study of the runs. method: of the interval and the test.
     rates: by side the learning rates at which its seeds are evaluated, and how many at each; empty for several families
         or all rates. grids: by side the learning rates that were tried.
+    best: by side the rates that all seeds choose. at_one_rate: the mean difference there, NaN where each seed has them.
     dropped: by side the learning rates that were not tried with all seeds, and are left out.
     d: differences by seed on the claim's scale, positive where they support it.
     values: by seed the metric of the sides, `with` and `without`; of an interaction, those away from the reference.
@@ -63,6 +64,8 @@ class Contrast:
     method: Method = LOOKED_AT_ONCE
     rates: Mapping[Side, Mapping[float, int]] = field(default_factory=dict)
     grids: Mapping[Side, tuple[float, ...]] = field(default_factory=dict)
+    best: Mapping[Side, tuple[float, ...]] = field(default_factory=dict)
+    at_one_rate: float = math.nan
     dropped: Mapping[Side, Sequence[float]] = field(default_factory=dict)
     d: pd.Series = field(default_factory=lambda: pd.Series(dtype=float))
     values: pd.DataFrame = field(default_factory=lambda: pd.DataFrame({"with": [], "without": []}))
@@ -177,7 +180,7 @@ class FinishedRuns:
         if any(runs.empty for choice in choices for runs in choice.sides.values()):
             obstacles = [*filter(None, missing), "no learning rate was tried on both sides"]
             return self.make(claim, case, view, "; ".join(dict.fromkeys(obstacles)))
-        tables = [self._values(choice) for choice in choices]
+        tables = [self._values(choice, choice.evaluated_runs) for choice in choices]
         d = _differences(claim, tables)
         failed = _count_failed(choices)
         slack = sum(claim.measure.slack(c.factor) for c in choices)
@@ -193,6 +196,8 @@ class FinishedRuns:
             may_pass=few_seeds,
             rates={side: choices[0].rates_of(side) for side in SIDES},
             grids={side: tuple(map(float, sorted(runs["lr"].unique()))) for side, runs in choices[0].sides.items()},
+            best={side: tuple(best.values()) for side, best in choices[0].best.items()},
+            at_one_rate=self._effect_at_one_rate(claim, choices),
             dropped=choices[0].dropped,
             d=d,
             values=tables[0][["value_with", "value_without"]].set_axis(["with", "without"], axis=1),
@@ -259,9 +264,15 @@ class FinishedRuns:
         keys = [(case.panel, family) for family in (*case.with_, *case.without)]
         return "; ".join([*(self.gaps[key] for key in keys if key in self.gaps), *self.rest_of_plan])
 
-    def _values(self, choice: RateChoice) -> pd.DataFrame:
+    def _effect_at_one_rate(self, claim: Claim, choices: Sequence[RateChoice]) -> float:
+        """The mean difference at the one rate of each family that all seeds choose; NaN where the seeds agree on it."""
+        if all(len(c.rates_of(side)) < 2 for c in choices for side in SIDES):
+            return math.nan
+        return float(_differences(claim, [self._values(c, c.runs_at_best) for c in choices]).mean())
+
+    def _values(self, choice: RateChoice, evaluated: Sides) -> pd.DataFrame:
         """By seed that both sides have: `value` and `bound`, with the suffixes `_with` and `_without`."""
-        claim, evaluated = choice.claim, choice.evaluated_runs
+        claim = choice.claim
         target: Target = choice.accuracy_target
         if level := LEVELS.get(claim.measure.target or ""):
             levels = [level(runs, self._measurements(claim, runs)) for runs in evaluated.values()]

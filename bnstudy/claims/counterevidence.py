@@ -27,7 +27,7 @@ def find_counterevidence(verdicts: Sequence[Verdict]) -> list[str]:
     ]
     found += [*_opposite_seeds(primary), *_narrow(verdicts), *_uncorrected(verdicts), *_failed(primary)]
     found += [*_at_bounds(primary), *_coarse_grid(primary), *_dropped_rates(primary)]
-    found += _fixed_rate(primary)
+    found += [*_one_rate(primary), *_fixed_rate(primary)]
     return found or [NOTHING]
 
 
@@ -136,6 +136,15 @@ def _dropped_rates(primary: Sequence[Verdict]) -> Iterator[str]:
             if rates:
                 named = list_some([f"{rate:g}" for rate in rates])
                 yield f"{v.case}: {side} it the learning rates {named} were not tried with all seeds, and are left out."
+
+
+def _one_rate(primary: Sequence[Verdict]) -> Iterator[str]:
+    """The effect at one rate for all: near a tie of two rates, the others choose the one at which a seed is worse."""
+    for v in primary:
+        c = v.contrast
+        if not math.isnan(c.at_one_rate):
+            effect = f"{c.claim.in_unit(c.at_one_rate):.3g} {c.claim.unit}"
+            yield f"{v.case}: the seeds differ in their learning rates. With one rate for all, the effect is {effect}."
 
 
 def _fixed_rate(primary: Sequence[Verdict]) -> Iterator[str]:

@@ -92,6 +92,15 @@ class RateChoice:
             for side, runs in self.sides.items()
         }
 
+    @property
+    def runs_at_best(self) -> Sides:
+        """The runs at the one rate of each family that all seeds choose."""
+        own = self.best["without"] if self.view == "same_rate" else None
+        rates = {side: dict.fromkeys(of_side, *own.values()) if own else of_side for side, of_side in self.best.items()}
+        return {
+            side: runs[runs["lr"] == runs["family"].astype(str).map(rates[side])] for side, runs in self.sides.items()
+        }
+
     def _rates(self, side: Side, family: str) -> pd.Series:
         """The learning rate of each seed."""
         scores = self.scores[side][family]

@@ -312,6 +312,7 @@ def _entry(v: Verdict) -> dict[str, Any]:
         "survives_holm": v.survives,
         "effect_is": c.qualifier,
         "effect": or_none(claim.in_unit(v.effect)),
+        "effect_at_one_rate": or_none(claim.in_unit(c.at_one_rate)),
         "ci_low": or_none(claim.in_unit(v.low)),
         "ci_high": or_none(claim.in_unit(v.high)),
         "interval_is": f"95%, {WIDENED}" if c.slack > 0 else "95%",

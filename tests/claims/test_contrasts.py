@@ -175,6 +175,18 @@ def test_a_case_with_one_learning_rate_is_compared_at_it_alone():
     assert contrast.d.tolist() == pytest.approx((100 * (accuracy["BatchNorm"] - accuracy["NoNorm"])).tolist())
 
 
+def test_the_effect_at_one_rate_for_all_seeds_is_given_where_they_differ_in_their_rates():
+    study = made("batch_size", [32], seed=10)
+    best, same = contrasts(study, claim(views=["best_rate", "same_rate"]))
+    score = study.runs.pivot(index=["norm", "lr"], columns="seed", values="score").mean(axis=1)
+    test = study.runs.pivot(index=["norm", "lr"], columns="seed", values="test_accuracy").mean(axis=1)
+    at = {norm: score[norm].idxmax() for norm in BEST}
+    assert best.best == {"with": (at["BatchNorm"],), "without": (at["NoNorm"],)}
+    assert len(best.rates["without"]) > 1
+    assert best.at_one_rate == pytest.approx(100 * (test["BatchNorm", at["BatchNorm"]] - test["NoNorm", at["NoNorm"]]))
+    assert same.at_one_rate == pytest.approx(100 * (test["BatchNorm", at["NoNorm"]] - test["NoNorm", at["NoNorm"]]))
+
+
 def test_a_claim_on_speed_is_tuned_by_speed():
     study = made("batch_size", [32])
     steps = np.arange(0, 101, 10)
