@@ -66,6 +66,7 @@ class Made:
             "run_id": f"{model}-{norm}-{lr:g}-{seed:02d}", "model": model, "data": "Digits", "norm": norm, "lr": lr,
             "seed": seed, "diverged": lost, "diverged_step": 12.0 if lost else np.nan, "steps": STEPS, "chance": 0.1,
             "val_accuracy": accuracy, "test_accuracy": accuracy, "score": accuracy,
+            "step_ms": np.nan, "engine": "stacked",
         }  # fmt: skip
 
     def dead(self, norm: str, seed: int) -> float:

@@ -203,7 +203,9 @@ def best_rate(scores: pd.DataFrame) -> float:
 
 
 def rates_by_other_seeds(scores: pd.DataFrame) -> pd.Series:
-    """By seed, the best rate of all other seeds: no seed chooses the rate at which it is evaluated."""
+    """By seed, the best rate of all other seeds: no seed chooses for itself, unless it is alone."""
+    if len(scores) == 1:
+        return pd.Series(best_rate(scores), scores.index)
     return pd.Series({seed: best_rate(scores.drop(seed)) for seed in scores.index}, dtype=float)
 
 
@@ -214,9 +216,7 @@ def runs_at(runs: pd.DataFrame, rates: pd.Series) -> pd.DataFrame:
 
 def tuned_runs(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs of a family, each seed at the rate that all other seeds choose by `score`; a single seed at its own."""
-    scores = scores_by_rate(tried_with_all_seeds(runs))
-    alone = len(scores) == 1
-    return runs_at(runs, pd.Series(best_rate(scores), scores.index) if alone else rates_by_other_seeds(scores))
+    return runs_at(runs, rates_by_other_seeds(scores_by_rate(tried_with_all_seeds(runs))))
 
 
 def best_arms(runs: pd.DataFrame) -> pd.DataFrame:

@@ -128,9 +128,8 @@ class Contrast:
 
     @property
     def test_key(self) -> tuple[str, ...]:
-        """Equal for contrasts that are the same test: views of a claim in which the learning rates are the same."""
-        rates = str(self.rates) if any(self.rates.values()) else self.view
-        return self.claim.name, self.study, self.case.name, rates
+        """Equal for contrasts that are the same test: views of a claim with the same differences."""
+        return self.claim.name, self.study, self.case.name, str(self.d.tolist())
 
 
 def contrasts(study: StudyData, claim: Claim) -> list[Contrast]:
@@ -227,7 +226,7 @@ class FinishedRuns:
 
     def _image_error(self, claim: Claim, choices: Sequence[RateChoice], d: pd.Series) -> ImageError | None:
         """Of the mean of the choices' differences in final test accuracy; an interaction's reference is subtracted."""
-        if claim.measure.images != "test":
+        if not claim.measure.images:
             return None
         ids: dict[Side, list[str]] = {"with": [], "without": []}
         for choice, sides in zip(choices, (SIDES, SIDES[::-1]), strict=False):

@@ -25,7 +25,7 @@ def fine_rates(study: StudyData, claims: Sequence[Claim]) -> dict[tuple[str, str
                 if "best_rate" not in finished.views(claim, case) or any(runs.empty for runs in sides.values()):
                     continue
                 own = (claim.metric, claim.share_of_target) if claim.measure.tuned_by == "lowest" else ()
-                if (key := (claim.measure.tuned_by, *own, case.with_, case.without)) in chosen:
+                if (key := (case.panel, claim.measure.tuned_by, *own, case.with_, case.without)) in chosen:
                     continue
                 chosen.add(key)
                 for family, rates in finished.choose(claim, "best_rate", sides).fine_rates().items():

@@ -176,7 +176,9 @@ def _plan(store: Store, study: object, scale: object) -> dict[str, Any]:
             f"scale={scale} is not allowed without a study. To name both: bnstudy-report study=NAME scale={scale}"
         )
     ids = load_specs(store.results_dir)["run_id"].tolist()
-    return {"title": "All runs in the store", "commands": [], "run_ids": ids}
+    repeated = any(plan.get("looks") == "repeated" for study in store.studies() for plan in store.plans(study))
+    looks = {"looks": "repeated"} if repeated else {}  # seeds were added to some of the runs because of results
+    return {"title": "All runs in the store", "commands": [], "run_ids": ids, **looks}
 
 
 def _plan_of_picked(store: Store, study: object, scale: object, picked: Collection[str]) -> dict[str, Any]:

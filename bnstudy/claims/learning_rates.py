@@ -45,7 +45,7 @@ class RateChoice:
     best: by side and family, the rate that all seeds choose; NaN for no runs.
     factor: between neighbours of the coarser grid.
     dropped: by side, the rates that are left out of a family's grid, since it was not tried at them with all seeds.
-    accuracy_target: the validation accuracy to reach, for metrics with such a target.
+    baseline: the runs that set `accuracy_target`, the validation accuracy to reach; none for metrics without it.
     """
 
     def __init__(self, claim: Claim, view: View, sides: Sides, read: Read) -> None:
@@ -53,7 +53,8 @@ class RateChoice:
         tried = {side: at_complete_rates(runs) for side, runs in sides.items()}
         self.dropped = {side: sorted({*runs["lr"]} - {*tried[side]["lr"]}) for side, runs in sides.items()}
         self.sides = _at_common_rates(tried) if view in ("all_rates", "same_rate") else tried
-        self.accuracy_target = self._accuracy_target(tried)
+        self.baseline = self._baseline(tried)
+        self.accuracy_target = float(claim.share_of_target * self.baseline["val_accuracy"].astype(float).mean())
         self.scores = {
             side: {family: self._scores(own, read) for family, own in families(runs)}
             for side, runs in self.sides.items()
@@ -74,13 +75,12 @@ class RateChoice:
             values = np.log(np.where(values > 0, values, np.nan))
         return scores_by_rate(runs.assign(own=-values), "own")
 
-    def _accuracy_target(self, sides: Sides) -> float:
-        """A share of the mean accuracy of the side without, at the rate that is best for accuracy."""
+    def _baseline(self, sides: Sides) -> pd.DataFrame:
+        """The runs whose mean accuracy sets the target: the side without, at the rate that is best for accuracy."""
         if self.claim.measure.target != "accuracy" or "without" not in sides:
-            return math.nan
+            return pd.DataFrame({"val_accuracy": [], "diverged": []})
         baseline = sides["without"]
-        at_best = baseline[baseline["lr"] == best_rate(scores_by_rate(baseline))]
-        return float(self.claim.share_of_target * at_best["val_accuracy"].mean())
+        return baseline[baseline["lr"] == best_rate(scores_by_rate(baseline))]
 
     @cached_property
     def evaluated_runs(self) -> Sides:
@@ -122,9 +122,24 @@ class RateChoice:
         """What rules out a verdict, in words."""
         if self.view == "before_training":
             return []
+        found = [*self._target(), *self._unmeasured()]
         if self.view == "fixed_rate":
-            return self._groups()
-        return [*self._grid(), *self.edges(), *self._groups()]
+            return [*found, *self._groups()]
+        return [*found, *self._grid(), *self.edges(), *self._groups()]
+
+    def _target(self) -> list[str]:
+        """A baseline that learned nothing gives no accuracy to reach."""
+        if self.claim.measure.target != "accuracy" or self.baseline.empty:
+            return []
+        lost = int(self.baseline["diverged"].sum())
+        if lost <= len(self.baseline) / 2:
+            return []
+        return [f"{lost} of {len(self.baseline)} runs without it failed, so there is no accuracy to reach"]
+
+    def _unmeasured(self) -> list[str]:
+        """A side that the claim's own metric cannot tune, since no run has it."""
+        scores = [s for of_side in self.scores.values() for s in of_side.values()]
+        return [f"{self.claim.metric} was not measured"] if any(s.isna().all(axis=None) for s in scores) else []
 
     def _grid(self) -> list[str]:
         """Too few learning rates, too far apart, or not all of them with all seeds."""
@@ -145,7 +160,7 @@ class RateChoice:
             return []
         sides: list[Side] = ["without"] if self.view == "same_rate" else list(self.sides)
         if self.view == "same_rate" and not any(map(learns, self._families("without"))):
-            return ["no learning rate is best without it: all of them diverged"]
+            return ["no learning rate is best without it: all runs diverged or failed to learn"]
         tried = [(side, family, own) for side in sides for family, own in families(self.sides[side])]
         return [text for side, family, own in tried for text in self._edge(side, family, own)]
 
@@ -174,14 +189,18 @@ class RateChoice:
         if values[0] != values[-1] or len(values[0]) < 2:
             return [f"both sides must have the same values of {' and '.join(over)}, two or more"]
         lost = [side for side, runs in self.sides.items() if runs["diverged"].all()]
-        return [f"every run {side} it diverged, and all are equally bad" for side in lost]
+        return [f"every run {side} it diverged or failed to learn, and all are equally bad" for side in lost]
 
     def fine_rates(self) -> dict[str, tuple[float, ...]]:
         """By family, the learning rates that the view still lacks around the best one; empty for an unfair grid."""
         if self._grid():
             return {}
         every = [(side, family, own) for side, runs in self.sides.items() for family, own in families(runs)]
-        return {family: rates_around(own, self.best[side][family]) for side, family, own in every if learns(own)}
+        return {
+            family: rates_around(own, self.best[side][family])
+            for side, family, own in every
+            if learns(own) and not math.isnan(self.best[side][family])
+        }
 
 
 def rates_around(runs: pd.DataFrame, best: float) -> tuple[float, ...]:

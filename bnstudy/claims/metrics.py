@@ -75,7 +75,8 @@ class Metric:
         the metric's own `lowest` value, for one that does not read the test split.
     floor: the smallest value that is possible: where both sides are within delta of it, a difference is not.
     learned: whether it describes a trained network, so that it says nothing where most runs of a side failed.
-    images: the split of whose images the final accuracy of a run is the metric, up to a constant; empty for others.
+    images: of accuracies on test images, whether the metric is that at the end (test) or at another step (final: the
+        standard error over images is that of the accuracies at the end); empty for others.
     slack: the possible error of a difference, on the claim's scale, where learning rates are this factor apart.
     delta: the default smallest effect of interest on a difference, one number or one per dataset.
     """
@@ -88,7 +89,7 @@ class Metric:
     tuned_by: Literal["accuracy", "best_accuracy", "lowest"] = "accuracy"
     floor: float | None = None
     learned: bool = False
-    images: Literal["", "test"] = ""
+    images: Literal["", "test", "final"] = ""
     slack: Callable[[float], float] = lambda _: 0.0
     delta: float | dict[str, Any] | None = None
 
@@ -180,7 +181,7 @@ def seconds_to_target(runs: Frame, metrics: Frame, target: float) -> Frame:
     return steps.assign(value=steps["value"] * ms["value"] / 1000)
 
 
-@metric("loss", "accuracy", target="training_loss", delta=POINTS, images="test")
+@metric("loss", "accuracy", target="training_loss", delta=POINTS, images="final")
 def test_accuracy_at_training_loss(runs: Frame, metrics: Frame, target: pd.Series) -> Frame:
     """Test accuracy in percentage points, interpolated between evaluations, where the training loss first is at most
     the seed's `target`; the loss is averaged over the steps since the evaluation before. That of guessing for diverged
@@ -194,7 +195,7 @@ def test_accuracy_at_training_loss(runs: Frame, metrics: Frame, target: pd.Serie
 
 def final_training_loss(runs: Frame, metrics: Frame) -> pd.Series:
     """By seed, the loss since the evaluation before the last; missing for diverged runs."""
-    found = {r: losses[-1] for r, (_, _, losses) in _losses_at_tests(metrics).items()}
+    found = {r: losses[-1] for r, (_, _, losses) in _losses_at_tests(metrics).items() if len(losses)}
     values = runs["run_id"].map(found).astype(float).mask(runs["diverged"].astype(bool))
     return values.set_axis(pd.Index(runs["seed"]))
 
@@ -253,7 +254,7 @@ def accuracy_above_chance(runs: Frame, *_: Any) -> Frame:
     return by_seed(runs, 100 * (runs["test_accuracy"] - runs["chance"]))
 
 
-@metric("train_accuracy", "accuracy", target="training_error", delta=POINTS, images="test")
+@metric("train_accuracy", "accuracy", target="training_error", delta=POINTS, images="final")
 def gap_at_training_accuracy(runs: Frame, metrics: Frame, target: pd.Series) -> Frame:
     """Accuracy on training images, in evaluation mode, minus that on test images, in percentage points, interpolated
     between measurements, where the error on training images first is at most the seed's `target`. 0, the gap of
@@ -291,7 +292,7 @@ def _test_accuracies(metrics: Frame) -> Frame:
 def _gap_at(train: Frame, test: Frame, target: float) -> float:
     """NaN where the accuracy on training images is never that high."""
     steps, accuracy = train["step"].to_numpy(float), train["value"].to_numpy(float)
-    above = np.flatnonzero(accuracy >= target)
+    above = np.flatnonzero(accuracy >= target - 1e-9)  # 1 - (1 - a) may exceed a
     if not len(above):
         return math.nan
     i = int(above[0])
@@ -485,10 +486,10 @@ def best_learning_rate(ordered: Frame) -> tuple[float, Bound]:
 @metric(kind="of_family", slack=lambda factor: 2 * math.log10(factor))  # either end is known up to a grid step
 @each_seed
 def width_of_good_rates(ordered: Frame) -> tuple[float, Bound]:
-    """log10(highest/lowest) of the learning rates around the best whose test accuracy is within 1 point of it. A bound
-    where they reach the edge of the grid."""
+    """log10(highest/lowest) of the learning rates around the best one on validation data whose test accuracy is less
+    than 1 point below that of the best. A bound where they reach the edge of the grid."""
     rates, points = ordered["lr"].to_numpy(float), 100 * ordered["test_accuracy"].to_numpy(float)
-    best = int(points.argmax())
+    best = int(ordered["score"].to_numpy(float).argmax())
     bad = np.flatnonzero(points < points[best] - NEAR)
     low, high = bad[bad < best].max(initial=-1) + 1, bad[bad > best].min(initial=len(rates)) - 1
     at_edge = low == 0 or high == len(rates) - 1

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bnstudy.claims.claim import STATUSES, Status, load_claims
-from bnstudy.claims.contrasts import SIDES, Contrast, contrasts
+from bnstudy.claims.contrasts import ROUNDING, SIDES, Contrast, contrasts
 from bnstudy.claims.frames import StudyData
 from bnstudy.stats.corrections import holm
 from bnstudy.stats.intervals import effect_size
@@ -24,6 +24,7 @@ from bnstudy.stats.means import ALPHA
 from bnstudy.stats.method import LOOKED_AT_ONCE, Method
 from bnstudy.stats.outliers import LARGEST_SHARE, failure_interval, find_outlier
 from bnstudy.stats.power import seeds_needed
+from bnstudy.store.renames import FORMER_CLAIMS
 
 __all__ = ["STATUSES", "Status", "Verdict", "as_json", "decide", "judge", "judge_all", "verdicts"]
 
@@ -33,6 +34,7 @@ WIDENED = "widened by a grid step"
 COARSE = "the steps of the grid of learning rates are too coarse to tell"
 ACROSS = "the interval reaches across the smallest effect of interest"
 AT_BOUND = "some values are at the bound of what was measured, beyond which the sides may differ"
+WORST = "some runs failed, and the worst value stands for them"
 ONLY_BOUND = "some values are at the bound of what was measured, and the true effect may be smaller"
 
 
@@ -42,7 +44,7 @@ class Verdict:
 
     effect, low, high: mean of the differences and its interval, widened by the slack; NaN for none.
     p: of the hypothesis that the verdict rejects, or comes closest to rejecting. p_holm: the same, corrected for the
-        other cases of the report.
+        other cases of the report; NaN where no verdict was possible.
     n: number of differences.
     because: why the verdict is inconclusive, in words.
     may_settle: whether more seeds may settle it.
@@ -101,12 +103,13 @@ class Verdict:
     def image_error(self) -> str:
         """`"0.31 (standard error of the 359 test images), after 200 steps"`; empty for metrics of other images."""
         c = self.contrast
-        if c.claim.measure.images != "test" or not self.interval:
+        if not c.claim.measure.images or not self.interval:
             return ""
         if not math.isfinite(c.image_error):
             return "unknown: these runs did not record which test images they got right"
         after = f", after {c.steps} steps" if c.steps else ""
-        return f"{c.image_error:.2g} (standard error of the {c.images} test images){after}"
+        of = ", for the accuracies at the end" if c.claim.measure.images == "final" else ""
+        return f"{c.image_error:.2g} (standard error of the {c.images} test images{of}){after}"
 
     @property
     def reason(self) -> str:
@@ -154,7 +157,7 @@ def judge_all(every: Iterable[Contrast]) -> list[Verdict]:
     found = [judge(contrast) for contrast in every]
     tested = {v.contrast.test_key: v.p for v in found if is_tested(v)}
     corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
-    found = [replace(v, p_holm=corrected[v.contrast.test_key]) if is_tested(v) else v for v in found]
+    found = [replace(v, p_holm=corrected[v.contrast.test_key] if is_tested(v) else math.nan) for v in found]
     return [check_required(v, found) for v in found]
 
 
@@ -189,7 +192,8 @@ def judge(contrast: Contrast) -> Verdict:
     elif may_be_smaller:
         because = ONLY_BOUND
     elif status == "NEGLIGIBLE":
-        because = AT_BOUND if c.bounds else near_floor(c)
+        kinds = {bound for _, bound in c.bounds}
+        because = AT_BOUND if kinds - {"worst"} else WORST if kinds else near_floor(c)
     counts = because == ACROSS or (len(d) < claim.min_seeds and not obstacle)
     return Verdict(
         contrast, "INCONCLUSIVE" if because else status, float(d.mean()) if finite else math.nan,
@@ -223,8 +227,8 @@ def is_too_coarse(low: float, high: float, delta: float, slack: float) -> bool:
 def one_seed_decides(c: Contrast) -> str:
     """Why the interval is not to be trusted; empty where it is."""
     outlier = find_outlier(c.d)
-    if outlier is None:
-        return ""
+    if outlier is None or float((c.d - c.d.median()).abs().max()) <= c.slack * ROUNDING:
+        return ""  # within a step of the grid, by which the interval is widened
     why = f"few seeds decide: the skew of the differences is {outlier.skew:.2g}"
     if outlier.share > LARGEST_SHARE:
         why = f"one seed decides: seed {c.d.index[outlier.index]} carries {outlier.share:.0%} of the variance"
@@ -267,7 +271,7 @@ def find_required(verdict: Verdict, name: str, found: Sequence[Verdict]) -> Verd
     fitting = [
         v
         for v in found
-        if v.contrast.claim.name == name
+        if v.contrast.claim.name == FORMER_CLAIMS.get(name, name)
         and v.contrast.study == verdict.contrast.study
         and v.contrast.case.panel == case.panel
         and v.contrast.case.families <= case.families
@@ -325,7 +329,7 @@ def _entry(v: Verdict) -> dict[str, Any]:
         "failed": {side: {"runs": n, "failed": lost} for side, (lost, n) in c.failed.items()},
         "n_seeds": v.n,
         "p": v.p,
-        "p_holm": v.p_holm,
+        "p_holm": or_none(v.p_holm),
         "d_z": or_none(v.d_z),
         "more_seeds": v.more,
         "because": v.because,

@@ -117,7 +117,7 @@ class ClaimSection:
     @property
     def lacks_image_errors(self) -> bool:
         """Whether a standard error of the test images belongs beside the effects, and cannot be given."""
-        about_images = self.claim.measure.images == "test"
+        about_images = bool(self.claim.measure.images)
         return about_images and any(v.interval and math.isnan(v.contrast.image_error) for v in self.verdicts)
 
     @property

@@ -12,12 +12,12 @@ from typing import Any
 import pandas as pd
 
 from bnstudy.claims import verdicts
-from bnstudy.claims.askable import askable_contrasts
 from bnstudy.claims.changed_plans import find_changes, mark_reported
 from bnstudy.claims.claim import Claim, load_claims, present_claims
 from bnstudy.claims.contrasts import Contrast, contrasts
 from bnstudy.claims.frames import StudyData, load_study
 from bnstudy.claims.metrics import stopped_early
+from bnstudy.claims.possible_claims import possible_contrasts
 from bnstudy.report.commands import report_command
 from bnstudy.report.page import StudyPart, claim_sections, count_statuses, part_of
 from bnstudy.report.rendering import publish
@@ -107,7 +107,7 @@ def write_report(
     if study or picked:
         found, limits = contrasts_of(about, load_claims(about.claims, folders)), find_changes(Store(results_dir), about)
     else:
-        found, limits = askable_contrasts(about, folders)
+        found, limits = possible_contrasts(about, folders)
     draft.add(about, found, again)
     part = draft.parts[0]
     page: dict[str, Any] = {"name": about.name, "title": about.title, "scale": about.scale, "facts": part.facts}

@@ -129,7 +129,7 @@ def test_a_side_of_which_all_runs_diverged_is_an_obstacle():
     outcomes = {c: study.runs[c].mask(lost, 0.1) for c in ("score", "best_accuracy", "val_accuracy", "test_accuracy")}
     about = claim(metric="spread_of_accuracy", over=["std"], better="lower")
     contrast = only(replace(study, runs=study.runs.assign(diverged=lost, **outcomes)), about)
-    assert contrast.obstacle == "every run without it diverged, and all are equally bad"
+    assert contrast.obstacle == "every run without it diverged or failed to learn, and all are equally bad"
 
 
 @pytest.mark.parametrize("norms", [["NoNorm"], ["NoNorm", "BatchNorm"]])
@@ -228,7 +228,7 @@ def test_a_baseline_that_never_learns_has_no_rate_for_the_same_rate_view():
     runs = study.runs.assign(diverged=lost, score=study.runs["score"].mask(lost, 0.1))
     best, same = contrasts(replace(study, runs=runs), claim(views=["best_rate", "same_rate"]))
     assert best.obstacle == ""
-    assert same.obstacle == "no learning rate is best without it: all of them diverged"
+    assert same.obstacle == "no learning rate is best without it: all runs diverged or failed to learn"
 
 
 def test_a_metric_of_the_whole_grid_can_be_compared_with_a_reference():

@@ -25,6 +25,14 @@ def test_a_study_loads_the_runs_of_its_plan_alone(tmp_path: Path) -> None:
     assert len(load_study(tmp_path).runs) == 4
 
 
+def test_a_report_without_a_study_allows_for_the_looks_of_a_study(tmp_path: Path) -> None:
+    ids = synthetic.write(tmp_path, [Run(seed=s) for s in range(2)])
+    assert load_study(tmp_path).looks == "once"
+    about = {"name": "decided", "title": "", "claims": [], "looks": "repeated"}
+    Store(tmp_path).add_to_plan(about, "quick", "bnstudy study=decided until=decided", ids)
+    assert load_study(tmp_path).looks == load_study(tmp_path, "decided").looks == "repeated"
+
+
 def test_diverged_runs_stay_and_count_as_guessing(sweep: StudyData, sweep_dir: Path) -> None:
     assert len(sweep.runs) == len(load_runs(sweep_dir)) == 47
     lost = sweep.runs[sweep.runs["status"] == "diverged"]

@@ -22,9 +22,9 @@ def test_the_rate_of_a_seed_is_the_best_of_all_other_seeds() -> None:
         assert chosen[seed] == max(means, key=means.__getitem__)
 
 
-def test_a_seed_alone_has_no_rate_and_equal_rates_give_the_smaller_one() -> None:
+def test_a_seed_alone_chooses_for_itself_and_equal_rates_give_the_smaller_one() -> None:
     one = pd.DataFrame({"seed": [3, 3], "lr": [0.1, 1.0], "score": [0.5, 0.5]})
-    assert np.isnan(rates_by_other_seeds(scores_by_rate(one))[3])
+    assert rates_by_other_seeds(scores_by_rate(one))[3] == 0.1
     assert best_rate(scores_by_rate(one)) == 0.1
 
 
@@ -64,6 +64,18 @@ def test_the_rates_around_the_best_are_a_quarter_decade_away(rates, best, added)
 def test_a_study_lacks_the_rates_around_the_best_one_of_each_family(changes, found) -> None:
     study = sweeps.of(**{"rates": COARSE, "claims": ("dead_relus",), **changes})
     assert fine_rates(study, load_claims(study.claims)) == {("MLP on Digits", f): r for f, r in found.items()}
+
+
+def test_each_network_gets_the_rates_around_its_own_best_one() -> None:
+    study = sweeps.of(rates=COARSE, claims=("dead_relus",), models=("MLP", "VGG"))
+    found = fine_rates(study, load_claims(study.claims))
+    assert {panel for panel, _ in found} == {"MLP on Digits", "VGG on Digits"}
+    assert len(found) == 4
+
+
+def test_a_metric_that_no_run_has_chooses_no_rates() -> None:
+    study = sweeps.of(rates=COARSE, claims=("breaks_even",))
+    assert fine_rates(study, load_claims(study.claims)) == {}
 
 
 def test_a_claim_on_speed_asks_for_the_rates_around_the_fastest_one() -> None:

@@ -15,7 +15,7 @@ MOST_CASES = 100
 """With more cases a report is slow to draw and hard to read."""
 
 
-def askable_contrasts(study: StudyData, folders: Sequence[Path] = ()) -> tuple[list[Contrast], list[str]]:
+def possible_contrasts(study: StudyData, folders: Sequence[Path] = ()) -> tuple[list[Contrast], list[str]]:
     """The contrasts of all claims that have a case and a measured metric, and a caution if there are too many cases.
 
     Nobody chose the claims for these runs: one that they cannot answer is left out, where in a study it would be
@@ -30,24 +30,24 @@ def askable_contrasts(study: StudyData, folders: Sequence[Path] = ()) -> tuple[l
     finished, recorded = FinishedRuns(study), {*study.metrics["metric"].unique()}
     claims = load_claims(sorted(find_claims([*folders, conf_dir() / "claim"])), folders)
     measured = [claim for claim in claims if {*claim.measure.names} <= recorded]
-    asked = [
+    possible = [
         (claim, case)
         for _, specs in study.settings.groupby("panel", observed=True)
         for claim in measured
         for case in cases(claim, specs)
-        if is_askable(finished, claim, case)
+        if can_be_judged(finished, claim, case)
     ]
-    if len(asked) > MOST_CASES:
-        n_claims = len({claim.name for claim, _ in asked})
+    if len(possible) > MOST_CASES:
+        n_claims = len({claim.name for claim, _ in possible})
         return [], [
-            f"No verdicts: these runs make {len(asked)} cases of {n_claims} claims, and a report without a study "
+            f"No verdicts: these runs make {len(possible)} cases of {n_claims} claims, and a report without a study "
             f"judges at most {MOST_CASES}. Draw the report on a study, or keep sweeps apart by results_dir."
         ]
-    every = (finished.contrast(claim, case, view) for claim, case in asked for view in finished.views(claim, case))
+    every = (finished.contrast(claim, case, view) for claim, case in possible for view in finished.views(claim, case))
     return [contrast for contrast in every if contrast.d.notna().any()], []
 
 
-def is_askable(finished: FinishedRuns, claim: Claim, case: Case) -> bool:
+def can_be_judged(finished: FinishedRuns, claim: Claim, case: Case) -> bool:
     """Whether the case has what the metric is about: several learning rates, or several families a side."""
     if claim.measure.kind == "of_family":
         return not finished.has_single_rate(case)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bnstudy.claims import askable
-from bnstudy.claims.askable import askable_contrasts
+from bnstudy.claims import possible_claims
 from bnstudy.claims.frames import StudyData
+from bnstudy.claims.possible_claims import possible_contrasts
 from tests import sweeps
 from tests.sweeps import NODE
 
@@ -26,12 +26,12 @@ def packaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nodes["over"] = {**NODE, "metric": "spread_of_accuracy", "over": ["lr"]}
     for name, node in nodes.items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(node))
-    monkeypatch.setattr("bnstudy.claims.askable.conf_dir", lambda: tmp_path / "conf")
+    monkeypatch.setattr("bnstudy.claims.possible_claims.conf_dir", lambda: tmp_path / "conf")
     monkeypatch.setattr("bnstudy.claims.claim.conf_dir", lambda: tmp_path / "conf")
 
 
 def asked(study: StudyData, folders: tuple[Path, ...] = ()) -> list[tuple[str, str]]:
-    found, cautions = askable_contrasts(study, folders)
+    found, cautions = possible_contrasts(study, folders)
     assert not cautions
     return [(c.claim.name, c.view) for c in found]
 
@@ -57,7 +57,7 @@ def test_a_metric_without_any_value_is_left_out() -> None:
 
 
 def test_too_many_cases_give_a_caution_in_place_of_contrasts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(askable, "MOST_CASES", 3)
-    found, (caution,) = askable_contrasts(sweeps.of(rates=(0.1,), models=("MLP", "VGG")))
+    monkeypatch.setattr(possible_claims, "MOST_CASES", 3)
+    found, (caution,) = possible_contrasts(sweeps.of(rates=(0.1,), models=("MLP", "VGG")))
     assert found == []
     assert caution.startswith("No verdicts: these runs make 4 cases of 2 claims, and a report without a study judges")
