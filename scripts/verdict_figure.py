@@ -55,7 +55,7 @@ def statement(verdict: Verdict) -> str:
 
 def numbers(verdict: Verdict) -> str:
     effect, low, high = (f"{verdict[key]:#.2g}".rstrip(".") for key in ("effect", "ci_low", "ci_high"))
-    unit = textwrap.shorten(verdict["unit"].replace("percentage points", "points"), 30, placeholder=" ...")
+    unit = textwrap.shorten(verdict["unit"].replace("percentage points", "points"), 24, placeholder=" ...")
     mark = "*" if verdict["slack"] > 0 else ""
     return f"{verdict['effect_is']} {effect} ({low} to {high}){mark}\n{unit}, n = {verdict['n_seeds']}".strip()
 

@@ -181,7 +181,7 @@ def seconds_to_target(runs: Frame, metrics: Frame, target: float) -> Frame:
     return steps.assign(value=steps["value"] * ms["value"] / 1000)
 
 
-@metric("loss", "accuracy", target="training_loss", delta=POINTS, images="final")
+@metric("loss", "accuracy", target="training_loss", delta=POINTS, learned=True, images="final")
 def test_accuracy_at_training_loss(runs: Frame, metrics: Frame, target: pd.Series) -> Frame:
     """Test accuracy in percentage points, interpolated between evaluations, where the training loss first is at most
     the seed's `target`; the loss is averaged over the steps since the evaluation before. That of guessing for diverged
@@ -254,7 +254,7 @@ def accuracy_above_chance(runs: Frame, *_: Any) -> Frame:
     return by_seed(runs, 100 * (runs["test_accuracy"] - runs["chance"]))
 
 
-@metric("train_accuracy", "accuracy", target="training_error", delta=POINTS, images="final")
+@metric("train_accuracy", "accuracy", target="training_error", delta=POINTS, learned=True, images="final")
 def gap_at_training_accuracy(runs: Frame, metrics: Frame, target: pd.Series) -> Frame:
     """Accuracy on training images, in evaluation mode, minus that on test images, in percentage points, interpolated
     between measurements, where the error on training images first is at most the seed's `target`. 0, the gap of

@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,7 @@ import pandas as pd
 from bnstudy.claims import metrics as m
 from bnstudy.claims.counterevidence import list_some
 from bnstudy.claims.frames import StudyData, load_study
-from bnstudy.claims.metrics import TARGET_SHARE, Metric, by_seed, metric
+from bnstudy.claims.metrics import TARGET_SHARE, Metric
 from bnstudy.claims.verdicts import or_none
 from bnstudy.report import summary
 from bnstudy.report.commands import report_command
@@ -37,12 +36,6 @@ NO_VERDICT = (
 DIFFERENT_PANELS = "The two arms differ in their network or data: runs of one seed share little but the number."
 
 
-@metric()
-def step_time(runs: pd.DataFrame, *_: Any) -> pd.DataFrame:
-    """Median milliseconds per step, whichever engine trained the run."""
-    return by_seed(runs, runs["step_ms"])
-
-
 @dataclass(frozen=True)
 class Quantity:
     """A quantity to compare. ratio: by the geometric mean of the ratios, not by the mean difference."""
@@ -58,7 +51,7 @@ QUANTITIES = (
     Quantity("mean training loss over all steps", m.mean_training_loss, "nats"),
     Quantity("steps to the target", m.updates_to_target, "times", ratio=True),
     Quantity("dead units at the end", m.dead_units, "percentage points"),
-    Quantity("milliseconds per step", step_time, "times", ratio=True),
+    Quantity("milliseconds per step", m.ms_per_update, "times", ratio=True),
 )
 
 

@@ -98,6 +98,14 @@ class ClaimSection:
         return [verdict for verdict in self.verdicts if verdict.contrast.is_primary]
 
     @property
+    def smallest_effect(self) -> str:
+        """`"1.25"`, or `"1 (Digits), 0.5 (MNIST)"` where it differs between datasets."""
+        by_data = {verdict.contrast.case.data: f"{verdict.contrast.delta:g}" for verdict in self.verdicts}
+        if len({*by_data.values()}) == 1:
+            return next(iter(by_data.values()))
+        return ", ".join(f"{delta} ({data})" for data, delta in by_data.items())
+
+    @property
     def rates(self) -> list[dict[str, str]]:
         """The learning rates of each case in each view; empty before training, where they do not matter."""
         trained = [verdict for verdict in self.verdicts if verdict.contrast.view != "before_training"]
