@@ -116,10 +116,10 @@ class Verdict:
         """Why the verdict is inconclusive, and how many more seeds would settle it."""
         if self.more is None:
             return self.because
-        missing = self.contrast.claim.min_seeds - self.n
+        missing, about = self.contrast.claim.min_seeds - self.n, int(float(f"{self.more:.2g}"))
         if missing <= 0:
-            return f"{self.because}; about {self.more} more {'seed' if self.more == 1 else 'seeds'} would settle it"
-        rest = f", about {self.more} to settle it" if self.more > missing else ""
+            return f"{self.because}; about {about} more {'seed' if about == 1 else 'seeds'} would settle it"
+        rest = f", about {about} to settle it" if self.more > missing else ""
         return f"{self.because}: {missing} more {'is' if missing == 1 else 'are'} needed{rest}"
 
     @property
