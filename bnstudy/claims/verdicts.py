@@ -322,7 +322,7 @@ def _entry(v: Verdict) -> dict[str, Any]:
         "interval_is": f"95%, {WIDENED}" if c.slack > 0 else "95%",
         "unit": claim.unit,
         "threshold": c.delta,
-        "slack": c.slack,
+        "slack": or_none(c.slack),
         "steps": c.steps or None,
         "image_error": or_none(c.image_error),
         "n_images": c.images or None,

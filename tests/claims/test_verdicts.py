@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 
@@ -203,6 +204,11 @@ def test_deviations_within_a_step_of_the_grid_withhold_nothing():
     d = np.array([1.0] * 11 + [1.5])
     assert judge(contrast_of(d, 0.1)).because.startswith("one seed decides")
     assert judge(contrast_of(d, 0.1, slack=0.5)).status == "SUPPORTED"
+
+
+def test_claims_json_has_no_infinite_number():
+    study = sweeps.of(claims=ALL, rates=(0.1,), seeds=1)
+    json.dumps(as_json(verdicts(study)), allow_nan=False)
 
 
 def test_a_worst_value_rules_out_negligible_with_its_own_reason():
