@@ -200,9 +200,8 @@ def _count_runs(study: StudyData) -> str:
 def describe_runs(runs: pd.DataFrame, planned: int) -> str:
     """`"47 of 48 finished, 12 of them diverged, 1 failed to learn"`."""
     stopped, failed = int(stopped_early(runs).sum()), int(failed_to_learn(runs).sum())
-    return f"{len(runs)} of {planned} finished, {stopped} of them diverged" + f", {failed} failed to learn" * bool(
-        failed
-    )
+    not_learned = f", {failed} failed to learn" if failed else ""
+    return f"{len(runs)} of {planned} finished, {stopped} of them diverged{not_learned}"
 
 
 def percent(share: float) -> str:
