@@ -16,7 +16,7 @@ from bnstudy.data.base import DataSpec
 from bnstudy.data.dataset import Dataset, DecodedImages, assemble, stratified_split
 from bnstudy.store.files import write_atomic
 
-_FORMAT = 1  # raise it to decode the same raw files differently
+_FORMAT = 2  # raise it to decode the same raw files differently
 
 OFFLINE = "data=digits needs no download, and data=image_folder reads images of your own."
 """The alternatives without a network: the end of every message about a missing dataset."""
@@ -56,7 +56,7 @@ class CachedData(DataSpec):
     def cache_path(self, cache_dir: Path) -> Path:
         identity = f"{_FORMAT} {type(self).__module__}.{type(self).__qualname__} {self.decoding()}"
         key = hashlib.sha256(os.fsencode(identity)).hexdigest()[:12]
-        name = re.sub(r"[^\w.-]+", "_", self.label)
+        name = re.sub(r"[^\w.-]+", "_", self.label)[:50]
         return cache_dir / f"{name}-{key}.pt"
 
     def load(self, cache_dir: Path, device: torch.device) -> Dataset:
@@ -71,7 +71,7 @@ class CachedData(DataSpec):
 def read_or_decode(path: Path, source: str, decode: Callable[[], DecodedImages]) -> DecodedImages:
     """The images in the cache file `path`. If the file is missing, damaged, or made from another `source`, the images
     are decoded and the file is written."""
-    if path.exists():
+    if path.is_file():
         try:
             content = torch.load(path, weights_only=True)
             checksum, cached_source = content.pop("checksum"), content.pop("source")

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import logging
+import math
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from functools import partial
+from typing import ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision import datasets
 from tqdm import tqdm
 
 from bnstudy.data.cache import CachedData
+from bnstudy.data.class_folders import ClassFolders, describe_left_out, list_classes, refuse_shared_folders
 from bnstudy.data.dataset import DecodedImages
+from bnstudy.data.equal_images import find_equal_images
+from bnstudy.data.image_files import read_image, show_path
 from bnstudy.validation import ConfigError
 
-_CHUNK = 250  # images that a thread decodes at a time
+T = TypeVar("T")
+_CHUNK = 250  # files that a thread reads at a time
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,10 @@ class ImageFolder(CachedData):
 
     def check(self) -> None:
         super().check()
-        self.require(bool(self.name), "name", "a name for the dataset")
+        name = str(self.name or "")
+        if not name.isprintable():
+            raise ConfigError(f"data.name={name!r} is not allowed: it must have printable characters only.")
+        self.require(bool(name), "name", "a name for the dataset")
         self.require(self.size is None or self.size >= 1, "size", "at least 1 pixel, or null to keep the size")
 
     @property
@@ -55,25 +66,42 @@ class ImageFolder(CachedData):
         return (self.folder, self.size, self.channels)
 
     def source(self) -> str:
-        # Names, sizes and dates, not contents: reading 60,000 files takes seconds at every start.
-        digest, folder = hashlib.sha256(), str(self.folder)
-        for path, _ in itertools.chain.from_iterable(part.samples for part in self._parts()):
-            try:
-                stat = os.stat(path)
-            except OSError as error:
-                raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
-            digest.update(os.fsencode(f"{path.removeprefix(folder)} {stat.st_size} {stat.st_mtime_ns}\n"))
+        # By content: images unpacked from an archive can have the names, sizes and dates of those they replace.
+        splits = self._splits()
+        paths = [path for split in splits for path, _ in split.samples]
+        digest = hashlib.sha256()
+        for path, content in zip(paths, _in_threads(_hash_file, paths, "Hashing"), strict=True):
+            digest.update(os.fsencode(f"{self._name(path)} {content}\n"))
+        # With these a new file that is left out leads to decoding, and thus to the warning.
+        digest.update(os.fsencode(describe_left_out(self.folder, splits) or ""))
         return digest.hexdigest()
 
     def decode(self) -> DecodedImages:
-        train, test = self._parts()
+        train, test = splits = self._splits()
         samples, n = train.samples + test.samples, len(train.samples)
-        x = self._read_images([path for path, _ in samples])
+        paths = [path for path, _ in samples]
+        x = self._read_images(paths)
         y = torch.tensor([label for _, label in samples])
-        return DecodedImages(x[:n], y[:n], x[n:], y[n:], tuple(train.classes))
+        decoded = DecodedImages(x[:n], y[:n], x[n:], y[n:], train.classes)
+        names = [show_path(self._name(path)) for path in paths]
+        for warning in (describe_left_out(self.folder, splits), *find_equal_images(decoded, names)):
+            if warning:
+                _log.warning("data=image_folder, %s: %s", self.label, warning)
+        return decoded
 
-    def _parts(self) -> tuple[datasets.ImageFolder, datasets.ImageFolder]:
-        train, test = self._part("train"), self._part("test")
+    def _name(self, path: str) -> str:
+        """The path below `folder`."""
+        return path.removeprefix(f"{self.folder}{os.sep}")
+
+    def _splits(self) -> tuple[ClassFolders, ClassFolders]:
+        for split in ("train", "test"):
+            if not (self.folder / split).is_dir():
+                raise ConfigError(
+                    f"{self.folder} has no folder {split}/: data=image_folder needs data.root to be a folder with "
+                    "images as train/<class>/... and test/<class>/...; data=digits needs no files."
+                )
+        train, test = list_classes(self.folder / "train"), list_classes(self.folder / "test")
+        refuse_shared_folders(split.folder / name for split in (train, test) for name in split.classes)
         if odd := sorted(set(train.classes) ^ set(test.classes)):
             raise ConfigError(
                 f"{self.folder} has other classes in train/ than in test/: {', '.join(odd[:5])}"
@@ -83,49 +111,48 @@ class ImageFolder(CachedData):
             raise ConfigError(f"{self.folder}/train has only one class, {train.classes[0]}; at least two are needed.")
         return train, test
 
-    def _part(self, part: str) -> datasets.ImageFolder:
-        if not (self.folder / part).is_dir():
-            raise ConfigError(
-                f"{self.folder} has no folder {part}/: data=image_folder needs data.root to be a folder with "
-                "images as train/<class>/... and test/<class>/...; data=digits needs no files."
-            )
-        try:
-            return datasets.ImageFolder(self.folder / part)
-        except OSError as error:
-            raise ConfigError(f"{self.folder / part} cannot be used as images: {error}") from None
-
-    def _read_images(self, paths: list[str]) -> Tensor:
+    def _read_images(self, paths: Sequence[str]) -> Tensor:
         """The images uint8 [N, C, H, W]; all must have the size of the first."""
-        first = self._read_image(paths[0])
-        out_NCHW = np.empty((len(paths), *first.shape), dtype=np.uint8)
-
-        def fill(start: int) -> int:
-            chunk = paths[start : start + _CHUNK]
-            for i, path in enumerate(chunk, start):
-                image = self._read_image(path)
+        images = _in_threads(partial(read_image, channels=self.channels, size=self.size), paths, "Decoding")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            first = next(images)
+            out_NCHW = self._allocate(len(paths), first.shape)
+            for i, image in enumerate(itertools.chain([first], images)):
                 if image.shape != first.shape:
                     (_, height, width), (_, first_height, first_width) = image.shape, first.shape
                     raise ConfigError(
-                        f"{path} has {width}x{height} pixels and {paths[0]} {first_width}x{first_height}: "
-                        "set data.size, e.g. data.size=32, to scale all images to one size."
+                        f"{show_path(paths[i])} has {width}x{height} pixels and {show_path(paths[0])} {first_width}x"
+                        f"{first_height}: set data.size, e.g. data.size=32, to scale all images to one size."
                     )
                 out_NCHW[i] = image
-            return len(chunk)
-
-        # disable=None: a bar only if stderr is a terminal.
-        progress = tqdm(total=len(paths), desc="Decoding", unit=" images", disable=None)
-        with ThreadPoolExecutor() as pool, progress as bar:
-            for done in pool.map(fill, range(0, len(paths), _CHUNK)):
-                bar.update(done)
         return torch.from_numpy(out_NCHW)
 
-    def _read_image(self, path: str) -> np.ndarray:
-        """One image uint8 [C, H, W]."""
+    def _allocate(self, n: int, shape: tuple[int, ...]) -> np.ndarray:
         try:
-            with Image.open(path) as file:
-                image = file.convert("L" if self.channels == 1 else "RGB")
-        except (OSError, SyntaxError, ValueError) as error:
-            raise ConfigError(f"{path} is damaged ({error}); delete or replace it.") from None
-        if self.size is not None:
-            image = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
-        return np.asarray(image).reshape(image.height, image.width, self.channels).transpose(2, 0, 1)
+            return np.empty((n, *shape), dtype=np.uint8)
+        except MemoryError:
+            gigabytes = n * math.prod(shape) / 1e9
+            raise ConfigError(
+                f"{n:,} images of {shape[2]}x{shape[1]} pixels need {gigabytes:,.0f} GB of memory: "
+                "set data.size to a smaller size, e.g. data.size=32."
+            ) from None
+
+
+def _in_threads(function: Callable[[str], T], paths: Sequence[str], title: str) -> Iterator[T]:
+    """`function` of each path, in order."""
+    chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
+    # disable=None: a bar only if stderr is a terminal.
+    progress = tqdm(total=len(paths), desc=title, unit=" images", disable=None, delay=1)
+    with ThreadPoolExecutor() as pool, progress as bar:
+        for results in pool.map(lambda chunk: [function(path) for path in chunk], chunks):
+            yield from results
+            bar.update(len(results))
+
+
+def _hash_file(path: str) -> str:
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return hashlib.sha256(file.read()).hexdigest()
+    except OSError as error:
+        raise ConfigError(f"{show_path(path)} cannot be read: {error.strerror}.") from None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -79,6 +80,20 @@ def test_changed_images_are_decoded_again(write_images, tmp_path):
     assert (after.test.x == after.black[:, None, None]).all((1, 2, 3)).sum() == 1
 
 
+def test_changed_images_of_the_same_name_size_and_date_are_decoded_again(write_images, tmp_path):
+    spec = ImageFolder(root=str(write_images()))
+    image = spec.folder / "test" / "dog" / "3.png"
+    os.utime(image, (0, 0))
+    before, size = spec.load(tmp_path / "cache", CPU), image.stat().st_size
+    pixels = np.asarray(Image.open(image))
+    Image.fromarray(pixels[::-1]).save(image)
+    image.write_bytes(image.read_bytes().ljust(size, b"\0")[:size])
+    os.utime(image, (0, 0))
+    after = spec.load(tmp_path / "cache", CPU)
+    assert after.checksum != before.checksum
+    assert (after.test.x != before.test.x).any((1, 2, 3)).sum() == 1
+
+
 def test_unchanged_images_are_not_decoded_again(write_images, tmp_path, monkeypatch):
     spec = ImageFolder(root=str(write_images()))
     first = spec.load(tmp_path / "cache", CPU)
@@ -99,11 +114,13 @@ def test_different_classes_in_train_and_test_are_refused(write_images):
         ImageFolder(root=str(root)).source()
 
 
-def test_a_class_without_images_is_refused(write_images):
+def test_a_class_without_images_is_refused_with_what_it_has(write_images):
     root = write_images()
     for path in (root / "test" / "dog").iterdir():
-        path.unlink()
-    with pytest.raises(ConfigError, match=r"test cannot be used as images: .*dog"):
+        path.rename(path.with_suffix(".gif"))
+    with pytest.raises(
+        ConfigError, match=rf"{root}/test/dog has no images \(\.jpg, .*\), only 0\.gif, 1\.gif, 2\.gif, \.\.\."
+    ):
         ImageFolder(root=str(root)).source()
 
 
@@ -129,6 +146,42 @@ def test_fields_of_an_image_folder_out_of_range_are_refused():
         ImageFolder(channels=2)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"data\.name"):
         ImageFolder(root="/")
+
+
+@pytest.mark.parametrize("name", ["cats\nand dogs", "\x1b[2J", "\u202epets"])
+def test_unprintable_characters_in_a_name_are_refused(name):
+    with pytest.raises(ConfigError, match=r"data\.name='.*\\(n|x1b|u202e).*' is not allowed"):
+        ImageFolder(name=name)
+
+
+def test_equal_images_throughout_are_refused(write_images):
+    root = write_images()
+    for path in (root / "test").glob("*/*.png"):
+        Image.new("RGB", (4, 5)).save(path)
+    with pytest.raises(ConfigError, match=r"All 12 images in test/ are equal, from test/cat/0\.png on"):
+        ImageFolder(root=str(root)).decode()
+
+
+def test_files_left_out_and_equal_images_are_reported_when_images_are_decoded(write_images, tmp_path, caplog):
+    root = write_images()
+    spec = ImageFolder(root=str(root))
+    spec.load(tmp_path / "cache", CPU)
+    assert not caplog.records
+    (root / "train" / "cat" / "notes.txt").write_text("")
+    shutil.copy(root / "train" / "cat" / "1.png", root / "test" / "cat" / "9.png")
+    for _ in range(2):
+        spec.load(tmp_path / "cache", CPU)
+    left_out, leak = (record.getMessage() for record in caplog.records)
+    assert left_out.startswith(f"data=image_folder, pets: {root}: 1 files or linked folders are left out")
+    assert "train/cat/notes.txt" in left_out
+    assert "1 of 13 test images are training images, too: first test/cat/9.png = train/cat/1.png." in leak
+
+
+def test_a_decompression_bomb_in_a_folder_is_refused_by_name(write_images):
+    root = write_images()
+    Image.new("1", (10_000, 10_000)).save(root / "train" / "dog" / "2.png")
+    with pytest.raises(ConfigError, match=r"train/dog/2\.png has more than 89,478,485 pixels"):
+        ImageFolder(root=str(root), size=4).decode()
 
 
 @pytest.mark.slow
