@@ -3,7 +3,9 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import os
 import pickle
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 import torch
 from torchvision import datasets
 
-from bnstudy.data.torchvision_sets import CIFAR10, MNIST, FashionMNIST
+from bnstudy.data.torchvision_sets import CIFAR10, CIFAR100, MNIST, FashionMNIST
 from bnstudy.validation import ConfigError
 from tests.conftest import CPU
 
@@ -114,27 +116,48 @@ def test_a_file_damaged_after_it_was_cached_is_refused(tiny_mnist, tmp_path):
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        (IMAGES, b""),
-        (IMAGES, idx(np.zeros((30, 28, 28)))[:-1]),
-        (IMAGES, idx(np.zeros((30, 28, 28))) + b"\0"),
-        (IMAGES, idx(np.zeros(30))),
-        (IMAGES, b"<!DOCTYPE html><html>404</html>"),
-        (LABELS, idx(np.arange(29) % 10)),
-        (LABELS, idx(np.arange(30))),
-    ],
-    ids=["empty", "short", "long", "flat", "html", "too few labels", "labels above 9"],
-)
-def test_a_damaged_fashion_mnist_file_is_refused_without_a_published_md5(name, content, tmp_path):
-    root = write_files(tmp_path, {**idx_files(), name: content}, "FashionMNIST/raw")
-    with pytest.raises(ConfigError, match=r"FashionMNIST/raw/train-\w+-idx\d-ubyte is damaged"):
+@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
+def test_a_damaged_fashion_mnist_file_is_refused(name, monkeypatch, tmp_path):
+    files = idx_files()
+    monkeypatch.setattr(FashionMNIST, "md5", {name: md5(content) for name, content in files.items()})
+    root = write_files(tmp_path, {**files, name: files[name][:-1]}, "FashionMNIST/raw")
+    with pytest.raises(ConfigError, match=rf"FashionMNIST/raw/{name} is damaged: delete"):
         FashionMNIST(root=str(root)).load(tmp_path / "cache", CPU)
 
 
-def test_fashion_mnist_loads(tmp_path):
-    data = FashionMNIST(root=str(write_files(tmp_path, idx_files(), "FashionMNIST/raw"))).load(tmp_path / "cache", CPU)
+def test_the_files_of_another_dataset_are_refused_by_its_name(tiny_mnist, tmp_path):
+    root = write_files(tmp_path, tiny_mnist, "FashionMNIST/raw")
+    with pytest.raises(
+        ConfigError, match=r"FashionMNIST/raw/\S+ is a file of MNIST: delete .* to download FashionMNIST"
+    ):
+        FashionMNIST(root=str(root)).load(tmp_path / "cache", CPU)
+
+
+def test_two_files_of_one_dataset_under_each_others_names_are_refused(tiny_mnist, tmp_path):
+    swapped = {**tiny_mnist, LABELS: tiny_mnist["t10k-labels-idx1-ubyte"]}
+    with pytest.raises(ConfigError, match=rf"{LABELS} is damaged"):
+        MNIST(root=str(write_files(tmp_path, swapped))).load(tmp_path / "cache", CPU)
+
+
+@pytest.mark.parametrize("dataset", [MNIST, FashionMNIST, CIFAR10, CIFAR100])
+def test_every_file_of_a_published_dataset_has_a_checksum_of_its_own(dataset):
+    others = {
+        md5 for other in (MNIST, FashionMNIST, CIFAR10, CIFAR100) if other != dataset for md5 in other.md5.values()
+    }
+    assert len(set(dataset.md5.values()) - others) == len(dataset.md5)
+    assert all(len(bytes.fromhex(md5)) == 16 for md5 in dataset.md5.values())
+
+
+def test_real_mnist_in_the_folder_of_fashion_mnist_is_refused(real_mnist, tmp_path):
+    (tmp_path / "FashionMNIST").symlink_to(real_mnist / "MNIST")
+    with pytest.raises(ConfigError, match=r"train-images-idx3-ubyte is a file of MNIST"):
+        FashionMNIST(root=str(tmp_path)).source()
+
+
+def test_fashion_mnist_loads(monkeypatch, tmp_path):
+    files = idx_files()
+    monkeypatch.setattr(FashionMNIST, "md5", {name: md5(content) for name, content in files.items()})
+    data = FashionMNIST(root=str(write_files(tmp_path, files, "FashionMNIST/raw"))).load(tmp_path / "cache", CPU)
     assert (data.name, data.shape) == ("FashionMNIST", (1, 28, 28))
     assert [len(s) for s in (data.train, data.val, data.test)] == [27, 3, 10]
 
@@ -163,6 +186,27 @@ def test_a_corrupted_download_is_refused(mirror, tmp_path):
     with pytest.raises(ConfigError, match=r"could not be downloaded \(.*File not found or corrupted"):
         MNIST(root=str(tmp_path)).load(tmp_path / "cache", CPU)
     assert not (tmp_path / "cache").exists()
+    assert os.listdir(tmp_path) == ["mirror"]
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("dataset", [MNIST, FashionMNIST, CIFAR10])
+def test_a_failed_download_leaves_nothing_behind(dataset, tmp_path):
+    for root, left in ((tmp_path / "new" / "root", []), (tmp_path / "old", ["old", "old/notes.txt"])):
+        if left:
+            root.mkdir()
+            (root / "notes.txt").write_text("")
+        with pytest.raises(ConfigError, match="could not be downloaded"):
+            dataset(root=str(root)).load(tmp_path / "cache", CPU)
+        assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == left
+
+
+def test_an_archive_in_the_root_is_unpacked_without_a_network(mirror, tmp_path):
+    (tmp_path / "MNIST" / "raw").mkdir(parents=True)
+    for archive in list(mirror.iterdir()):
+        shutil.move(archive, tmp_path / "MNIST" / "raw")
+    assert len(MNIST(root=str(tmp_path)).load(tmp_path / "cache", CPU).test) == 10
+    assert len(list((tmp_path / "MNIST" / "raw").iterdir())) == 8
 
 
 @pytest.mark.usefixtures("no_network")
@@ -185,6 +229,13 @@ def test_the_error_for_a_root_that_cannot_be_created_names_it(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"data\.root=\S+/file/root cannot be created: Not a directory"):
         MNIST(root=str(tmp_path / "file" / "root")).load(tmp_path / "cache", CPU)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_the_error_for_a_root_that_cannot_be_written_names_it(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(ConfigError, match=r"data\.root=\S+ cannot be written: Permission denied"):
+        MNIST(root=str(tmp_path)).load(tmp_path / "cache", CPU)
 
 
 def cifar_files() -> dict[str, bytes]:
