@@ -71,15 +71,20 @@ def refuse_shared_folders(folders: Iterable[Path]) -> None:
                 raise ConfigError(f"{real[parent]} is a link to a folder that contains {folder}: remove the link.")
 
 
-def describe_left_out(root: Path, splits: Iterable[ClassFolders]) -> str | None:
-    """How many files are left out, and the first of them."""
+def describe_left_out(root: Path, splits: Iterable[ClassFolders]) -> str:
+    """How many files are left out, and the first of them; "" if all are taken."""
     paths = [os.path.relpath(path, root) for split in splits for path in split.left_out]
     if not paths:
-        return None
-    return (
-        f"{show_path(root)}: {len(paths):,} files or linked folders are left out, since they are not "
-        f"{', '.join(IMG_EXTENSIONS)}: {_few(paths)}."
-    )
+        return ""
+    noun = "file or linked folder is" if len(paths) == 1 else "files or linked folders are"
+    return f"{len(paths):,} {noun} left out, not {', '.join(IMG_EXTENSIONS)}: {_few(paths)}."
+
+
+def other_splits(root: Path, classes: Iterable[str]) -> list[str]:
+    """The folders beside train/ and test/ that have class folders of the same names, such as val."""
+    folders = sorted(e.name for e in os.scandir(root) if e.is_dir() and not _is_hidden(e.name))
+    beside = [name for name in folders if name not in ("train", "test")]
+    return [name for name in beside if any((root / name / label).is_dir() for label in classes)]
 
 
 def _walk(folder: str) -> tuple[list[str], list[str]]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Literal
 
 import numpy as np
@@ -24,7 +27,7 @@ class UnreadableImageError(Exception):
 def read_image(path: str, channels: Literal[1, 3], size: int | None = None) -> np.ndarray:
     """The image as uint8 [C, H, W], turned as its EXIF orientation says and on white where it is transparent.
 
-    Colour profiles are ignored. The caller makes Pillow's DecompressionBombWarning an error.
+    Colour profiles are ignored. Inside `warnings_as_errors`, what Pillow warns about is refused, too.
 
     size: scale to size x size pixels; null to keep the size.
 
@@ -50,6 +53,16 @@ def read_image(path: str, channels: Literal[1, 3], size: int | None = None) -> n
     return np.asarray(image).reshape(image.height, image.width, channels).transpose(2, 0, 1)
 
 
+@contextmanager
+def warnings_as_errors() -> Iterator[None]:
+    """Let Pillow's warnings, which name no file, be errors; for all threads, so that they cannot be set in each."""
+    with warnings.catch_warnings():
+        for category in (UserWarning, Image.DecompressionBombWarning):
+            warnings.simplefilter("error", category)
+        warnings.filterwarnings("ignore", "Corrupt EXIF data")  # the pixels are intact
+        yield
+
+
 def show_path(path: str | os.PathLike[str]) -> str:
     """A path for a message, with escapes for control characters, which a terminal would obey."""
     text = os.fspath(path)
@@ -62,7 +75,9 @@ def _as_shown(file: Image.Image) -> Image.Image:
     if file.format != "MPO" and (frames := getattr(file, "n_frames", 1)) > 1:
         raise UnreadableImageError(f"has {frames} frames or pages: save each as an image of its own")
     key = _transparent_grey(file)
-    ImageOps.exif_transpose(file, in_place=True)
+    file.load()
+    with suppress(Exception):  # a viewer shows an image with damaged EXIF data as it is
+        ImageOps.exif_transpose(file, in_place=True)
     if key is not None or file.mode.startswith("I"):
         return _scale_grey(file, key)
     if file.mode in ("F", "LAB"):

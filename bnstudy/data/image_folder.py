@@ -7,7 +7,6 @@ import itertools
 import logging
 import math
 import os
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,15 +15,20 @@ from typing import ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from bnstudy.data.cache import CachedData
-from bnstudy.data.class_folders import ClassFolders, describe_left_out, list_classes, refuse_shared_folders
+from bnstudy.data.class_folders import (
+    ClassFolders,
+    describe_left_out,
+    list_classes,
+    other_splits,
+    refuse_shared_folders,
+)
 from bnstudy.data.dataset import DecodedImages
 from bnstudy.data.equal_images import find_equal_images
-from bnstudy.data.image_files import read_image, show_path
+from bnstudy.data.image_files import read_image, show_path, warnings_as_errors
 from bnstudy.validation import ConfigError
 
 T = TypeVar("T")
@@ -72,8 +76,8 @@ class ImageFolder(CachedData):
         digest = hashlib.sha256()
         for path, content in zip(paths, _in_threads(_hash_file, paths, "Hashing"), strict=True):
             digest.update(os.fsencode(f"{self._name(path)} {content}\n"))
-        # With these a new file that is left out leads to decoding, and thus to the warning.
-        digest.update(os.fsencode(describe_left_out(self.folder, splits) or ""))
+        # With the warnings: where they change, the images are decoded again and the user reads them.
+        digest.update(os.fsencode(" ".join(self._left_out(splits))))
         return digest.hexdigest()
 
     def decode(self) -> DecodedImages:
@@ -84,10 +88,16 @@ class ImageFolder(CachedData):
         y = torch.tensor([label for _, label in samples])
         decoded = DecodedImages(x[:n], y[:n], x[n:], y[n:], train.classes)
         names = [show_path(self._name(path)) for path in paths]
-        for warning in (describe_left_out(self.folder, splits), *find_equal_images(decoded, names)):
-            if warning:
-                _log.warning("data=image_folder, %s: %s", self.label, warning)
+        for warning in (*self._left_out(splits), *find_equal_images(decoded, names)):
+            _log.warning("%s: %s", show_path(self.folder), warning)
         return decoded
+
+    def _left_out(self, splits: tuple[ClassFolders, ClassFolders]) -> list[str]:
+        """Sentences about what is in the folder and not in the dataset."""
+        found = [describe_left_out(self.folder, splits)]
+        for name in other_splits(self.folder, splits[0].classes):
+            found.append(f"{show_path(name)}/ is not used: data.val_fraction of train/ is for validation.")
+        return [sentence for sentence in found if sentence]
 
     def _name(self, path: str) -> str:
         """The path below `folder`."""
@@ -114,8 +124,7 @@ class ImageFolder(CachedData):
     def _read_images(self, paths: Sequence[str]) -> Tensor:
         """The images uint8 [N, C, H, W]; all must have the size of the first."""
         images = _in_threads(partial(read_image, channels=self.channels, size=self.size), paths, "Decoding")
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with warnings_as_errors():
             first = next(images)
             out_NCHW = self._allocate(len(paths), first.shape)
             for i, image in enumerate(itertools.chain([first], images)):

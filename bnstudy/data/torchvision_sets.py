@@ -60,9 +60,11 @@ class _TorchvisionSet(CachedData):
 
     def _damage_error(self, path: Path, md5: str) -> ConfigError:
         owner = next((s.__name__ for s in (MNIST, FashionMNIST, CIFAR10, CIFAR100) if md5 in s.md5.values()), None)
-        what = f"a file of {owner}" if owner not in (None, self.label) else "damaged"
+        what, cure = "damaged", "delete"
+        if owner not in (None, self.label):
+            what, cure = f"a file of {owner}", "rename"
         return ConfigError(
-            f"{path} is {what}: delete {self.raw_folder} and run the command again to download {self.label}."
+            f"{path} is {what}: {cure} {self.raw_folder} and run the command again to download {self.label}."
         )
 
     def _is_incomplete(self) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bnstudy.data.image_files import read_image, show_path
+from bnstudy.data.image_files import read_image, show_path, warnings_as_errors
 from bnstudy.validation import ConfigError
 
 LEVELS = np.random.default_rng(0).integers(0, 256, (5, 4), dtype=np.uint8)
@@ -257,6 +256,16 @@ def test_the_exif_orientation_turns_a_jpeg_and_sixteen_bits(save):
     assert np.array_equal(grey(save(deep, exif=exif)), TURNED[6])
 
 
+@pytest.mark.parametrize("suffix", ["png", "webp", "jpg"])
+@pytest.mark.parametrize(
+    "exif", [b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01", b"Exif\0\0nonsense"], ids=["short", "nonsense"]
+)
+def test_an_image_with_damaged_exif_data_is_read_as_it_is(save, suffix, exif):
+    path = save(Image.new("RGB", (5, 4), (200, 120, 40)), suffix, exif=exif)
+    with warnings_as_errors():
+        assert np.abs(colours(path) - np.array([200, 120, 40])).max() <= 3
+
+
 def test_cmyk_and_ycbcr_are_converted(save):
     assert np.abs(colours(save(COLOUR.convert("CMYK"), "tif")) - COLOURS.astype(int)).max() <= 1
     smooth = Image.fromarray(np.full((8, 8, 3), (200, 120, 40), dtype=np.uint8))
@@ -305,10 +314,8 @@ def test_a_transparent_colour_in_sixteen_bits_is_refused_by_name(tmp_path):
 def test_a_decompression_bomb_is_refused_by_name(tmp_path, pixels):
     path = tmp_path / "bomb.png"
     Image.new("1", (10_000, pixels // 10_000)).save(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with pytest.raises(ConfigError, match=r"bomb\.png has more than 89,478,485 pixels: scale it down"):
-            read_image(str(path), 1)
+    with warnings_as_errors(), pytest.raises(ConfigError, match=r"bomb\.png has more than 89,478,485 pixels: scale it"):
+        read_image(str(path), 1)
 
 
 @pytest.mark.parametrize(

@@ -168,12 +168,14 @@ def test_files_left_out_and_equal_images_are_reported_when_images_are_decoded(wr
     spec.load(tmp_path / "cache", CPU)
     assert not caplog.records
     (root / "train" / "cat" / "notes.txt").write_text("")
+    shutil.copytree(root / "test", root / "val")
     shutil.copy(root / "train" / "cat" / "1.png", root / "test" / "cat" / "9.png")
     for _ in range(2):
         spec.load(tmp_path / "cache", CPU)
-    left_out, leak = (record.getMessage() for record in caplog.records)
-    assert left_out.startswith(f"data=image_folder, pets: {root}: 1 files or linked folders are left out")
-    assert "train/cat/notes.txt" in left_out
+    left_out, val, leak = (record.getMessage() for record in caplog.records)
+    assert left_out.startswith(f"{root}: 1 file or linked folder is left out, not .jpg, ")
+    assert left_out.endswith(": train/cat/notes.txt.")
+    assert val == f"{root}: val/ is not used: data.val_fraction of train/ is for validation."
     assert "1 of 13 test images are training images, too: first test/cat/9.png = train/cat/1.png." in leak
 
 

@@ -128,7 +128,7 @@ def test_a_damaged_fashion_mnist_file_is_refused(name, monkeypatch, tmp_path):
 def test_the_files_of_another_dataset_are_refused_by_its_name(tiny_mnist, tmp_path):
     root = write_files(tmp_path, tiny_mnist, "FashionMNIST/raw")
     with pytest.raises(
-        ConfigError, match=r"FashionMNIST/raw/\S+ is a file of MNIST: delete .* to download FashionMNIST"
+        ConfigError, match=r"FashionMNIST/raw/\S+ is a file of MNIST: rename .* to download FashionMNIST"
     ):
         FashionMNIST(root=str(root)).load(tmp_path / "cache", CPU)
 
