@@ -37,10 +37,7 @@ def list_classes(folder: Path) -> ClassFolders:
     Raises:
         ConfigError: a class has no images or unprintable characters in its name, or something cannot be read.
     """
-    try:
-        entries = sorted((e for e in os.scandir(folder) if not _is_hidden(e.name)), key=lambda entry: entry.name)
-    except OSError as error:
-        _refuse(error)
+    entries = _scan(folder)
     classes = [entry.name for entry in entries if entry.is_dir()]
     if not classes:
         raise ConfigError(f"{show_path(folder)} has no class folders: move each image to {folder.name}/<class>/.")
@@ -82,15 +79,21 @@ def describe_left_out(root: Path, splits: Iterable[ClassFolders]) -> str:
 
 def other_splits(root: Path, classes: Iterable[str]) -> list[str]:
     """The folders beside train/ and test/ that have class folders of the same names, such as val."""
-    folders = sorted(e.name for e in os.scandir(root) if e.is_dir() and not _is_hidden(e.name))
-    beside = [name for name in folders if name not in ("train", "test")]
+    beside = [entry.name for entry in _scan(root) if entry.is_dir() and entry.name not in ("train", "test")]
     return [name for name in beside if any((root / name / label).is_dir() for label in classes)]
+
+
+def _scan(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in a folder and not hidden, in the order of its name."""
+    try:
+        return sorted((e for e in os.scandir(folder) if not _is_hidden(e.name)), key=lambda entry: entry.name)
+    except OSError as error:
+        _refuse(error)
 
 
 def _walk(folder: str) -> tuple[list[str], list[str]]:
     """The images below a class folder, and what is left out, in order."""
-    images, others = [], []
-    found = []
+    images, others, found = [], [], []
     for parent, folders, files in os.walk(folder, onerror=_refuse):
         folders[:] = [name for name in folders if not _is_hidden(name)]
         links = [name for name in folders if os.path.islink(os.path.join(parent, name))]

@@ -267,7 +267,9 @@ def test_an_image_with_damaged_exif_data_is_read_as_it_is(save, suffix, exif):
 
 
 def test_cmyk_and_ycbcr_are_converted(save):
-    assert np.abs(colours(save(COLOUR.convert("CMYK"), "tif")) - COLOURS.astype(int)).max() <= 1
+    path = save(COLOUR.convert("CMYK"), "tif")
+    assert np.abs(colours(path) - COLOURS.astype(int)).max() <= 1
+    assert np.abs(read_image(path, 1)[0] - np.asarray(COLOUR.convert("L")).astype(int)).max() <= 1
     smooth = Image.fromarray(np.full((8, 8, 3), (200, 120, 40), dtype=np.uint8))
     for image in (smooth, smooth.convert("CMYK"), smooth.convert("YCbCr")):
         assert np.abs(colours(save(image, "jpg", quality=100)) - np.asarray(smooth).astype(int)).max() <= 3

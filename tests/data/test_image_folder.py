@@ -62,6 +62,7 @@ def test_the_cache_file_of_any_name_has_a_valid_file_name(tmp_path):
     path = ImageFolder(name="cats / dogs (JPEG)").cache_path(tmp_path)
     assert path.parent == tmp_path
     assert path.name.startswith("cats_dogs_JPEG_-")
+    assert len(ImageFolder(name=1000 * "x").cache_path(tmp_path).name) < 100
 
 
 def test_each_decoding_has_its_own_cache(tmp_path):
