@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bnstudy.data.base import DataSpec
-from bnstudy.data.dataset import Dataset, DecodedImages, Split, part_size, stratified_order
+from bnstudy.data.dataset import Dataset, Split, checksum_of, part_size, stratified_order
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Gaussian(DataSpec):
             test=split(test),
             mean=(0.0,),
             std=(1.0,),
-            checksum=DecodedImages(x[:n], y[:n], x[n:], y[n:], ()).checksum,
+            checksum=checksum_of([x[:n], y[:n], x[n:], y[n:]]),
             is_learnable=self.target == "linear",
         )
 

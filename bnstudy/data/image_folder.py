@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -32,8 +32,6 @@ class ImageFolder(CachedData):
     size: scale each image to size x size pixels; null if all images have the same size.
     channels: 1 for grey, 3 for colour.
     """
-
-    is_fixed: ClassVar[bool] = False
 
     name: str | None = field(default=None, kw_only=True)
     size: int | None = field(default=None, kw_only=True)
