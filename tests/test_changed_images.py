@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 import bnstudy
 from bnstudy import cli
 from bnstudy.claims.frames import load_study
+from bnstudy.claims.verdicts import verdicts
 from bnstudy.config.build import import_spec
 from bnstudy.report.compare import write_comparison
 from bnstudy.report.summary import cautions, findings
@@ -26,14 +28,14 @@ SHAPES = ("data=image_folder", "data.root=shapes", "batch_size=8", "model.width=
 
 
 def draw_shapes(folder: Path, version: int) -> None:
-    """Two classes of 8x8 images: dark and light ones, and in the second version half of the labels are wrong."""
+    """Two classes of 8x8 images: dark and light ones, and a quarter of labels is wrong in the second version."""
     rng = np.random.default_rng(version)
     shutil.rmtree(folder, ignore_errors=True)
     for split, n in (("train", 40), ("test", 20)):
         for label, name in enumerate(("dark", "light")):
             (folder / split / name).mkdir(parents=True)
             for i in range(n):
-                shade = 160 * (label if version == 1 else i % 2) + rng.integers(0, 60, (8, 8))
+                shade = 160 * (label ^ (version == 2 and i % 4 == 0)) + rng.integers(0, 60, (8, 8))
                 Image.fromarray(shade.astype(np.uint8)).save(folder / split / name / f"{i}.png")
 
 
@@ -90,6 +92,18 @@ def test_runs_on_other_images_share_no_arm_and_no_panel(two_stores, merged):
         alone = [line.replace("shapes", names[version]) for line in findings(load_study(store))]
         assert [line for line in findings(study) if names[version] in line] == alone
     assert len(findings(study)) == 4
+
+
+def test_a_verdict_is_on_one_version_of_the_images(two_stores, merged):
+    judged = replace(load_study(merged), claims=("faster_convergence", "regularizes"))
+    found = {(v.contrast.claim.name, v.contrast.case.data): v for v in verdicts(judged)}
+    assert len(found) == 4
+    for store in two_stores.values():
+        alone = replace(load_study(store), claims=judged.claims)
+        name = version_of(store, judged.runs["run_id"])
+        for verdict in verdicts(alone):
+            same = found[verdict.contrast.claim.name, name]
+            assert (same.n, same.effect, same.low, same.high) == (3, verdict.effect, verdict.low, verdict.high)
 
 
 def test_a_report_says_that_images_were_replaced(merged):

@@ -15,7 +15,8 @@ from bnstudy.data.dataset import Dataset, Split, checksum_of, part_size, stratif
 
 @dataclass(frozen=True)
 class Gaussian(DataSpec):
-    """Inputs x ~ N(0, I) of `dim` numbers, [N, 1, 1, dim], generated on the fly and the same on every machine.
+    """Inputs x ~ N(0, I) of `dim` numbers, [N, 1, 1, dim], generated on the fly and the same on every machine,
+    but for rounding on other kinds of CPU.
 
     target: `labels`, uniform over the classes and independent of x, so that a network can only memorize them;
         `linear`, y = A x with A [classes, dim] of independent N(0, 1) entries: a regression without noise.
