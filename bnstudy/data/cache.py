@@ -73,8 +73,8 @@ def own_code(cls: type) -> str:
     """A checksum of the modules of a user's class, whose `decode` may have changed; "" for a class of bnstudy."""
     modules = {base.__module__ for base in cls.__mro__} - {"builtins"}
     own = sorted(name for name in modules if not name.startswith("bnstudy."))
-    files = [getattr(sys.modules[name], "__file__", None) for name in own]
-    code = b"".join(Path(file).read_bytes() for file in files if file)
+    files = [getattr(sys.modules.get(name), "__file__", None) for name in own]
+    code = b"".join(Path(file).read_bytes() for file in files if file and Path(file).is_file())
     return hashlib.sha256(code).hexdigest() if code else ""
 
 
