@@ -206,7 +206,7 @@ def measure(run: MadeUpRun) -> tuple[pa.Table, pa.Table, dict[str, Any]]:
         },
         "versions": {"bnstudy": "0.1.0", "python": "3.11.7", "torch": "2.15.0"},
         "dataset": {
-            "name": "Digits", "checksum": "00", "train": 1150, "val": 288, "test": 359, "classes": CLASSES
+            "name": "Digits", "checksum": "", "train": 1150, "val": 288, "test": 359, "classes": CLASSES
         },
     }  # fmt: skip
     if run.diverged_at is None:

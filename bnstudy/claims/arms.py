@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bnstudy.store.checksums import shorten
 from bnstudy.validation import show
 
 BASELINES = ("NoNorm", "bnstudy.norms.none.NoNorm")
@@ -41,6 +42,27 @@ def label(specs: pd.DataFrame) -> pd.DataFrame:
     named = _add_labels(one)
     labels = named[[c for c in (*CLASSES, *LABELS) if c in named]].iloc[nth].set_axis(specs.index)
     return specs.assign(**dict(labels.items()))
+
+
+VERSION = " (images "
+"""In the name of a dataset, before the start of its checksum."""
+
+
+def add_checksums(specs: pd.DataFrame, checksums: Mapping[str, str]) -> pd.DataFrame:
+    """`specs` with the start of the checksum in the dataset's name of some runs: `Shapes (images 1a2b3c)`.
+
+    Args:
+        checksums: by run_id.
+    """
+    specs = _with_dotted_names(specs)  # names that get a checksum no longer show that two classes share one
+    versions = specs["run_id"].map(checksums)
+    named = specs["data"] + VERSION + versions.map(shorten, na_action="ignore") + ")"
+    return specs.assign(data=specs["data"].where(versions.isna(), named))
+
+
+def dataset_name(label: str) -> str:
+    """The name of a dataset without a checksum."""
+    return label.partition(VERSION)[0]
 
 
 def distinct(specs: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 
 import yaml
 
+from bnstudy.claims.arms import dataset_name
 from bnstudy.claims.metrics import TARGET_SHARE, Metric, View, find_metric
 from bnstudy.store.files import conf_dir
 from bnstudy.store.renames import FORMER_CLAIMS
@@ -142,7 +143,8 @@ class Claim(Spec):
     def delta_for(self, data: str) -> float:
         """The smallest effect of interest on this dataset, in the claim's unit."""
         if isinstance(self.delta, dict):
-            return float(self.delta[data if data in self.delta else "default"])
+            name = dataset_name(data)
+            return float(self.delta[name if name in self.delta else "default"])
         return self.delta
 
     def threshold(self, data: str) -> float:

@@ -13,8 +13,17 @@ import numpy as np
 import pandas as pd
 
 from bnstudy.claims import arms
+from bnstudy.store.checksums import find_versions
 from bnstudy.store.files import conf_dir
-from bnstudy.store.loading import load_metrics, load_runs, load_specs, load_test_correct, load_timing
+from bnstudy.store.loading import (
+    describe_images,
+    images_of,
+    load_metrics,
+    load_specs,
+    load_test_correct,
+    load_timing,
+    read_runs,
+)
 from bnstudy.store.runs import Store
 from bnstudy.validation import ConfigError, closest, nearest
 
@@ -62,6 +71,7 @@ class StudyData:
     claims: names of the study's claims.
     test_correct: as from `load_test_correct`, of finished runs.
     looks: repeated if seeds were added depending on results; intervals and tests of verdicts must allow for it.
+    mixed_images: a sentence for each dataset of which the runs have several versions; each version has its own label.
     """
 
     name: str
@@ -78,6 +88,7 @@ class StudyData:
     claims: tuple[str, ...] = ()
     looks: Literal["once", "repeated"] = "once"
     test_correct: Mapping[str, np.ndarray] = field(default_factory=dict)
+    mixed_images: tuple[str, ...] = ()
 
     @property
     def n_missing(self) -> int:
@@ -105,11 +116,12 @@ def load_study(
     """
     store = results_dir if isinstance(results_dir, Store) else Store(results_dir)
     plan = _plan_of_picked(store, study, scale, picked) if picked else _plan(store, study, scale)
-    runs = load_runs(store, plan["run_ids"])
+    runs = read_runs(store, plan["run_ids"])
     if runs.empty:
         raise ConfigError(_nothing_finished(store, study, plan, picked))
+    mixed_images = tuple(describe_images(runs))
     metrics = load_metrics(store, runs["run_id"])
-    begun = arms.label(load_specs(store, plan["run_ids"]))
+    begun = arms.label(_with_versions(load_specs(store, plan["run_ids"]), runs))
     specs = one_a_training(begun, metrics["run_id"].value_counts())
     repeats = set(begun["run_id"]) - set(specs["run_id"])
     runs = runs[~runs["run_id"].isin(repeats)]
@@ -130,7 +142,18 @@ def load_study(
         claims=tuple(plan.get("claims", ())),
         looks=plan.get("looks", "once"),
         test_correct=load_test_correct(store, runs["run_id"]),
+        mixed_images=mixed_images,
     )
+
+
+def _with_versions(specs: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """`specs` with the checksum in the name of each dataset of which the finished `runs` have several versions.
+
+    Runs that are not finished have no checksum yet and keep the name.
+    """
+    versions = find_versions(images_of(runs))
+    checksums = {r: checksum for by_checksum in versions for checksum, ids in by_checksum.items() for r in ids}
+    return arms.add_checksums(specs, checksums) if checksums else specs
 
 
 def _with_labels(runs: pd.DataFrame, specs: pd.DataFrame) -> pd.DataFrame:

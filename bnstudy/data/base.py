@@ -24,8 +24,6 @@ class DataSpec(Spec):
     """
 
     group: ClassVar[str] = "data"
-    is_fixed: ClassVar[bool] = True
-    """Whether the spec alone determines the images; the content of a user's folder can change under the same name."""
 
     root: str = field(default="data", metadata=BESIDE, kw_only=True)
     train_size: int | None = field(default=None, kw_only=True)

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,12 +61,21 @@ class CachedData(DataSpec):
         return cache_dir / f"{name}-{key}.pt"
 
     def load(self, cache_dir: Path, device: torch.device) -> Dataset:
-        decoded = read_or_decode(self.cache_path(cache_dir), self.source(), self.decode)
+        decoded = read_or_decode(self.cache_path(cache_dir), self.source() + own_code(type(self)), self.decode)
         val, train = stratified_split(decoded.train_y, self.val_fraction)
         if self.train_size is not None and self.train_size > len(train):
             allowed = f"at most {len(train)}, the images that the validation split leaves, or null for all"
             raise self.refuse("train_size", allowed)
         return assemble(self.label, decoded, train[: self.train_size], val, device)
+
+
+def own_code(cls: type) -> str:
+    """A checksum of the modules of a user's class, whose `decode` may have changed; "" for a class of bnstudy."""
+    modules = {base.__module__ for base in cls.__mro__} - {"builtins"}
+    own = sorted(name for name in modules if not name.startswith("bnstudy."))
+    files = [getattr(sys.modules.get(name), "__file__", None) for name in own]
+    code = b"".join(Path(file).read_bytes() for file in files if file and Path(file).is_file())
+    return hashlib.sha256(code).hexdigest() if code else ""
 
 
 def read_or_decode(path: Path, source: str, decode: Callable[[], DecodedImages]) -> DecodedImages:

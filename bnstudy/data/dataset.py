@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
+
+from bnstudy.store.checksums import SPLITS
 
 _SEED = 0  # of the order that all splits are cut from
 
@@ -25,11 +28,7 @@ class DecodedImages:
     @cached_property
     def checksum(self) -> str:
         """SHA-256 of the shapes and contents of the tensors."""
-        digest = hashlib.sha256()
-        for tensor in (self.train_x, self.train_y, self.test_x, self.test_y):
-            digest.update(repr(tuple(tensor.shape)).encode())
-            digest.update(tensor.contiguous().numpy().data)
-        return digest.hexdigest()
+        return checksum_of([self.train_x, self.train_y, self.test_x, self.test_y])
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +49,8 @@ class Dataset:
     classes: the number of classes, or of values in a target.
     train, val, test: each in a stratified order, so that its first m images are a stratified sample.
     mean, std: per channel of the training split, with black 0 and white 1; std is 1 for a constant channel.
-    checksum: of the decoded images, before they were split.
+    checksum: of the images and labels before they were split, so that it does not depend on `train_size` or
+        `val_fraction`; by default of the splits, with SPLITS before it. Runs are compared only if it is the same.
     is_learnable: whether labels depend on inputs. If not, a run that ends at chance has not failed.
     """
 
@@ -61,8 +61,13 @@ class Dataset:
     test: Split
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    checksum: str
+    checksum: str = ""
     is_learnable: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.checksum:
+            tensors = [tensor for split in (self.train, self.val, self.test) for tensor in (split.x, split.y)]
+            object.__setattr__(self, "checksum", SPLITS + checksum_of(tensors))
 
     @property
     def is_labelled(self) -> bool:
@@ -80,6 +85,15 @@ class Dataset:
         """The normalized value of a black pixel: [C], on the device."""
         pixel = torch.zeros(1, len(self.mean), 1, 1, dtype=torch.uint8, device=self.train.x.device)
         return normalize(pixel, self.mean, self.std).flatten()
+
+
+def checksum_of(tensors: Sequence[Tensor]) -> str:
+    """SHA-256 of the shapes and contents."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(repr(tuple(tensor.shape)).encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def assemble(name: str, decoded: DecodedImages, train: Tensor, val: Tensor, device: torch.device) -> Dataset:

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from bnstudy.data.base import DataSpec
-from bnstudy.data.dataset import Dataset, DecodedImages, Split, part_size, stratified_order
+from bnstudy.data.dataset import Dataset, Split, checksum_of, part_size, stratified_order
 
 
 @dataclass(frozen=True)
 class Gaussian(DataSpec):
-    """Inputs x ~ N(0, I) of `dim` numbers, [N, 1, 1, dim], generated on the fly and the same on every machine.
+    """Inputs x ~ N(0, I) of `dim` numbers, [N, 1, 1, dim], generated on the fly and the same on every machine,
+    but for rounding on other kinds of CPU.
 
     target: `labels`, uniform over the classes and independent of x, so that a network can only memorize them;
         `linear`, y = A x with A [classes, dim] of independent N(0, 1) entries: a regression without noise.
@@ -61,7 +62,7 @@ class Gaussian(DataSpec):
             test=split(test),
             mean=(0.0,),
             std=(1.0,),
-            checksum=DecodedImages(x[:n], y[:n], x[n:], y[n:], ()).checksum,
+            checksum=checksum_of([x[:n], y[:n], x[n:], y[n:]]),
             is_learnable=self.target == "linear",
         )
 

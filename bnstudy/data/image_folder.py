@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import ClassVar, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -44,8 +44,6 @@ class ImageFolder(CachedData):
     size: scale each image to size x size pixels; null if all images have the same size.
     channels: 1 for grey, 3 for colour.
     """
-
-    is_fixed: ClassVar[bool] = False
 
     name: str | None = field(default=None, kw_only=True)
     size: int | None = field(default=None, kw_only=True)

@@ -119,6 +119,7 @@ def write_comparison(
     name = slug(f"compare-{arms[0]}-vs-{arms[1]}-in-{about.name}")
     command = report_command(results_dir, study, about.scale if study else None, picked, compare=AGAINST.join(arms))
     cautions = [NO_VERDICT, *([DIFFERENT_PANELS] if first["panel"].iloc[0] != second["panel"].iloc[0] else [])]
+    cautions += about.mixed_images
     content = {
         "name": f"comparison in {about.name}", "title": f"{arms[0]} against {arms[1]}", "scale": about.scale,
         "arms": arms, "rows": rows, "cautions": cautions, "facts": summary.facts(both), "command": command,

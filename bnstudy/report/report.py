@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from bnstudy.claims import verdicts
+from bnstudy.claims.arms import dataset_name
 from bnstudy.claims.changed_plans import find_changes, mark_reported
 from bnstudy.claims.claim import Claim, load_claims, present_claims
 from bnstudy.claims.contrasts import Contrast, contrasts
@@ -22,6 +23,7 @@ from bnstudy.report.commands import report_command
 from bnstudy.report.page import StudyPart, claim_sections, count_statuses, part_of
 from bnstudy.report.rendering import publish
 from bnstudy.report.summary import describe_runs, duration
+from bnstudy.store.loading import describe_images
 from bnstudy.store.runs import SharedStore, Store
 from bnstudy.validation import ConfigError
 
@@ -152,7 +154,8 @@ def write_report_on_all(
     runs = pd.concat([part.study.runs.assign(study=part.study.name) for part in draft.parts], ignore_index=True)
     studies = [part.study for part in draft.parts]
     changes = [f"{study.name}: {text}" for study in studies for text in find_changes(store, study)]
-    cautions = [*_missing_of_all(draft.parts), *sorted(waiting), *changes]
+    mixed = describe_images(runs.assign(data=runs["data"].astype(str).map(dataset_name)).drop_duplicates("run_id"))
+    cautions = [*mixed, *_missing_of_all(draft.parts), *sorted(waiting), *changes]
     result = _write(results_dir / "reports" / EVERY_FOLDER, draft, page, cautions, runs)
     for study in studies:
         mark_reported(store, study)

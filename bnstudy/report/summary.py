@@ -82,8 +82,8 @@ def _loss(runs: pd.DataFrame, diverged: int) -> str:
 
 
 def cautions(study: StudyData) -> list[str]:
-    """What limits the results: few seeds, missing runs, seeds added after looking at results."""
-    found = []
+    """What limits the results: versions of a dataset, few seeds, missing runs, seeds added after results."""
+    found = [*study.mixed_images]
     fewest = int(study.runs.groupby("arm", observed=True)["seed"].nunique().min())
     if fewest < VERDICT_SEEDS:
         count = "one seed" if fewest == 1 else f"{fewest} seeds"

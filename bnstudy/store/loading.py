@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from bnstudy.store.bits import unpack_bits
+from bnstudy.store.checksums import describe_versions, find_versions
 from bnstudy.store.runs import METRICS_SCHEMA, TIMING_SCHEMA, Store, damaged
 
 StoreLike = str | Path | Store  # a results_dir, or the store in it
@@ -24,9 +26,33 @@ def load_runs(results_dir: StoreLike = "results", run_ids: Iterable[str] | None 
     `final.test_accuracy`, ... A field that a run's classes lack is missing (None or NaN) in its row.
     `load_test_correct` loads what the summary has of single images.
 
+    A warning names runs that were trained on different images of one name: their `dataset.checksum` differs.
+
     Raises:
         ConfigError: a run's files are damaged; the message names the run.
     """
+    runs = read_runs(results_dir, run_ids)
+    for sentence in describe_images(runs):
+        warnings.warn(sentence, stacklevel=2)
+    return runs
+
+
+def describe_images(runs: pd.DataFrame) -> list[str]:
+    """A sentence for each dataset of which there are several versions among the runs."""
+    labels = dict(zip(runs["run_id"], runs.get("data", ()), strict=False))
+    versions = find_versions(images_of(runs))
+    return [describe_versions(labels[next(iter(by_checksum.values()))[0]], by_checksum) for by_checksum in versions]
+
+
+def images_of(runs: pd.DataFrame) -> Iterator[tuple[str, dict[str, Any], Any]]:
+    """The run_id of each run, the settings of its dataset and its checksum."""
+    if "dataset.checksum" in runs:
+        settings = runs.filter(regex=r"^data\.").to_dict("records")
+        yield from zip(runs["run_id"], settings, runs["dataset.checksum"], strict=True)
+
+
+def read_runs(results_dir: StoreLike = "results", run_ids: Iterable[str] | None = None) -> pd.DataFrame:
+    """As `load_runs`, without the warning."""
     store = _as_store(results_dir)
     ids = _finished(store, run_ids)
     return _frame([{"run_id": i, **_spec_columns(store.config(i)), **_summary_columns(store.summary(i))} for i in ids])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,12 +14,15 @@ import torch
 from bnstudy.data.base import DataSpec
 from bnstudy.data.dataset import Dataset
 from bnstudy.run import RunSpec
+from bnstudy.store.checksums import list_runs, source
 from bnstudy.store.runs import Store
 from bnstudy.sweep.cost import Method, NetworkCost, choose_method, measure_network, network_cost
 from bnstudy.sweep.request import PlannedRun, Request, naming
 from bnstudy.sweep.settings import Settings
 from bnstudy.train.build import network_of
 from bnstudy.validation import ConfigError, to_dict
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -137,31 +141,61 @@ def run_batch(run: RunSpec, shape: tuple[int, int, int], classes: int, device: s
 
 
 def check_data(plan: Plan, datasets: Datasets) -> Kinds:
-    """Check that the runs fit their datasets and that finished runs were trained on the same images.
+    """Check that the runs fit their datasets, and that all finished runs on these were trained on the same images.
 
-    Returns: the kinds of runs; empty if all runs are stored.
+    Returns: the kinds of runs; empty if all runs are stored. A dataset is then not needed: if it is missing, a warning
+        says that it was not compared.
 
     Raises:
         ConfigError: a dataset is missing, a model, norm or batch size does not fit it, or it has changed.
     """
     kinds: Kinds = {}
     tried: dict[str, tuple[int, NetworkCost]] = {}
-    todo = {run.spec.run_id for run in plan.todo}
-    by_data = {data: i for i, data in enumerate(dict.fromkeys(run.spec.data for run in plan.runs))}
-    for run in sorted(plan.runs, key=lambda run: by_data[run.spec.data]):
-        spec = run.spec
-        with naming(run.name):
-            if todo:
-                train_size, network = check_run(spec, datasets, tried)
-                kinds[spec.stack_key] = spec.total_steps(train_size), network
-            if spec.run_id in todo or spec.data.is_fixed:
-                continue
-            if plan.store.summary(spec.run_id)["dataset"]["checksum"] != datasets.get(spec.data).checksum:
-                raise ConfigError(
-                    f"data.name={spec.data.label} names other images than those that run {spec.run_id} was trained on: "
-                    "give these another data.name, or use another results_dir."
-                )
+    by_data: dict[DataSpec, list[PlannedRun]] = {}
+    for run in plan.runs:
+        by_data.setdefault(run.spec.data, []).append(run)
+    checksums: dict[DataSpec, str] = {}
+    for data, runs in by_data.items():
+        for run in runs if plan.todo else ():
+            with naming(run.name):
+                train_size, network = check_run(run.spec, datasets, tried)
+                kinds[run.spec.stack_key] = run.spec.total_steps(train_size), network
+        try:
+            checksums[data] = datasets.get(data).checksum
+        except ConfigError as error:
+            if plan.todo:
+                raise
+            log.warning("The finished runs cannot be compared with the dataset as it is now. %s", error)
+    check_images(plan, checksums)
     return kinds
+
+
+def check_images(plan: Plan, checksums: Mapping[DataSpec, str]) -> None:
+    """Check that all finished runs in the store on these datasets were trained on the images that these have now.
+
+    Raises:
+        ConfigError: a run was trained on others.
+    """
+    present: dict[str, set[str]] = {}
+    for data, checksum in checksums.items():
+        present.setdefault(source(to_dict(data), checksum), set()).add(checksum)
+    others: dict[str, list[str]] = {}
+    for run_id in plan.store.finished() if present else ():
+        with suppress(ConfigError, LookupError, TypeError):  # a damaged run is named where its results are read
+            checksum = plan.store.summary(run_id)["dataset"]["checksum"]
+            if not checksum or {checksum} == {*checksums.values()}:  # reading all configurations takes longer
+                continue
+            key = source(plan.store.config(run_id)["data"], checksum)
+            if checksum not in present.get(key, (checksum,)):
+                others.setdefault(key, []).append(run_id)
+    for data, checksum in checksums.items():
+        if run_ids := others.get(source(to_dict(data), checksum)):
+            named = f"data.name={data.label}" if hasattr(data, "name") else f"The dataset {data.label}"
+            rename = "give these another data.name, or " if hasattr(data, "name") else ""
+            raise ConfigError(
+                f"{named} names other images than those that {list_runs(run_ids)} in {plan.settings.results} "
+                f"{'were' if len(run_ids) > 1 else 'was'} trained on: {rename}use another results_dir."
+            )
 
 
 def make_stacks(plan: Plan, kinds: Kinds, device: str, workers: int, sharing: int) -> list[Stack]:

@@ -201,13 +201,21 @@ class Worker:
 
     def _train(self, stack: Stack) -> None:
         """Train the runs together, those from checkpoints with others at the same step."""
+        if not stack.runs:
+            return
+        try:
+            checksum = self.datasets.get(stack.runs[0].spec.data).checksum
+        except Interrupted:
+            raise
+        except Exception as failure:  # as in `_attempt`
+            self._fail_with(stack, failure)
+            return
         rows = 1 if stack.method.engine == "serial" else stack.method.rows
         by_step: dict[int, list[tuple[PlannedRun, Any]]] = {}
         for run in stack.runs:
             try:
-                saved = checkpoint.load(
-                    self.store.run(run.spec.run_id).checkpoint, run.spec.run_id, self.datasets.device
-                )
+                path = self.store.run(run.spec.run_id).checkpoint
+                saved = checkpoint.load(path, run.spec.run_id, checksum, self.datasets.device)
             except (OSError, MemoryError) as failure:  # it may be readable another time
                 self._fail_with(stack.of([run]), failure)
                 continue
@@ -293,7 +301,8 @@ class Worker:
             training.leave(lost)
             for run, spec in enumerate(training.specs):
                 with storing():
-                    checkpoint.save(self.store.run(spec.run_id).checkpoint, spec.run_id, training.state(run))
+                    path, checksum = self.store.run(spec.run_id).checkpoint, training.dataset.checksum
+                    checkpoint.save(path, spec.run_id, checksum, training.state(run))
             self._saved_at = time.monotonic()
         self.stop.check()
 

@@ -1,8 +1,14 @@
-"""Checkpoints: files of tensors and plain data, written atomically; loading executes no code in them."""
+"""Checkpoints: files of tensors and plain data, written atomically; loading executes no code in them.
+
+A file is HEADER, the SHA-256 of the rest, and what `torch.save` wrote. In an earlier version it was the last alone.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import logging
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +19,63 @@ from bnstudy.store.files import write_atomic
 
 log = logging.getLogger(__name__)
 
+HEADER = b"bnstudy checkpoint 1\n"
+EARLIER_HEADER = b"PK\x03\x04"
+"""Of a zip archive."""
 
-def save(path: Path, run_id: str, state: dict[str, Any]) -> None:
-    write_atomic(path, lambda temporary: torch.save({"run_id": run_id, "state": state}, temporary))
+
+def save(path: Path, run_id: str, checksum: str, state: dict[str, Any]) -> None:
+    """checksum: of the dataset on which the run is trained."""
+    buffer = io.BytesIO()
+    torch.save({"run_id": run_id, "checksum": checksum, "state": state}, buffer)
+    content = buffer.getbuffer()
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            file.writelines([HEADER, hashlib.sha256(content).digest(), content])
+
+    write_atomic(path, write)
 
 
-def load(path: Path, run_id: str, device: torch.device) -> dict[str, Any] | None:
+def load(path: Path, run_id: str, checksum: str, device: torch.device) -> dict[str, Any] | None:
     """Load the state saved for the run; None if there is no checkpoint.
 
-    A damaged file, or one of another run, is renamed to `checkpoint.bad.pt` with a warning; the run then starts again.
+    A file that is damaged, of another run or of a dataset with another checksum is set aside; the run then starts
+    again. A checkpoint of an earlier version has no checksum.
 
     Raises:
         OSError, MemoryError: the file cannot be read now; it may still be intact.
     """
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        owner, state = saved["run_id"], saved["state"]
+        content = path.read_bytes()
     except FileNotFoundError:
         return None
-    except (OSError, MemoryError):
+    try:
+        saved = torch.load(io.BytesIO(_verify(content)), map_location="cpu", weights_only=True)
+        owner, trained_on, state = saved["run_id"], saved.get("checksum", checksum), saved["state"]
+    except MemoryError:
         raise
     except Exception:  # a damaged archive fails in many ways; none may stop the run
-        set_aside(path, "it cannot be read")
+        set_aside(path, "it is damaged")
         return None
     if owner != run_id:
         set_aside(path, f"it belongs to run {owner}")
         return None
+    if trained_on != checksum:
+        set_aside(path, "the images of the dataset have changed since")
+        return None
     return on_device(state, device)
+
+
+def _verify(content: bytes) -> bytes:
+    """What `torch.save` wrote. Raises ValueError if it has changed since."""
+    if content.startswith(EARLIER_HEADER):
+        return content
+    start = len(HEADER) + hashlib.sha256().digest_size
+    digest, saved = content[len(HEADER) : start], content[start:]
+    if not content.startswith(HEADER) or hashlib.sha256(saved).digest() != digest:
+        raise ValueError("the checkpoint is damaged")
+    return saved
 
 
 def on_device(state: Any, device: torch.device) -> Any:
@@ -50,6 +86,8 @@ def on_device(state: Any, device: torch.device) -> Any:
 
 
 def set_aside(path: Path, reason: str) -> None:
-    bad = path.with_name("checkpoint.bad.pt")
+    """Rename the checkpoint to `checkpoint.bad.pt`, or `checkpoint.bad-2.pt` if that is taken, with a warning."""
+    names = (f"checkpoint.bad{f'-{i}' if i > 1 else ''}.pt" for i in count(1))
+    bad = next(free for name in names if not (free := path.with_name(name)).exists())
     path.replace(bad)
     log.warning("The checkpoint %s cannot be used (%s): set aside as %s, the run starts again.", path, reason, bad.name)

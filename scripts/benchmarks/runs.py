@@ -26,7 +26,7 @@ def spec_of(*overrides: str) -> RunSpec:
 def random_dataset(name: str, shape: tuple[int, int, int], sizes: tuple[int, int, int]) -> Dataset:
     draw = torch.Generator().manual_seed(0)
     splits = [Split(torch.randn(n, *shape, generator=draw), torch.randint(10, (n,), generator=draw)) for n in sizes]
-    return Dataset(name, 10, *splits, mean=(0.0,) * shape[0], std=(1.0,) * shape[0], checksum="")
+    return Dataset(name, 10, *splits, mean=(0.0,) * shape[0], std=(1.0,) * shape[0], checksum="random")
 
 
 def mnist(spec: RunSpec) -> Dataset:

@@ -6,7 +6,9 @@ import pandas as pd
 import pytest
 
 from bnstudy.claims import arms
+from bnstudy.claims.claim import claim_of
 from bnstudy.store.loading import _spec_columns
+from tests.sweeps import NODE
 from tests.synthetic import Run, lr_sweep, two_models
 
 
@@ -151,3 +153,22 @@ def test_the_smaller_of_equally_good_rates_is_chosen_and_rates_at_the_edge_are_m
     assert best["lr"].to_dict() == {"a": 0.1, "b": 1.0}
     assert best["edge"].to_dict() == {"a": True, "b": False}
     assert not arms.best_arms(frame(rows[:2]))["edge"].any()
+
+
+def test_versions_of_a_dataset_are_labels_of_their_own_also_where_two_classes_share_a_name() -> None:
+    mine = (("data._target_", "mine.Digits"),)
+    runs = [Run(seed=seed, fields=fields) for fields in ((), mine) for seed in range(3)]
+    specs = pd.DataFrame([{"run_id": r.run_id, **_spec_columns(r.spec)} for r in runs])
+    checksums = {run.run_id: f"{run.seed}23456789" for run in runs if run.seed < 2}
+    table = arms.label(arms.add_checksums(specs, checksums))
+    versions = ("", " (images 023456)", " (images 123456)")
+    digits = {f"{module}.Digits" + v for module in ("bnstudy.data.digits", "mine") for v in versions}
+    assert set(table["data"]) == digits == {arms.dataset_name(name) + name.partition("Digits")[2] for name in digits}
+    assert set(table["panel"]) == {f"MLP on {name}" for name in digits}
+    assert table["arm"].nunique() == 6
+
+
+def test_a_version_has_the_smallest_effect_of_interest_of_its_dataset() -> None:
+    claim = claim_of({**NODE, "delta": {"MNIST": 0.5, "default": 1.5}}, "c")
+    names = ("MNIST (images 012345)", "MNIST", "Digits (images 012345)")
+    assert [claim.delta_for(name) for name in names] == [0.5, 0.5, 1.5]

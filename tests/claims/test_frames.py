@@ -174,3 +174,15 @@ def test_rows_of_runs_agree_with_isin(order: str) -> None:
     for wanted in ([], ["05"], ["16", "03", "03", "00"], ["19", "none"], names):
         run_ids = pd.Series(wanted, dtype=object)
         pd.testing.assert_frame_equal(rows.of(run_ids), frame[frame["run_id"].isin(run_ids)])
+
+
+def test_an_unfinished_run_keeps_the_name_of_a_dataset_with_several_versions(tmp_path: Path) -> None:
+    ids = synthetic.write(tmp_path, [Run(seed=seed) for seed in range(2)])
+    path = Store(tmp_path).run(ids[0]).summary
+    path.write_text(path.read_text().replace('"checksum": "00"', '"checksum": "01"'))
+    Store(tmp_path).begin(Run(seed=2).run_id, Run(seed=2).spec)
+    study = load_study(tmp_path)
+    data = study.specs.set_index("seed")["data"].to_dict()
+    assert data == {0: "Digits (images 01)", 1: "Digits (images 00)", 2: "Digits"}
+    assert dict(zip(study.runs["seed"], study.runs["arm"], strict=True)) == {0: data[0], 1: data[1]}
+    assert study.n_missing == 1

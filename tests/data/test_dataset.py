@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 import torch
 from torch import Tensor
 
-from bnstudy.data.dataset import assemble, moments, stratified_order, stratified_split
+from bnstudy.data.dataset import Dataset, Split, assemble, moments, stratified_order, stratified_split
 from tests.conftest import CPU
 
 
@@ -68,3 +70,22 @@ def test_a_split_is_disjoint_complete_and_stratified():
 @pytest.mark.parametrize(("fraction", "size"), [(0.001, 1), (0.999, 9)])
 def test_no_part_of_a_split_is_empty(fraction, size):
     assert [len(part) for part in stratified_split(labels(5, 5), fraction)] == [size, 10 - size]
+
+
+def test_a_dataset_without_a_checksum_has_one_of_its_splits():
+    x, y = torch.randn(12, 1, 2, 2), torch.arange(12) % 3
+
+    def checksum(x: Tensor, y: Tensor, n: int = 6) -> str:
+        return Dataset(
+            "mine", 3, Split(x[:n], y[:n]), Split(x[n:9], y[n:9]), Split(x[9:], y[9:]), (0.0,), (1.0,)
+        ).checksum
+
+    naive = hashlib.sha256()
+    for images, labels in ((x[:6], y[:6]), (x[6:9], y[6:9]), (x[9:], y[9:])):
+        naive.update(str(tuple(images.shape)).encode() + images.numpy().tobytes())
+        naive.update(str(tuple(labels.shape)).encode() + labels.numpy().tobytes())
+    assert checksum(x, y) == checksum(x.mT.contiguous().mT, y) == f"splits:{naive.hexdigest()}"
+    others = [(x.flip(0), y), (x, y.flip(0)), (x + 1e-6, y), (x.view(12, 1, 1, 4), y), (x, y, 5)]
+    assert len({checksum(x, y), *(checksum(*other) for other in others)}) == 1 + len(others)
+    target = Dataset("mine", 1, *[Split(x, x[:, 0, 0])] * 3, (0.0,), (1.0,), checksum="given")
+    assert target.checksum == "given"

@@ -214,9 +214,9 @@ def test_the_memory_of_probes_survives_a_resume(first, second, digits, tmp_path)
     training: Training = ENGINES[first](specs, digits)
     train_until(training, 11)
     for run, spec in enumerate(specs):
-        checkpoint.save(tmp_path / spec.run_id, spec.run_id, training.state(run))
+        checkpoint.save(tmp_path / spec.run_id, spec.run_id, "", training.state(run))
     training = ENGINES[second](specs, digits)
-    training.load([checkpoint.load(tmp_path / spec.run_id, spec.run_id, CPU) for spec in specs])
+    training.load([checkpoint.load(tmp_path / spec.run_id, spec.run_id, "", CPU) for spec in specs])
     for run_id, end in train_all(training).items():
         if first == second:
             assert end.metrics.equals(whole[run_id].metrics)

@@ -56,3 +56,13 @@ def test_the_error_for_damaged_test_images_names_the_run(tmp_path: Path, damage:
     edit_summary(tmp_path, run_id, **damage)
     with pytest.raises(ConfigError, match=f"Run {run_id} in .* is damaged .summary.json: .* delete the folder"):
         bnstudy.load_test_correct(tmp_path)
+
+
+def test_load_runs_warns_of_runs_on_different_images_of_one_name(tmp_path: Path) -> None:
+    ids = synthetic.write(tmp_path, [Run(seed=seed) for seed in range(3)])
+    synthetic.write(tmp_path, [Run(data="MNIST")])
+    assert len(bnstudy.load_runs(tmp_path)) == 4
+    edit_summary(tmp_path, ids[1], dataset={"name": "Digits", "checksum": "01", "test": 360, "classes": 10})
+    with pytest.warns(UserWarning, match=rf"^Digits has named different images.*run {ids[1]} on images 01"):
+        assert len(bnstudy.load_runs(tmp_path)) == 4
+    assert len(bnstudy.load_runs(tmp_path, ids[:1])) == 1

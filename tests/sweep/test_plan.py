@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -14,14 +16,28 @@ from torch import Tensor, nn
 
 from bnstudy.config.build import build_request
 from bnstudy.config.compose import SweepPoint, to_plain
+from bnstudy.data.digits import Digits
+from bnstudy.data.gaussian import Gaussian
 from bnstudy.models.base import ModelSpec
 from bnstudy.norms.base import NormSpec
 from bnstudy.store.files import conf_dir, write_json
 from bnstudy.store.runs import Store
 from bnstudy.sweep.describe import expected_seconds
-from bnstudy.sweep.plan import Datasets, Plan, Stack, check_data, make_plan, make_stacks, order_stacks, try_network
+from bnstudy.sweep.plan import (
+    Datasets,
+    Plan,
+    Stack,
+    check_data,
+    check_images,
+    make_plan,
+    make_stacks,
+    order_stacks,
+    try_network,
+)
 from bnstudy.sweep.request import PlannedRun, varying_names
+from bnstudy.sweep.settings import Settings
 from bnstudy.validation import ConfigError
+from tests import synthetic
 from tests.conftest import CPU, spec_of
 
 
@@ -86,6 +102,30 @@ def test_a_dataset_with_changed_images_needs_another_name(tmp_path, command):
     assert status == 2
     assert "data.name=pets names other images" in err
     assert command(*arguments, "data.name=pets2")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("stored", "present", "accepted"),
+    [
+        ({"checksum": "d"}, {Digits(): "d"}, True),
+        ({"checksum": "e"}, {Digits(): "d"}, False),
+        ({"checksum": "e"}, {Digits(train_size=100, val_fraction=0.5, augment="crop_flip"): "d"}, False),
+        ({"checksum": "splits:e"}, {Digits(): "splits:d"}, False),
+        ({"checksum": "splits:e"}, {Digits(train_size=100): "splits:d"}, True),
+        ({"checksum": "e"}, {Gaussian(): "d"}, True),
+        ({"checksum": "g"}, {Digits(): "d", Gaussian(): "g"}, False),
+        ({"checksum": ""}, {Digits(): "d"}, True),
+        ({}, {Digits(): "d"}, True),
+        ({"checksum": "e"}, {}, True),
+    ],
+)
+def test_finished_runs_on_other_images_are_found_by_the_settings_of_their_dataset(tmp_path, stored, present, accepted):
+    ids = synthetic.write(tmp_path, [synthetic.Run(seed=seed) for seed in range(3)])
+    for run_id in ids:
+        summary = Store(tmp_path).run(run_id).summary
+        write_json(summary, {**json.loads(summary.read_text()), "dataset": stored})
+    with nullcontext() if accepted else pytest.raises(ConfigError, match=r"The dataset Digits names other .* 3 runs"):
+        check_images(Plan(Settings(results_dir=str(tmp_path)), (), ()), present)
 
 
 def test_settings_cannot_be_swept():

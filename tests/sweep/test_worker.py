@@ -31,6 +31,7 @@ from bnstudy.sweep.request import PlannedRun
 from bnstudy.sweep.settings import Settings
 from bnstudy.sweep.signals import Interrupted, StopFlag
 from bnstudy.sweep.worker import Worker
+from bnstudy.train import checkpoint
 from bnstudy.train.loop import Training
 from bnstudy.train.serial import SerialEngine
 from bnstudy.train.stacked import StackedEngine
@@ -326,14 +327,15 @@ def test_runs_go_on_each_from_the_step_of_its_own_checkpoint(tmp_path, at_work, 
     assert metrics(tmp_path, SPECS) == undisturbed
 
 
-def truncate(path: Path) -> None:
+def truncate(path: Path, _: Dataset) -> None:
     path.write_bytes(path.read_bytes()[:1000])
 
 
-def drop_params(path: Path) -> None:
-    saved = torch.load(path)
-    del saved["state"]["params"]
-    torch.save(saved, path)
+def drop_params(path: Path, digits: Dataset) -> None:
+    run_id, checksum = path.parent.name, digits.checksum
+    state = checkpoint.load(path, run_id, checksum, CPU)
+    del state["params"]
+    checkpoint.save(path, run_id, checksum, state)
 
 
 @pytest.mark.usefixtures("beating_often")
@@ -342,12 +344,12 @@ def drop_params(path: Path) -> None:
     [(truncate, [3], "", f"4 runs: going on from step 12 of {STEPS}."), (drop_params, range(5), "it does not fit", "")],
 )
 def test_a_checkpoint_that_does_not_fit_is_set_aside_and_its_run_restarts(
-    tmp_path, at_work, undisturbed, caplog, damage, damaged, why, restored
+    tmp_path, at_work, digits, undisturbed, caplog, damage, damaged, why, restored
 ):
     with at_work(tmp_path) as (worker, messages):
         interrupt(worker, messages, stack_of(SPECS), 12)
         for i in damaged:
-            damage(worker.store.run(SPECS[i].run_id).checkpoint)
+            damage(worker.store.run(SPECS[i].run_id).checkpoint, digits)
     with at_work(tmp_path) as (worker, messages):
         worker.train(stack_of(SPECS))
     assert messages.texts == restored
@@ -358,17 +360,17 @@ def test_a_checkpoint_that_does_not_fit_is_set_aside_and_its_run_restarts(
 
 @pytest.mark.usefixtures("beating_often")
 def test_a_checkpoint_that_cannot_be_read_is_kept_and_its_run_fails(tmp_path, at_work, monkeypatch, undisturbed):
-    load = torch.load
+    read = Path.read_bytes
 
-    def short_of_memory(path: Any, **how: Any) -> Any:
-        if SPECS[3].run_id in str(path):
-            raise MemoryError("none left")
-        return load(path, **how)
+    def bad_sector(path: Path) -> bytes:
+        if path.parent.name == SPECS[3].run_id and path.name == "checkpoint.pt":
+            raise OSError(5, "Input/output error")
+        return read(path)
 
     with at_work(tmp_path) as (worker, messages):
         interrupt(worker, messages, stack_of(SPECS), 12)
-    with monkeypatch.context() as short, at_work(tmp_path) as (worker, _):
-        short.setattr(torch, "load", short_of_memory)
+    with monkeypatch.context() as broken, at_work(tmp_path) as (worker, _):
+        broken.setattr(Path, "read_bytes", bad_sector)
         worker.train(stack_of(SPECS))
         assert [failure.run_id for failure in worker.failures] == [SPECS[3].run_id]
     with at_work(tmp_path, command="another") as (worker, messages):

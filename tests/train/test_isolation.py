@@ -171,8 +171,8 @@ def test_a_resumed_run_is_identical_to_an_undisturbed_one(engine, parts, trained
     train_until(part, at)
     saved = []
     for run, spec in enumerate(specs):
-        checkpoint.save(tmp_path / spec.run_id, spec.run_id, part.state(run))
-        saved.append(checkpoint.load(tmp_path / spec.run_id, spec.run_id, CPU))
+        checkpoint.save(tmp_path / spec.run_id, spec.run_id, "", part.state(run))
+        saved.append(checkpoint.load(tmp_path / spec.run_id, spec.run_id, "", CPU))
     for chosen in parts:
         rest = ENGINES[engine]([specs[run] for run in chosen], few)
         rest.load([saved[run] for run in chosen])
