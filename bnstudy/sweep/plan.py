@@ -13,6 +13,7 @@ import torch
 from bnstudy.data.base import DataSpec
 from bnstudy.data.dataset import Dataset
 from bnstudy.run import RunSpec
+from bnstudy.store.integrity import DamagedRun
 from bnstudy.store.runs import Store
 from bnstudy.sweep.cost import Method, NetworkCost, choose_method, measure_network, network_cost
 from bnstudy.sweep.request import PlannedRun, Request, naming
@@ -156,7 +157,11 @@ def check_data(plan: Plan, datasets: Datasets) -> Kinds:
                 kinds[spec.stack_key] = spec.total_steps(train_size), network
             if spec.run_id in todo or spec.data.is_fixed:
                 continue
-            if plan.store.summary(spec.run_id)["dataset"]["checksum"] != datasets.get(spec.data).checksum:
+            try:
+                trained_on = plan.store.summary(spec.run_id)["dataset"]["checksum"]
+            except DamagedRun:  # it is named with the results
+                continue
+            if trained_on != datasets.get(spec.data).checksum:
                 raise ConfigError(
                     f"data.name={spec.data.label} names other images than those that run {spec.run_id} was trained on: "
                     "give these another data.name, or use another results_dir."
