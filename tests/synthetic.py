@@ -103,7 +103,7 @@ def write(results_dir: Path, runs: Iterable[Run]) -> list[str]:
     return ids
 
 
-def edit_summary(results_dir: Path, run_id: str, **changes: Any) -> None:
+def edit_summary(results_dir: Path, run_id: str, /, **changes: Any) -> None:
     """Change a summary to one of an earlier version, which has no integrity record."""
     path = Store(results_dir).run(run_id).summary
     summary = {**json.loads(path.read_text()), **changes}

@@ -78,6 +78,14 @@ def check_summary(summary: Any, run_id: str) -> dict[str, Any]:
     return summary
 
 
+def check_agreement(summary: Mapping[str, Any], spec: Mapping[str, Any]) -> None:
+    """Raises WrongContent if the summary has settings of its own. It repeats `steps`, which a spec may leave open."""
+    own = sorted(key for key in summary if key.partition(".")[0] in spec and key != "steps")
+    require(not own, f"it has {', '.join(own)}, which only config.yaml has")
+    given = spec.get("steps")
+    require(given in (None, summary.get("steps", given)), f"steps={show(summary.get('steps'))}, not {show(given)}")
+
+
 def _check_record(summary: Mapping[str, Any]) -> None:
     record = summary["integrity"]
     require(isinstance(record, dict) and isinstance(record.get("files"), dict), "its integrity record is incomplete")

@@ -134,13 +134,8 @@ def _load_tables(
 
 
 def _run_columns(store: Store, run_id: str) -> dict[str, Any]:
-    """A finished run as columns. Only `steps`, which the spec may leave open, is in both the spec and the summary."""
-    spec, summary = _spec_columns(store.config(run_id)), _summary_columns(store.summary(run_id))
-    both = spec.keys() & summary.keys()
-    differing = sorted(key for key in both if key != "steps" or spec[key] not in (None, summary[key]))
-    if differing:
-        raise damaged(store.run(run_id).summary, WrongContent(f"its {differing[0]} contradicts or repeats config.yaml"))
-    return {**spec, **summary}
+    spec, summary = store.outcome(run_id)
+    return {**_spec_columns(spec), **_summary_columns(summary)}
 
 
 def _spec_columns(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from bnstudy.store.identity import run_id_of
 from bnstudy.store.integrity import (
     DamagedRun,
     WrongContent,
+    check_agreement,
     check_summary,
     check_table,
     damaged,
@@ -125,9 +126,18 @@ class Store:
         summary = self.summary(run_id)
         return self._read(self._table(run_id, name), lambda p: _parse_table(read_stored(p, summary), SCHEMAS[name]))
 
+    def outcome(self, run_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The configuration and the summary of a finished run, which agree."""
+        spec, summary = self.config(run_id), self.summary(run_id)
+        try:
+            check_agreement(summary, spec)
+        except WrongContent as error:
+            raise damaged(self.run(run_id).summary, error) from None
+        return spec, summary
+
     def check(self, run_id: str) -> dict[str, Any]:
         """The summary of a finished run, after all of the run's files were checked by their hashes."""
-        summary, _ = self.summary(run_id), self.config(run_id)
+        _, summary = self.outcome(run_id)
         for name in SCHEMAS:
             self._read(self._table(run_id, name), lambda p: read_stored(p, summary))
         return summary
