@@ -12,7 +12,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-ABANDONED_SECONDS = 3600
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}")
 
 
@@ -48,15 +47,15 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def remove_abandoned(folder: Path) -> None:
+def remove_abandoned(folder: Path, seconds: float = 3600) -> None:
     """Delete the temporary files of killed writers in a folder, those of `write_atomic`.
 
-    One that is less than an hour old may belong to a living writer, also on another machine.
+    seconds: a younger one may belong to a living writer, also on another machine.
     """
     for path in folder.glob(".*"):
         if _TEMPORARY.fullmatch(path.name):
             with suppress(FileNotFoundError):  # its writer has just renamed it
-                if path.lstat().st_mtime < time.time() - ABANDONED_SECONDS:
+                if path.lstat().st_mtime < time.time() - seconds:
                     path.unlink()
 
 

@@ -106,7 +106,8 @@ class Store:
             for path, content in files.items():
                 write_bytes(path, content)
             write_json(paths.summary, seal(summary, run_id, {path.name: content for path, content in files.items()}))
-            sync(paths.folder)
+        if paths.checkpoint.exists():
+            sync(paths.folder)  # the summary's name is on the disk before the checkpoint is gone
         for path in (paths.checkpoint, paths.error):
             path.unlink(missing_ok=True)
         remove_abandoned(paths.folder)

@@ -284,9 +284,14 @@ def test_the_report_and_the_command_name_each_damaged_file_and_go_on(command: Co
     assert all(sentence in err for sentence in sentences)
     assert before == {path: path.read_bytes() for path in Path("results/runs").rglob("*.*")}
 
+    temporary = Path("results/reports/all/figures/.curves.svg.0123456789abcdef")
+    temporary.parent.mkdir(parents=True)
+    temporary.touch()
+    os.utime(temporary, (0, 0))
     status, out, err = command(entry=cli.report)
     assert (status, "Traceback" in err) == (0, False)
     page = Path("results/reports/all/index.html").read_text()
     assert all(sentence in out and sentence in page for sentence in sentences)
+    assert not temporary.exists()
     shown = pd.read_csv("results/reports/all/runs.csv").set_index("run_id")["final.test_accuracy"]
     pd.testing.assert_series_equal(shown, whole["final.test_accuracy"].drop([*ids.values()]))
