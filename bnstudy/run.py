@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -16,12 +15,9 @@ from bnstudy.models.base import ModelSpec
 from bnstudy.norms.base import NormSpec
 from bnstudy.optim import OptimSpec, ScheduleSpec
 from bnstudy.probes.base import ProbeSpec
-from bnstudy.store.renames import with_former_names
+from bnstudy.store.identity import run_id_of
 from bnstudy.validation import ConfigError, Spec, show, stackable_numbers, to_dict
 from bnstudy.when import LogThenRegular, When
-
-SCHEMA = 1
-"""Part of every `run_id`. Increase it when a change makes equal specs train differently than before."""
 
 
 @dataclass(frozen=True)
@@ -110,10 +106,7 @@ class RunSpec(Spec):
 
     @cached_property
     def run_id(self) -> str:
-        """First 12 hex digits of the SHA-256 of the spec's canonical JSON and the schema number."""
-        identity = {"schema": SCHEMA, "spec": with_former_names(to_dict(self))}
-        canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+        return run_id_of(to_dict(self))
 
 
 def _stack_settings(spec: Any) -> Any:

@@ -51,6 +51,13 @@ def test_stored_runs_keep_their_run_ids(golden):
         assert build_run_spec(store.config(run_id)).run_id == run_id
 
 
+def test_all_files_of_an_earlier_version_are_intact(golden):
+    damages: dict[str, str] = {}
+    loaders = (bnstudy.load_runs, bnstudy.load_metrics, bnstudy.load_timing)
+    assert [load(golden, damages=damages)["run_id"].nunique() for load in loaders] == [388] * 3
+    assert not damages
+
+
 def test_the_command_of_the_store_finds_all_of_its_runs(golden, command):
     status, out, err = command(*QUICKSTART, f"results_dir={golden}", "dry_run=true")
     assert status == 0

@@ -39,7 +39,9 @@ def _planned(study: StudyData) -> set[str]:
 
 def describe_change(store: Store, reported: Collection[str], planned: Collection[str]) -> list[str]:
     """What distinguishes the plan of a report from the present one; empty if both have the same arms and seeds."""
-    specs = load_specs(store, {*reported, *planned})
+    specs = load_specs(store, {*reported, *planned}, damages={})  # the report names the damaged ones
+    if specs.empty:
+        return []
     aside = [c for c in specs if c in ("seed", "lr") or arms.is_recorded(c)]
     specs["setting"] = arms.distinct(specs.drop(columns=aside))[1]
     before, now = (

@@ -30,8 +30,15 @@ from bnstudy.validation import ConfigError, closest, nearest
 EVERYTHING = "all"
 """Name of the report on every run of a store."""
 
+MAX_DAMAGES = 5
+"""So many damaged runs are named."""
+
 WARM_UP = 0.05
 """Share of a run's steps that do not count for its time per step."""
+
+
+class NothingFinished(ConfigError):  # noqa: N818
+    """No requested run is finished and intact."""
 
 
 class RowsByRun:
@@ -68,6 +75,7 @@ class StudyData:
     planned: ids of all requested runs, without the repeats.
     repeats: runs left out because they record the training of another run.
     failures: run_id -> the last line of its error.
+    damages: run_id -> the sentence about a damaged file. Such a finished run counts as missing.
     claims: names of the study's claims.
     test_correct: as from `load_test_correct`, of finished runs.
     looks: repeated if seeds were added depending on results; intervals and tests of verdicts must allow for it.
@@ -88,6 +96,7 @@ class StudyData:
     claims: tuple[str, ...] = ()
     looks: Literal["once", "repeated"] = "once"
     test_correct: Mapping[str, np.ndarray] = field(default_factory=dict)
+    damages: Mapping[str, str] = field(default_factory=dict)
     mixed_images: tuple[str, ...] = ()
 
     @property
@@ -111,21 +120,27 @@ def load_study(
     or every run in the store if there are none.
 
     Raises:
-        ConfigError: there is no such plan, no run of it is finished, a run is damaged, or different runs have the same
-            label.
+        NothingFinished: no run of the plan is finished and intact.
+        ConfigError: there is no such plan, or different runs have the same label.
     """
     store = results_dir if isinstance(results_dir, Store) else Store(results_dir)
     plan = _plan_of_picked(store, study, scale, picked) if picked else _plan(store, study, scale)
-    runs = read_runs(store, plan["run_ids"])
+    damages: dict[str, str] = {}
+    runs = read_runs(store, plan["run_ids"], damages)
+    metrics = load_metrics(store, runs["run_id"], damages)
+    timing = load_timing(store, runs["run_id"], damages)
+    test_correct = load_test_correct(store, runs["run_id"], damages)
+    begun = load_specs(store, plan["run_ids"], damages)
+    if damages:
+        runs, metrics, timing = (frame[~frame["run_id"].isin([*damages])] for frame in (runs, metrics, timing))
     if runs.empty:
-        raise ConfigError(_nothing_finished(store, study, plan, picked))
+        raise NothingFinished(_nothing_finished(store, study, plan, picked, damages))
     mixed_images = tuple(describe_images(runs))
-    metrics = load_metrics(store, runs["run_id"])
-    begun = arms.label(_with_versions(load_specs(store, plan["run_ids"]), runs))
+    begun = arms.label(_with_versions(begun, runs))
     specs = one_a_training(begun, metrics["run_id"].value_counts())
     repeats = set(begun["run_id"]) - set(specs["run_id"])
-    runs = runs[~runs["run_id"].isin(repeats)]
-    timing = load_timing(store, runs["run_id"])
+    if repeats:
+        runs, metrics, timing = (frame[~frame["run_id"].isin(repeats)] for frame in (runs, metrics, timing))
     planned = tuple(r for r in plan["run_ids"] if r not in repeats)
     return StudyData(
         name=plan.get("name", EVERYTHING),
@@ -136,12 +151,13 @@ def load_study(
         repeats=tuple(sorted(repeats)),
         specs=specs,
         runs=with_outcomes(_with_labels(runs, specs), timing),
-        metrics=metrics[metrics["run_id"].isin(runs["run_id"])] if repeats else metrics,
+        metrics=metrics,
         timing=timing,
         failures=_failures(store, set(planned) - set(runs["run_id"])),
         claims=tuple(plan.get("claims", ())),
         looks=plan.get("looks", "once"),
-        test_correct=load_test_correct(store, runs["run_id"]),
+        test_correct={run_id: test_correct[run_id] for run_id in runs["run_id"] if run_id in test_correct},
+        damages=damages,
         mixed_images=mixed_images,
     )
 
@@ -198,16 +214,15 @@ def _plan(store: Store, study: object, scale: object) -> dict[str, Any]:
         raise ConfigError(
             f"scale={scale} is not allowed without a study. To name both: bnstudy-report study=NAME scale={scale}"
         )
-    ids = load_specs(store.results_dir)["run_id"].tolist()
     repeated = any(plan.get("looks") == "repeated" for study in store.studies() for plan in store.plans(study))
     looks = {"looks": "repeated"} if repeated else {}  # seeds were added to some of the runs because of results
-    return {"title": "All runs in the store", "commands": [], "run_ids": ids, **looks}
+    return {"title": "All runs in the store", "commands": [], "run_ids": store.begun(), **looks}
 
 
 def _plan_of_picked(store: Store, study: object, scale: object, picked: Collection[str]) -> dict[str, Any]:
     if study is not None or scale is not None:
         raise ConfigError("runs=... is not allowed together with a study or a scale: a report is on one or the other.")
-    known = sorted(p.parent.name for p in (store.results_dir / "runs").glob("*/config.yaml"))
+    known = store.begun()
     for run_id in picked:
         if run_id not in known:
             raise ConfigError(
@@ -242,14 +257,25 @@ def _plan_of_study(store: Store, study: str, scale: str | None) -> dict[str, Any
     return by_scale[scale] if scale is not None else plans[0]
 
 
-def _nothing_finished(store: Store, study: str | None, plan: dict[str, Any], picked: Collection[str]) -> str:
+def _nothing_finished(
+    store: Store, study: str | None, plan: dict[str, Any], picked: Collection[str], damages: Mapping[str, str]
+) -> str:
     where, count = store.results_dir, len(plan["run_ids"])
+    if damages:
+        return " ".join(["No run can be reported on.", *describe_damages(damages)])
     if picked:
         return f"None of the {count} runs picked is finished yet in {where}."
     if study is None:
         example = "bnstudy -m norm=none,batch steps=300 'seed=range(0,5)'"
         return f"There is no finished run in {where}. To make some: {example}"
     return f"study={study}: none of its {count} runs in {where} is finished. To run them: {plan['commands'][-1]}"
+
+
+def describe_damages(damages: Mapping[str, str]) -> list[str]:
+    """The sentences about damaged runs, at most `MAX_DAMAGES` of them."""
+    sentences = [damages[run_id] for run_id in sorted(damages)]
+    more = len(sentences) - MAX_DAMAGES
+    return [*sentences[:MAX_DAMAGES], *([f"{more} more runs are damaged."] if more > 0 else [])]
 
 
 def _failures(store: Store, unfinished: Iterable[str]) -> dict[str, str]:

@@ -15,7 +15,7 @@ import torch
 
 from bnstudy.data.base import DataSpec
 from bnstudy.data.dataset import Dataset, DecodedImages, assemble, stratified_split
-from bnstudy.store.files import write_atomic
+from bnstudy.store.files import remove_abandoned, write_atomic
 
 _FORMAT = 2  # raise it to decode the same raw files differently
 
@@ -97,4 +97,5 @@ def read_or_decode(path: Path, source: str, decode: Callable[[], DecodedImages])
     decoded = decode()
     content = {**vars(decoded), "classes": list(decoded.classes), "source": source, "checksum": decoded.checksum}
     write_atomic(path, lambda temporary: torch.save(content, temporary))
+    remove_abandoned(path.parent)
     return decoded

@@ -13,7 +13,7 @@ import pandas as pd
 
 from bnstudy.claims import metrics as m
 from bnstudy.claims.counterevidence import list_some
-from bnstudy.claims.frames import StudyData, load_study
+from bnstudy.claims.frames import StudyData, describe_damages, load_study
 from bnstudy.claims.metrics import TARGET_SHARE, Metric
 from bnstudy.claims.verdicts import or_none
 from bnstudy.report import summary
@@ -119,7 +119,7 @@ def write_comparison(
     name = slug(f"compare-{arms[0]}-vs-{arms[1]}-in-{about.name}")
     command = report_command(results_dir, study, about.scale if study else None, picked, compare=AGAINST.join(arms))
     cautions = [NO_VERDICT, *([DIFFERENT_PANELS] if first["panel"].iloc[0] != second["panel"].iloc[0] else [])]
-    cautions += about.mixed_images
+    cautions += [*about.mixed_images, *describe_damages(about.damages)]
     content = {
         "name": f"comparison in {about.name}", "title": f"{arms[0]} against {arms[1]}", "scale": about.scale,
         "arms": arms, "rows": rows, "cautions": cautions, "facts": summary.facts(both), "command": command,

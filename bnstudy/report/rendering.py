@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from bnstudy.claims.verdicts import Verdict
 from bnstudy.report.images import Image, write_images
-from bnstudy.store.files import write_text
+from bnstudy.store.files import remove_abandoned, write_text
 from bnstudy.validation import ConfigError
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -52,6 +52,8 @@ def publish(
     """
     try:
         (folder / "figures").mkdir(parents=True, exist_ok=True)
+        for part in (folder, folder / "figures"):
+            remove_abandoned(part, seconds=60)
         write_images(folder / "figures", images)
         for name, text in files.items():
             write_text(folder / name, text)

@@ -16,7 +16,7 @@ from bnstudy.claims.arms import dataset_name
 from bnstudy.claims.changed_plans import find_changes, mark_reported
 from bnstudy.claims.claim import Claim, load_claims, present_claims
 from bnstudy.claims.contrasts import Contrast, contrasts
-from bnstudy.claims.frames import StudyData, load_study
+from bnstudy.claims.frames import NothingFinished, StudyData, describe_damages, load_study
 from bnstudy.claims.metrics import stopped_early
 from bnstudy.claims.possible_claims import possible_contrasts
 from bnstudy.report.commands import report_command
@@ -141,13 +141,20 @@ def write_report_on_all(
     folders = [*claim_dirs, *(folder / "claim" for folder in config_dirs)]
     claims, draft = divide_claims(begun, folders), Draft(config_dirs=config_dirs)
     store = SharedStore(results_dir, Counter(run_id for plan in begun.values() for run_id in plan["run_ids"]))
+    waiting = [f"{name}: none of its {len(plans[name]['run_ids'])} runs is finished." for name in plans.keys() - begun]
     for name, plan in begun.items():
-        about = load_study(store, name, at)
-        store.release(plan["run_ids"])
+        try:
+            about = load_study(store, name, at)
+        except NothingFinished as nothing:
+            waiting.append(f"{name}: {nothing}")
+            continue
+        finally:
+            store.release(plan["run_ids"])
         kinds = {kind for claim in claims[name] for kind in claim.figures}
         again = report_command(results_dir, name, at, claim_dirs=claim_dirs, config_dirs=config_dirs)
         draft.add(about, contrasts_of(about, claims[name]), again, kinds)
-    waiting = [f"{name}: none of its {len(plans[name]['run_ids'])} runs is finished." for name in plans.keys() - begun]
+    if not draft.parts:
+        raise ConfigError(f"study=all: {waiting[-1]}")
     page = {"name": EVERY_FOLDER, "title": "Which claims about normalization hold?", "scale": at, "several": True}
     again = report_command(results_dir, EVERY_STUDY, at, claim_dirs=claim_dirs, config_dirs=config_dirs)
     page |= {"facts": _facts_of_all(draft.parts), "report": again}
@@ -155,7 +162,8 @@ def write_report_on_all(
     studies = [part.study for part in draft.parts]
     changes = [f"{study.name}: {text}" for study in studies for text in find_changes(store, study)]
     mixed = describe_images(runs.assign(data=runs["data"].astype(str).map(dataset_name)).drop_duplicates("run_id"))
-    cautions = [*mixed, *_missing_of_all(draft.parts), *sorted(waiting), *changes]
+    damages = {run_id: sentence for study in studies for run_id, sentence in study.damages.items()}
+    cautions = [*mixed, *_missing_of_all(draft.parts), *describe_damages(damages), *sorted(waiting), *changes]
     result = _write(results_dir / "reports" / EVERY_FOLDER, draft, page, cautions, runs)
     for study in studies:
         mark_reported(store, study)

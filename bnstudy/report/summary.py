@@ -11,7 +11,7 @@ import pandas as pd
 from bnstudy.claims.arms import best_arms, tuned_runs
 from bnstudy.claims.completeness import Gap, find_gaps
 from bnstudy.claims.counterevidence import describe_smallest_p, list_some
-from bnstudy.claims.frames import StudyData
+from bnstudy.claims.frames import StudyData, describe_damages
 from bnstudy.claims.metrics import failed_to_learn, stopped_early
 from bnstudy.claims.verdicts import describe_rates
 from bnstudy.stats.intervals import Estimate, mean_interval
@@ -93,6 +93,7 @@ def cautions(study: StudyData) -> list[str]:
         failed = f" ({len(study.failures)} failed)" if study.failures else ""
         count = f"{study.n_missing} of {len(study.planned)} planned runs"
         found.append(f"{count} {'is' if study.n_missing == 1 else 'are'} missing{failed}: all results may change.")
+    found += describe_damages(study.damages)
     if study.looks == "repeated":
         found.append(
             "The number of seeds was not fixed in advance: seeds are added until the claims are decided. Intervals and "

@@ -38,7 +38,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from bnstudy.store.runs import Store, abandoned_files
+from bnstudy.store.files import remove_abandoned
+from bnstudy.store.runs import Store
 from bnstudy.validation import ConfigError
 
 _LEASE = re.compile(r"lease\.([1-9][0-9]*)")
@@ -150,8 +151,7 @@ class Leases:
             holder = Holder.parse(_read(path) or b"")
             if holder and holder.is_alive(self.me) is False:
                 path.unlink(missing_ok=True)
-        for path in abandoned_files(self._workers):
-            path.unlink(missing_ok=True)
+        remove_abandoned(self._workers)
         self._thread.start()
         return self
 
@@ -287,7 +287,7 @@ class Leases:
 
     def _beat(self) -> None:
         path = self._heartbeat(self.me)
-        temporary = path.with_name(f".{path.name}")
+        temporary = path.with_name(f".{path.name}.{0:016x}")  # `remove_abandoned` knows such a name
         content = json.dumps({**asdict(self.me), "beat": self._beats, "time": time.time()})
         with self._writing:
             self._workers.mkdir(parents=True, exist_ok=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -13,12 +14,19 @@ import pyarrow as pa
 
 from bnstudy.store.bits import unpack_bits
 from bnstudy.store.checksums import describe_versions, find_versions
-from bnstudy.store.runs import METRICS_SCHEMA, TIMING_SCHEMA, Store, damaged
+from bnstudy.store.integrity import DamagedRun, WrongContent, damaged
+from bnstudy.store.runs import SCHEMAS, Store
 
 StoreLike = str | Path | Store  # a results_dir, or the store in it
+T = TypeVar("T")
+
+# Each loader leaves out a run of which a file that it reads is damaged, and warns of it. With `damages`, a mapping, it
+# adds the sentence about the run there instead, by run_id.
 
 
-def load_runs(results_dir: StoreLike = "results", run_ids: Iterable[str] | None = None) -> pd.DataFrame:
+def load_runs(
+    results_dir: StoreLike = "results", run_ids: Iterable[str] | None = None, damages: dict[str, str] | None = None
+) -> pd.DataFrame:
     """The finished runs, one a row, sorted by run_id; with `run_ids` those of them that are finished.
 
     Columns: `run_id`; the spec, with class names in `model`, `norm`, `data`, ... (the dataset's name for images from a
@@ -27,11 +35,8 @@ def load_runs(results_dir: StoreLike = "results", run_ids: Iterable[str] | None 
     `load_test_correct` loads what the summary has of single images.
 
     A warning names runs that were trained on different images of one name: their `dataset.checksum` differs.
-
-    Raises:
-        ConfigError: a run's files are damaged; the message names the run.
     """
-    runs = read_runs(results_dir, run_ids)
+    runs = read_runs(results_dir, run_ids, damages)
     for sentence in describe_images(runs):
         warnings.warn(sentence, stacklevel=2)
     return runs
@@ -51,57 +56,81 @@ def images_of(runs: pd.DataFrame) -> Iterator[tuple[str, dict[str, Any], Any]]:
         yield from zip(runs["run_id"], settings, runs["dataset.checksum"], strict=True)
 
 
-def read_runs(results_dir: StoreLike = "results", run_ids: Iterable[str] | None = None) -> pd.DataFrame:
+def read_runs(
+    results_dir: StoreLike = "results", run_ids: Iterable[str] | None = None, damages: dict[str, str] | None = None
+) -> pd.DataFrame:
     """As `load_runs`, without the warning."""
     store = _as_store(results_dir)
-    ids = _finished(store, run_ids)
-    return _frame([{"run_id": i, **_spec_columns(store.config(i)), **_summary_columns(store.summary(i))} for i in ids])
+    rows = _read_each(_finished(store, run_ids), partial(_run_columns, store), damages)
+    return _frame([{"run_id": run_id, **columns} for run_id, columns in rows.items()])
 
 
-def load_specs(results_dir: StoreLike = "results", run_ids: Iterable[str] | None = None) -> pd.DataFrame:
+def load_specs(
+    results_dir: StoreLike = "results", run_ids: Iterable[str] | None = None, damages: dict[str, str] | None = None
+) -> pd.DataFrame:
     """The runs in the store, finished or not, sorted by run_id: `run_id` and the spec's columns as in `load_runs`."""
     store = _as_store(results_dir)
-    present = {path.parent.name for path in (store.results_dir / "runs").glob("*/config.yaml")}
-    ids = present if run_ids is None else present & {*run_ids}
-    return _frame([{"run_id": i, **_spec_columns(store.config(i))} for i in sorted(ids)])
+    ids = store.begun() if run_ids is None else sorted({*store.begun()} & {*run_ids})
+    rows = _read_each(ids, lambda run_id: _spec_columns(store.config(run_id)), damages)
+    return _frame([{"run_id": run_id, **columns} for run_id, columns in rows.items()])
 
 
-def load_metrics(results_dir: StoreLike = "results", run_ids: Iterable[str] | None = None) -> pd.DataFrame:
+def load_metrics(
+    results_dir: StoreLike = "results", run_ids: Iterable[str] | None = None, damages: dict[str, str] | None = None
+) -> pd.DataFrame:
     """The metrics of the finished runs, tidy: `run_id` `step` `epoch` `split` `metric` `layer` `value`.
 
     `step` is the number of steps done at the measurement. Accuracies are in 0..1, losses in nats. `run_id`, `split`,
     `metric` and `layer` are categorical. The layers of a single run are in order of depth.
     """
-    return _load_tables(results_dir, run_ids, "metrics", METRICS_SCHEMA)
+    return _load_tables(results_dir, run_ids, "metrics", damages)
 
 
-def load_timing(results_dir: StoreLike = "results", run_ids: Iterable[str] | None = None) -> pd.DataFrame:
+def load_timing(
+    results_dir: StoreLike = "results", run_ids: Iterable[str] | None = None, damages: dict[str, str] | None = None
+) -> pd.DataFrame:
     """The wall time of the finished runs: `run_id` `step` `seconds` `step_seconds`, without evaluation and probes.
 
     `seconds` is the time up to `step`; `step_seconds` is the mean per step since the previous row.
     """
-    return _load_tables(results_dir, run_ids, "timing", TIMING_SCHEMA)
+    return _load_tables(results_dir, run_ids, "timing", damages)
 
 
 def load_test_correct(
-    results_dir: StoreLike = "results", run_ids: Iterable[str] | None = None
+    results_dir: StoreLike = "results", run_ids: Iterable[str] | None = None, damages: dict[str, str] | None = None
 ) -> dict[str, np.ndarray]:
     """Which test images each finished run classifies correctly after its last step: bool [m] by run_id.
 
     All runs on a dataset have the images in the same order. Runs that stopped early, runs without labels and runs of
     earlier versions recorded nothing and are left out.
-
-    Raises:
-        ConfigError: a run's files are damaged; the message names the run.
     """
-    store, found = _as_store(results_dir), {}
-    for run_id in _finished(store, run_ids):
+    store = _as_store(results_dir)
+
+    def read(run_id: str) -> np.ndarray | None:
         summary = store.summary(run_id)
-        if summary.get("test_correct") is not None:
-            try:
-                found[run_id] = unpack_bits(summary["test_correct"], summary["dataset"]["test"])
-            except (KeyError, TypeError, ValueError) as error:
-                raise damaged(store.run(run_id).summary, error) from error
+        if summary.get("test_correct") is None:
+            return None
+        try:
+            return unpack_bits(summary["test_correct"], summary["dataset"]["test"])
+        except (KeyError, TypeError, ValueError):
+            wrong = WrongContent("test_correct does not hold one bit for each test image")
+            raise damaged(store.run(run_id).summary, wrong) from None
+
+    found = _read_each(_finished(store, run_ids), read, damages)
+    return {run_id: bits for run_id, bits in found.items() if bits is not None}
+
+
+def _read_each(ids: Iterable[str], read: Callable[[str], T], damages: dict[str, str] | None) -> dict[str, T]:
+    """What `read` returns, by run_id, without the damaged runs."""
+    found = {}
+    for run_id in ids:
+        try:
+            found[run_id] = read(run_id)
+        except DamagedRun as damage:
+            if damages is None:
+                warnings.warn(f"{damage} It is left out.", stacklevel=4)
+            else:
+                damages[run_id] = str(damage)
     return found
 
 
@@ -118,16 +147,22 @@ def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows) if rows else pd.DataFrame({"run_id": pd.Series(dtype=str)})
 
 
-def _load_tables(results_dir: StoreLike, run_ids: Iterable[str] | None, name: str, schema: pa.Schema) -> pd.DataFrame:
+def _load_tables(
+    results_dir: StoreLike, run_ids: Iterable[str] | None, name: str, damages: dict[str, str] | None
+) -> pd.DataFrame:
     store = _as_store(results_dir)
-    ids = _finished(store, run_ids)
-    tables = [store.table(run_id, name) for run_id in ids]
-    table = pa.concat_tables(tables) if tables else schema.empty_table()
-    codes = np.repeat(np.arange(len(tables)), [run.num_rows for run in tables])
+    tables = _read_each(_finished(store, run_ids), lambda run_id: store.table(run_id, name), damages)
+    ids, lengths = [*tables], [run.num_rows for run in tables.values()]
+    table = pa.concat_tables([SCHEMAS[name].empty_table(), *tables.values()])
     del tables  # frees them before the copy to pandas
     frame = table.unify_dictionaries().to_pandas()
-    frame.insert(0, "run_id", pd.Categorical.from_codes(codes, categories=ids))
+    frame.insert(0, "run_id", pd.Categorical.from_codes(np.repeat(np.arange(len(ids)), lengths), categories=ids))
     return frame
+
+
+def _run_columns(store: Store, run_id: str) -> dict[str, Any]:
+    spec, summary = store.outcome(run_id)
+    return {**_spec_columns(spec), **_summary_columns(summary)}
 
 
 def _spec_columns(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,8 +180,9 @@ def _spec_columns(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _summary_columns(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """A summary as columns, without the long text of `test_correct`."""
-    return _flatten({key: value for key, value in summary.items() if key != "test_correct"})
+    """A summary as columns, without the long text of `test_correct` and the hashes."""
+    aside = ("run_id", "test_correct", "integrity")
+    return _flatten({key: value for key, value in summary.items() if key not in aside})
 
 
 def _flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -24,15 +23,27 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from bnstudy.store.files import write_atomic, write_json, write_text
+from bnstudy.store.files import remove_abandoned, sync, write_bytes, write_json, write_text
+from bnstudy.store.identity import run_id_of
+from bnstudy.store.integrity import (
+    DamagedRun,
+    WrongContent,
+    check_agreement,
+    check_summary,
+    check_table,
+    damaged,
+    read_stored,
+    require,
+    seal,
+)
 from bnstudy.store.renames import with_present_names
-from bnstudy.validation import ConfigError
 
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 METRICS_SCHEMA = pa.schema(
     {"step": pa.int64(), "epoch": pa.float64(), "split": _TEXT, "metric": _TEXT, "layer": _TEXT, "value": pa.float64()}
 )
 TIMING_SCHEMA = pa.schema({"step": pa.int64(), "seconds": pa.float64(), "step_seconds": pa.float64()})
+SCHEMAS = {"metrics": METRICS_SCHEMA, "timing": TIMING_SCHEMA}
 
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -61,43 +72,87 @@ class Store:
         return RunPaths(self.results_dir / "runs" / run_id)
 
     def is_finished(self, run_id: str) -> bool:
-        return self.run(run_id).summary.exists()
+        return os.path.exists(self.run(run_id).summary)  # False if the folder cannot be read, where Path.exists raises
 
     def finished(self) -> list[str]:
         """The ids of the finished runs, sorted."""
         return sorted(p.parent.name for p in (self.results_dir / "runs").glob("*/summary.json"))
 
+    def begun(self) -> list[str]:
+        """The ids of the runs that have begun, finished ones included, sorted."""
+        folder = self.results_dir / "runs"
+        return sorted({p.parent.name for name in ("config.yaml", "summary.json") for p in folder.glob(f"*/{name}")})
+
     def begin(self, run_id: str, spec: Mapping[str, Any]) -> RunPaths:
-        """Make the run's folder and write its `config.yaml`."""
+        """Make the run's folder, and write its `config.yaml` unless it is there and intact."""
         paths = self.run(run_id)
-        if not paths.config.exists():
+        try:
+            self.config(run_id)
+        except DamagedRun:  # it is missing, or was half-written by a machine that lost power
             write_text(paths.config, yaml.dump(dict(spec), Dumper=Dumper, sort_keys=False))
         return paths
 
     def finish(self, run_id: str, metrics: pa.Table, timing: pa.Table, summary: Mapping[str, Any]) -> None:
-        """Write the results of a run. `summary.json` comes last, since it marks the run as finished."""
+        """Write the results of a run, unless another worker has. `summary.json` marks the run as finished.
+
+        It comes last, when the tables are on the disk, and has their hashes.
+        """
         paths = self.run(run_id)
-        write_atomic(paths.metrics, lambda p: pq.write_table(metrics.cast(METRICS_SCHEMA), p, compression="zstd"))
-        write_atomic(paths.timing, lambda p: pq.write_table(timing.cast(TIMING_SCHEMA), p, compression="zstd"))
-        write_json(paths.summary, summary)
-        for path in (paths.checkpoint, paths.error, *abandoned_files(paths.folder)):
+        if not self.is_finished(run_id):
+            files = {
+                paths.metrics: to_parquet(metrics, METRICS_SCHEMA),
+                paths.timing: to_parquet(timing, TIMING_SCHEMA),
+            }
+            for path, content in files.items():
+                write_bytes(path, content)
+            write_json(paths.summary, seal(summary, run_id, {path.name: content for path, content in files.items()}))
+        if paths.checkpoint.exists():
+            sync(paths.folder)  # the summary's name is on the disk before the checkpoint is gone
+        for path in (paths.checkpoint, paths.error):
             path.unlink(missing_ok=True)
+        remove_abandoned(paths.folder)
+
+    # The methods below raise DamagedRun if a file is missing, cannot be read, or is not what was written for the run.
 
     def summary(self, run_id: str) -> dict[str, Any]:
-        """The content of `summary.json`. Raises ConfigError if the file is damaged."""
-        return self._read(self.run(run_id).summary, lambda p: _with_key(json.loads(p.read_text("utf-8")), "status"))
+        """The content of `summary.json`."""
+        return self._read(self.run(run_id).summary, lambda p: check_summary(json.loads(p.read_text("utf-8")), run_id))
 
     def config(self, run_id: str) -> dict[str, Any]:
-        """The content of `config.yaml`, with present names. Raises ConfigError if the file is damaged or missing."""
-        return self._read(self.run(run_id).config, lambda p: _with_key(parse_spec(p.read_text("utf-8")), "model"))
+        """The content of `config.yaml`, with present names."""
+        return self._read(self.run(run_id).config, lambda p: _check_identity(parse_spec(p.read_text("utf-8")), run_id))
 
     def table(self, run_id: str, name: str) -> pa.Table:
-        """`metrics` or `timing` of a finished run. Raises ConfigError if the file is damaged or missing."""
-        return self._read(self.run(run_id).folder / f"{name}.parquet", _read_table)
+        """`metrics` or `timing` of a finished run."""
+        summary = self.summary(run_id)
+        return self._read(self._table(run_id, name), lambda p: _parse_table(read_stored(p, summary), SCHEMAS[name]))
+
+    def outcome(self, run_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The configuration and the summary of a finished run, which agree."""
+        spec, summary = self.config(run_id), self.summary(run_id)
+        try:
+            check_agreement(summary, spec)
+        except WrongContent as error:
+            raise damaged(self.run(run_id).summary, error) from None
+        return spec, summary
+
+    def check(self, run_id: str) -> dict[str, Any]:
+        """The summary of a finished run, after all of the run's files were checked by their hashes."""
+        _, summary = self.outcome(run_id)
+        for name in SCHEMAS:
+            self._read(self._table(run_id, name), lambda p: read_stored(p, summary))
+        return summary
+
+    def _table(self, run_id: str, name: str) -> Path:
+        return self.run(run_id).folder / f"{name}.parquet"
 
     def _read(self, path: Path, read: Callable[[Path], Any]) -> Any:
         try:
+            if not path.is_file():
+                raise WrongContent("it is not a file" if path.exists() else "it is missing")
             return read(path)
+        except MemoryError:
+            raise
         except Exception as error:  # each file format fails in its own ways
             raise damaged(path, error) from error
 
@@ -198,32 +253,23 @@ def _parse(text: str) -> Any:
     return with_present_names(yaml.load(text, Loader))
 
 
-def damaged(path: Path, error: Exception) -> ConfigError:
-    """The error for a file of a run that cannot be used."""
-    return ConfigError(
-        f"Run {path.parent.name} in {path.parent} is damaged ({path.name}: {type(error).__name__}): delete the "
-        "folder, and the same command trains it again."
-    )
+def to_parquet(table: pa.Table, schema: pa.Schema) -> bytes:
+    """A table as the content of a file."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.cast(schema), sink, compression="zstd")
+    return sink.getvalue().to_pybytes()
 
 
-def _read_table(path: Path) -> pa.Table:
+def _parse_table(content: bytes, schema: pa.Schema) -> pa.Table:
     # One thread without read-ahead: setting up more takes longer than reading a few thousand rows.
-    with pq.ParquetFile(path, memory_map=True, pre_buffer=False) as file:
-        return file.read(use_threads=False)
+    with pq.ParquetFile(pa.BufferReader(content), pre_buffer=False) as file:
+        return check_table(file.read(use_threads=False), schema)
 
 
-def abandoned_files(folder: Path) -> list[Path]:
-    """Temporary files of killed writers. One that is less than an hour old may belong to a living writer."""
-    files = []
-    for path in folder.glob(".*.*"):
-        with suppress(FileNotFoundError):  # its writer has just renamed it
-            files += [path] if path.stat().st_mtime < time.time() - 3600 else []
-    return files
-
-
-def _with_key(node: dict[str, Any], key: str) -> dict[str, Any]:
-    node[key]
-    return node
+def _check_identity(spec: Any, run_id: str) -> dict[str, Any]:
+    require(isinstance(spec, dict), "it is not a mapping")
+    require(run_id_of(spec) == run_id, "it is not the configuration of this run")
+    return spec
 
 
 def _merge(files: Sequence[Path]) -> dict[str, Any]:

@@ -237,7 +237,8 @@ def record_study(request: Request, complete: bool = True) -> None:
         runs = make_plan(request).runs
         store = Store(request.settings.results)
         for run in runs:
-            store.begin(run.spec.run_id, to_dict(run.spec))
+            if not store.run(run.spec.run_id).config.exists():  # `begin` would read it, in a large sweep for seconds
+                store.begin(run.spec.run_id, to_dict(run.spec))
         plan_study(request, [run.spec.run_id for run in runs], complete)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 
+from bnstudy.store.integrity import DamagedRun
 from bnstudy.sweep.messages import plural
 from bnstudy.sweep.plan import Plan, Stack
 from bnstudy.sweep.progress import duration
@@ -52,6 +54,9 @@ def expected_seconds(plan: Plan, workers: int) -> float:
     total = 0.0
     for key, count in open_runs.items():
         done = [run for run in plan.runs if run.spec.stack_key == key and run.spec.run_id not in todo][:MAX_SAMPLES]
-        seconds = [store.summary(run.spec.run_id)["seconds"]["total"] for run in done]
+        seconds = []
+        for run in done:
+            with suppress(DamagedRun):  # it is named with the results
+                seconds.append(store.summary(run.spec.run_id)["seconds"]["total"])
         total += count * sum(seconds) / len(seconds) if seconds else math.nan
     return total / workers

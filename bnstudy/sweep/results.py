@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from bnstudy.store.integrity import DamagedRun
 from bnstudy.store.runs import Store
 from bnstudy.sweep.messages import Failure, plural, recorded_error
 from bnstudy.sweep.plan import Plan
@@ -28,18 +29,26 @@ def all_results(plan: Plan, failures: Sequence[Failure], command: str) -> list[R
 
     def result(run: PlannedRun) -> RunResult:
         run_id = run.spec.run_id
-        if plan.store.is_finished(run_id):
-            return stored_result(run, plan.store)
         paths = plan.store.run(run_id)
-        error = errors.get(run_id) or recorded_error(paths.error, command) or "it was not trained"
+        if plan.store.is_finished(run_id):
+            try:
+                return stored_result(run, plan.store)
+            except DamagedRun as damage:
+                error = str(damage)
+        else:
+            error = errors.get(run_id) or recorded_error(paths.error, command) or "it was not trained"
         return RunResult(run_id, run.name, run.arm, "failed", math.nan, math.nan, paths.folder, error)
 
     return [result(run) for run in plan.runs]
 
 
 def stored_result(run: PlannedRun, store: Store) -> RunResult:
-    """The result of a finished run; a diverged one has the accuracy of guessing, a regression none."""
-    run_id, summary = run.spec.run_id, store.summary(run.spec.run_id)
+    """The result of a finished run; a diverged one has the accuracy of guessing, a regression none.
+
+    Raises:
+        DamagedRun: a file of the run is not what was stored.
+    """
+    run_id, summary = run.spec.run_id, store.check(run.spec.run_id)
     status, seconds = summary["status"], summary["seconds"]["total"]
     accuracy = chance_accuracy(summary) if status == "diverged" else summary["final"]["test_accuracy"]
     if accuracy is None or not summary["dataset"]["classes"]:

@@ -178,8 +178,8 @@ def test_rows_of_runs_agree_with_isin(order: str) -> None:
 
 def test_an_unfinished_run_keeps_the_name_of_a_dataset_with_several_versions(tmp_path: Path) -> None:
     ids = synthetic.write(tmp_path, [Run(seed=seed) for seed in range(2)])
-    path = Store(tmp_path).run(ids[0]).summary
-    path.write_text(path.read_text().replace('"checksum": "00"', '"checksum": "01"'))
+    dataset = Store(tmp_path).summary(ids[0])["dataset"]
+    synthetic.edit_summary(tmp_path, ids[0], dataset={**dataset, "checksum": "01"})
     Store(tmp_path).begin(Run(seed=2).run_id, Run(seed=2).spec)
     study = load_study(tmp_path)
     data = study.specs.set_index("seed")["data"].to_dict()

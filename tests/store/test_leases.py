@@ -237,7 +237,7 @@ def test_a_new_worker_removes_heartbeats_of_dead_ones(tmp_path):
     with other_process(tmp_path, []) as killed:
         killed.kill()
     assert len(files(tmp_path)) == 1
-    half_written = tmp_path / "workers" / ".somebody.json"
+    half_written = tmp_path / "workers" / ".somebody.json.0000000000000000"
     half_written.touch()
     os.utime(half_written, (0, 0))
     with worker_elsewhere(tmp_path) as a, worker(tmp_path) as b:

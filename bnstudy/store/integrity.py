@@ -1,0 +1,130 @@
+"""What ties the files of a finished run together: the record `integrity` in its `summary.json`.
+
+It is checked whenever a file is read. A summary of an earlier version has no record. Then only what can be seen in
+the files themselves is checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from bnstudy.store.identity import digest
+from bnstudy.validation import ConfigError, show
+
+SCHEMA = 2
+"""The number of the summary's format. Increase it when earlier versions would read a new summary wrongly."""
+
+STATUSES = ("finished", "diverged")
+NUMBERS = ("final", "best", "seconds")
+"""The parts of a summary that hold numbers by name."""
+
+FORMATS = {".json": "JSON", ".yaml": "YAML", ".parquet": "a Parquet table"}
+
+
+class DamagedRun(ConfigError):  # noqa: N818
+    """A run has a file that cannot be used. Its other files, and other runs, are not affected."""
+
+
+class WrongContent(ValueError):  # noqa: N818
+    """What is wrong with the content of a file, in words."""
+
+
+class LaterVersion(WrongContent):
+    """The file has a format that this version does not know."""
+
+
+def damaged(path: Path, error: Exception) -> DamagedRun:
+    """The error for a file of a run that cannot be used: the run, the file, what is wrong and what to do."""
+    problem, advice = "is damaged", "delete the folder, and the same command trains it again"
+    reason = str(error) if isinstance(error, WrongContent) else f"it is not {FORMATS.get(path.suffix, 'readable')}"
+    if isinstance(error, LaterVersion):
+        problem, advice = "was stored by a later version of bnstudy", "read it with that version"
+    elif isinstance(error, OSError) and error.errno is not None:  # pyarrow's errors about a file's content have none
+        problem, reason, advice = "cannot be read", str(error.strerror), "make the file readable"
+    return DamagedRun(f"Run {path.parent.name} in {path.parent} {problem} ({path.name}: {reason}): {advice}.")
+
+
+def seal(summary: Mapping[str, Any], run_id: str, files: Mapping[str, bytes]) -> dict[str, Any]:
+    """The summary with its integrity record: the format's number, the SHA-256 of each file, and of all the rest.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    sealed = {**summary, "run_id": run_id, "integrity": {"schema": SCHEMA, "files": hashes}}
+    return {**sealed, "integrity": {**sealed["integrity"], "sha256": digest(sealed)}}
+
+
+def check_summary(summary: Any, run_id: str) -> dict[str, Any]:
+    """The content of a `summary.json`. Raises WrongContent if it is not what was stored for this run."""
+    require(isinstance(summary, dict), "it is not a mapping")
+    if "integrity" in summary:
+        _check_record(summary)
+    owner, status, steps = summary.get("run_id", run_id), summary.get("status"), summary.get("steps", 1)
+    require(owner == run_id, f"it belongs to run {owner}")
+    require(status in STATUSES, f"its status is {show(status)}, not {' or '.join(STATUSES)}")
+    require(type(steps) is int and steps >= 1, f"steps={show(steps)}")
+    for part in (*NUMBERS, "dataset"):
+        require(isinstance(summary.get(part, {}), dict), f"{part} is not a mapping")
+    for part in NUMBERS:
+        for name, value in summary.get(part, {}).items():
+            _check_number(f"{part}.{name}", value)
+    return summary
+
+
+def check_agreement(summary: Mapping[str, Any], spec: Mapping[str, Any]) -> None:
+    """Raises WrongContent if the summary has settings of its own. It repeats `steps`, which a spec may leave open."""
+    own = sorted(key for key in summary if key.partition(".")[0] in spec and key != "steps")
+    require(not own, f"it has {', '.join(own)}, which only config.yaml has")
+    given = spec.get("steps")
+    require(given in (None, summary.get("steps", given)), f"steps={show(summary.get('steps'))}, not {show(given)}")
+
+
+def _check_record(summary: Mapping[str, Any]) -> None:
+    record = summary["integrity"]
+    require(isinstance(record, dict) and isinstance(record.get("files"), dict), "its integrity record is incomplete")
+    schema = record.get("schema")
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise LaterVersion(f"it has schema {schema}, and this version reads up to {SCHEMA}")
+    unsealed = {**summary, "integrity": {key: value for key, value in record.items() if key != "sha256"}}
+    require(record.get("sha256") == digest(unsealed), "it was changed after it was stored")
+
+
+def _check_number(name: str, value: Any) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    require(value is None or is_number, f"{name}={show(value)} is not a finite number")
+    if value is not None and name.endswith("accuracy"):
+        require(0 <= value <= 1, f"{name}={show(value)} is not from 0 to 1")
+
+
+def read_stored(path: Path, summary: Mapping[str, Any]) -> bytes:
+    """The content of a file beside the summary. Raises WrongContent if it is not the one that was stored with it."""
+    content = path.read_bytes()
+    if "integrity" in summary:
+        same = summary["integrity"]["files"].get(path.name) == hashlib.sha256(content).hexdigest()
+        require(same, "it is not the file that was stored with summary.json")
+    return content
+
+
+def check_table(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table itself. Raises WrongContent if it lacks rows or values, or has other columns than the schema."""
+    found, expected = ({f"{field.name} ({field.type})" for field in s} for s in (table.schema, schema))
+    lacking, surplus = ", ".join(sorted(expected - found)), ", ".join(sorted(found - expected))
+    differences = [f"lacks {lacking}"] * bool(lacking) + [f"has {surplus}"] * bool(surplus)
+    require(not differences, f"it {' and '.join(differences)}")
+    require(table.schema.names == schema.names, f"its columns are in another order: {', '.join(table.schema.names)}")
+    require(table.num_rows > 0, "it has no rows")
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        require(not column.null_count, f"{column.null_count} of {table.num_rows} values of {name} are missing")
+    return table
+
+
+def require(condition: bool, reason: str) -> None:
+    if not condition:
+        raise WrongContent(reason)
