@@ -15,6 +15,7 @@ import pandas as pd
 from bnstudy.claims import arms
 from bnstudy.store.files import conf_dir
 from bnstudy.store.loading import load_metrics, load_runs, load_specs, load_test_correct, load_timing
+from bnstudy.store.plans import Plans
 from bnstudy.store.runs import Store
 from bnstudy.validation import ConfigError, closest, nearest
 
@@ -176,7 +177,8 @@ def _plan(store: Store, study: object, scale: object) -> dict[str, Any]:
             f"scale={scale} is not allowed without a study. To name both: bnstudy-report study=NAME scale={scale}"
         )
     ids = load_specs(store.results_dir)["run_id"].tolist()
-    repeated = any(plan.get("looks") == "repeated" for study in store.studies() for plan in store.plans(study))
+    plans = Plans(store.results_dir)
+    repeated = any(plan.get("looks") == "repeated" for study in plans.studies() for plan in plans.load(study))
     looks = {"looks": "repeated"} if repeated else {}  # seeds were added to some of the runs because of results
     return {"title": "All runs in the store", "commands": [], "run_ids": ids, **looks}
 
@@ -203,13 +205,15 @@ def name_of_picked(run_ids: Sequence[str]) -> str:
 
 
 def _plan_of_study(store: Store, study: str, scale: str | None) -> dict[str, Any]:
-    plans = store.plans(study) if study in store.studies() else []
+    stored = Plans(store.results_dir)
+    plans = stored.load(study)
     if not plans:
-        known = {*store.studies(), *(path.stem for path in (conf_dir() / "study").glob("*.yaml"))}
+        known = {*stored.studies(), *(path.stem for path in (conf_dir() / "study").glob("*.yaml"))}
         name = study if study in known else closest(study, known)
         hint = "." if name in (study, None) else f"; did you mean {name}?"
-        command = "" if name in store.studies() else f" To run it: bnstudy study={name or study}"
-        raise ConfigError(f"study={study} has not been run in {store.results_dir}{hint}{command}")
+        command = "" if name in stored.studies() else f" To run it: bnstudy study={name or study}"
+        damaged = "".join(f" {sentence}" for sentence in stored.damaged(study))
+        raise ConfigError(f"study={study} has not been run in {store.results_dir}{hint}{command}{damaged}")
     by_scale = {plan["scale"]: plan for plan in reversed(plans)}
     if scale is not None and scale not in by_scale:
         raise ConfigError(

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from bnstudy.claims.verdicts import Verdict
 from bnstudy.report.images import Image, write_images
 from bnstudy.store.files import write_text
+from bnstudy.store.links import refuse_links
 from bnstudy.validation import ConfigError
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -37,9 +38,15 @@ def render_markdown(template: str, content: Mapping[str, Any]) -> str:
 
 
 def publish(
-    folder: Path, template: str, content: Mapping[str, Any], images: Sequence[Image], files: Mapping[str, str]
+    results_dir: Path,
+    name: str,
+    template: str,
+    content: Mapping[str, Any],
+    images: Sequence[Image],
+    files: Mapping[str, str],
 ) -> Path:
-    """Write a report: `<template>.html.j2` and `<template>.md.j2` filled with `content`, the figures and other files.
+    """Write the report `<results_dir>/reports/<name>/`: `<template>.html.j2` and `<template>.md.j2` filled with
+    `content`, the figures and other files.
 
     Args:
         files: text by file name.
@@ -48,8 +55,10 @@ def publish(
         The path of the page.
 
     Raises:
-        ConfigError: the report cannot be written.
+        ConfigError: the report cannot be written, or a folder is a symbolic link.
     """
+    folder = results_dir / "reports" / name
+    refuse_links(results_dir, [folder / "figures"])
     try:
         (folder / "figures").mkdir(parents=True, exist_ok=True)
         write_images(folder / "figures", images)

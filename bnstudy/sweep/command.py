@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from bnstudy.store.plans import Plans
 from bnstudy.store.runs import Store
 from bnstudy.sweep.cost import eager_seconds
 from bnstudy.sweep.describe import describe_plan, describe_stack
@@ -229,7 +230,7 @@ def check_writable(key: str, folder: Path) -> None:
 def record_study(request: Request, complete: bool = True) -> None:
     """Store the runs of the requested studies, so that a report knows which are missing.
 
-    complete: as in `Store.add_to_plan`.
+    complete: as in `Plans.add`.
     """
     for member in request.members:
         record_study(member, complete)
@@ -249,4 +250,4 @@ def plan_study(request: Request, run_ids: Sequence[str], complete: bool = True) 
     words = [word for word in request.arguments if not word.startswith("study.names=")]
     words = [f"study={request.study.name}" if word.startswith("study=") else word for word in words]
     command = shlex.join(["bnstudy", *words])
-    Store(request.settings.results).add_to_plan(about, request.scale, command, run_ids, complete)
+    Plans(request.settings.results).add(about, request.scale, command, run_ids, complete)

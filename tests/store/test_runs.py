@@ -4,9 +4,7 @@ import math
 import os
 import subprocess
 import sys
-import time
 from collections import Counter
-from threading import Thread
 
 import pytest
 import torch
@@ -18,8 +16,6 @@ from bnstudy.train.loop import Training, start_serial
 from bnstudy.train.record import Outcome
 from bnstudy.validation import ConfigError, to_dict
 from tests.conftest import CPU, spec_of
-
-STUDY = {"name": "s", "title": "?", "claims": []}
 
 
 def train_and_store(store: Store, spec, digits) -> Training:
@@ -78,48 +74,6 @@ def test_loading_a_store_needs_no_torch(tmp_path, digits):
     train_and_store(Store(tmp_path), spec_of("steps=3"), digits)
     code = f"import bnstudy, sys; bnstudy.load_runs({str(tmp_path)!r}); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_a_plan_has_the_runs_of_all_commands(tmp_path):
-    store = Store(tmp_path)
-    store.add_to_plan(STUDY, "quick", "bnstudy study=s", ["b", "a"])
-    store.add_to_plan(STUDY, "quick", "bnstudy study=s seed=9", ["c"])
-    time.sleep(0.01)
-    store.add_to_plan(STUDY, "quick", "bnstudy study=s", ["a"])
-    (plan,) = store.plans("s")
-    assert plan["run_ids"] == ["a", "c"]
-    assert plan["commands"] == ["bnstudy study=s seed=9", "bnstudy study=s"]
-    assert (plan["name"], plan["title"], plan["scale"]) == ("s", "?", "quick")
-    assert store.studies() == ["s"]
-
-
-def test_a_study_that_was_looked_at_repeatedly_once_stays_marked(tmp_path):
-    store = Store(tmp_path)
-    store.add_to_plan(STUDY, "quick", "bnstudy study=s", ["a"])
-    assert "looks" not in store.plans("s")[0]
-    store.add_to_plan({**STUDY, "looks": "repeated"}, "quick", "bnstudy study=s until=decided", ["b"])
-    time.sleep(0.01)
-    store.add_to_plan(STUDY, "quick", "bnstudy study=s", ["a"])
-    assert store.plans("s")[0]["looks"] == "repeated"
-
-
-def test_commands_that_plan_at_the_same_time_lose_no_runs(tmp_path):
-    store = Store(tmp_path)
-    commands = [Thread(target=store.add_to_plan, args=(STUDY, "quick", f"seed={i}", [f"r{i:02}"])) for i in range(40)]
-    for command in commands:
-        command.start()
-    for command in commands:
-        command.join()
-    assert store.plans("s")[0]["run_ids"] == [f"r{i:02}" for i in range(40)]
-
-
-def test_plans_start_with_the_scale_that_was_planned_last(tmp_path):
-    store = Store(tmp_path)
-    for i, scale in enumerate(("standard", "quick")):
-        store.add_to_plan(STUDY, scale, "bnstudy", ["a"])
-        (path,) = (tmp_path / "studies" / "s" / scale).glob("*.json")
-        os.utime(path, (i, i))
-    assert [plan["scale"] for plan in store.plans("s")] == ["quick", "standard"]
 
 
 @pytest.mark.parametrize("name", ["summary.json", "config.yaml", "metrics.parquet"])
@@ -183,17 +137,3 @@ def test_a_shared_store_keeps_a_file_until_its_last_reader(tmp_path):
     assert store.config("twice") is first["twice"]
     store.release(["twice"])
     assert store.config("twice") is not first["twice"]
-
-
-def test_a_command_that_may_add_runs_keeps_those_that_it_planned_before(tmp_path):
-    store = Store(tmp_path)
-
-    def plan(run_ids: list[str], complete: bool) -> list[str]:
-        store.add_to_plan(STUDY, "quick", "bnstudy study=s", run_ids, complete)
-        return store.plans("s")[0]["run_ids"]
-
-    assert plan(["a"], complete=False) == ["a"]
-    assert plan(["a", "b", "c"], complete=True) == ["a", "b", "c"]
-    assert plan(["a", "b"], complete=False) == ["a", "b", "c"]
-    assert plan(["a", "d"], complete=False) == ["a", "d"]  # the study has changed
-    assert plan(["a"], complete=True) == ["a"]
