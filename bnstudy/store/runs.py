@@ -137,13 +137,20 @@ def parse_spec(text: str) -> dict[str, Any]:
     scalars = dict(_SCALAR_LINE.findall(text))
     shared = _parse(_SCALAR_LINE.sub(r"\1: 0", text))
     if not isinstance(shared, dict) or any(type(shared.get(key)) is not int or shared[key] for key in scalars):
-        return with_present_names(yaml.load(text, Loader))
+        return with_present_names(_load_yaml(text))
     return {**shared, **{key: _parse(value) for key, value in scalars.items()}}
 
 
 @lru_cache(maxsize=4096)
 def _parse(text: str) -> Any:
-    return with_present_names(yaml.load(text, Loader))
+    return with_present_names(_load_yaml(text))
+
+
+def _load_yaml(text: str) -> Any:
+    """Raises ValueError if there are aliases: bnstudy writes none, and nested ones multiply a short text endlessly."""
+    if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader)):
+        raise ValueError("YAML aliases")
+    return yaml.load(text, Loader)
 
 
 def damaged(path: Path, error: Exception) -> ConfigError:
