@@ -125,6 +125,10 @@ class SharedStore(Store):
         return content
 
 
+LONG_SPEC = 10_000
+"""Characters of a spec that may nest too deeply."""
+MAX_DEPTH = 100
+
 _SCALAR_LINE = re.compile(r"^(\w+): (-?\.?\w[\w.+-]*)$", re.MULTILINE)
 """A line of a spec with a number or a word and nothing else: `seed: 3`."""
 
@@ -147,9 +151,13 @@ def _parse(text: str) -> Any:
 
 
 def _load_yaml(text: str) -> Any:
-    """Raises ValueError if there are aliases: bnstudy writes none, and nested ones multiply a short text endlessly."""
-    if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader)):
-        raise ValueError("YAML aliases")
+    """Raises ValueError for aliases, which multiply a short text endlessly, and for nesting that ends the process."""
+    if "*" in text or len(text) > LONG_SPEC:
+        depth = 0
+        for event in yaml.parse(text, Loader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent) or depth > MAX_DEPTH:
+                raise ValueError("YAML aliases, or too deep")
     return yaml.load(text, Loader)
 
 

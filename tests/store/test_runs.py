@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 
 import pytest
@@ -105,7 +106,6 @@ def test_finishing_a_run_deletes_old_temporary_files_of_killed_writers(tmp_path,
         "lr: 1e-05\nseed: 010\nsteps: 1_000\nbatch_size: -3\ntrained: yes\nwhen: 2026-01-02\n",
         "norm:\n  eps: 1\nlr: 1\nlr: 2\n",
         "on: 5\n7: 5\nseed: 'seven'\nlr: 1.0e-05\ntexts:\n- a\n- b\n",
-        "a: &x {b: 1}\nc: *x\nseed: 3\n",
         "a: 'in two\nlines: 3\nseed: 4'\nlr: 2\n",
         "- 1\n- 2\n",
         "seed: 3",
@@ -114,6 +114,28 @@ def test_finishing_a_run_deletes_old_temporary_files_of_killed_writers(tmp_path,
 )
 def test_parse_spec_equals_yaml(text):
     assert repr(parse_spec(text)) == repr(yaml.safe_load(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &x {b: 1}\nc: *x\nseed: 3\n",
+        "a: &a [*a]\n",
+        "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 40)),
+        "seed: 3\n<<: &x {lr: 1}\nmodel: {<<: *x}\n",
+        "a: " + "[" * 100_000,
+        "- " * 100_000,
+    ],
+)
+def test_a_spec_with_aliases_or_deep_nesting_is_refused_at_once(text):
+    start = time.process_time()
+    with pytest.raises(ValueError, match="YAML aliases"):
+        parse_spec(text)
+    assert time.process_time() - start < 1
+
+
+def test_a_spec_with_a_star_in_a_text_is_read():
+    assert parse_spec("pattern: '*.png'\nnote: 3 * 4\n") == {"pattern": "*.png", "note": "3 * 4"}
 
 
 def test_the_shared_text_of_specs_is_parsed_once(monkeypatch):
