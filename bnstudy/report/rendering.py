@@ -17,7 +17,7 @@ from bnstudy.claims.verdicts import Verdict
 from bnstudy.report.images import Image, write_images
 from bnstudy.store.files import write_text
 from bnstudy.store.links import refuse_links
-from bnstudy.validation import ConfigError
+from bnstudy.validation import ConfigError, printable
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -28,13 +28,13 @@ def render_html(template: str, content: Mapping[str, Any]) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'"
     own = {"script": Markup(script), "policy": policy}
-    return _environment(autoescape=True).get_template(template).render({**content, **own})
+    return printable(_environment(autoescape=True).get_template(template).render({**content, **own}))
 
 
 def render_markdown(template: str, content: Mapping[str, Any]) -> str:
     """Render Markdown. Every value is escaped, as `autoescape` does for HTML."""
     text = _environment(autoescape=False, finalize=escape_markdown).get_template(template).render(content)
-    return re.sub(r"\n{3,}", "\n\n", text)
+    return printable(re.sub(r"\n{3,}", "\n\n", text))
 
 
 def publish(
