@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from bnstudy.claims.verdicts import Verdict
 from bnstudy.report.images import Image, write_images
-from bnstudy.store.files import write_text
+from bnstudy.store.files import remove_abandoned, write_text
 from bnstudy.store.links import refuse_links
 from bnstudy.validation import ConfigError, printable
 
@@ -61,6 +61,8 @@ def publish(
     refuse_links(results_dir, [folder / "figures"])
     try:
         (folder / "figures").mkdir(parents=True, exist_ok=True)
+        for written in (folder, folder / "figures"):
+            remove_abandoned(written)
         write_images(folder / "figures", images)
         for name, text in files.items():
             write_text(folder / name, text)

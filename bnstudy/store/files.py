@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import secrets
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+ABANDONED_SECONDS = 3600
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}")
 
 
 def conf_dir() -> Path:
@@ -17,15 +24,44 @@ def conf_dir() -> Path:
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it. Readers see all of the file or nothing."""
+    """Let `write` fill a temporary file beside `path`, then rename it. Readers see all of the file or nothing.
+
+    The content is on the disk before the file has its name, so that this is also true after a power failure.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         write(temporary)
+        sync(temporary)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's content, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Delete the temporary files of killed writers in a folder, those of `write_atomic`.
+
+    One that is less than an hour old may belong to a living writer, also on another machine.
+    """
+    for path in folder.glob(".*"):
+        if _TEMPORARY.fullmatch(path.name):
+            with suppress(FileNotFoundError):  # its writer has just renamed it
+                if path.lstat().st_mtime < time.time() - ABANDONED_SECONDS:
+                    path.unlink()
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    write_atomic(path, lambda temporary: temporary.write_bytes(content))
 
 
 def write_text(path: Path, text: str) -> None:

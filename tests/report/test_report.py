@@ -196,6 +196,19 @@ def test_figures_of_an_earlier_report_are_removed(tmp_path: Path) -> None:
     assert result.missing == 1
 
 
+def test_the_temporary_files_of_a_killed_report_are_removed(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, [Run(total=20)])
+    folder = tmp_path / "reports" / "all"
+    (folder / "figures").mkdir(parents=True)
+    abandoned = [folder / ".report.md.0123456789abcdef", folder / "figures" / ".curves.svg.0123456789abcdef"]
+    mine = folder / ".mine.md"
+    for path in (*abandoned, mine):
+        path.touch()
+        os.utime(path, (0, 0))
+    write_report(tmp_path)
+    assert [path.exists() for path in (*abandoned, mine)] == [False, False, True]
+
+
 @pytest.mark.parametrize("listed", ['["../../../home.png", "/x.png", "kept.txt", 7]', '{"a": 1}', "7", "[", '[["x"]]'])
 def test_a_list_of_figures_from_a_stranger_deletes_no_other_file(tmp_path: Path, listed: str) -> None:
     synthetic.write(tmp_path, [Run(total=20)])
