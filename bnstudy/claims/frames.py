@@ -235,7 +235,8 @@ def _nothing_finished(store: Store, study: str | None, plan: dict[str, Any], pic
 
 def _failures(store: Store, unfinished: Iterable[str]) -> dict[str, str]:
     errors = {run_id: store.run(run_id).error for run_id in sorted(unfinished)}
-    texts = {run_id: path.read_text(encoding="utf-8") for run_id, path in errors.items() if path.exists()}
+    files = {run_id: path for run_id, path in errors.items() if path.is_file() and not path.is_symlink()}
+    texts = {run_id: path.read_text(encoding="utf-8", errors="replace") for run_id, path in files.items()}
     return {run_id: text.strip().rpartition("\n")[2] for run_id, text in texts.items()}
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import xml.dom.minidom
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from bnstudy.claims.frames import load_study
 from bnstudy.report.report import ReportResult, as_csv, write_report
+from bnstudy.store.runs import Store
 from bnstudy.validation import printable
 from tests import synthetic
 from tests.report.test_report import Page
@@ -97,6 +100,18 @@ def test_a_table_without_such_cells_is_that_of_pandas():
     )  # fmt: skip
     columns = ["run_id", *sorted({*runs} - {"run_id"})]
     assert as_csv(runs) == runs[columns].to_csv(index=False, lineterminator="\n")
+
+
+def test_an_error_of_a_run_shows_no_file_outside_the_store(tmp_path: Path):
+    runs = [Run(total=20, seed=seed) for seed in range(4)]
+    secret, store = tmp_path / "secret", tmp_path / "store"
+    secret.write_text("password")
+    synthetic.plan(store, "s", [synthetic.write(store, runs[:1])[0], *(run.run_id for run in runs[1:])])
+    folders = [Store(store).begin(run.run_id, run.spec).folder for run in runs[1:]]
+    (folders[0] / "error.txt").symlink_to(secret)
+    os.mkfifo(folders[1] / "error.txt")
+    (folders[2] / "error.txt").write_bytes(b"\xff\xfe failed")
+    assert load_study(store, "s").failures == {runs[3].run_id: "\ufffd\ufffd failed"}
 
 
 def test_a_layer_name_from_a_stranger_leaves_the_figures_valid(tmp_path: Path, monkeypatch):
