@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 from bnstudy.config.arguments import parse_report_arguments, parse_training_arguments
 from bnstudy.config.messages import explain
 from bnstudy.store.files import conf_dir
-from bnstudy.validation import ConfigError
+from bnstudy.validation import ConfigError, printable
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -100,5 +100,5 @@ def exit_statuses(program: str, debugging: bool = False) -> Iterator[None]:
 
 
 def leave(program: str, sentence: str, status: int) -> NoReturn:
-    print(f"{program}: {sentence}", file=sys.stderr)
+    print(f"{program}: {printable(sentence)}", file=sys.stderr)
     sys.exit(status)

@@ -6,13 +6,18 @@ import difflib
 import importlib
 import math
 import os
+import re
 import sys
+import unicodedata
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+
+NAME = re.compile(r"[\w-]+")
+"""The name of a study or a scale, which is also the name of a folder."""
 
 
 class ConfigError(ValueError):
@@ -52,6 +57,18 @@ def show(value: object) -> str:
     if isinstance(value, list | tuple):
         return f"[{','.join(map(show, value))}]"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def printable(text: str, keep: str = "\n") -> str:
+    """The text with its control characters as escapes: a terminal would obey them, and an SVG must not hold them."""
+    if text.isprintable():
+        return text
+    shown = (c if c in keep or unicodedata.category(c) not in _CONTROLS else ascii(c)[1:-1] for c in text)
+    return "".join(shown)
+
+
+_CONTROLS = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode's categories of control characters, changes of direction, half characters, and line separators."""
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ from bnstudy.probes.units import DeadUnits
 from bnstudy.probes.weights import WeightSize
 from bnstudy.run import Evaluation, RunSpec
 from bnstudy.store.bits import pack_bits
+from bnstudy.store.plans import Plans
 from bnstudy.store.runs import METRICS_SCHEMA, TIMING_SCHEMA, Store
 from bnstudy.validation import to_dict
 from bnstudy.when import AtFractions, LogThenRegular
@@ -244,7 +245,7 @@ def make_store(results_dir: Path, runs: int, rows: int, seeds: int) -> int:
     ids = [spec.run_id for spec in specs]
     for name, scale, claims in [("large", "full", ALL_CLAIMS), *((n, "standard", c) for n, c in CLAIMS.items())]:
         study = {"name": name, "title": f"Made up: {name.replace('_', ' ')}", "claims": claims}
-        Store(results_dir).add_to_plan(study, scale, f"bnstudy study={name} scale={scale}", ids)
+        Plans(results_dir).add(study, scale, f"bnstudy study={name} scale={scale}", ids)
     return total
 
 

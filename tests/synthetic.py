@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from bnstudy.store.bits import pack_bits
 from bnstudy.store.identity import run_id_of
+from bnstudy.store.plans import Plans
 from bnstudy.store.runs import Store
 
 NORMS: dict[str, dict[str, Any]] = {
@@ -114,7 +115,7 @@ def plan(
     results_dir: Path, name: str, run_ids: Iterable[str], scale: str = "quick", title: str = "Does it?", claims=()
 ) -> None:
     study = {"name": name, "title": title, "claims": list(claims)}
-    Store(results_dir).add_to_plan(study, scale, f"bnstudy study={name} scale={scale}", run_ids)
+    Plans(results_dir).add(study, scale, f"bnstudy study={name} scale={scale}", run_ids)
 
 
 def lr_sweep(

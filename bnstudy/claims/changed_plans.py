@@ -9,14 +9,16 @@ from bnstudy.claims import arms
 from bnstudy.claims.counterevidence import list_some
 from bnstudy.claims.frames import StudyData
 from bnstudy.store.loading import load_specs
+from bnstudy.store.plans import Plans
 from bnstudy.store.runs import Store
+from bnstudy.validation import ConfigError
 
 
 def mark_reported(store: Store, study: StudyData) -> None:
     """Remember in the store that a report on the study was drawn, if the store can be written."""
     if study.scale is not None and study.looks == "once":
-        with suppress(OSError):
-            store.mark_reported(study.name, study.scale, _planned(study))
+        with suppress(ConfigError, OSError):
+            Plans(store.results_dir).mark_reported(study.name, study.scale, _planned(study))
 
 
 def find_changes(store: Store, study: StudyData) -> list[str]:
@@ -28,7 +30,7 @@ def find_changes(store: Store, study: StudyData) -> list[str]:
     if study.scale is None or study.looks == "repeated":
         return []
     planned = _planned(study)
-    plans = [{*ids} for ids in store.reported_plans(study.name, study.scale)]
+    plans = [{*ids} for ids in Plans(store.results_dir).reported(study.name, study.scale)]
     found = (describe_change(store, ids, planned) for ids in plans if ids != planned)
     return next(filter(None, found), [])
 

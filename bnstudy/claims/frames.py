@@ -24,6 +24,7 @@ from bnstudy.store.loading import (
     load_timing,
     read_runs,
 )
+from bnstudy.store.plans import Plans
 from bnstudy.store.runs import Store
 from bnstudy.validation import ConfigError, closest, nearest
 
@@ -214,7 +215,8 @@ def _plan(store: Store, study: object, scale: object) -> dict[str, Any]:
         raise ConfigError(
             f"scale={scale} is not allowed without a study. To name both: bnstudy-report study=NAME scale={scale}"
         )
-    repeated = any(plan.get("looks") == "repeated" for study in store.studies() for plan in store.plans(study))
+    plans = Plans(store.results_dir)
+    repeated = any(plan.get("looks") == "repeated" for study in plans.studies() for plan in plans.load(study))
     looks = {"looks": "repeated"} if repeated else {}  # seeds were added to some of the runs because of results
     return {"title": "All runs in the store", "commands": [], "run_ids": store.begun(), **looks}
 
@@ -241,13 +243,15 @@ def name_of_picked(run_ids: Sequence[str]) -> str:
 
 
 def _plan_of_study(store: Store, study: str, scale: str | None) -> dict[str, Any]:
-    plans = store.plans(study) if study in store.studies() else []
+    stored = Plans(store.results_dir)
+    plans = stored.load(study)
     if not plans:
-        known = {*store.studies(), *(path.stem for path in (conf_dir() / "study").glob("*.yaml"))}
+        known = {*stored.studies(), *(path.stem for path in (conf_dir() / "study").glob("*.yaml"))}
         name = study if study in known else closest(study, known)
         hint = "." if name in (study, None) else f"; did you mean {name}?"
-        command = "" if name in store.studies() else f" To run it: bnstudy study={name or study}"
-        raise ConfigError(f"study={study} has not been run in {store.results_dir}{hint}{command}")
+        command = "" if name in stored.studies() else f" To run it: bnstudy study={name or study}"
+        damaged = "".join(f" {sentence}" for sentence in stored.damaged(study))
+        raise ConfigError(f"study={study} has not been run in {store.results_dir}{hint}{command}{damaged}")
     by_scale = {plan["scale"]: plan for plan in reversed(plans)}
     if scale is not None and scale not in by_scale:
         raise ConfigError(
@@ -280,7 +284,8 @@ def describe_damages(damages: Mapping[str, str]) -> list[str]:
 
 def _failures(store: Store, unfinished: Iterable[str]) -> dict[str, str]:
     errors = {run_id: store.run(run_id).error for run_id in sorted(unfinished)}
-    texts = {run_id: path.read_text(encoding="utf-8") for run_id, path in errors.items() if path.exists()}
+    files = {run_id: path for run_id, path in errors.items() if path.is_file() and not path.is_symlink()}
+    texts = {run_id: path.read_text(encoding="utf-8", errors="replace") for run_id, path in files.items()}
     return {run_id: text.strip().rpartition("\n")[2] for run_id, text in texts.items()}
 
 

@@ -128,10 +128,9 @@ def write_comparison(
     }  # fmt: skip
     data = {"study": about.name, "scale": about.scale, "arms": arms, "quantities": [*map(asdict, rows)]}
     files = {"runs.csv": as_csv(both.runs), "comparison.json": as_json({**data, "run_ids": run_ids})}
-    folder = results_dir / "reports" / name
-    index = publish(folder, "compare", content, images, files)
+    index = publish(results_dir, name, "compare", content, images, files)
     sentences, lost = tuple(row.sentence for row in rows), int(m.stopped_early(both.runs).sum())
-    return ReportResult(folder, index, (), sentences, tuple(cautions), lost, missing=0)
+    return ReportResult(index.parent, index, (), sentences, tuple(cautions), lost, missing=0)
 
 
 def split_names(text: str) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +14,10 @@ from pathlib import Path
 from markupsafe import Markup
 
 from bnstudy.report.figures import ReportFigure, render
-from bnstudy.store.files import write_atomic
+from bnstudy.store.files import write_atomic, write_json
+
+LIST = "files.json"
+"""Names the images of a report, beside them."""
 
 MAX_NAME = 100
 """Characters of a name that is made from a text."""
@@ -69,10 +73,21 @@ def inline_svg(svg: str, name: str, alt: str) -> str:
 
 
 def write_images(folder: Path, images: Iterable[Image]) -> None:
-    """Write all images, and remove those of an earlier report."""
+    """Write all images and a list of them, and remove those on the list of an earlier report."""
     files = {f"{image.name}.{kind}": getattr(image, kind) for image in images for kind in ("svg", "png")}
+    earlier = listed_images(folder)
+    write_json(folder / LIST, sorted(files.keys() | earlier))  # so that a report that is killed here leaves nothing
     for name, content in files.items():
         write_atomic(folder / name, partial(Path.write_bytes, data=content))
-    for old in sorted([*folder.glob("*.svg"), *folder.glob("*.png")]):
-        if old.name not in files:
-            old.unlink()
+    for name in earlier - files.keys():
+        (folder / name).unlink(missing_ok=True)
+    write_json(folder / LIST, sorted(files))
+
+
+def listed_images(folder: Path) -> set[str]:
+    """The images that earlier reports wrote here; those of versions without a list are not known."""
+    try:
+        names = json.loads((folder / LIST).read_text(encoding="utf-8"))
+        return {name for name in names if re.fullmatch(r"[a-z0-9_-]+\.(svg|png)", name)}
+    except (OSError, ValueError, TypeError, RecursionError):
+        return set()

@@ -16,7 +16,8 @@ from markupsafe import Markup
 from bnstudy.claims.verdicts import Verdict
 from bnstudy.report.images import Image, write_images
 from bnstudy.store.files import remove_abandoned, write_text
-from bnstudy.validation import ConfigError
+from bnstudy.store.links import refuse_links
+from bnstudy.validation import ConfigError, printable
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -27,19 +28,25 @@ def render_html(template: str, content: Mapping[str, Any]) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'"
     own = {"script": Markup(script), "policy": policy}
-    return _environment(autoescape=True).get_template(template).render({**content, **own})
+    return printable(_environment(autoescape=True).get_template(template).render({**content, **own}))
 
 
 def render_markdown(template: str, content: Mapping[str, Any]) -> str:
     """Render Markdown. Every value is escaped, as `autoescape` does for HTML."""
     text = _environment(autoescape=False, finalize=escape_markdown).get_template(template).render(content)
-    return re.sub(r"\n{3,}", "\n\n", text)
+    return printable(re.sub(r"\n{3,}", "\n\n", text))
 
 
 def publish(
-    folder: Path, template: str, content: Mapping[str, Any], images: Sequence[Image], files: Mapping[str, str]
+    results_dir: Path,
+    name: str,
+    template: str,
+    content: Mapping[str, Any],
+    images: Sequence[Image],
+    files: Mapping[str, str],
 ) -> Path:
-    """Write a report: `<template>.html.j2` and `<template>.md.j2` filled with `content`, the figures and other files.
+    """Write the report `<results_dir>/reports/<name>/`: `<template>.html.j2` and `<template>.md.j2` filled with
+    `content`, the figures and other files.
 
     Args:
         files: text by file name.
@@ -48,12 +55,14 @@ def publish(
         The path of the page.
 
     Raises:
-        ConfigError: the report cannot be written.
+        ConfigError: the report cannot be written, or a folder is a symbolic link.
     """
+    folder = results_dir / "reports" / name
+    refuse_links(results_dir, [folder / "figures"])
     try:
         (folder / "figures").mkdir(parents=True, exist_ok=True)
-        for part in (folder, folder / "figures"):
-            remove_abandoned(part, seconds=60)
+        for written in (folder, folder / "figures"):
+            remove_abandoned(written, seconds=60)
         write_images(folder / "figures", images)
         for name, text in files.items():
             write_text(folder / name, text)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,9 @@ from bnstudy.report.page import StudyPart, claim_sections, count_statuses, part_
 from bnstudy.report.rendering import publish
 from bnstudy.report.summary import describe_runs, duration
 from bnstudy.store.loading import describe_images
+from bnstudy.store.plans import Plans
 from bnstudy.store.runs import SharedStore, Store
-from bnstudy.validation import ConfigError
+from bnstudy.validation import ConfigError, printable
 
 EVERY_STUDY = "all"
 """The value of `study` for a report on all studies."""
@@ -57,7 +60,8 @@ class ReportResult:
     def lines(self) -> tuple[str, ...]:
         """For the terminal; of a report on several studies the most important lines are last."""
         results = (*self.verdicts, *self.findings)
-        return (*results, self.tally, *self.cautions) if self.tally else (*self.cautions, *results)
+        lines = (*results, self.tally, *self.cautions) if self.tally else (*self.cautions, *results)
+        return tuple(printable(line, keep="") for line in lines)
 
 
 @dataclass
@@ -114,7 +118,8 @@ def write_report(
     part = draft.parts[0]
     page: dict[str, Any] = {"name": about.name, "title": about.title, "scale": about.scale, "facts": part.facts}
     page |= {"several": False, "report": again}
-    result = _write(results_dir / "reports" / about.name, draft, page, [*part.cautions, *limits], about.runs)
+    limits = [*(Plans(results_dir).damaged(about.name) if study else []), *limits]
+    result = _write(results_dir, about.name, draft, page, [*part.cautions, *limits], about.runs)
     mark_reported(Store(results_dir), about)
     return result
 
@@ -133,7 +138,7 @@ def write_report_on_all(
     Raises:
         ConfigError: no run of a study at that scale is finished; or as `write_report`.
     """
-    plans = _plans(Store(results_dir), None if scale is None else str(scale))
+    plans = _plans(Plans(results_dir), None if scale is None else str(scale))
     at = next(iter(plans.values()))["scale"]
     begun = {name: plan for name, plan in plans.items() if any(map(Store(results_dir).is_finished, plan["run_ids"]))}
     if not begun:
@@ -163,26 +168,29 @@ def write_report_on_all(
     changes = [f"{study.name}: {text}" for study in studies for text in find_changes(store, study)]
     mixed = describe_images(runs.assign(data=runs["data"].astype(str).map(dataset_name)).drop_duplicates("run_id"))
     damages = {run_id: sentence for study in studies for run_id, sentence in study.damages.items()}
-    cautions = [*mixed, *_missing_of_all(draft.parts), *describe_damages(damages), *sorted(waiting), *changes]
-    result = _write(results_dir / "reports" / EVERY_FOLDER, draft, page, cautions, runs)
+    cautions = [*mixed, *_missing_of_all(draft.parts), *describe_damages(damages), *sorted(waiting)]
+    cautions += [*Plans(results_dir).damaged(), *changes]
+    result = _write(results_dir, EVERY_FOLDER, draft, page, cautions, runs)
     for study in studies:
         mark_reported(store, study)
     return result
 
 
-def _plans(store: Store, scale: str | None) -> dict[str, dict[str, Any]]:
+def _plans(stored: Plans, scale: str | None) -> dict[str, dict[str, Any]]:
     """Each study's plan at the scale, by name; by default at the scale planned last."""
-    found = {name: {plan["scale"]: plan for plan in store.plans(name)} for name in store.studies()}
-    if not found:
+    by_study = {name: stored.load(name) for name in stored.studies()}
+    if not any(by_study.values()):
         raise ConfigError(
-            f"study=all: no study has been run in {store.results_dir}. To run one: bnstudy study=quickstart"
+            f"study=all: no study has been run in {stored.results_dir}. To run one: bnstudy study=quickstart"
+            + "".join(f" {sentence}" for sentence in stored.damaged())
         )
-    files = (store.results_dir / "studies").glob("*/*/*.json")
-    at = scale or max(files, key=lambda path: (path.stat().st_mtime_ns, str(path))).parent.name
+    latest = max((plans[0]["planned_ns"], name) for name, plans in by_study.items() if plans)[1]
+    at = scale or by_study[latest][0]["scale"]
+    found = {name: {plan["scale"]: plan for plan in plans} for name, plans in by_study.items()}
     plans = {name: by_scale[at] for name, by_scale in found.items() if at in by_scale}
     if not plans:
         known = ", ".join(sorted({known for by_scale in found.values() for known in by_scale}))
-        raise ConfigError(f"study=all: no study has been run at scale={at} in {store.results_dir}, but at {known}.")
+        raise ConfigError(f"study=all: no study has been run at scale={at} in {stored.results_dir}, but at {known}.")
     return plans
 
 
@@ -221,7 +229,7 @@ def _missing_of_all(parts: Iterable[StudyPart]) -> list[str]:
 
 
 def _write(
-    folder: Path, draft: Draft, page: dict[str, Any], cautions: Sequence[str], runs: pd.DataFrame
+    results_dir: Path, name: str, draft: Draft, page: dict[str, Any], cautions: Sequence[str], runs: pd.DataFrame
 ) -> ReportResult:
     found = verdicts.judge_all(sorted(draft.contrasts, key=lambda contrast: contrast.claim.order))
     claims = claim_sections(found, draft.parts, draft.taken)
@@ -232,10 +240,10 @@ def _write(
     content = {**page, "parts": draft.parts, "claims": claims, "in_claims": in_claims, "cautions": list(cautions)}
     images = [section.effect for section in claims] + [image for part in draft.parts for image in part.images]
     files = {"runs.csv": as_csv(runs), "claims.json": as_json(verdicts.as_json(found))}
-    index = publish(folder, "index", content, images, files)
+    index = publish(results_dir, name, "index", content, images, files)
     several, trained = page["several"], runs.drop_duplicates("run_id")
     return ReportResult(
-        folder=folder,
+        folder=index.parent,
         index=index,
         verdicts=tuple(verdict.sentence for verdict in (primary if several else found)),
         findings=tuple(f"{part.study.name}: " * several + text for part in draft.parts for text in part.findings),
@@ -255,7 +263,24 @@ def tally(found: Sequence[verdicts.Verdict]) -> str:
 
 def as_csv(runs: pd.DataFrame) -> str:
     columns = ["run_id", *sorted(c for c in runs.columns if c != "run_id")]
-    return runs[columns].to_csv(index=False, lineterminator="\n")
+    table = runs[columns].rename(columns=as_cell)
+    texts = [c for c in table if table[c].dtype.kind == "O"]
+    table[texts] = table[texts].astype(object).map(as_cell)
+    return table.to_csv(index=False, lineterminator="\n")
+
+
+def as_cell(value: Any) -> Any:
+    """A value as a cell that a spreadsheet shows: a text that it would run as a formula begins with an apostrophe."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value, keep="")
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) and not is_number(text) else text
+
+
+def is_number(text: str) -> bool:
+    with suppress(ValueError):
+        return math.isfinite(float(text))
+    return False
 
 
 def as_json(value: Any) -> str:

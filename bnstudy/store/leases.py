@@ -43,6 +43,9 @@ from bnstudy.store.runs import Store
 from bnstudy.validation import ConfigError
 
 _LEASE = re.compile(r"lease\.([1-9][0-9]*)")
+_MAX_PID = 2**31
+_MAX_BYTES = 2**16
+"""More than a lease or heartbeat holds."""
 _WORKER = re.compile(r"[\w-]+")
 
 
@@ -80,9 +83,11 @@ class Holder:
         try:
             entries = json.loads(content)
             holder = cls(**{field.name: entries[field.name] for field in fields(cls) if field.name in entries})
-            return holder if _WORKER.fullmatch(holder.worker) else None
-        except (ValueError, TypeError):
+        except (RecursionError, TypeError, ValueError):
             return None
+        if any(type(getattr(holder, field.name)) is not type(getattr(_ANY, field.name)) for field in fields(cls)):
+            return None
+        return holder if _WORKER.fullmatch(holder.worker) and 0 < holder.pid < _MAX_PID else None
 
     def is_alive(self, here: Holder) -> bool | None:
         """Whether its process exists; None if `here` cannot know, as from another machine."""
@@ -97,6 +102,9 @@ class Holder:
         process = _process(self.pid)
         # /proc may hide the processes of other users.
         return None if process is None else process[0] not in "ZX" and process[1] == self.started
+
+
+_ANY = Holder("", 0, "")
 
 
 def _machine() -> str:
@@ -317,7 +325,7 @@ def _holder(lease: Path) -> Holder | None:
         return holder
     with suppress(FileNotFoundError):
         # The time distinguishes it from a later one of the same name.
-        return Holder("unknown", 0, f"garbled-{lease.parent.name}-{lease.stat().st_mtime_ns}")
+        return Holder("unknown", 0, f"garbled-{lease.parent.name}-{lease.lstat().st_mtime_ns}")
     return None
 
 
@@ -329,10 +337,12 @@ def _remove(folder: Path, generations: Iterable[int]) -> None:
 def _read(path: Path) -> bytes | None:
     """None if there is no such file, empty if NFS reports that it was replaced or removed meanwhile."""
     try:
-        return path.read_bytes()
+        # A pipe is not waited for, and a link not followed: it may lead to a device that never ends.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK | os.O_NOFOLLOW)) as file:
+            return file.read(_MAX_BYTES)
     except FileNotFoundError:
         return None
     except OSError as error:
-        if error.errno != errno.ESTALE:
+        if error.errno not in (errno.ESTALE, errno.ELOOP):
             raise
         return b""

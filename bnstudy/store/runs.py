@@ -1,4 +1,4 @@
-"""The store: one folder a run, `<results_dir>/runs/<run_id>/`, and the plans of studies in `<results_dir>/studies/`.
+"""The store: one folder a run, `<results_dir>/runs/<run_id>/`. The plans of studies are in `store/plans.py`.
 
 `docs/store.md` describes the files. `Store.begin` and `Store.finish` write them, except for the checkpoint and the
 error: `sweep/worker.py` writes both, the checkpoint through `train/checkpoint.py`. Each appears by an atomic rename.
@@ -7,14 +7,12 @@ Reading a store executes nothing in it, and needs no torch.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -64,7 +62,7 @@ class RunPaths:
 
 @dataclass(frozen=True)
 class Store:
-    """The runs and study plans under one results_dir."""
+    """The runs under one results_dir."""
 
     results_dir: Path
 
@@ -156,56 +154,6 @@ class Store:
         except Exception as error:  # each file format fails in its own ways
             raise damaged(path, error) from error
 
-    # A plan lists the runs of a study at a scale, so that a report can name the missing ones. Each command line writes
-    # a file of its own, so that several processes can plan at the same time.
-
-    def add_to_plan(
-        self, study: Mapping[str, Any], scale: str, command: str, run_ids: Iterable[str], complete: bool = True
-    ) -> None:
-        """Plan the runs of a command line, besides those of other command lines.
-
-        complete: False while the command may still add runs. If the same command line planned all of these before,
-            the others that it planned then stay.
-        """
-        name = hashlib.sha256(command.encode()).hexdigest()[:12]
-        path, planned = self.results_dir / "studies" / study["name"] / scale / f"{name}.json", {*run_ids}
-        if not complete and path.exists():
-            before = {*json.loads(path.read_text(encoding="utf-8"))["run_ids"]}
-            planned = before if planned <= before else planned
-        write_json(path, {**study, "scale": scale, "command": command, "run_ids": sorted(planned)})
-
-    def plans(self, study: str) -> list[dict[str, Any]]:
-        """The study's plans, one a scale, the latest first. Each has all `commands` and all their `run_ids`."""
-        folders = sorted((self.results_dir / "studies" / study).glob("*/"))
-        by_scale = [sorted((p.stat().st_mtime_ns, p) for p in folder.glob("*.json")) for folder in folders]
-        latest_first = sorted(filter(None, by_scale), key=lambda files: -files[-1][0])
-        return [_merge([path for _, path in files]) for files in latest_first]
-
-    # A report leaves a mark of the plan that it is drawn on, one file for each plan. A later report can then say that
-    # the plan was changed when results were known.
-
-    def mark_reported(self, study: str, scale: str, run_ids: Iterable[str]) -> None:
-        """Remember that a report was drawn on a plan of these runs. A second report on the same plan changes nothing.
-
-        Raises:
-            OSError: the store cannot be written.
-        """
-        ids = sorted(run_ids)
-        name = hashlib.sha256(" ".join(ids).encode()).hexdigest()[:12]
-        path = self.results_dir / "studies" / study / scale / "reported" / f"{name}.json"
-        if not path.exists():
-            write_json(path, {"first_drawn": datetime.now(UTC).isoformat(), "run_ids": ids})
-
-    def reported_plans(self, study: str, scale: str) -> list[list[str]]:
-        """The `run_ids` of each plan of the study on which a report was drawn, the earliest first."""
-        files = (self.results_dir / "studies" / study / scale / "reported").glob("*.json")
-        marks = [json.loads(path.read_text(encoding="utf-8")) for path in files]
-        return [mark["run_ids"] for mark in sorted(marks, key=lambda mark: (mark["first_drawn"], mark["run_ids"]))]
-
-    def studies(self) -> list[str]:
-        """The names of the studies with a plan, sorted."""
-        return sorted({p.parents[1].name for p in (self.results_dir / "studies").glob("*/*/*.json")})
-
 
 @dataclass(frozen=True)
 class SharedStore(Store):
@@ -232,6 +180,10 @@ class SharedStore(Store):
         return content
 
 
+LONG_SPEC = 10_000
+"""Characters of a spec that may nest too deeply."""
+MAX_DEPTH = 100
+
 _SCALAR_LINE = re.compile(r"^(\w+): (-?\.?\w[\w.+-]*)$", re.MULTILINE)
 """A line of a spec with a number or a word and nothing else: `seed: 3`."""
 
@@ -244,13 +196,24 @@ def parse_spec(text: str) -> dict[str, Any]:
     scalars = dict(_SCALAR_LINE.findall(text))
     shared = _parse(_SCALAR_LINE.sub(r"\1: 0", text))
     if not isinstance(shared, dict) or any(type(shared.get(key)) is not int or shared[key] for key in scalars):
-        return with_present_names(yaml.load(text, Loader))
+        return with_present_names(_load_yaml(text))
     return {**shared, **{key: _parse(value) for key, value in scalars.items()}}
 
 
 @lru_cache(maxsize=4096)
 def _parse(text: str) -> Any:
-    return with_present_names(yaml.load(text, Loader))
+    return with_present_names(_load_yaml(text))
+
+
+def _load_yaml(text: str) -> Any:
+    """Raises ValueError for aliases, which multiply a short text endlessly, and for nesting that ends the process."""
+    if "*" in text or len(text) > LONG_SPEC:
+        depth = 0
+        for event in yaml.parse(text, Loader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent) or depth > MAX_DEPTH:
+                raise ValueError("YAML aliases, or too deep")
+    return yaml.load(text, Loader)
 
 
 def to_parquet(table: pa.Table, schema: pa.Schema) -> bytes:
@@ -270,13 +233,3 @@ def _check_identity(spec: Any, run_id: str) -> dict[str, Any]:
     require(isinstance(spec, dict), "it is not a mapping")
     require(run_id_of(spec) == run_id, "it is not the configuration of this run")
     return spec
-
-
-def _merge(files: Sequence[Path]) -> dict[str, Any]:
-    """The plan in the files of several command lines, oldest first. `looks` that were repeated once stay repeated."""
-    entries = [json.loads(path.read_text(encoding="utf-8")) for path in files]
-    looks = next(({"looks": entry["looks"]} for entry in entries if "looks" in entry), {})
-    about = {key: value for key, value in entries[-1].items() if key not in ("command", "run_ids")} | looks
-    commands = [entry["command"] for entry in entries]
-    run_ids = sorted({run_id for entry in entries for run_id in entry["run_ids"]})
-    return {**about, "commands": commands, "run_ids": run_ids}

@@ -16,7 +16,7 @@ from bnstudy.sweep.messages import plural
 from bnstudy.sweep.progress import RunResult
 from bnstudy.sweep.request import Request
 from bnstudy.sweep.settings import Settings, StudySpec
-from bnstudy.validation import ConfigError
+from bnstudy.validation import ConfigError, printable
 
 WithSeeds = Callable[[range], Request]
 """Returns the command's request with these seeds."""
@@ -48,7 +48,7 @@ def decide(first: Request, with_seeds: WithSeeds, folders: Sequence[Path] = ()) 
         hopeful = [verdict for verdict in found if verdict.may_settle]
         if settings.progress:
             print(f"Look {number}, {plural(len(seeds), 'seed')} ({seed_range(seeds)}):")
-            print(*(f"  {verdict.sentence}" for verdict in found), sep="\n")
+            print(*(f"  {printable(verdict.sentence)}" for verdict in found), sep="\n")
             print(describe_outcome(seeds, found, hopeful, settings), flush=True)
         if not hopeful:
             break

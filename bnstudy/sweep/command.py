@@ -12,11 +12,13 @@ from pathlib import Path
 
 import torch
 
+from bnstudy.store.links import FOLDERS, refuse_links
+from bnstudy.store.plans import Plans
 from bnstudy.store.runs import Store
 from bnstudy.sweep.cost import eager_seconds
 from bnstudy.sweep.describe import describe_plan, describe_stack
 from bnstudy.sweep.forkserver import cores
-from bnstudy.sweep.machine import resolve_device
+from bnstudy.sweep.machine import check_compiled_programs, resolve_device
 from bnstudy.sweep.messages import Failure, plural
 from bnstudy.sweep.plan import Datasets, Kinds, Plan, Stack, check_data, make_plan, make_stacks
 from bnstudy.sweep.processes import train_in_processes
@@ -78,6 +80,7 @@ def prepare(request: Request) -> Sweep:
     """Check a request and plan it. Raises ConfigError if a value is not allowed."""
     logging.getLogger("bnstudy").handlers = [AboveTheBars()]
     plan = make_plan(request)
+    refuse_store_links(request, plan)
     for key, folder in (("results_dir", plan.settings.results), ("cache_dir", plan.settings.cache)):
         check_writable(key, folder)
     device, datasets = choose_device(request)
@@ -85,6 +88,8 @@ def prepare(request: Request) -> Sweep:
     executor, workers = choose_executor(request, plan, kinds, device)
     sharing = 1 if executor == "slurm" else workers  # each job has memory of its own
     stacks = make_stacks(plan, kinds, device, workers, sharing)
+    if any(stack.method.compiled for stack in stacks):
+        check_compiled_programs()
     lines = describe_plan(plan, stacks, device, executor, workers)
     return Sweep(request, plan, stacks, datasets, executor, workers, lines)
 
@@ -214,6 +219,14 @@ def train_in_jobs(request: Request, stacks: Sequence[Stack], progress: Progress)
     return [Failure(run_id, error) for run_id, error in missing.items()]
 
 
+def refuse_store_links(request: Request, plan: Plan) -> None:
+    """Raises ConfigError if a folder of the store that is written to is a symbolic link, or a name is not allowed."""
+    root, plans = plan.settings.results, Plans(plan.settings.results)
+    studies = [plans.folder(r.study.name, r.scale) for r in (request, *request.members) if r.study]
+    runs = [plan.store.run(run.spec.run_id).folder for run in plan.todo]
+    refuse_links(root, [*(root / name for name in FOLDERS), *studies, *runs])
+
+
 def check_writable(key: str, folder: Path) -> None:
     """Raises ConfigError if no file can be created in the folder, which need not exist yet."""
     try:
@@ -229,7 +242,7 @@ def check_writable(key: str, folder: Path) -> None:
 def record_study(request: Request, complete: bool = True) -> None:
     """Store the runs of the requested studies, so that a report knows which are missing.
 
-    complete: as in `Store.add_to_plan`.
+    complete: as in `Plans.add`.
     """
     for member in request.members:
         record_study(member, complete)
@@ -250,4 +263,4 @@ def plan_study(request: Request, run_ids: Sequence[str], complete: bool = True) 
     words = [word for word in request.arguments if not word.startswith("study.names=")]
     words = [f"study={request.study.name}" if word.startswith("study=") else word for word in words]
     command = shlex.join(["bnstudy", *words])
-    Store(request.settings.results).add_to_plan(about, request.scale, command, run_ids, complete)
+    Plans(request.settings.results).add(about, request.scale, command, run_ids, complete)

@@ -1,8 +1,9 @@
 """Submissions to Slurm: what they train, in which states their jobs are, and waiting for their runs.
 
 Jobs store what they train, so nothing is lost if the command ends. `<results_dir>/slurm/<name>.json` lists the jobs and
-runs of a submission. States are read from squeue: sacct, which submitit uses, needs an accounting database that not
-every cluster has.
+runs of a submission, whose own files are in the folder `<name>` beside it.
+
+States are read from squeue: sacct, which submitit uses, needs an accounting database that not every cluster has.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import subprocess
 import time
 from collections import Counter, deque
@@ -25,6 +27,8 @@ from bnstudy.sweep.signals import StopFlag
 from bnstudy.validation import ConfigError
 
 log = logging.getLogger(__name__)
+
+_JOB_ID = re.compile(r"\d+(_\d+)?")
 
 LOOK_SECONDS = 2.0
 """Between two looks at the store."""
@@ -64,17 +68,32 @@ class Submission:
         return self.folder / f"{self.name}.json"
 
     def log(self, job_id: str) -> Path:
-        return self.folder / f"{job_id}_0_log.err"
+        return self.folder / self.name / f"{job_id}_0_log.err"
 
     def save(self) -> None:
         write_json(self.file, {"jobs": self.job_ids, "run_ids": self.run_ids})
 
     @classmethod
-    def load(cls, path: Path) -> Submission:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-        jobs = entries["jobs"]  # earlier versions wrote the runs of each job
-        run_ids = entries["run_ids"] if "run_ids" in entries else chain(*jobs.values())
-        return cls(path.parent, path.stem, tuple(jobs), tuple(run_ids))
+    def load(cls, path: Path) -> Submission | None:
+        """None if the file is damaged."""
+        try:
+            if not path.is_file():
+                return None
+            entries = json.loads(path.read_text(encoding="utf-8"))
+            jobs = entries["jobs"]  # earlier versions wrote the runs of each job
+            run_ids = entries["run_ids"] if "run_ids" in entries else chain(*jobs.values())
+            found = cls(path.parent, path.stem, tuple(jobs), tuple(run_ids))
+            intact = all(map(_JOB_ID.fullmatch, found.job_ids)) and all(isinstance(run, str) for run in found.run_ids)
+        except (AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError):
+            return None
+        return found if intact else None
+
+    def forget(self) -> None:
+        """Delete its files, except the script and logs."""
+        self.file.unlink(missing_ok=True)
+        own = self.folder / self.name
+        if not own.is_symlink():
+            (own / "plan.pkl").unlink(missing_ok=True)
 
     def error(self, store: Store, run_id: str) -> str:
         """The error that one of its workers recorded for a run; empty if there is none."""
@@ -98,10 +117,12 @@ def load_live(store: Store, wanted: Collection[str]) -> list[Submission]:
     found = []
     files = sorted((store.results_dir / "slurm").glob("*.json"))
     known = job_states() if files else {}
-    for submission in map(Submission.load, files):
-        if submission.is_over(known):
-            submission.file.unlink(missing_ok=True)
-            submission.file.with_suffix(".pkl").unlink(missing_ok=True)
+    for file in files:
+        submission = Submission.load(file)
+        if submission is None:
+            log.warning("%s is damaged and was left out: delete it when its jobs have ended.", file)
+        elif submission.is_over(known):
+            submission.forget()
         else:
             pending = [run for run in submission.run_ids if run in wanted and not submission.error(store, run)]
             found.append(replace(submission, run_ids=tuple(pending)))

@@ -1,11 +1,19 @@
-"""The machine that trains: its devices and torch's settings."""
+"""The machine that trains: its devices, torch's settings, and the folder of compiled programs.
+
+Compiled programs are executed when they are loaded. So they are never kept in the store, which may come from somebody
+else, but in the user's cache folder, if nobody else can write there.
+"""
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import logging
 import os
 import platform
+import shutil
+import stat
+import tempfile
 from pathlib import Path
 
 import torch
@@ -13,6 +21,11 @@ import torch
 from bnstudy.sweep.forkserver import set_compiler_threads
 from bnstudy.sweep.settings import Settings
 from bnstudy.validation import ConfigError
+
+_log = logging.getLogger(__name__)
+
+CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
+"""The user's own choice of a folder for compiled programs, which torch reads."""
 
 
 def resolve_device(settings: Settings) -> torch.device:
@@ -31,8 +44,8 @@ def set_up_torch(settings: Settings, device: torch.device) -> None:
     """Configure torch so that the same command gives the same numbers."""
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    # Compiled code is kept for the next command, with the results, except a compiler's header in /tmp.
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(settings.cache.absolute() / "compiled" / processor()))
+    if settings.compile is not False and CACHE_VARIABLE not in os.environ:
+        os.environ[CACHE_VARIABLE] = str(compiled_programs())
     set_compiler_threads()
     # If CUDA's compiler is installed but there is no GPU, it warns in each worker.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
@@ -40,6 +53,47 @@ def set_up_torch(settings: Settings, device: torch.device) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = False
+
+
+def compiled_programs() -> Path:
+    """The folder of compiled programs: kept for later commands, or if that is not safe, until the process ends."""
+    try:
+        return own_cache() / processor()
+    except OSError:
+        folder = tempfile.mkdtemp(prefix="bnstudy-compiled-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        return Path(folder)
+
+
+def check_compiled_programs() -> None:
+    """Say why compiled programs are not kept, if they are not."""
+    try:
+        _ = CACHE_VARIABLE in os.environ or own_cache()
+    except OSError as error:
+        _log.warning("Compiled programs are not kept for later commands: %s.", error)
+
+
+def own_cache() -> Path:
+    """The user's folder for compiled programs: `$XDG_CACHE_HOME/bnstudy/compiled`, or in `~/.cache`.
+
+    Raises:
+        OSError: it cannot be made, or somebody else can write there.
+    """
+    home = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    home = home if home.is_absolute() else Path(os.path.expanduser("~/.cache")).absolute()
+    home.mkdir(parents=True, exist_ok=True)
+    if (mode := home.stat().st_mode) & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        raise OSError(f"everybody can replace folders in {home}")
+    for folder in (home / "bnstudy", home / "bnstudy" / "compiled"):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+        if not stat.S_ISDIR(found.st_mode):
+            raise OSError(f"{folder} is not a folder")
+        if found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise OSError(f"{folder} may be written by others: it must be yours, with mode 700")
+    if not os.access(folder, os.W_OK):
+        raise OSError(f"{folder} cannot be written")
+    return folder
 
 
 def processor() -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from bnstudy.sweep.messages import Beat, RunDone, Waiting
+from bnstudy.validation import printable
 
 LINE_SECONDS = 10.0
 MAX_TABLE_ROWS = 40
@@ -131,7 +132,7 @@ class AboveTheBars(logging.Handler):
 def say(text: str) -> None:
     """Print a line on stderr, above the bar; do nothing if the terminal is gone."""
     with suppress(OSError):
-        tqdm.write(text, file=sys.stderr)
+        tqdm.write(printable(text), file=sys.stderr)
 
 
 def percent(share: float) -> str:

@@ -12,6 +12,7 @@ from bnstudy.sweep.plan import Plan
 from bnstudy.sweep.progress import RunResult, table
 from bnstudy.sweep.request import PlannedRun, Request
 from bnstudy.sweep.summary import chance_accuracy
+from bnstudy.validation import printable
 
 MAX_FAILURES = 10
 """So many failed runs are named at the end."""
@@ -63,7 +64,7 @@ def report_results(request: Request, results: Sequence[RunResult]) -> None:
         RunsFailed: a run failed; the others are stored.
     """
     if results and request.settings.progress and request.settings.until is None:
-        print(table(results, "study" if request.members else "arm"))
+        print(printable(table(results, "study" if request.members else "arm")))
     failed = [r for r in results if r.status == "failed"]
     if failed:
         others = "; the others are stored:" if len(failed) < len(results) else ":"

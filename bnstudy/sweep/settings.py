@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from bnstudy.validation import ConfigError, Spec
+from bnstudy.validation import NAME, ConfigError, Spec
 
 Objective = Literal[
     "final.train_loss",
@@ -140,6 +140,11 @@ class StudySpec(Spec):
     sweep: dict[str, Any]
     scales: dict[str, Any]
     grid: dict[str, Any] = field(default_factory=dict)
+
+    def check(self) -> None:
+        letters = "letters, digits, - and _, as it names a folder"
+        self.require(bool(NAME.fullmatch(self.name)), "name", f"of {letters}")
+        self.require(all(NAME.fullmatch(str(scale)) for scale in self.scales), "scales", f"by names of {letters}")
 
 
 @dataclass(frozen=True)

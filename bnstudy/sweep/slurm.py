@@ -1,6 +1,8 @@
 """A sweep as an array job of Slurm, whose tasks are workers that share its stacks.
 
-submitit writes the script, keeps the logs in `<results_dir>/slurm/` and requeues tasks that run out of time.
+submitit writes the script, keeps the logs in `<results_dir>/slurm/<name>/` and requeues tasks that run out of time.
+Jobs execute pickles. So each submission has a new folder, which only the user can enter: no job reads a file that was
+in the store before.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from submitit.core.job_environment import SignalHandler
 from submitit.core.utils import FailedJobError
 from submitit.helpers import DelayedSubmission, clean_env
 
+from bnstudy.store.links import refuse_links
 from bnstudy.store.runs import Store
 from bnstudy.sweep.jobs import Submission, load_live
 from bnstudy.sweep.messages import Waiting
@@ -109,7 +112,6 @@ def submit(settings: Settings, launcher: Launcher, stacks: Sequence[Stack]) -> l
                 "login node of the cluster, or use hydra.launcher.executor=auto for this machine."
             )
     folder = settings.results.absolute() / "slurm"
-    folder.mkdir(parents=True, exist_ok=True)
     live = load_live(Store(settings.results), {run_id for stack in stacks for run_id in stack.run_ids})
     queued = {run_id for submission in live for run_id in submission.run_ids}
     rest = [stack.of(run for run in stack.runs if run.spec.run_id not in queued) for stack in stacks]
@@ -119,7 +121,11 @@ def submit(settings: Settings, launcher: Launcher, stacks: Sequence[Stack]) -> l
 
 def submit_new(settings: Settings, launcher: Launcher, stacks: Sequence[Stack], folder: Path) -> Submission:
     name = f"bnstudy-{uuid.uuid4().hex[:8]}"
-    plan = folder / f"{name}.pkl"
+    own = folder / name
+    refuse_links(settings.results.absolute(), [folder])
+    folder.mkdir(parents=True, exist_ok=True)
+    own.mkdir(mode=0o700)
+    plan = own / "plan.pkl"
     there = replace(  # for other processes, on other machines
         settings,
         threads=settings.threads or launcher.cpus,
@@ -130,9 +136,9 @@ def submit_new(settings: Settings, launcher: Launcher, stacks: Sequence[Stack], 
     count = min(launcher.jobs, len(stacks))
     tasks = [ArrayTask(os.getcwd(), tuple(sys.path), plan, name, index, count) for index in range(count)]
     try:
-        job_ids = start_jobs(launcher, folder, name, tasks)
+        job_ids = start_jobs(launcher, own, name, tasks)
     except ConfigError:
-        plan.unlink()
+        shutil.rmtree(own)
         raise
     run_ids = tuple(chain.from_iterable(stack.run_ids for stack in stacks))
     submission = Submission(folder, name, job_ids, run_ids)

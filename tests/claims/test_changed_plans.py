@@ -8,6 +8,7 @@ import pytest
 
 from bnstudy.claims.changed_plans import describe_seeds, find_changes, mark_reported
 from bnstudy.claims.frames import load_study
+from bnstudy.store.plans import Plans
 from bnstudy.store.runs import Store
 from tests import synthetic
 from tests.synthetic import Run
@@ -22,7 +23,7 @@ MORE_SEEDS = [Run(norm, seed=seed, total=20) for norm in ("NoNorm", "BatchNorm")
 
 def plan(folder: Path, runs: Iterable[Run], command: str = "bnstudy study=s", **about: str) -> None:
     ids = synthetic.write(folder, runs)
-    Store(folder).add_to_plan({"name": "s", "title": "Is it?", **about}, "quick", command, ids)
+    Plans(folder).add({"name": "s", "title": "Is it?", **about}, "quick", command, ids)
 
 
 def report(folder: Path) -> list[str]:
@@ -96,7 +97,7 @@ def test_more_learning_rates_or_measurements_are_no_change(reported: Path, more:
 
 def test_missing_runs_that_are_filled_in_are_no_change(tmp_path: Path) -> None:
     synthetic.write(tmp_path, FIRST[:4])
-    Store(tmp_path).add_to_plan({"name": "s", "title": ""}, "quick", "bnstudy study=s", [r.run_id for r in FIRST])
+    Plans(tmp_path).add({"name": "s", "title": ""}, "quick", "bnstudy study=s", [r.run_id for r in FIRST])
     assert report(tmp_path) == []
     synthetic.write(tmp_path, FIRST)
     assert report(tmp_path) == []
@@ -117,9 +118,8 @@ def test_a_plan_has_one_mark_that_stays_as_it_is(reported: Path) -> None:
 
 
 def test_marks_are_no_plans(reported: Path) -> None:
-    store = Store(reported)
-    assert store.studies() == ["s"]
-    assert [p["scale"] for p in store.plans("s")] == ["quick"]
+    assert Plans(reported).studies() == ["s"]
+    assert [p["scale"] for p in Plans(reported).load("s")] == ["quick"]
 
 
 def test_a_store_that_cannot_be_written_has_a_report_all_the_same(tmp_path: Path) -> None:

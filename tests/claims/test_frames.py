@@ -12,6 +12,7 @@ from bnstudy.claims.completeness import missing_by_arm
 from bnstudy.claims.frames import RowsByRun, StudyData, load_study
 from bnstudy.report.summary import facts, findings
 from bnstudy.store.loading import load_runs
+from bnstudy.store.plans import Plans
 from bnstudy.store.runs import Store
 from bnstudy.validation import ConfigError
 from tests import synthetic
@@ -29,7 +30,7 @@ def test_a_report_without_a_study_allows_for_the_looks_of_a_study(tmp_path: Path
     ids = synthetic.write(tmp_path, [Run(seed=s) for s in range(2)])
     assert load_study(tmp_path).looks == "once"
     about = {"name": "decided", "title": "", "claims": [], "looks": "repeated"}
-    Store(tmp_path).add_to_plan(about, "quick", "bnstudy study=decided until=decided", ids)
+    Plans(tmp_path).add(about, "quick", "bnstudy study=decided until=decided", ids)
     assert load_study(tmp_path).looks == load_study(tmp_path, "decided").looks == "repeated"
 
 

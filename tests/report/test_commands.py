@@ -10,7 +10,7 @@ import pytest
 from bnstudy import cli
 from bnstudy.report.commands import report_command
 from bnstudy.report.report import write_report
-from bnstudy.store.runs import Store
+from bnstudy.store.plans import Plans
 from tests import synthetic
 from tests.report.test_report import claim_file, files
 
@@ -79,8 +79,8 @@ def test_the_command_in_a_comparison_writes_the_same_bytes(rewrite, place):
 def test_a_command_with_line_breaks_stays_in_its_code_block(tmp_path, end):
     run, other = synthetic.Run(total=20), synthetic.Run(total=20, seed=1)
     synthetic.write(tmp_path, [run])
-    hostile = f"bnstudy lr=0.1{end}# <b>hostile</b>{end}[hostile](y)"
+    hostile = shlex.join(["bnstudy", f"lr=0.1{end}# <b>hostile</b>{end}[hostile](y)"])
     about = {"name": "s", "title": "Does it?"}
-    Store(tmp_path).add_to_plan(about, "quick", hostile, [run.run_id, other.run_id])
+    Plans(tmp_path).add(about, "quick", hostile, [run.run_id, other.run_id])
     lines = (write_report(tmp_path, "s").folder / "report.md").read_text().splitlines()
-    assert [line for line in lines if "hostile" in line] == ["    bnstudy lr=0.1 # <b>hostile</b> [hostile](y)"]
+    assert [line for line in lines if "hostile" in line] == ["    bnstudy 'lr=0.1 # <b>hostile</b> [hostile](y)'"]

@@ -78,6 +78,7 @@ def test_a_report_has_a_page_tables_and_figures(result: ReportResult, sweep_dir:
         "report.md",
         "runs.csv",
         "claims.json",
+        "figures/files.json",
         *(f + end for f in figures for end in (".svg", ".png")),
     }
     assert set(files(result.folder)) == expected
@@ -181,13 +182,74 @@ def test_hostile_names_run_no_script(tmp_path: Path) -> None:
 
 def test_figures_of_an_earlier_report_are_removed(tmp_path: Path) -> None:
     synthetic.write(tmp_path, [Run(total=20)])
-    old = tmp_path / "reports" / "all" / "figures" / "curves-old.svg"
-    old.parent.mkdir(parents=True)
-    old.touch()
+    figures = write_report(tmp_path).folder / "figures"
+    first = {path.name for path in figures.glob("*.*g")}
+    mine = figures / "mine.svg"
+    mine.touch()
+    synthetic.write(tmp_path, [Run(total=20, model="VGG")])
+    (tmp_path / "runs" / Run(total=20).run_id / "summary.json").unlink()
     result = write_report(tmp_path)
-    assert not old.exists()
+    second = {path.name for path in figures.glob("*.*g")} - {"mine.svg"}
+    assert first.isdisjoint(second)
+    assert mine.exists()
     assert result.folder.name == "all"
-    assert result.missing == 0
+    assert result.missing == 1
+
+
+def test_the_temporary_files_of_a_killed_report_are_removed(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, [Run(total=20)])
+    folder = tmp_path / "reports" / "all"
+    (folder / "figures").mkdir(parents=True)
+    abandoned = [folder / ".report.md.0123456789abcdef", folder / "figures" / ".curves.svg.0123456789abcdef"]
+    mine = folder / ".mine.md"
+    for path in (*abandoned, mine):
+        path.touch()
+        os.utime(path, (0, 0))
+    write_report(tmp_path)
+    assert [path.exists() for path in (*abandoned, mine)] == [False, False, True]
+
+
+@pytest.mark.parametrize("listed", ['["../../../home.png", "/x.png", "kept.txt", 7]', '{"a": 1}', "7", "[", '[["x"]]'])
+def test_a_list_of_figures_from_a_stranger_deletes_no_other_file(tmp_path: Path, listed: str) -> None:
+    synthetic.write(tmp_path, [Run(total=20)])
+    figures = tmp_path / "reports" / "all" / "figures"
+    figures.mkdir(parents=True)
+    (figures / "files.json").write_text(listed)
+    kept = [tmp_path / "home.png", figures / "kept.txt"]
+    for path in kept:
+        path.touch()
+    write_report(tmp_path)
+    assert all(path.exists() for path in kept)
+
+
+@pytest.mark.parametrize("linked", ["reports", "reports/s", "reports/s/figures", "studies/s/quick/reported"])
+def test_a_report_writes_and_deletes_nothing_through_a_symbolic_link(tmp_path: Path, linked: str) -> None:
+    store, home = tmp_path / "store", tmp_path / "home"
+    synthetic.plan(store, "s", synthetic.write(store, [Run(total=20)]))
+    home.mkdir()
+    for name in ("index.html", "curves-mlp-on-digits.svg", "old.png"):
+        (home / name).write_text("mine")
+    link = store / linked
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(home)
+    before = files(home)
+    if linked.startswith("reports"):
+        with pytest.raises(ConfigError, match=rf"^{link} is a symbolic link"):
+            write_report(store, "s")
+    else:
+        write_report(store, "s")  # without a mark
+    assert files(home) == before
+
+
+@pytest.mark.parametrize("name", ["../../home", "/tmp/home", "x/../../../home"])
+def test_the_name_of_a_report_is_that_of_the_studys_folder(tmp_path: Path, name: str) -> None:
+    store = tmp_path / "a" / "store"
+    synthetic.plan(store, "s", synthetic.write(store, [Run(total=20)]))
+    [plan] = (store / "studies/s/quick").glob("*.json")
+    plan.write_text(json.dumps(json.loads(plan.read_text()) | {"name": name, "scale": name}))
+    assert write_report(store, "s").folder == store / "reports" / "s"
+    assert write_report(store, "all").folder == store / "reports" / "all-studies"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 @pytest.mark.parametrize("blocked", ["reports", "reports/all", "reports/all/figures"])

@@ -182,7 +182,29 @@ def test_patience_does_not_run_out_while_this_worker_cannot_beat(tmp_path):
         assert b.acquire(["r"]) == []
 
 
-@pytest.mark.parametrize("content", [b"", b'{"host": "a", "pi', b"[]", b'{"worker": "../../precious"}'])
+ODD_LEASES = [b"", b'{"host": "a", "pi', b"[]", b"3", b"null", b"[" * 100_000, b"\xff\xfe"]
+ODD_LEASES += [
+    json.dumps({"host": "a", "pid": 1, "worker": "w", **odd}).encode()
+    for odd in ({"worker": "../../precious"}, {"pid": "1"}, {"pid": 10**30}, {"pid": 0}, {"pid": -1}, {"pid": 1.5},
+                {"pid": True}, {"worker": ["w"]}, {"host": {}}, {"deaths": "many"}, {"started": None},
+                {"machine": 3}, {"command": 0})
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("content", ODD_LEASES)
+def test_a_lease_or_heartbeat_with_odd_content_has_no_holder(content):
+    assert Holder.parse(content) is None
+
+
+def test_a_lease_that_is_no_file_is_taken_over_after_patience(tmp_path):
+    for run_id, make in (("pipe", os.mkfifo), ("link", lambda path: path.symlink_to("/dev/zero"))):
+        (tmp_path / "runs" / run_id).mkdir(parents=True)
+        make(tmp_path / "runs" / run_id / "lease.7")
+    with worker(tmp_path) as a:
+        until(lambda: sorted(a.acquire(["pipe", "link"])) == ["link", "pipe"])
+
+
+@pytest.mark.parametrize("content", [b"", b"[]"])
 def test_a_garbled_lease_is_taken_over_after_patience(tmp_path, content):
     lease = tmp_path / "runs" / "r" / "lease.7"
     lease.parent.mkdir(parents=True)

@@ -116,3 +116,43 @@ def test_failures_are_counted_and_at_most_ten_named(command, monkeypatch):
     assert end.rstrip().endswith("\n  and 2 more")
     assert len(list(Path("results").glob("runs/*/error.txt"))) == 12
     assert not Store(Path("results")).finished()
+
+
+@pytest.mark.parametrize("linked", ["runs", "studies", "workers", "cache", "slurm"])
+def test_a_store_with_a_symbolic_link_in_place_of_a_folder_is_refused_and_nothing_is_written(command, linked):
+    Path("home").mkdir()
+    Path("results").mkdir()
+    Path("results", linked).symlink_to(Path("home").absolute())
+    status, _, err = command("steps=3")
+    assert status == 2
+    assert f"results/{linked} is a symbolic link" in err
+    assert not list(Path("home").iterdir())
+
+
+def test_a_run_whose_folder_is_a_symbolic_link_is_refused_and_its_target_stays(command):
+    assert command("steps=3")[0] == 0
+    [run] = Path("results/runs").iterdir()
+    Path("home").mkdir()
+    Path("home/.old.tmp").touch()
+    os.utime("home/.old.tmp", (0, 0))
+    run.rename("moved")
+    run.symlink_to(Path("home").absolute())
+    status, _, err = command("steps=3")
+    assert status == 2
+    assert f"{run} is a symbolic link" in err
+    assert [path.name for path in Path("home").iterdir()] == [".old.tmp"]
+
+
+def test_a_results_dir_may_be_a_symbolic_link(command):
+    Path("elsewhere").mkdir()
+    Path("results").symlink_to("elsewhere")
+    assert command("steps=3")[0] == 0
+    assert len(Store(Path("elsewhere")).finished()) == 1
+
+
+@pytest.mark.parametrize("override", ["study.name=../../x", "study.name=/tmp/x", "+study.scales.a/b={}"])
+def test_a_study_whose_name_is_no_folder_name_is_refused(command, override):
+    status, _, err = command("study=quickstart", override, "dry_run=true")
+    assert status == 2
+    assert "Traceback" not in err
+    assert "study." in err

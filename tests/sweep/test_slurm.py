@@ -162,7 +162,7 @@ def test_the_keys_of_the_launcher_reach_sbatch(settings, programs):
     keys = {"time": 20, "mem": "8GB", "gpus": 1, "cpus": 4, "partition": "main", "account": "lab"}
     extra = {"constraint": "a100", "setup": ["module load cuda"], "exclusive": True, "qos": None}
     (submission,) = submit(settings, launcher(**keys, extra=extra), stacks_of(1, 1))
-    script = Path("results/slurm/7_submission.sh").read_text()
+    script = Path(f"results/slurm/{submission.name}/7_submission.sh").read_text()
     flags = {line.removeprefix("#SBATCH --") for line in script.splitlines() if line.startswith("#SBATCH")}
     assert {"time=20", "mem=8GB", "gpus-per-node=1", "cpus-per-task=4", "partition=main", "account=lab"} <= flags
     assert {"constraint=a100", "exclusive", "requeue", "signal=USR2@90", "array=0-1%2"} <= flags
@@ -195,13 +195,16 @@ def test_jobs_of_an_earlier_command_are_waited_for_and_their_runs_not_submitted_
 def test_a_plan_holds_settings_for_another_machine(settings, programs, tmp_path):
     programs(sbatch="echo Submitted batch job 7", squeue="true", srun="true")
     (submission,) = submit(settings, launcher(cpus=3), stacks_of(2, 1))
-    there, stacks = pickle.loads(submission.file.with_suffix(".pkl").read_bytes())
+    there, stacks = pickle.loads((submission.folder / submission.name / "plan.pkl").read_bytes())
     assert (there.results_dir, there.threads) == (str(tmp_path / "results"), 3)
     assert ids(stacks) == ids(stacks_of(2, 1))
 
 
 def submission_of(folder: Path, *run_ids: str) -> Submission:
-    write_text(folder / "7_0_0_log.err", "slurmstepd: error: Detected 1 oom_kill event\nsrun: error: task 0: Killed\n")
+    write_text(
+        folder / "bnstudy-0" / "7_0_0_log.err",
+        "slurmstepd: error: Detected 1 oom_kill event\nsrun: error: task 0: Killed\n",
+    )
     return Submission(folder, "bnstudy-0", ("7_0", "7_1"), run_ids)
 
 
@@ -213,6 +216,45 @@ def test_a_job_with_the_same_number_but_another_name_is_not_ours(tmp_path, progr
         programs(squeue=f"echo '7_0 {name}|RUNNING'")
         assert [run_id for submission in load_live(Store(tmp_path), {"a"}) for run_id in submission.run_ids] == live
     assert not list(tmp_path.glob("slurm/*.json"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{}", "null", "[" * 100_000, '{"jobs": 3, "run_ids": []}', '{"jobs": ["../x"], "run_ids": ["a"]}',
+     '{"jobs": ["7"], "run_ids": [3]}', '{"jobs": {"7": 3}}', '{"jobs": [["7"]], "run_ids": ["a"]}'],
+)  # fmt: skip
+def test_a_damaged_submission_is_left_out_and_named(tmp_path, programs, caplog, content):
+    programs(squeue="echo '7_0 bnstudy-0|RUNNING'")
+    write_json(tmp_path / "slurm" / "bnstudy-0.json", {"jobs": ["7_0"], "run_ids": ["a"]})
+    damaged = tmp_path / "slurm" / "bnstudy-1.json"
+    damaged.write_text(content)
+    assert [submission.name for submission in load_live(Store(tmp_path), {"a"})] == ["bnstudy-0"]
+    assert f"{damaged} is damaged" in caplog.text
+    assert damaged.exists()
+
+
+def test_no_job_reads_a_file_that_was_in_the_store_before(settings, programs):
+    programs(sbatch="echo Submitted batch job 7", squeue="true", srun="true")
+    planted = Path("results/slurm/7_submitted.pkl")
+    planted.parent.mkdir(parents=True)
+    planted.write_bytes(b"code")
+    (submission,) = submit(settings, launcher(), stacks_of(1))
+    own = submission.folder / submission.name
+    assert own.stat().st_mode & 0o777 == 0o700
+    script = (own / "7_submission.sh").read_text()
+    assert f"submitit.core._submit {own.absolute()}" in script
+    assert planted.read_bytes() == b"code"
+    assert (own / "7_submitted.pkl").exists()
+
+
+def test_the_files_of_a_submission_that_is_over_are_not_deleted_through_a_link(tmp_path, programs):
+    programs(squeue="true")
+    home = tmp_path / "home"
+    write_text(home / "plan.pkl", "mine")
+    write_json(tmp_path / "slurm" / "bnstudy-0.json", {"jobs": ["7_0"], "run_ids": ["a"]})
+    (tmp_path / "slurm" / "bnstudy-0").symlink_to(home)
+    assert load_live(Store(tmp_path), {"a"}) == []
+    assert (home / "plan.pkl").exists()
 
 
 @pytest.mark.usefixtures("no_waiting")

@@ -15,6 +15,7 @@ from bnstudy.report.figures.depth_profiles import MAX_NAMES, set_depth_axis
 from bnstudy.report.figures.style import LineStyle, Palette, ReportFigure
 from bnstudy.report.layer_series import layer_grid, layer_names, layer_series
 from bnstudy.report.transforms import MOMENTS, Panel, hold, mean_band, split_by_arm
+from bnstudy.validation import printable
 
 SHARE = "Share of ReLU units whose output is zero for every sample of the probe batch"
 UNITS = (
@@ -113,7 +114,7 @@ def _draw_mesh(ax: Axes, grid: pd.DataFrame, top: float, ticks: int) -> QuadMesh
 
 def _name_layers(ax: Axes, names: dict[int, str]) -> None:
     if len(names) <= MAX_NAMES:
-        ax.set_yticks(list(names), list(names.values()))
+        ax.set_yticks(list(names), list(map(printable, names.values())))
         return
     ax.yaxis.set_major_locator(MaxNLocator(MAX_NAMES, integer=True))
     ax.set_ylabel("layer, from the input")

@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from bnstudy.report.figures import layout, style
 from bnstudy.report.figures.style import Palette, ReportFigure
 from bnstudy.report.transforms import MOMENTS, Panel, mean_band, split_by_arm
+from bnstudy.validation import printable
 
 MAX_NAMES = 8
 """An axis with more layers has numbers instead of names."""
@@ -81,7 +82,7 @@ def set_depth_axis(ax: Axes, rows: pd.DataFrame, layer: str) -> None:
     if len(names) <= MAX_NAMES and not names["depth"].duplicated().any():
         is_long = sum(len(n) for n in names["layer"]) > 40
         rotation, ha = (30, "right") if is_long else (0, "center")
-        ax.set_xticks(names["depth"], names["layer"].astype(str), rotation=rotation, ha=ha)
+        ax.set_xticks(names["depth"], [printable(str(name)) for name in names["layer"]], rotation=rotation, ha=ha)
         ax.set_xlim(0.5, len(names) + 0.5)
         ax.set_xlabel(f"{layer}, from input to output")
         return

@@ -17,9 +17,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from bnstudy.claims.arms import BASELINES
+from bnstudy.validation import printable
 
 WIDTH = 6.2
 """Figure width in inches: the text width of a page, so that fonts appear at their nominal size."""
@@ -239,12 +241,14 @@ def report_style() -> Any:
 def render(figure: Figure, kind: Literal["svg", "png"]) -> bytes:
     """Render a figure (PNG at 200 dpi) to the same bytes every time: without date and version.
 
-    The first call fixes the layout.
+    The first call fixes the layout. Control characters in texts, which make an SVG invalid, are shown as escapes.
     """
     empty = {"svg": ("Creator", "Date", "Format", "Type"), "png": ("Software",)}[kind]
     buffer = io.BytesIO()
+    for text in figure.findobj(Text):
+        text.set_text(printable(text.get_text()))
     if figure.get_layout_engine() is not None:
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
     figure.savefig(buffer, format=kind, dpi=200, metadata=dict.fromkeys(empty))
-    return buffer.getvalue()
+    return printable(buffer.getvalue().decode()).encode() if kind == "svg" else buffer.getvalue()

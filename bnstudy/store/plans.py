@@ -1,0 +1,208 @@
+"""The plans of studies, `<results_dir>/studies/<name>/<scale>/`: which runs belong to a study at a scale.
+
+Each command line writes a file of its own, so that several processes can plan at the same time. A report leaves a mark
+of the plan that it is drawn on, so that a later report can say that the plan was changed when results were known.
+
+A store may come from somebody else. So each file is checked when it is read, a damaged one is left out and named by
+`damaged`, and the names of studies and scales are those of their folders, whatever the files say.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from bnstudy.store.files import write_json
+from bnstudy.store.links import refuse_links
+from bnstudy.validation import NAME, ConfigError, Spec
+
+_RUN_ID = re.compile(r"[0-9a-f]{12}")
+
+
+@dataclass(frozen=True)
+class PlanFile(Spec):
+    """The runs that a command line planned, and its study."""
+
+    title: str
+    command: str
+    run_ids: tuple[str, ...]
+    claims: tuple[str, ...] = ()
+    looks: Literal["once", "repeated"] = "once"
+
+    def check(self) -> None:
+        _check_ids(self, self.run_ids)
+        # It is shown to be typed again, so it must not hold a second command.
+        self.require(_is_one_command(self.command), "command", "one bnstudy command with quoted words")
+
+
+@dataclass(frozen=True)
+class Mark(Spec):
+    """The runs of a plan that a report was drawn on, and when first."""
+
+    first_drawn: str
+    run_ids: tuple[str, ...]
+
+    def check(self) -> None:
+        _check_ids(self, self.run_ids)
+
+
+File = TypeVar("File", bound=Spec)
+
+
+@dataclass(frozen=True)
+class Plans:
+    """The plans and marks under one results_dir."""
+
+    results_dir: Path
+
+    def add(
+        self, study: Mapping[str, Any], scale: str, command: str, run_ids: Iterable[str], complete: bool = True
+    ) -> None:
+        """Plan the runs of a command line, besides those of other command lines.
+
+        Args:
+            study: its name, title and claims, and looks if they are repeated.
+            complete: False while the command may still add runs. If the same command line planned all of these before,
+                the others that it planned then stay.
+
+        Raises:
+            ConfigError: a name is not allowed, or a folder is a symbolic link.
+            OSError: the store cannot be written.
+        """
+        path, planned = self.folder(study["name"], scale) / f"{_digest(command)}.json", {*run_ids}
+        refuse_links(self.results_dir, [path.parent])
+        if not complete:
+            for before in _intact([path] if path.exists() else [], PlanFile):
+                planned = {*before.run_ids} if planned <= {*before.run_ids} else planned
+        write_json(path, {**study, "scale": scale, "command": command, "run_ids": sorted(planned)})
+
+    def folder(self, study: str, scale: str) -> Path:
+        """Where the plan of a study is. Raises ConfigError if a name is not allowed."""
+        for key, name in (("study.name", study), ("scale.name", scale)):
+            if not NAME.fullmatch(name):
+                raise ConfigError(f"{key}={name} is not allowed: it must be of letters, digits, - and _.")
+        return self.results_dir / "studies" / study / scale
+
+    def studies(self) -> list[str]:
+        """The names of the studies with a plan, sorted."""
+        return sorted({folder.parent.name for folder in self._scales() if _files(folder)})
+
+    def load(self, study: str) -> list[dict[str, Any]]:
+        """The study's plans, one a scale, the latest first.
+
+        Each has the study's `name`, `title` and `claims`, the `scale`, all `commands` and all their `run_ids`, `looks`
+        if they are repeated, and `planned_ns`, the time of the latest command.
+        """
+        plans = [plan for folder in self._scales(study) if (plan := _merge(folder))]
+        return sorted(plans, key=lambda plan: -plan["planned_ns"])
+
+    def damaged(self, study: str = "*") -> list[str]:
+        """A sentence for each file of a plan and each mark that cannot be used, of one study or all."""
+        sentences = []
+        for folder in self._scales(study):
+            for kind, where in ((PlanFile, folder), (Mark, folder / "reported")):
+                for path in _files(where):
+                    try:
+                        _read(path, kind)
+                    except ConfigError as error:
+                        sentences.append(str(error))
+        return sentences
+
+    def mark_reported(self, study: str, scale: str, run_ids: Iterable[str]) -> None:
+        """Remember that a report was drawn on a plan of these runs. A second report on the same plan changes nothing.
+
+        Raises:
+            ConfigError: a folder is a symbolic link.
+            OSError: the store cannot be written.
+        """
+        ids = sorted(run_ids)
+        path = self.folder(study, scale) / "reported" / f"{_digest(' '.join(ids))}.json"
+        refuse_links(self.results_dir, [path.parent])
+        if not path.exists():
+            write_json(path, {"first_drawn": datetime.now(UTC).isoformat(), "run_ids": ids})
+
+    def reported(self, study: str, scale: str) -> list[list[str]]:
+        """The `run_ids` of each plan of the study on which a report was drawn, the earliest first."""
+        marks = _intact(_files(self.folder(study, scale) / "reported"), Mark)
+        return [list(mark.run_ids) for mark in sorted(marks, key=lambda mark: (mark.first_drawn, mark.run_ids))]
+
+    def _scales(self, study: str = "*") -> list[Path]:
+        """The folders of a study's plans, or of all, sorted."""
+        if study != "*" and not NAME.fullmatch(study):
+            return []
+        found = sorted((self.results_dir / "studies").glob(f"{study}/*/"))
+        return [path for path in found if NAME.fullmatch(path.name) and NAME.fullmatch(path.parent.name)]
+
+
+def _merge(folder: Path) -> dict[str, Any] | None:
+    """The plan in the files of several command lines. `looks` that were repeated once stay repeated."""
+    paths = _files(folder)
+    files = list(_intact(paths, PlanFile))
+    if not files:
+        return None
+    looks = {"looks": "repeated"} if any(file.looks == "repeated" for file in files) else {}
+    return {
+        "name": folder.parent.name,
+        "title": files[-1].title,
+        "claims": files[-1].claims,
+        "scale": folder.name,
+        "commands": [file.command for file in files],
+        "run_ids": sorted({run_id for file in files for run_id in file.run_ids}),
+        "planned_ns": _time(paths[-1]),
+        **looks,
+    }
+
+
+def _files(folder: Path) -> list[Path]:
+    """The JSON files in a folder, the oldest first."""
+    return sorted(folder.glob("*.json"), key=lambda path: (_time(path), path))
+
+
+def _time(path: Path) -> int:
+    return path.lstat().st_mtime_ns
+
+
+def _intact(paths: Iterable[Path], kind: type[File]) -> Iterator[File]:
+    for path in paths:
+        with suppress(ConfigError):
+            yield _read(path, kind)
+
+
+def _read(path: Path, kind: type[File]) -> File:
+    """Raises ConfigError if the file cannot be used, with its name and the reason."""
+    try:
+        if not path.is_file():  # a pipe would be waited for
+            raise ConfigError("it is no file")
+        node = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(node, Mapping):
+            raise ConfigError("it is no mapping")
+        return kind(**{field.name: node[field.name] for field in fields(kind) if field.name in node})
+    except Exception as error:  # a file that is no JSON fails in many ways, and a deep one in recursion
+        reason = str(error)[:200].rstrip(".") if isinstance(error, ConfigError) else type(error).__name__
+        remedy = "the same command writes it again" if kind is PlanFile else "later reports do without"
+        raise ConfigError(f"{path} is damaged and was left out ({reason}): delete it; {remedy}.") from error
+
+
+def _check_ids(file: Spec, run_ids: Sequence[str]) -> None:
+    file.require(all(map(_RUN_ID.fullmatch, run_ids)), "run_ids", "a list of ids, of 12 hexadecimal digits each")
+
+
+def _is_one_command(text: str) -> bool:
+    """Whether a shell runs bnstudy with the text's words, and nothing else."""
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        return False
+    return words[:1] == ["bnstudy"] and shlex.join(words) == text
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
