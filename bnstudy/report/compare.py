@@ -129,7 +129,7 @@ def write_comparison(
     files = {"runs.csv": as_csv(both.runs), "comparison.json": as_json({**data, "run_ids": run_ids})}
     folder = results_dir / "reports" / name
     index = publish(folder, "compare", content, images, files)
-    sentences, lost = tuple(row.sentence for row in rows), int(m.stopped_early(both.runs).sum())
+    sentences, lost = tuple(row.sentence for row in rows), int(both.runs["diverged"].sum())
     return ReportResult(folder, index, (), sentences, tuple(cautions), lost, missing=0)
 
 

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from bnstudy.store.files import write_atomic, write_json, write_text
+from bnstudy.store.outcomes import with_present_outcome
 from bnstudy.store.renames import with_present_names
 from bnstudy.validation import ConfigError
 
@@ -84,8 +85,11 @@ class Store:
             path.unlink(missing_ok=True)
 
     def summary(self, run_id: str) -> dict[str, Any]:
-        """The content of `summary.json`. Raises ConfigError if the file is damaged."""
-        return self._read(self.run(run_id).summary, lambda p: _with_key(json.loads(p.read_text("utf-8")), "status"))
+        """The content of `summary.json`, with present keys. Raises ConfigError if the file is damaged."""
+        return self._read(
+            self.run(run_id).summary,
+            lambda p: with_present_outcome(_with_key(json.loads(p.read_text("utf-8")), "status")),
+        )
 
     def config(self, run_id: str) -> dict[str, Any]:
         """The content of `config.yaml`, with present names. Raises ConfigError if the file is damaged or missing."""
