@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
-from bnstudy.data.dataset import assemble, moments, stratified_order, stratified_split
+from bnstudy.data.dataset import DecodedImages, assemble, moments, stratified_order, stratified_split
 from tests.conftest import CPU
 
 
@@ -68,3 +70,28 @@ def test_a_split_is_disjoint_complete_and_stratified():
 @pytest.mark.parametrize(("fraction", "size"), [(0.001, 1), (0.999, 9)])
 def test_no_part_of_a_split_is_empty(fraction, size):
     assert [len(part) for part in stratified_split(labels(5, 5), fraction)] == [size, 10 - size]
+
+
+def test_guessing_names_the_most_frequent_class_of_each_split(dataset):
+    expected = {name: max(getattr(dataset, name).y.tolist().count(k) for k in (0, 1)) / 10 for name in ("val", "test")}
+    assert dataset.guessing == pytest.approx(expected)
+    values = replace(dataset, train=replace(dataset.train, y=torch.zeros(30, 2)))
+    assert values.guessing == {"val": None, "test": None}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "unbalanced"), [((30, 30), False), ((30, 20), False), ((31, 20), True), ((30, 30, 0), True)]
+)
+def test_classes_are_unbalanced_if_the_largest_has_more_than_one_and_a_half_times_the_smallest(sizes, unbalanced):
+    y = labels(*sizes)
+    x = torch.zeros(len(y), 1, 2, 2, dtype=torch.uint8)
+    decoded = DecodedImages(x, y, x, y, tuple("abc"[: len(sizes)]))
+    made = assemble("made", decoded, torch.arange(1, len(y)), torch.arange(1), CPU)
+    assert made.is_unbalanced is unbalanced
+    assert not replace(made, is_learnable=False).is_unbalanced
+
+
+def test_a_small_subset_of_balanced_classes_is_balanced(digits):
+    few = replace(digits.train, x=digits.train.x[:15], y=digits.train.y[:15])
+    assert few.y.bincount(minlength=10).max() > 1.5 * few.y.bincount(minlength=10).min()
+    assert not replace(digits, train=few).is_unbalanced

@@ -23,7 +23,8 @@ from bnstudy.stats import intervals
 def runs(*rows: tuple) -> pd.DataFrame:
     """run_id, arm, diverged_step; 100 steps each."""
     table = pd.DataFrame(rows, columns=["run_id", "arm", "diverged_step"])
-    return table.assign(steps=100, chance=0.1, diverged=table["diverged_step"].notna())
+    lost = table["diverged_step"].notna()
+    return table.assign(steps=100, chance=0.1, diverged=lost, counts_as_guessing=lost)
 
 
 def measurements(*rows: tuple) -> pd.DataFrame:

@@ -41,7 +41,7 @@ def test_arms_have_a_row_each_if_there_are_many_runs():
     results[0] = result(0, "norm=none", "diverged", 0.1)
     lines = table(results).splitlines()
     assert len(lines) == 3
-    assert lines[1].split() == ["norm=none", "30", "1", "0", f"{(29 * 90 + 10) / 30:.2f}%", "30.0"]
+    assert lines[1].split() == ["norm=none", "30", "1", "0", "0", f"{(29 * 90 + 10) / 30:.2f}%", "30.0"]
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(5, "5 s"), (300, "5 min"), (7200, "2.0 h"), (math.nan, "unknown")])
