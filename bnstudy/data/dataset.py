@@ -76,7 +76,7 @@ class Dataset:
     def guessing(self) -> dict[str, float | None]:
         """By split, the accuracy of naming its most frequent class for every image; None without labels."""
         splits = {"val": self.val.y, "test": self.test.y}
-        return {name: float(y.bincount().max() / len(y)) if self.is_labelled else None for name, y in splits.items()}
+        return {name: int(y.bincount().max()) / len(y) if self.is_labelled else None for name, y in splits.items()}
 
     @cached_property
     def is_unbalanced(self) -> bool:

@@ -79,9 +79,11 @@ def test_an_arm_ends_before_its_first_divergence() -> None:
     assert kept[["run_id", "step"]].to_numpy().tolist() == [["a", 1], ["b", 1], ["c", 9]]
 
 
-def test_an_arm_goes_on_where_a_run_only_fails_to_learn() -> None:
+def test_an_arm_goes_on_where_a_run_did_not_learn() -> None:
     frame = measurements(("a", "x", 1, 1.0), ("a", "x", 100, 2.0))
-    assert len(until_divergence(frame, runs(("a", "x", 100)))) == 2  # of 100 steps
+    dull = runs(("a", "x", None)).assign(counts_as_guessing=True)
+    assert len(until_divergence(frame, dull)) == 2
+    assert hold_at_chance(frame, dull).set_index("step")["value"].to_dict() == {1: 1.0, 100: 0.1}
 
 
 def test_diverged_runs_are_held_at_chance_to_the_end() -> None:
