@@ -321,8 +321,8 @@ def units_that_died(runs: Frame, metrics: Frame, *_: Any) -> Frame:
 
 @metric("saturated_share", floor=0.0, learned=True)
 def saturated_units(runs: Frame, metrics: Frame, *_: Any) -> Frame:
-    """Saturated outputs of sigmoid or tanh units after the last step, mean over the layers, in percent; 100 for runs
-    that stopped early."""
+    """Saturated outputs of sigmoid or tanh units after the last step, mean over the layers, in percent; 100 for
+    diverged runs."""
     rows = metrics[metrics["metric"] == "saturated_share"]
     last = rows[rows["step"] == rows.groupby("run_id", observed=True)["step"].transform("max")]
     return _with_worst(runs, 100 * last.groupby("run_id", observed=True)["value"].mean(), worst=100.0)

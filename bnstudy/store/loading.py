@@ -62,8 +62,8 @@ def load_test_correct(
 ) -> dict[str, np.ndarray]:
     """Which test images each finished run classifies correctly after its last step: bool [m] by run_id.
 
-    All runs on a dataset have the images in the same order. Runs that stopped early, runs without labels and runs of
-    earlier versions recorded nothing and are left out.
+    All runs on a dataset have the images in the same order. Diverged runs, runs without labels and runs of earlier
+    versions recorded nothing and are left out.
 
     Raises:
         ConfigError: a run's files are damaged; the message names the run.
