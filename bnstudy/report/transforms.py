@@ -154,7 +154,7 @@ def hold(rows: pd.DataFrame, runs: pd.DataFrame, worst: pd.Series) -> pd.DataFra
     ends = pd.DataFrame({"steps": lost["steps"], "step": lost["steps"]})
     grid = pd.concat([rows[["step"]].assign(steps=total), ends]).drop_duplicates()
     held = lost.merge(grid, on="steps").query("step >= since")
-    end = rows["run_id"].map(lost.set_index("run_id")["since"])
+    end = rows["run_id"].map(lost.set_index("run_id")["since"]).astype(float)
     columns = ["run_id", "arm", "step", "value"]
     kept = rows.loc[~(rows["step"] >= end), columns]
     return pd.concat([kept, held[columns].astype(kept.dtypes)], ignore_index=True)
