@@ -167,3 +167,19 @@ def test_overhead_is_a_mean_over_the_runs_with_the_probe() -> None:
 
 def test_runs_without_probes_have_no_overhead() -> None:
     assert summary.probe_overhead(probed()) == summary.probe_overhead(probed(old=[None, None, None])) == []
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_runs_that_an_earlier_version_stopped_at_one_large_loss_are_named(tmp_path: Path, n: int) -> None:
+    runs = [Run(seed=s, diverged_at=7 if s < n else None) for s in range(3)]
+    ids = synthetic.write(tmp_path, runs)
+    for run_id in ids[:n]:
+        path = Store(tmp_path).run(run_id).summary
+        path.write_text(path.read_text().replace("training loss nan", "training loss above 10 times the initial"))
+    synthetic.plan(tmp_path, "s", ids)
+    study = load_study(tmp_path, "s")
+    text = summary.cautions(study)[-1]
+    assert text.startswith(f"An earlier version stopped {n} run{'s' if n > 1 else ''} at the first training loss above")
+    assert all(run_id in text for run_id in ids[:n])
+    assert text.endswith(study.commands[-1])
+    assert not any("earlier version" in line for line in summary.cautions(study_of(tmp_path / "new", runs)))
