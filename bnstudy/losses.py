@@ -26,6 +26,11 @@ class LossSpec(Spec):
         """The mean over the samples: a scalar."""
         return self.each(out, y).mean()
 
+    def of_guessing(self, y: Tensor, outputs: int) -> float:
+        """The mean over the targets `y` of the best constant output, against which divergence is measured; here of an
+        output of zeros."""
+        return float(self.mean(torch.zeros(len(y), outputs, device=y.device), y))
+
 
 @dataclass(frozen=True)
 class CrossEntropy(LossSpec):
@@ -40,6 +45,11 @@ class CrossEntropy(LossSpec):
         # Classes first: torch is slow at a softmax over many short rows.
         log_p = out.mT.contiguous().log_softmax(0)
         return -log_p.gather(0, y[None]).squeeze(0)
+
+    def of_guessing(self, y: Tensor, outputs: int) -> float:
+        """The entropy of the class frequencies."""
+        check_labels(y)
+        return float(torch.special.entr(class_frequencies(y, outputs)).sum())
 
 
 def check_labels(y: Tensor) -> None:
@@ -61,3 +71,17 @@ class MSE(LossSpec):
         target = y if y.is_floating_point() else torch.eye(out.shape[-1], dtype=out.dtype, device=out.device)[y]
         error = (out - target).square()
         return error.sum(-1) if self.summed else error.mean(-1)
+
+    def of_guessing(self, y: Tensor, outputs: int) -> float:
+        """The variance of the targets."""
+        if y.is_floating_point():
+            variance = y.double().var(0, correction=0)
+        else:
+            share = class_frequencies(y, outputs)
+            variance = share * (1 - share)
+        return float(variance.sum() if self.summed else variance.mean())
+
+
+def class_frequencies(y: Tensor, classes: int) -> Tensor:
+    """The share of each class among the labels `y`: float64 [classes], on the CPU."""
+    return torch.bincount(y.cpu(), minlength=classes).double() / len(y)

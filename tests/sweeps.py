@@ -64,7 +64,7 @@ class Made:
         accuracy = 0.1 if lost else 0.9 - 0.05 * np.log10(lr / self.best[side]) ** 2
         return {
             "run_id": f"{model}-{norm}-{lr:g}-{seed:02d}", "model": model, "data": "Digits", "norm": norm, "lr": lr,
-            "seed": seed, "diverged": lost, "diverged_step": 12.0 if lost else np.nan, "steps": STEPS, "chance": 0.1,
+            "seed": seed, "diverged": lost, "counts_as_guessing": lost, "steps": STEPS, "chance": 0.1,
             "val_accuracy": accuracy, "test_accuracy": accuracy, "score": accuracy,
             "step_ms": np.nan, "engine": "stacked",
         }  # fmt: skip

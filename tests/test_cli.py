@@ -13,11 +13,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 import bnstudy
 from bnstudy import cli
+from bnstudy.claims.frames import load_study
+from bnstudy.claims.metrics import accuracy_above_chance
 from bnstudy.store.runs import Store
 from bnstudy.train.loop import Training
 from bnstudy.validation import ConfigError
@@ -204,6 +207,33 @@ def test_a_diverged_run_is_a_result(command):
     status, out, _ = command("norm=none", "lr=1000", *SHORT)
     assert status == 0
     assert "diverged" in out
+
+
+def write_noise(folder: Path, **sizes: int) -> None:
+    """An image folder of 8x8 noise with classes of these sizes in both splits."""
+    rng = np.random.default_rng(0)
+    for split, (name, size) in itertools.product(("train", "test"), sizes.items()):
+        (folder / split / name).mkdir(parents=True)
+        for i in range(size):
+            Image.fromarray(rng.integers(256, size=(8, 8), dtype=np.uint8)).save(folder / split / name / f"{i}.png")
+
+
+def test_noise_with_unequal_classes_is_not_learned_better_than_by_guessing(command):
+    write_noise(Path("noise"), a=240, b=60)
+    data = ("data=image_folder", "data.root=noise", "data.channels=1", "batch_size=16", "data.val_fraction=0.3")
+    sweep = ("norm=batch", "trained=norm", "lr=0.01,0.1,1", "seed=0,1", "steps=40", "model.width=16")
+    status, out, _ = command("-m", *data, *sweep)
+    assert status == 0
+    assert "did not learn" in out
+    study = load_study(Path("results"))
+    assert (study.runs["chance"] == 0.8).all()
+    assert accuracy_above_chance(study.runs, study.metrics)["value"].abs().max() < 3
+    status, out, _ = command(entry=cli.report)
+    assert status == 0
+    assert "guessing the most frequent one is right for 80.0% of its test images" in out
+    table = Path("results/reports/all/report.md").read_text()
+    assert "| Balanced accuracy |" in table
+    assert "50.0%" in table
 
 
 def test_a_bad_checkpoint_is_set_aside_and_reported(command):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from bnstudy.losses import MSE, CrossEntropy
+from bnstudy.losses import MSE, CrossEntropy, LossSpec
 from bnstudy.validation import ConfigError
 
 OUT = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, 1.0]], dtype=torch.float64)
@@ -52,3 +52,37 @@ def test_cross_entropy_refuses_targets_that_are_not_labels():
     for loss in (CrossEntropy().mean, CrossEntropy().each):
         with pytest.raises(ConfigError, match=r"loss=cross_entropy is not allowed .* it must be mse"):
             loss(OUT, VALUES)
+
+
+def best_constant(loss, y, outputs):
+    """The loss of the best constant output, found by gradient descent."""
+    out = torch.zeros(outputs, dtype=torch.float64, requires_grad=True)
+    descent = torch.optim.LBFGS([out], max_iter=200, tolerance_grad=1e-12)
+
+    def closure():
+        descent.zero_grad()
+        value = loss.mean(out.expand(len(y), -1), y)
+        value.backward()
+        return value
+
+    descent.step(closure)
+    return float(closure().detach())
+
+
+@pytest.mark.parametrize("loss", [CrossEntropy(), MSE(), MSE(summed=True)])
+@pytest.mark.parametrize("y", [torch.arange(4).repeat(5), torch.tensor([0] * 8 + [2] * 2)], ids=["balanced", "80:20"])
+def test_the_loss_of_guessing_is_that_of_the_best_constant_output(loss, y):
+    assert loss.of_guessing(y, 4) == pytest.approx(best_constant(loss, y, 4), rel=1e-5)
+
+
+def test_the_loss_of_guessing_values_is_their_variance():
+    assert MSE().of_guessing(VALUES, 3) == pytest.approx(best_constant(MSE(), VALUES, 3))
+    assert MSE(summed=True).of_guessing(VALUES, 3) == pytest.approx(3 * MSE().of_guessing(VALUES, 3))
+
+
+def test_the_loss_of_guessing_of_a_users_loss_is_that_of_zeros():
+    class Absolute(LossSpec):
+        def each(self, out, y):
+            return (out - y).abs().sum(-1)
+
+    assert Absolute().of_guessing(VALUES, 3) == pytest.approx(float(VALUES.abs().sum(-1).mean()))

@@ -50,6 +50,11 @@ def test_cross_entropy_is_refused_for_a_regression_before_training(command, tmp_
 
 @pytest.mark.parametrize("status", ["finished", "diverged"])
 def test_the_objective_of_a_regression_is_a_number(status):
-    summary = {"status": status, "dataset": {"classes": None}, "final": {"val_accuracy": None, "val_loss": 0.5}}
+    summary = {
+        "status": status,
+        "learned": None,
+        "dataset": {"guessing": {"val": None}},
+        "final": {"val_accuracy": None, "val_loss": 0.5},
+    }
     assert objective(summary, "final.val_accuracy") == 0.0
     assert objective(summary, "final.val_loss") == (0.5 if status == "finished" else math.inf)

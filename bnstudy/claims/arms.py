@@ -245,7 +245,7 @@ def best_arms(runs: pd.DataFrame) -> pd.DataFrame:
     """The arm of each family at its `best_rate`.
 
     Columns: `panel` `family` `norm` `norm_label` `rest` `arm` `lr` `rates` (how many the family has) and `edge`: the
-    best rate is the smallest or largest of at least three and did not always diverge, so that a better one may lie
+    best rate is the smallest or largest of at least three, and some run at it learned, so that a better one may lie
     beyond.
     """
     keys = ["panel", "family", "norm", "norm_label", "rest", "arm", "lr"]
@@ -255,5 +255,6 @@ def best_arms(runs: pd.DataFrame) -> pd.DataFrame:
         rate = best_rate(scores)
         at_best = own[own["lr"] == (scores.columns[0] if math.isnan(rate) else rate)]
         on_edge = rate in (scores.columns[0], scores.columns[-1]) and len(scores.columns) >= 3
-        best.append(at_best[keys].iloc[:1].assign(rates=len(scores.columns), edge=on_edge & ~at_best["diverged"].all()))
+        edge = on_edge & ~at_best["counts_as_guessing"].all()
+        best.append(at_best[keys].iloc[:1].assign(rates=len(scores.columns), edge=edge))
     return pd.concat(best, ignore_index=True)

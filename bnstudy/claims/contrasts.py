@@ -50,7 +50,7 @@ class Contrast:
     slack: the possible error of every difference in the same direction; it widens the interval.
     bounds: by side and kind of bound, how many values are at one.
     obstacle: why no verdict is possible, in words; "" for none. may_pass: with more seeds, which may choose better.
-    failed: by side, how many of the evaluated runs diverged or failed to learn, and how many there are.
+    failed: by side, how many of the evaluated runs diverged or did not learn, and how many there are.
     steps: of training; 0 where runs differ.
     image_error: standard error of the effect from the choice of the test images, in the claim's unit; NaN if unknown.
     images: number of test images; 0 if unknown.
@@ -312,7 +312,9 @@ def _count_failed(choices: Sequence[RateChoice]) -> dict[Side, tuple[int, int]]:
     """Of the evaluated runs. Not for all rates, where divergence is the metric itself, and not before training."""
     counts: dict[Side, tuple[int, int]] = {}
     for side in SIDES:
-        runs = [c.evaluated_runs[side]["diverged"] for c in choices if side in c.sides and c.view not in UNCHOSEN]
+        runs = [
+            c.evaluated_runs[side]["counts_as_guessing"] for c in choices if side in c.sides and c.view not in UNCHOSEN
+        ]
         if runs:
             counts[side] = sum(int(r.sum()) for r in runs), sum(map(len, runs))
     return counts

@@ -103,12 +103,12 @@ def _uncorrected(verdicts: Sequence[Verdict]) -> Iterator[str]:
 
 
 def _failed(primary: Sequence[Verdict]) -> Iterator[str]:
-    """Evaluated runs that diverged or failed to learn."""
+    """Evaluated runs that diverged or did not learn."""
     for v in primary:
         for side, (lost, n) in v.contrast.failed.items():
             if lost:
                 share = describe_failures(lost, n)
-                yield f"{v.case}: {side} it {share}, diverged or failed to learn. They count with the worst value."
+                yield f"{v.case}: {side} it {share}, diverged or did not learn. They count with the worst value."
 
 
 def _at_bounds(primary: Sequence[Verdict]) -> Iterator[str]:

@@ -19,10 +19,10 @@ from bnstudy.store.loading import (
     describe_images,
     images_of,
     load_metrics,
+    load_runs,
     load_specs,
     load_test_correct,
     load_timing,
-    read_runs,
 )
 from bnstudy.store.plans import Plans
 from bnstudy.store.runs import Store
@@ -127,7 +127,7 @@ def load_study(
     store = results_dir if isinstance(results_dir, Store) else Store(results_dir)
     plan = _plan_of_picked(store, study, scale, picked) if picked else _plan(store, study, scale)
     damages: dict[str, str] = {}
-    runs = read_runs(store, plan["run_ids"], damages)
+    runs = load_runs(store, plan["run_ids"], damages)
     metrics = load_metrics(store, runs["run_id"], damages)
     timing = load_timing(store, runs["run_id"], damages)
     test_correct = load_test_correct(store, runs["run_id"], damages)
@@ -290,22 +290,31 @@ def _failures(store: Store, unfinished: Iterable[str]) -> dict[str, str]:
 
 
 def with_outcomes(runs: pd.DataFrame, timing: pd.DataFrame) -> pd.DataFrame:
-    """Add the outcomes of runs. Diverged runs count as guessing: they are never left out.
+    """Add the outcomes of runs. No run is left out.
 
-    `diverged`; `chance`, the accuracy of guessing; final `test_accuracy` and `val_accuracy` and `best_accuracy`, the
-    highest on validation, shares in 0..1, missing where there are no classes; `score`, by which learning rates are
-    chosen: the validation accuracy or, without classes, minus the loss; `step_ms`, the median milliseconds per step.
+    `diverged`; `not_learned`: made all steps without divergence and ended near guessing; `counts_as_guessing`, either;
+    `chance`, the accuracy of guessing on the test split; final `test_accuracy` and `val_accuracy` and `best_accuracy`,
+    the highest on validation, shares in 0..1, missing where there are no classes; `balanced_accuracy`, test, missing
+    where the classes are balanced; `score`, by which learning rates are chosen: the validation accuracy or, without
+    classes, minus the loss; `step_ms`, the median milliseconds per step.
     """
-    diverged = runs["status"] == "diverged"
-    chance = 1 / runs["dataset.classes"].astype(float)
-    measured = {"test_accuracy": "final.test_accuracy", "val_accuracy": "final.val_accuracy"}
-    measured["best_accuracy"] = "best.val_accuracy"
-    outcomes = {k: runs[c].astype(float).mask(diverged | runs[c].isna(), chance) for k, c in measured.items()}
+    diverged, not_learned = runs["status"] == "diverged", runs["learned"].eq(False)  # None where it is not known
+    guesses = diverged | not_learned
+    val, test = (runs[f"dataset.guessing.{split}"].astype(float) for split in ("val", "test"))
+    measured = {
+        "test_accuracy": ("final.test_accuracy", test),
+        "val_accuracy": ("final.val_accuracy", val),
+        "best_accuracy": ("best.val_accuracy", val),
+    }
+    outcomes = {k: runs[c].astype(float).mask(guesses | runs[c].isna(), guess) for k, (c, guess) in measured.items()}
     loss = runs["final.val_loss"].astype(float).fillna(np.inf).mask(diverged, np.inf)
-    score = outcomes["val_accuracy"].where(chance.notna(), -loss)
-    return runs.assign(
-        diverged=diverged, chance=chance, **outcomes, score=score, step_ms=runs["run_id"].map(step_ms(timing))
-    )
+    score = outcomes["val_accuracy"].where(val.notna(), -loss)
+    balanced = runs.get("final.test_balanced_accuracy", pd.Series(np.nan, runs.index)).astype(float)
+    is_unbalanced = balanced.notna().groupby(runs["dataset.name"]).transform("any")
+    outcomes["balanced_accuracy"] = balanced.mask(guesses & is_unbalanced, 1 / runs["dataset.classes"].astype(float))
+    lost = {"diverged": diverged, "not_learned": not_learned, "counts_as_guessing": guesses}
+    ms = runs["run_id"].map(step_ms(timing))
+    return runs.assign(**lost, chance=test, **outcomes, score=score, step_ms=ms)
 
 
 def step_ms(timing: pd.DataFrame) -> pd.Series:

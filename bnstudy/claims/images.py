@@ -22,7 +22,8 @@ class ImageError(NamedTuple):
 def image_error(study: StudyData, with_: Sequence[str], without: Sequence[str]) -> ImageError | None:
     """The standard error over test images of the effect on the final test accuracy.
 
-    Diverged runs count as guessing. None if another run did not record its answers, or if the test images differ.
+    Runs that diverged or did not learn count as guessing. None if another run did not record its answers, or if the
+    test images differ.
 
     Args:
         with_, without: run_ids of the two sides; the runs in one place of both share a seed. `without` is empty where
@@ -41,8 +42,8 @@ def image_error(study: StudyData, with_: Sequence[str], without: Sequence[str]) 
 
 
 def _answers(study: StudyData, run: pd.Series, images: int) -> np.ndarray | None:
-    """[images], 1 where the answer is correct; the share of guessing for a diverged run, None for one without classes
-    or without a record."""
+    """[images], 1 where the answer is correct; the share of guessing for a run that counts as guessing, None for
+    one without classes or without a record."""
     if pd.isna(run["chance"]):
         return None
-    return np.full(images, run["chance"]) if run["diverged"] else study.test_correct.get(str(run.name))
+    return np.full(images, run["chance"]) if run["counts_as_guessing"] else study.test_correct.get(str(run.name))

@@ -78,7 +78,7 @@ class RateChoice:
     def _baseline(self, sides: Sides) -> pd.DataFrame:
         """The runs whose mean accuracy sets the target: the side without, at the rate that is best for accuracy."""
         if self.claim.measure.target != "accuracy" or "without" not in sides:
-            return pd.DataFrame({"val_accuracy": [], "diverged": []})
+            return pd.DataFrame({"val_accuracy": [], "counts_as_guessing": []})
         baseline = sides["without"]
         return baseline[baseline["lr"] == best_rate(scores_by_rate(baseline))]
 
@@ -131,7 +131,7 @@ class RateChoice:
         """A baseline that learned nothing gives no accuracy to reach."""
         if self.claim.measure.target != "accuracy" or self.baseline.empty:
             return []
-        lost = int(self.baseline["diverged"].sum())
+        lost = int(self.baseline["counts_as_guessing"].sum())
         if lost <= len(self.baseline) / 2:
             return []
         return [f"{lost} of {len(self.baseline)} runs without it failed, so there is no accuracy to reach"]
@@ -160,7 +160,7 @@ class RateChoice:
             return []
         sides: list[Side] = ["without"] if self.view == "same_rate" else list(self.sides)
         if self.view == "same_rate" and not any(map(learns, self._families("without"))):
-            return ["no learning rate is best without it: all runs diverged or failed to learn"]
+            return ["no learning rate is best without it: all runs diverged or did not learn"]
         tried = [(side, family, own) for side in sides for family, own in families(self.sides[side])]
         return [text for side, family, own in tried for text in self._edge(side, family, own)]
 
@@ -188,8 +188,8 @@ class RateChoice:
         values = [{*zip(*(texts(runs, c) for c in over), strict=True)} for runs in self.sides.values()]
         if values[0] != values[-1] or len(values[0]) < 2:
             return [f"both sides must have the same values of {' and '.join(over)}, two or more"]
-        lost = [side for side, runs in self.sides.items() if runs["diverged"].all()]
-        return [f"every run {side} it diverged or failed to learn, and all are equally bad" for side in lost]
+        lost = [side for side, runs in self.sides.items() if runs["counts_as_guessing"].all()]
+        return [f"every run {side} it diverged or did not learn, and all are equally bad" for side in lost]
 
     def fine_rates(self) -> dict[str, tuple[float, ...]]:
         """By family, the learning rates that the view still lacks around the best one; empty for an unfair grid."""
@@ -237,8 +237,8 @@ def _at_common_rates(sides: Sides) -> Sides:
 
 
 def learns(runs: pd.DataFrame) -> bool:
-    """Whether some run did not diverge; where all did, no learning rate is best."""
-    return not runs["diverged"].all()
+    """Whether some run neither diverged nor ended near guessing; where all did, no learning rate is best."""
+    return not runs["counts_as_guessing"].all()
 
 
 def families(runs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:

@@ -3,9 +3,9 @@
 A metric is one decorated function: `metric` says what it reads and how its values are compared. A claim names it,
 `metric: test_accuracy` for one of this file and `metric: my_package.MyMetric` for one of the user's.
 
-Diverged runs are never dropped. Their accuracy is that of guessing. A run that stopped early has the worst value of
-what is measured at the end of training, or counts as not measured where there is no worst value. A value can be at a
-*bound* of what was measured, such as the length of training for the step at which a target is reached.
+No run is dropped. The accuracy of a run that diverged or did not learn is that of guessing. A diverged run has the
+worst value of what is measured at the end of training, or counts as not measured where there is no worst value. A value
+can be at a *bound* of what was measured, such as the length of training for the step at which a target is reached.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ NEAR = 1.0
 """Percentage points below the best accuracy within which a learning rate counts as good."""
 
 WORST_LOSS = 10.0
-"""A run has diverged when its loss exceeds the initial one by this factor."""
+"""The worst loss, times the larger of the loss of guessing and the initial loss: above it a run may have diverged."""
 
 Frame: TypeAlias = pd.DataFrame
 Target: TypeAlias = "float | pd.Series"
@@ -137,14 +137,14 @@ def by_seed(runs: Frame, value: pd.Series, is_bound: pd.Series | bool = False, b
 @metric("accuracy", scales=RATIO_FIRST, target="accuracy", tuned_by="lowest")
 def updates_to_target(runs: Frame, metrics: Frame, target: float) -> Frame:
     """First step at which the smoothed validation accuracy, a share, is at least `target`, interpolated between
-    evaluations; the length of training for runs that diverged or never reached it."""
+    evaluations; the length of training for runs that count as guessing or never reached it."""
     rows = metrics[(metrics["split"] == "val") & (metrics["metric"] == "accuracy") & (metrics["layer"] == "")]
     ordered = rows.sort_values(["run_id", "step"], kind="stable")
     steps, values = ordered["step"].to_numpy(float), ordered["value"].to_numpy(float)
     places = ordered.groupby("run_id", observed=True).indices
     reached = {str(r): first_reached(steps[i], values[i], target) for r, i in places.items()}
     first, total = runs["run_id"].map(reached).astype(float), runs["steps"].astype(float)
-    late = runs["diverged"].astype(bool) | (first >= total)
+    late = runs["counts_as_guessing"].astype(bool) | (first >= total)
     return by_seed(runs, first.mask(late, total), late, "at least")
 
 
@@ -184,19 +184,19 @@ def seconds_to_target(runs: Frame, metrics: Frame, target: float) -> Frame:
 @metric("loss", "accuracy", target="training_loss", delta=POINTS, learned=True, images="final")
 def test_accuracy_at_training_loss(runs: Frame, metrics: Frame, target: pd.Series) -> Frame:
     """Test accuracy in percentage points, interpolated between evaluations, where the training loss first is at most
-    the seed's `target`; the loss is averaged over the steps since the evaluation before. That of guessing for diverged
-    runs."""
+    the seed's `target`; the loss is averaged over the steps since the evaluation before. That of guessing for runs that
+    diverged or did not learn."""
     targets = dict(zip(runs["run_id"], runs["seed"].map(target), strict=True))
     found = {r: _accuracy_at(*curves, targets[r]) for r, curves in _losses_at_tests(metrics).items()}
-    reached, lost = runs["run_id"].map(found).astype(float), runs["diverged"].astype(bool)
+    reached, lost = runs["run_id"].map(found).astype(float), runs["counts_as_guessing"].astype(bool)
     value = reached.fillna(runs["test_accuracy"]).mask(lost, runs["chance"])
     return by_seed(runs, 100 * value, lost | reached.isna())
 
 
 def final_training_loss(runs: Frame, metrics: Frame) -> pd.Series:
-    """By seed, the loss since the evaluation before the last; missing for diverged runs."""
+    """By seed, the loss since the evaluation before the last; missing for runs that count as guessing."""
     found = {r: losses[-1] for r, (_, _, losses) in _losses_at_tests(metrics).items() if len(losses)}
-    values = runs["run_id"].map(found).astype(float).mask(runs["diverged"].astype(bool))
+    values = runs["run_id"].map(found).astype(float).mask(runs["counts_as_guessing"].astype(bool))
     return values.set_axis(pd.Index(runs["seed"]))
 
 
@@ -229,12 +229,14 @@ def _accuracy_at(steps: np.ndarray, accuracies: np.ndarray, losses: np.ndarray, 
 
 @metric("loss", scales=RATIO_FIRST, tuned_by="lowest")
 def mean_training_loss(runs: Frame, metrics: Frame, *_: Any) -> Frame:
-    """Mean over all steps of the loss of the current batch; 10 times the initial loss for runs that stopped early."""
+    """Mean over all steps of the loss of the current batch; for diverged runs 10 times the larger of the loss of
+    guessing, which runs of earlier versions lack, and the initial loss."""
     losses = batch_losses(metrics)
     first = losses[losses["step"] == 0].groupby("run_id", observed=True)["value"].first()
     means = losses.groupby("run_id", observed=True)["value"].mean()
-    lost = stopped_early(runs)
-    return by_seed(runs, of_runs(runs, means).mask(lost, WORST_LOSS * of_runs(runs, first)), lost)
+    guessing = runs["dataset.guessing.loss"].astype(float) if "dataset.guessing.loss" in runs else math.nan
+    worst, lost = WORST_LOSS * np.fmax(of_runs(runs, first), guessing), runs["diverged"].astype(bool)
+    return by_seed(runs, of_runs(runs, means).mask(lost, worst), lost)
 
 
 def batch_losses(metrics: Frame) -> Frame:
@@ -244,13 +246,14 @@ def batch_losses(metrics: Frame) -> Frame:
 
 @metric(delta=POINTS, images="test")
 def test_accuracy(runs: Frame, *_: Any) -> Frame:
-    """Final test accuracy in percentage points; that of guessing for diverged runs."""
-    return by_seed(runs, 100 * runs["test_accuracy"], runs["diverged"])
+    """Final test accuracy in percentage points; that of guessing for runs that diverged or did not learn."""
+    return by_seed(runs, 100 * runs["test_accuracy"], runs["counts_as_guessing"])
 
 
 @metric(images="test")
 def accuracy_above_chance(runs: Frame, *_: Any) -> Frame:
-    """Final test accuracy minus that of guessing, in percentage points; 0 for diverged runs."""
+    """Final test accuracy minus that of guessing, in percentage points; 0 for runs that diverged or did not
+    learn."""
     return by_seed(runs, 100 * (runs["test_accuracy"] - runs["chance"]))
 
 
@@ -258,18 +261,19 @@ def accuracy_above_chance(runs: Frame, *_: Any) -> Frame:
 def gap_at_training_accuracy(runs: Frame, metrics: Frame, target: pd.Series) -> Frame:
     """Accuracy on training images, in evaluation mode, minus that on test images, in percentage points, interpolated
     between measurements, where the error on training images first is at most the seed's `target`. 0, the gap of
-    guessing, for diverged runs."""
+    guessing, for runs that diverged or did not learn."""
     targets = dict(zip(runs["run_id"], runs["seed"].map(target), strict=True))
     tests = {str(r): rows.sort_values("step") for r, rows in _test_accuracies(metrics).groupby("run_id", observed=True)}
     gaps = {r: _gap_at(curve, tests[r], 1 - targets[r]) for r, curve in _training_accuracies(metrics).items()}
-    reached, lost = runs["run_id"].map(gaps).astype(float), runs["diverged"].astype(bool)
+    reached, lost = runs["run_id"].map(gaps).astype(float), runs["counts_as_guessing"].astype(bool)
     return by_seed(runs, (100 * reached).mask(lost, 0.0), lost)
 
 
 def final_training_error(runs: Frame, metrics: Frame) -> pd.Series:
-    """By seed, the share of training images that the trained network gets wrong; missing for diverged runs."""
+    """By seed, the share of training images that the trained network gets wrong; missing for runs that count as
+    guessing."""
     found = {r: 1 - curve["value"].iloc[-1] for r, curve in _training_accuracies(metrics).items()}
-    values = runs["run_id"].map(found).astype(float).mask(runs["diverged"].astype(bool))
+    values = runs["run_id"].map(found).astype(float).mask(runs["counts_as_guessing"].astype(bool))
     return values.set_axis(pd.Index(runs["seed"]))
 
 
@@ -304,21 +308,21 @@ def _gap_at(train: Frame, test: Frame, target: float) -> float:
 
 @metric("dead_share", floor=0.0, learned=True)
 def dead_units(runs: Frame, metrics: Frame, *_: Any) -> Frame:
-    """Dead ReLU units after the last step, in percent of all; 100 for runs that stopped early."""
+    """Dead ReLU units after the last step, in percent of all; 100 for diverged runs."""
     return _with_worst(runs, 100 * at_end(metrics, "dead_share"), worst=100.0)
 
 
 @metric("died_share", floor=0.0, learned=True)
 def units_that_died(runs: Frame, metrics: Frame, *_: Any) -> Frame:
-    """The dead units that were alive before training, in percent of all; 100 for runs that stopped early. Units that
+    """The dead units that were alive before training, in percent of all; 100 for diverged runs. Units that
     revive do not make up for them."""
     return _with_worst(runs, 100 * at_end(metrics, "died_share"), worst=100.0)
 
 
 @metric("saturated_share", floor=0.0, learned=True)
 def saturated_units(runs: Frame, metrics: Frame, *_: Any) -> Frame:
-    """Saturated outputs of sigmoid or tanh units after the last step, mean over the layers, in percent; 100 for runs
-    that stopped early."""
+    """Saturated outputs of sigmoid or tanh units after the last step, mean over the layers, in percent; 100 for
+    diverged runs."""
     rows = metrics[metrics["metric"] == "saturated_share"]
     last = rows[rows["step"] == rows.groupby("run_id", observed=True)["step"].transform("max")]
     return _with_worst(runs, 100 * last.groupby("run_id", observed=True)["value"].mean(), worst=100.0)
@@ -327,7 +331,7 @@ def saturated_units(runs: Frame, metrics: Frame, *_: Any) -> Frame:
 @metric("accuracy_precise", "accuracy_running", delta=POINTS)
 def precise_less_running(runs: Frame, metrics: Frame, *_: Any) -> Frame:
     """Final accuracy on held-out images with precise statistics minus that with running ones, in percentage points;
-    0 for runs that stopped early, which guess with any statistics."""
+    0 for diverged runs, which guess with any statistics."""
     gain = at_end(metrics, "accuracy_precise") - at_end(metrics, "accuracy_running")
     return _with_worst(runs, 100 * gain, worst=0.0)
 
@@ -389,31 +393,20 @@ def at_end(metrics: Frame, name: str) -> pd.Series:
     return rows.sort_values("step", kind="stable").groupby(rows["run_id"].astype(str))["value"].last()
 
 
-def stopped_early(runs: Frame) -> pd.Series:
-    """Which runs did not reach the end of training. Runs that ended near guessing count as diverged, too, but were
-    measured at the end."""
-    return runs["diverged"].astype(bool) & ~(runs["diverged_step"].astype(float) >= runs["steps"].astype(float))
-
-
-def failed_to_learn(runs: Frame) -> pd.Series:
-    """Which runs reached the end of training near guessing: they count as diverged, but did not diverge."""
-    return runs["diverged"].astype(bool) & ~stopped_early(runs)
-
-
 def of_runs(runs: Frame, values: pd.Series) -> pd.Series:
     """`values`, by run_id, in the order of the runs."""
     return runs["run_id"].map(values.set_axis(values.index.astype(str))).astype(float)
 
 
 def _with_worst(runs: Frame, values: pd.Series, worst: float = math.nan) -> Frame:
-    """The runs' values, `worst` for those that stopped early."""
-    lost = stopped_early(runs)
+    """The runs' values, `worst` for those that diverged."""
+    lost = runs["diverged"].astype(bool)
     return by_seed(runs, of_runs(runs, values).mask(lost, worst), lost)
 
 
 def over_arms(read: Callable[[Frame, int], float]) -> Reader:
     """Apply `read`, 100 times, to the highest validation accuracies of the arms [seeds, arms] for each seed; that of
-    guessing for diverged runs, so that no value is at a bound."""
+    guessing for runs that diverged or did not learn, so that no value is at a bound."""
 
     def read_all(runs: Frame, *_: Any) -> Frame:
         named = runs.assign(family=runs["family"].astype(str))
@@ -447,7 +440,7 @@ def share_near_best(accuracies: Frame, seed: int) -> float:
     return float((own >= 0.9 * own[others.idxmax()]).mean())
 
 
-OF_GRID = ("seed", "lr", "diverged", "diverged_step", "steps", "test_accuracy", "score")
+OF_GRID = ("seed", "lr", "diverged", "test_accuracy", "score")
 """The columns of runs that metrics of a family need."""
 
 
@@ -466,8 +459,8 @@ def each_seed(read: Callable[[Frame], tuple[float, Bound]]) -> Reader:
 @each_seed
 def largest_tolerated_rate(ordered: Frame) -> tuple[float, Bound]:
     """The largest learning rate of the grid such that neither its run nor those at smaller rates diverge; one grid
-    step below the grid where all diverge. A run that only failed to learn did not diverge."""
-    rates, lost = ordered["lr"].to_numpy(float), stopped_early(ordered).to_numpy(bool)
+    step below the grid where all diverge. A run that did not learn did not diverge."""
+    rates, lost = ordered["lr"].to_numpy(float), ordered["diverged"].to_numpy(bool)
     tolerated = rates[np.logical_and.accumulate(~lost)]
     if not len(tolerated):
         return rates[0] / coarseness(rates), "at most"

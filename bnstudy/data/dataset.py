@@ -14,6 +14,9 @@ from bnstudy.store.checksums import SPLITS
 
 _SEED = 0  # of the order that all splits are cut from
 
+UNBALANCED = 1.5
+"""A dataset is unbalanced if its largest class has more than this many times the training images of its smallest."""
+
 
 @dataclass(frozen=True, eq=False)
 class DecodedImages:
@@ -73,6 +76,23 @@ class Dataset:
     def is_labelled(self) -> bool:
         """Whether each image belongs to a class, so that a network has an accuracy."""
         return not self.train.y.is_floating_point()
+
+    @property
+    def guessing(self) -> dict[str, float | None]:
+        """By split, the accuracy of naming its most frequent class for every image; None without labels."""
+        splits = {"val": self.val.y, "test": self.test.y}
+        return {name: int(y.bincount().max()) / len(y) if self.is_labelled else None for name, y in splits.items()}
+
+    @cached_property
+    def is_unbalanced(self) -> bool:
+        """Whether the classes differ so much in size that runs also record their balanced accuracy.
+
+        The training images include those for validation: a small `train_size` has classes of uneven sizes by chance.
+        """
+        if not self.is_labelled or not self.is_learnable:
+            return False
+        sizes = torch.cat([self.train.y, self.val.y]).bincount(minlength=self.classes)
+        return bool(sizes.max() > UNBALANCED * sizes.min())
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -129,7 +129,7 @@ def write_comparison(
     data = {"study": about.name, "scale": about.scale, "arms": arms, "quantities": [*map(asdict, rows)]}
     files = {"runs.csv": as_csv(both.runs), "comparison.json": as_json({**data, "run_ids": run_ids})}
     index = publish(results_dir, name, "compare", content, images, files)
-    sentences, lost = tuple(row.sentence for row in rows), int(m.stopped_early(both.runs).sum())
+    sentences, lost = tuple(row.sentence for row in rows), int(both.runs["diverged"].sum())
     return ReportResult(index.parent, index, (), sentences, tuple(cautions), lost, missing=0)
 
 

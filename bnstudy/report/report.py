@@ -19,7 +19,6 @@ from bnstudy.claims.changed_plans import find_changes, mark_reported
 from bnstudy.claims.claim import Claim, load_claims, present_claims
 from bnstudy.claims.contrasts import Contrast, contrasts
 from bnstudy.claims.frames import NothingFinished, StudyData, describe_damages, load_study
-from bnstudy.claims.metrics import stopped_early
 from bnstudy.claims.possible_claims import possible_contrasts
 from bnstudy.report.commands import report_command
 from bnstudy.report.page import StudyPart, claim_sections, count_statuses, part_of
@@ -248,7 +247,7 @@ def _write(
         verdicts=tuple(verdict.sentence for verdict in (primary if several else found)),
         findings=tuple(f"{part.study.name}: " * several + text for part in draft.parts for text in part.findings),
         cautions=tuple(cautions),
-        diverged=int(stopped_early(trained).sum()),
+        diverged=int(trained["diverged"].sum()),
         missing=len(_planned(draft.parts) - {*trained["run_id"]}),
         tally=tally(found) if several and found else "",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
@@ -12,9 +13,9 @@ from bnstudy.claims.arms import best_arms, tuned_runs
 from bnstudy.claims.completeness import Gap, find_gaps
 from bnstudy.claims.counterevidence import describe_smallest_p, list_some
 from bnstudy.claims.frames import StudyData, describe_damages
-from bnstudy.claims.metrics import failed_to_learn, stopped_early
 from bnstudy.claims.verdicts import describe_rates
 from bnstudy.stats.intervals import Estimate, mean_interval
+from bnstudy.store.outcomes import FORMER_REASON
 
 VERDICT_SEEDS = 10
 """With fewer seeds per arm, results are a smoke test."""
@@ -45,7 +46,7 @@ def _result(runs: pd.DataFrame, rates: int, gap: Gap | None) -> str:
     at_rate = f" at its best learning rate, {at}{missing}," if rates > 1 else missing
     if rates == 1 and gap and gap.swept:
         at_rate = f" at learning rate {at}{missing}"
-    lost = int(runs["diverged"].sum())
+    lost = int(runs["counts_as_guessing"].sum())
     if runs["chance"].isna().all():
         return at_rate + _loss(runs, lost)
     test = mean_interval(runs["test_accuracy"])
@@ -58,8 +59,8 @@ def _result(runs: pd.DataFrame, rates: int, gap: Gap | None) -> str:
 
 
 def count_lost(runs: pd.DataFrame) -> list[str]:
-    """`["2 diverged", "1 failed to learn"]`, those that are not 0."""
-    counts = {"diverged": int(stopped_early(runs).sum()), "failed to learn": int(failed_to_learn(runs).sum())}
+    """`["2 diverged", "1 did not learn"]`, those that are not 0."""
+    counts = {"diverged": int(runs["diverged"].sum()), "did not learn": int(runs["not_learned"].sum())}
     return [f"{n} {how}" for how, n in counts.items() if n]
 
 
@@ -82,7 +83,8 @@ def _loss(runs: pd.DataFrame, diverged: int) -> str:
 
 
 def cautions(study: StudyData) -> list[str]:
-    """What limits the results: versions of a dataset, few seeds, missing runs, seeds added after results."""
+    """What limits the results: versions of a dataset, few seeds, missing runs, seeds added after looking at results,
+    the classes of the data, runs that may have been stopped in error."""
     found = [*study.mixed_images]
     fewest = int(study.runs.groupby("arm", observed=True)["seed"].nunique().min())
     if fewest < VERDICT_SEEDS:
@@ -99,7 +101,29 @@ def cautions(study: StudyData) -> list[str]:
             "The number of seeds was not fixed in advance: seeds are added until the claims are decided. Intervals and "
             "tests of the verdicts are valid for any number of looks, all others for a single look."
         )
-    return found
+    return [*found, *_unbalanced(study.runs), *_stopped_by_former_bound(study)]
+
+
+def _unbalanced(runs: pd.DataFrame) -> Iterator[str]:
+    """A sentence for each dataset whose runs recorded their balanced accuracy."""
+    for name, own in runs[runs["balanced_accuracy"].notna()].groupby("dataset.name"):
+        share = percent(own["chance"].max())
+        yield (
+            f"The classes of {name} differ in size: guessing the most frequent one is right for {share} of its test "
+            "images. The tables of arms also have the balanced accuracy, the mean over the classes."
+        )
+
+
+def _stopped_by_former_bound(study: StudyData) -> Iterator[str]:
+    """Runs that an earlier version stopped at a single large loss."""
+    stopped = study.runs.loc[study.runs["diverged_because"] == FORMER_REASON, "run_id"]
+    if n := len(stopped):
+        again = f", then type: {study.commands[-1]}" if study.commands else " and train them again"
+        yield (
+            f"An earlier version stopped {n} {'run' if n == 1 else 'runs'} at the first training loss above 10 times "
+            f"the initial one: {'it' if n == 1 else 'some'} may have recovered. To train them as this version does, "
+            f"delete their folders in runs/ of the store ({list_some(list(stopped))}){again}"
+        )
 
 
 def arm_rows(runs: pd.DataFrame) -> list[dict[str, Any]]:
@@ -111,14 +135,15 @@ def arm_rows(runs: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _arm_row(runs: pd.DataFrame, rates: bool) -> dict[str, Any]:
     test = mean_interval(runs["test_accuracy"])
-    first, all_lost = runs.iloc[0], bool(runs["diverged"].all())
+    first, all_lost = runs.iloc[0], bool(runs["counts_as_guessing"].all())
     return {
         "arm": f"{first['family']}, lr={first['lr']:g}" if rates else str(first["family"]),
         "test": percent(test.mean),
         "interval": "-" if all_lost else interval(test),
+        "balanced": "" if runs["balanced_accuracy"].isna().all() else percent(runs["balanced_accuracy"].mean()),
         "seeds": test.n,
-        "diverged": int(stopped_early(runs).sum()),
-        "failed": int(failed_to_learn(runs).sum()),
+        "diverged": int(runs["diverged"].sum()),
+        "not_learned": int(runs["not_learned"].sum()),
         "validation": percent(runs["val_accuracy"].mean()),
         "best_validation": percent(runs["best_accuracy"].mean()),
         "step_ms": _three_digits(runs["step_ms"].median()),
@@ -148,18 +173,18 @@ def _overhead_rows(panel: str, runs: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def diverged_lines(study: StudyData) -> list[str]:
-    """`"NoNorm, lr=3: 4 of 5 diverged, the first at step 12 (training loss nan); 1 of 5 failed to learn"` for each arm
+    """`"NoNorm, lr=3: 4 of 5 diverged, the first at step 12 (training loss nan); 1 of 5 did not learn"` for each arm
     with such runs."""
     lines = []
     for arm, runs in study.runs.groupby("arm", observed=True):
-        parts, stopped = [], runs[stopped_early(runs)].sort_values(["diverged_step", "seed"])
+        parts, stopped = [], runs[runs["diverged"]].sort_values(["diverged_step", "seed"])
         if len(stopped):
             first = stopped.iloc[0]
             step = f"step {first['diverged_step']:.0f}" if pd.notna(first["diverged_step"]) else "an unknown step"
             because = first["diverged_because"]
             parts.append(f"{len(stopped)} of {len(runs)} diverged, the first at {step} ({because})")
-        if failed := int(failed_to_learn(runs).sum()):
-            parts.append(f"{failed} of {len(runs)} failed to learn")
+        if dull := int(runs["not_learned"].sum()):
+            parts.append(f"{dull} of {len(runs)} did not learn")
         if parts:
             lines.append(f"{arm}: {'; '.join(parts)}")
     return lines
@@ -199,10 +224,10 @@ def _count_runs(study: StudyData) -> str:
 
 
 def describe_runs(runs: pd.DataFrame, planned: int) -> str:
-    """`"47 of 48 finished, 12 of them diverged, 1 failed to learn"`."""
-    stopped, failed = int(stopped_early(runs).sum()), int(failed_to_learn(runs).sum())
-    not_learned = f", {failed} failed to learn" if failed else ""
-    return f"{len(runs)} of {planned} finished, {stopped} of them diverged{not_learned}"
+    """`"47 of 48 finished, 12 of them diverged, 1 did not learn"`."""
+    diverged, dull = int(runs["diverged"].sum()), int(runs["not_learned"].sum())
+    not_learned = f", {dull} did not learn" if dull else ""
+    return f"{len(runs)} of {planned} finished, {diverged} of them diverged{not_learned}"
 
 
 def percent(share: float) -> str:

@@ -15,7 +15,6 @@ import pandas as pd
 
 from bnstudy.claims.arms import best_arms
 from bnstudy.claims.frames import RowsByRun, StudyData
-from bnstudy.claims.metrics import stopped_early
 from bnstudy.stats.intervals import summarize
 
 MANY_RATES = 3
@@ -133,27 +132,29 @@ def bin_losses(loss: pd.DataFrame, n: int = 24) -> pd.DataFrame:
 
 def until_divergence(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """Finite rows of each arm before the first of its runs diverges: later means would be means of survivors."""
-    first = runs[stopped_early(runs)].groupby("arm", observed=True)["diverged_step"].min()
+    first = runs[runs["diverged"]].groupby("arm", observed=True)["diverged_step"].min()
     end = rows["arm"].map(first).astype(float)
     return rows[~(rows["step"] >= end) & np.isfinite(rows["value"])]
 
 
 def hold_at_chance(accuracy: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """Give diverged runs, and those that failed to learn, chance accuracy from that step to the end of training."""
-    return hold(accuracy, runs, runs.loc[runs["diverged"], "chance"])
+    """Give diverged runs chance accuracy from their divergence on, and runs that did not learn at the end."""
+    return hold(accuracy, runs, runs.loc[runs["counts_as_guessing"], "chance"])
 
 
 def hold(rows: pd.DataFrame, runs: pd.DataFrame, worst: pd.Series) -> pd.DataFrame:
-    """Give diverged runs their value in `worst`, by the index of `runs`, from their divergence to the end of training.
+    """Give runs their value in `worst`, by the index of `runs`, from their divergence to the end of training, or at the
+    end if they did not diverge.
 
     The new rows are at the steps at which other runs of the same length were measured, and at the last step.
     """
-    diverged = runs.loc[worst.index, ["run_id", "arm", "steps", "diverged_step"]].assign(value=worst)
+    since = runs["diverged_step"].where(runs["diverged"]).astype(float).fillna(runs["steps"])
+    lost = runs.assign(since=since).loc[worst.index, ["run_id", "arm", "steps", "since"]].assign(value=worst)
     total = rows["run_id"].map(runs.set_index("run_id")["steps"])
-    ends = pd.DataFrame({"steps": diverged["steps"], "step": diverged["steps"]})
+    ends = pd.DataFrame({"steps": lost["steps"], "step": lost["steps"]})
     grid = pd.concat([rows[["step"]].assign(steps=total), ends]).drop_duplicates()
-    held = diverged.merge(grid, on="steps").query("step >= diverged_step")
-    end = rows["run_id"].map(diverged.set_index("run_id")["diverged_step"]).astype(float)
+    held = lost.merge(grid, on="steps").query("step >= since")
+    end = rows["run_id"].map(lost.set_index("run_id")["since"]).astype(float)
     columns = ["run_id", "arm", "step", "value"]
     kept = rows.loc[~(rows["step"] >= end), columns]
     return pd.concat([kept, held[columns].astype(kept.dtypes)], ignore_index=True)
@@ -208,7 +209,7 @@ MOMENTS = (
 def divergence_points(panel: Panel, loss: pd.DataFrame) -> pd.DataFrame:
     """Where runs diverged: `arm` `run_id` `step`, and the last finite value of the binned loss as `value`."""
     runs = panel.arm_runs
-    diverged = runs.loc[stopped_early(runs), ["run_id", "arm", "diverged_step"]]
+    diverged = runs.loc[runs["diverged"], ["run_id", "arm", "diverged_step"]]
     finite = loss[np.isfinite(loss["value"])].sort_values("step")
     last = finite.drop_duplicates("run_id", keep="last").set_index("run_id")["value"]
     step = diverged["diverged_step"].astype(float).clip(lower=1)

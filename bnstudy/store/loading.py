@@ -34,10 +34,13 @@ def load_runs(
     `final.test_accuracy`, ... A field that a run's classes lack is missing (None or NaN) in its row.
     `load_test_correct` loads what the summary has of single images.
 
-    A warning names runs that were trained on different images of one name: their `dataset.checksum` differs.
+    A warning names runs that were trained on different images of one name: their `dataset.checksum` differs. There is
+    none with `damages`.
     """
-    runs = read_runs(results_dir, run_ids, damages)
-    for sentence in describe_images(runs):
+    store = _as_store(results_dir)
+    rows = _read_each(_finished(store, run_ids), partial(_run_columns, store), damages)
+    runs = _frame([{"run_id": run_id, **columns} for run_id, columns in rows.items()])
+    for sentence in describe_images(runs) if damages is None else ():
         warnings.warn(sentence, stacklevel=2)
     return runs
 
@@ -54,15 +57,6 @@ def images_of(runs: pd.DataFrame) -> Iterator[tuple[str, dict[str, Any], Any]]:
     if "dataset.checksum" in runs:
         settings = runs.filter(regex=r"^data\.").to_dict("records")
         yield from zip(runs["run_id"], settings, runs["dataset.checksum"], strict=True)
-
-
-def read_runs(
-    results_dir: StoreLike = "results", run_ids: Iterable[str] | None = None, damages: dict[str, str] | None = None
-) -> pd.DataFrame:
-    """As `load_runs`, without the warning."""
-    store = _as_store(results_dir)
-    rows = _read_each(_finished(store, run_ids), partial(_run_columns, store), damages)
-    return _frame([{"run_id": run_id, **columns} for run_id, columns in rows.items()])
 
 
 def load_specs(
@@ -101,8 +95,8 @@ def load_test_correct(
 ) -> dict[str, np.ndarray]:
     """Which test images each finished run classifies correctly after its last step: bool [m] by run_id.
 
-    All runs on a dataset have the images in the same order. Runs that stopped early, runs without labels and runs of
-    earlier versions recorded nothing and are left out.
+    All runs on a dataset have the images in the same order. Diverged runs, runs without labels and runs of earlier
+    versions recorded nothing and are left out.
     """
     store = _as_store(results_dir)
 
@@ -128,7 +122,7 @@ def _read_each(ids: Iterable[str], read: Callable[[str], T], damages: dict[str, 
             found[run_id] = read(run_id)
         except DamagedRun as damage:
             if damages is None:
-                warnings.warn(f"{damage} It is left out.", stacklevel=4)
+                warnings.warn(f"{damage} It is left out.", stacklevel=3)
             else:
                 damages[run_id] = str(damage)
     return found

@@ -34,6 +34,7 @@ from bnstudy.store.integrity import (
     require,
     seal,
 )
+from bnstudy.store.outcomes import with_present_outcome
 from bnstudy.store.renames import with_present_names
 
 _TEXT = pa.dictionary(pa.int32(), pa.string())
@@ -113,8 +114,11 @@ class Store:
     # The methods below raise DamagedRun if a file is missing, cannot be read, or is not what was written for the run.
 
     def summary(self, run_id: str) -> dict[str, Any]:
-        """The content of `summary.json`."""
-        return self._read(self.run(run_id).summary, lambda p: check_summary(json.loads(p.read_text("utf-8")), run_id))
+        """The content of `summary.json`, with present keys."""
+        return self._read(
+            self.run(run_id).summary,
+            lambda p: with_present_outcome(check_summary(json.loads(p.read_text("utf-8")), run_id)),
+        )
 
     def config(self, run_id: str) -> dict[str, Any]:
         """The content of `config.yaml`, with present names."""

@@ -19,6 +19,9 @@ from bnstudy.validation import printable
 
 LINE_SECONDS = 10.0
 MAX_TABLE_ROWS = 40
+LOST = ("diverged", "did not learn", "failed")
+"""The statuses that the table counts."""
+
 MIN_SHARE = 0.01
 """Share of the work after which the remaining time is estimated."""
 
@@ -30,8 +33,9 @@ BAR = "{desc}: {percentage:3.0f}%|{bar:8}| {remaining} left{postfix}"
 class RunResult:
     """A run at the end of a sweep.
 
-    status: finished, diverged or failed.
-    accuracy: on the test split at the end; that of guessing for a diverged run, NaN for a failed run or a regression.
+    status: finished, did not learn, diverged or failed.
+    accuracy: on the test split at the end; that of guessing for a run that diverged or did not learn, NaN for a failed
+        run or a regression.
     seconds: of the run, including evaluation and probes, in all commands that trained it.
     """
 
@@ -165,14 +169,14 @@ def table(results: Sequence[RunResult], group: str = "arm") -> str:
             for r, spent in zip(results, seconds, strict=True)
         ]
     else:
-        head = [group, "runs", "diverged", "failed", "mean test acc", "seconds"]
+        head = [group, "runs", *LOST, "mean test acc", "seconds"]
         rows = [arm_row(arm, [r for r in results if r.arm == arm]) for arm in dict.fromkeys(r.arm for r in results)]
     return align([head, *rows])
 
 
 def arm_row(arm: str, results: Sequence[RunResult]) -> list[str]:
     known = [r.accuracy for r in results if not math.isnan(r.accuracy)]
-    counts = [sum(r.status == status for r in results) for status in ("diverged", "failed")]
+    counts = [sum(r.status == status for r in results) for status in LOST]
     mean = percent(sum(known) / len(known)) if known else "-"
     seconds = sum(r.seconds for r in results if not math.isnan(r.seconds))
     return [arm or "-", str(len(results)), *map(str, counts), mean, f"{seconds:.1f}"]

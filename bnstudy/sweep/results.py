@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 
 from bnstudy.store.integrity import DamagedRun
+from bnstudy.store.outcomes import accuracy_of_guessing, describe_status
 from bnstudy.store.runs import Store
 from bnstudy.sweep.messages import Failure, plural, recorded_error
 from bnstudy.sweep.plan import Plan
 from bnstudy.sweep.progress import RunResult, table
 from bnstudy.sweep.request import PlannedRun, Request
-from bnstudy.sweep.summary import chance_accuracy
 from bnstudy.validation import printable
 
 MAX_FAILURES = 10
@@ -44,16 +44,18 @@ def all_results(plan: Plan, failures: Sequence[Failure], command: str) -> list[R
 
 
 def stored_result(run: PlannedRun, store: Store) -> RunResult:
-    """The result of a finished run; a diverged one has the accuracy of guessing, a regression none.
+    """The result of a finished run, with the accuracy of guessing if it diverged or did not learn; a regression has no
+    accuracy.
 
     Raises:
         DamagedRun: a file of the run is not what was stored.
     """
     run_id, summary = run.spec.run_id, store.check(run.spec.run_id)
-    status, seconds = summary["status"], summary["seconds"]["total"]
-    accuracy = chance_accuracy(summary) if status == "diverged" else summary["final"]["test_accuracy"]
-    if accuracy is None or not summary["dataset"]["classes"]:
-        accuracy = math.nan
+    status, seconds = describe_status(summary), summary["seconds"]["total"]
+    guessing, accuracy = accuracy_of_guessing(summary, "test"), summary["final"]["test_accuracy"]
+    if status != "finished" or guessing is None:
+        accuracy = guessing
+    accuracy = math.nan if accuracy is None else accuracy
     return RunResult(run_id, run.name, run.arm, status, accuracy, seconds, store.run(run_id).folder)
 
 

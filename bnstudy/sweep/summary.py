@@ -15,6 +15,7 @@ import torch
 import bnstudy
 from bnstudy.run import RunSpec
 from bnstudy.store.bits import pack_bits
+from bnstudy.store.outcomes import accuracy_of_guessing
 from bnstudy.sweep.plan import Stack
 from bnstudy.train.loop import Training
 from bnstudy.train.record import Outcome
@@ -27,6 +28,7 @@ def summarize(training: Training, spec: RunSpec, outcome: Outcome, stack: Stack)
     return {
         "run_id": spec.run_id,
         "status": outcome.status,
+        "learned": outcome.learned,
         "diverged_step": outcome.diverged_step,
         "diverged_because": outcome.diverged_because,
         "steps": training.total,
@@ -50,6 +52,7 @@ def summarize(training: Training, spec: RunSpec, outcome: Outcome, stack: Stack)
             "name": data.name,
             "checksum": data.checksum,
             "classes": data.classes if data.is_labelled else None,
+            "guessing": {**data.guessing, **drop_nonfinite({"loss": training.record.guessing})},
             **sizes,
         },
     }
@@ -78,17 +81,12 @@ def git_commit() -> str | None:
 def objective(summary: Mapping[str, Any], key: str) -> float:
     """The number of a summary with the dotted name `key`; never NaN, which optimizers refuse.
 
-    For a diverged run, and for a number that was not measured or is not finite, an accuracy is that of guessing and any
-    other number infinite.
+    An accuracy is that of guessing, or 0 for a regression, if the run diverged or did not learn, or if the number was
+    not measured. Any other number is infinite if the run diverged, or the number was not measured or is not finite.
     """
     part, name = key.split(".")
-    value = summary[part][name]
-    if summary["status"] != "diverged" and value is not None:
+    value, diverged = summary[part][name], summary["status"] == "diverged"
+    is_accuracy = name.endswith("accuracy")
+    if value is not None and not diverged and not (is_accuracy and summary["learned"] is False):
         return float(value)
-    return chance_accuracy(summary) if key.endswith("accuracy") else math.inf
-
-
-def chance_accuracy(summary: Mapping[str, Any]) -> float:
-    """The accuracy of guessing; 0 for a regression."""
-    classes = summary["dataset"]["classes"]
-    return 1 / classes if classes else 0.0
+    return accuracy_of_guessing(summary, name.partition("_")[0]) or 0.0 if is_accuracy else math.inf

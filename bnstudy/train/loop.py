@@ -42,7 +42,8 @@ class Training:
         first = specs[0]
         self.name = engine.name
         self.step, self.total = 0, first.total_steps(len(dataset.train))
-        self.record = Record(self.total, len(dataset.train) // first.batch_size, len(specs), device)
+        guessing = first.loss.of_guessing(dataset.train.y, dataset.classes)
+        self.record = Record(self.total, len(dataset.train) // first.batch_size, len(specs), device, guessing)
         self.watch = Stopwatch(device, len(specs))
         self.probing = Probing(first, engine, dataset, self.total, self.watch)
         self._evaluation = first.evaluation
@@ -124,6 +125,9 @@ class Training:
                 scores, correct = evaluate(self.engine, getattr(self.dataset, split), self.specs[0].loss, images)
                 if split == "test" and self.step == self.total and correct is not None:
                     self.record.test_correct = torch.atleast_2d(correct)[: len(self.specs)].cpu()
+                if self.dataset.is_unbalanced and correct is not None:
+                    y = getattr(self.dataset, split).y[:images]
+                    scores["balanced_accuracy"] = balanced_accuracy(correct, y)
                 for metric, values in scores.items():
                     self.record.add(self.step, split, metric, {"": values})
             self.record.add(self.step, "", "lr", {"": self.engine.learning_rate(self.step)})
@@ -222,3 +226,11 @@ def score(out: Tensor, y: Tensor, loss: LossSpec) -> dict[str, Tensor]:
     """The sum of the loss over the samples and, if there are labels, whether each answer is `correct`, [N]."""
     scores = {"loss": loss.each(out, y).sum()}
     return scores if y.is_floating_point() else {**scores, "correct": out.argmax(1) == y}
+
+
+def balanced_accuracy(correct: Tensor, y: Tensor) -> Tensor:
+    """The mean over the classes in `y` [N] of the share of their images that are correct, [..., N]: that of guessing is
+    1 / classes, however unequal their sizes."""
+    sizes = y.bincount()
+    weights = 1 / (sizes[y] * (sizes > 0).sum())
+    return (correct * weights).sum(-1)

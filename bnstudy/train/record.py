@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from bnstudy.data.dataset import Dataset
@@ -24,20 +25,35 @@ Row = tuple[int, str, str, str]
 Divergence = tuple[int, str]
 """The first bad step and the reason."""
 
-CHANCE_MARGIN = 0.05
+ABOVE = "above 10 times the larger of the loss of guessing and the initial loss"
+"""Of a loss that is out of bounds."""
+
+MARGIN = 0.05
+"""A run whose final accuracy is at most this far above that of guessing did not learn."""
+
+FACTOR = 10.0
+"""A loss is out of bounds above so many times the larger of the loss of guessing and the initial loss. With large
+weights the initial loss is far above that of guessing, and the network may still learn."""
+
+LASTING, LEAST_LASTING = 0.01, 10
+"""A run diverges if its training loss is out of bounds for this share of the steps, at least for so many. Of 1,362 runs
+at learning rates up to 100, those that then learned more than half of the images were for at most 4 steps."""
 
 
 @dataclass(frozen=True)
 class Outcome:
     """The result of a run.
 
+    learned: False for a run that made all its steps without divergence and ended near guessing; None if it diverged, or
+        has nothing to learn or no accuracy.
     seconds: by purpose.
     probe_seconds: by probe.
     test_correct: bool [m], which test images the run classifies correctly at its end; None without labels, or if the
-        run has not made all its steps.
+        run diverged.
     """
 
     status: str
+    learned: bool | None
     diverged_step: int | None
     diverged_because: str | None
     metrics: pa.Table
@@ -54,6 +70,7 @@ class Record:
 
     Values stay on the device until `flush`, so that recording never waits for it.
 
+    guessing: the training loss of guessing; not a positive number where there is no such bound.
     losses: [total, R]; NaN where a step is not made yet. The training loop writes to it.
     rows: the runs share them; `values` [rows, R] has a column for each run.
     timing: (step, seconds of training until then) at each measurement.
@@ -61,8 +78,12 @@ class Record:
         before, and without labels. It is no part of `state`: the runs leave before the next checkpoint.
     """
 
-    def __init__(self, total: int, steps_per_epoch: int, runs: int, device: torch.device) -> None:
+    def __init__(
+        self, total: int, steps_per_epoch: int, runs: int, device: torch.device, guessing: float = math.nan
+    ) -> None:
         self.steps_per_epoch = steps_per_epoch
+        self.guessing = guessing
+        self.lasting = max(LEAST_LASTING, round(LASTING * total))
         self.losses = torch.full((total, runs), math.nan, device=device)
         self.rows: list[Row] = []
         self.values = np.empty((0, runs))
@@ -95,21 +116,62 @@ class Record:
         self.values = self.values[:, list(runs)]
 
     def find_diverged(self, done: int) -> dict[int, Divergence]:
-        """The runs that diverged within the first `done` steps: their loss was NaN, infinite, or above 10 times the
-        initial loss."""
+        """The runs that diverged within the first `done` steps: their loss was NaN or infinite, or out of bounds for
+        `lasting` consecutive steps, of which the first counts. More steps do not change what is found."""
         losses = self.losses[:done]
-        bad = ~torch.isfinite(losses) | (losses > 10 * losses[:1])
-        if not bool(bad.any()):
+        above, finite = self._out_of_bounds(losses), torch.isfinite(losses)
+        bad = ~finite
+        if not bool((above | bad).any()):
             return {}
+        counts = F.pad(above.int().cumsum(0), (0, 0, 1, 0))
+        if done >= self.lasting:
+            bad[: done - self.lasting + 1] |= counts[self.lasting :] - counts[: -self.lasting] == self.lasting
         first = bad.int().argmax(0)
         values = losses.gather(0, first[None])[0]
         found = zip(bad.any(0).tolist(), first.tolist(), values.tolist(), strict=True)
-        above = "training loss above 10 times the initial"
+        reason = f"training loss {ABOVE} for {self.lasting} steps"
         return {
-            run: (step, above if math.isfinite(value) else f"training loss {value}")
+            run: (step, reason if math.isfinite(value) else f"training loss {value}")
             for run, (is_bad, step, value) in enumerate(found)
             if is_bad
         }
+
+    def _out_of_bounds(self, losses: Tensor) -> Tensor:
+        """Which finite losses [t, R] of the first steps are out of bounds."""
+        return torch.isfinite(losses) & (losses > self._bound(losses[:1]))
+
+    def _bound(self, initial: Tensor) -> Tensor:
+        """`FACTOR` times the larger of the loss of guessing and the initial loss, infinite where it is not positive."""
+        bound = FACTOR * initial.clamp(min=self.guessing if math.isfinite(self.guessing) else 0.0)
+        return bound.where(bound > 0, math.inf)
+
+    def _final_divergence(self, run: int, learned: bool | None) -> Divergence | None:
+        """Divergence that shows only at the end of training, in a run whose training losses do not show it.
+
+        A validation loss that grew slowly is that of a network that memorized its training images.
+        """
+        total = len(self.losses)
+        *before, last = [math.nan, *(value for _, value in self.series(run, "val", "loss", total))]
+        if len(before) and not math.isfinite(last):
+            return total, f"validation loss {last} after the last step"
+        if learned:
+            return None
+        above = self._out_of_bounds(self.losses[:, run : run + 1])[:, 0]
+        if learned is False and bool(above.any()):
+            return int(above.int().argmax()), f"training loss {ABOVE}, and the run did not recover"
+        if last > float(self._bound(self.losses[:1, run])) and not last <= FACTOR * before[-1]:
+            return total, f"validation loss {ABOVE} after the last step"
+        return None
+
+    def _learned(self, run: int, dataset: Dataset) -> bool | None:
+        """Whether the final validation accuracy is above that of guessing; None where there is nothing to learn."""
+        metric, guessing = "accuracy", dataset.guessing["val"]
+        if dataset.is_unbalanced:
+            metric, guessing = "balanced_accuracy", 1 / len(dataset.val.y.unique())
+        accuracy = self.latest(run, "val", metric, len(self.losses))
+        if guessing is None or not dataset.is_learnable or math.isnan(accuracy):
+            return None
+        return accuracy >= guessing + MARGIN
 
     def series(self, run: int, split: str, metric: str, until: int) -> list[tuple[int, float]]:
         """(step, value) of a metric of the whole network up to step `until`."""
@@ -162,31 +224,31 @@ class Record:
         probe_seconds: Mapping[str, float],
     ) -> Outcome:
         """The outcome of a run that has diverged, or else has made all its steps."""
-        total = len(self.losses)
-        until = total if divergence is None else divergence[0]
+        learned = None if divergence else self._learned(run, dataset)
+        divergence = divergence or self._final_divergence(run, learned)
+        until = len(self.losses) if divergence is None else divergence[0]
         accuracies = self.series(run, "val", "accuracy", until)
-        learned = not accuracies or not dataset.is_learnable or accuracies[-1][1] >= 1 / dataset.classes + CHANCE_MARGIN
-        if divergence is None and not learned:
-            divergence = total, "final validation accuracy below chance + 5 points"
         best_step, best = max(accuracies, key=lambda row: row[1]) if accuracies else (until, math.nan)
         test_accuracies = dict(self.series(run, "test", "accuracy", until))
         # Contiguous, since the mean of a column is summed in another order.
         last_epoch = self.losses[max(0, until - self.steps_per_epoch) : until + 1, run].contiguous()
         step, reason = divergence or (None, None)
+        measured = ("loss", "accuracy", *(["balanced_accuracy"] if dataset.is_unbalanced else []))
         return Outcome(
             status="diverged" if divergence else "finished",
+            learned=None if divergence else learned,
             diverged_step=step,
             diverged_because=reason,
             metrics=self.metrics(run, until),
             timing=self.timings(until),
             final={
                 "train_loss": float(last_epoch.mean()),
-                **{f"{s}_{m}": self.latest(run, s, m, until) for s in ("val", "test") for m in ("loss", "accuracy")},
+                **{f"{split}_{m}": self.latest(run, split, m, until) for split in ("val", "test") for m in measured},
             },
             best={"val_accuracy": best, "step": best_step, "test_accuracy": test_accuracies.get(best_step, math.nan)},
             seconds={**seconds, "total": sum(seconds.values())},
             probe_seconds=dict(probe_seconds),
-            test_correct=None if self.test_correct is None or until < total else self.test_correct[run].numpy(),
+            test_correct=None if self.test_correct is None or divergence else self.test_correct[run].numpy(),
         )
 
     def state(self, run: int) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def simulate_study(rng: np.random.Generator, seeds: int, narrow: bool) -> StudyD
     runs, specs = simulate_runs(rng, seeds, narrow), specs_of(seeds)
     lost, val = runs.lost.ravel(), runs.val.ravel()
     frame = specs.assign(
-        diverged=lost, diverged_step=np.where(lost, 12.0, np.nan), steps=STEPS, chance=0.1, score=val,
+        diverged=lost, counts_as_guessing=lost, steps=STEPS, chance=0.1, score=val,
         val_accuracy=val, best_accuracy=val, test_accuracy=runs.test.ravel(),
     )  # fmt: skip
     run_ids = pd.Categorical.from_codes(np.repeat(np.arange(len(frame)), len(EVALUATED)), specs["run_id"])

@@ -130,7 +130,7 @@ def test_no_runs_have_no_labels() -> None:
     assert labelled([Run()]).iloc[:0].pipe(arms.label).empty
 
 
-def frame(rows: list[tuple], columns: str = "family lr seed score diverged") -> pd.DataFrame:
+def frame(rows: list[tuple], columns: str = "family lr seed score counts_as_guessing") -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=columns.split())
     return table.assign(
         panel="p",

@@ -36,7 +36,7 @@ def made(column: str, values: list, norms: tuple[str, ...] = ("NoNorm", "BatchNo
             {
                 "model": "MLP", "data": "Digits", "norm": norm, column: value, "lr": lr, "seed": seed, "steps": 100,
                 "test_accuracy": accuracy + 0.005 * rng.normal(), "score": accuracy, "best_accuracy": accuracy,
-                "val_accuracy": accuracy, "diverged": False, "diverged_step": np.nan, "chance": 0.1,
+                "val_accuracy": accuracy, "diverged": False, "counts_as_guessing": False, "chance": 0.1,
             }
         )  # fmt: skip
     frame = pd.DataFrame(rows)
@@ -128,8 +128,8 @@ def test_a_side_of_which_all_runs_diverged_is_an_obstacle():
     lost = study.runs["norm"] == "NoNorm"
     outcomes = {c: study.runs[c].mask(lost, 0.1) for c in ("score", "best_accuracy", "val_accuracy", "test_accuracy")}
     about = claim(metric="spread_of_accuracy", over=["std"], better="lower")
-    contrast = only(replace(study, runs=study.runs.assign(diverged=lost, **outcomes)), about)
-    assert contrast.obstacle == "every run without it diverged or failed to learn, and all are equally bad"
+    contrast = only(replace(study, runs=study.runs.assign(counts_as_guessing=lost, **outcomes)), about)
+    assert contrast.obstacle == "every run without it diverged or did not learn, and all are equally bad"
 
 
 @pytest.mark.parametrize("norms", [["NoNorm"], ["NoNorm", "BatchNorm"]])
@@ -145,7 +145,7 @@ def test_sides_over_different_values_are_an_obstacle(norms):
 
 def test_values_at_a_bound_are_counted_by_side():
     study = made("batch_size", [32])
-    lost = study.runs.assign(diverged=True, score=0.1)
+    lost = study.runs.assign(counts_as_guessing=True, score=0.1)
     assert only(replace(study, runs=lost), claim(without=..., reference=10)).bounds == {("with", "worst"): SEEDS}
 
 
@@ -225,10 +225,10 @@ def test_short_training_is_an_obstacle_to_a_claim_with_a_least_number_of_steps()
 def test_a_baseline_that_never_learns_has_no_rate_for_the_same_rate_view():
     study = made("batch_size", [32])
     lost = study.runs["norm"] == "NoNorm"
-    runs = study.runs.assign(diverged=lost, score=study.runs["score"].mask(lost, 0.1))
+    runs = study.runs.assign(counts_as_guessing=lost, score=study.runs["score"].mask(lost, 0.1))
     best, same = contrasts(replace(study, runs=runs), claim(views=["best_rate", "same_rate"]))
     assert best.obstacle == ""
-    assert same.obstacle == "no learning rate is best without it: all runs diverged or failed to learn"
+    assert same.obstacle == "no learning rate is best without it: all runs diverged or did not learn"
 
 
 def test_a_metric_of_the_whole_grid_can_be_compared_with_a_reference():
@@ -240,7 +240,7 @@ def test_a_metric_of_the_whole_grid_can_be_compared_with_a_reference():
 def test_the_training_loss_to_match_is_the_higher_final_one_of_the_seed():
     study = made("batch_size", [32])
     bad = (study.runs["norm"] == "BatchNorm") & (study.runs["seed"] == 1)
-    runs = study.runs.assign(diverged=bad)
+    runs = study.runs.assign(counts_as_guessing=bad)
     rows = []
     for run in runs.itertuples():  # the loss falls to 0.5 without and 0.2 with, the accuracy rises by 0.1 a step
         losses = np.linspace(1.0, 0.5 if run.norm == "NoNorm" else 0.2, 4)

@@ -10,7 +10,7 @@ import pytest
 
 from bnstudy.claims.completeness import missing_by_arm
 from bnstudy.claims.frames import RowsByRun, StudyData, load_study
-from bnstudy.report.summary import facts, findings
+from bnstudy.report.summary import arm_rows, cautions, facts, findings
 from bnstudy.store.loading import load_runs
 from bnstudy.store.plans import Plans
 from bnstudy.store.runs import Store
@@ -187,3 +187,24 @@ def test_an_unfinished_run_keeps_the_name_of_a_dataset_with_several_versions(tmp
     assert data == {0: "Digits (images 01)", 1: "Digits (images 00)", 2: "Digits"}
     assert dict(zip(study.runs["seed"], study.runs["arm"], strict=True)) == {0: data[0], 1: data[1]}
     assert study.n_missing == 1
+
+
+def test_runs_that_did_not_learn_count_as_guessing_the_most_frequent_class(tmp_path: Path) -> None:
+    ids = synthetic.write(tmp_path, [Run(seed=seed) for seed in range(3)])
+    changes = ({"learned": True}, {"learned": False}, {"learned": None, "status": "diverged", "diverged_step": 5})
+    for run_id, change in zip(ids, changes, strict=True):
+        summary = Store(tmp_path).summary(run_id)
+        dataset = {**summary["dataset"], "guessing": {"val": 0.7, "test": 0.8, "loss": 0.5}}
+        final = {**summary["final"], "test_balanced_accuracy": None if change["learned"] is None else 0.6}
+        synthetic.edit_summary(tmp_path, run_id, **change, dataset=dataset, final=final)
+    runs = load_study(tmp_path).runs.set_index("run_id").loc[ids]
+    assert runs["diverged"].tolist() == [False, False, True]
+    assert runs["not_learned"].tolist() == [False, True, False]
+    assert runs["counts_as_guessing"].tolist() == [False, True, True]
+    assert runs["test_accuracy"].tolist() == [runs["final.test_accuracy"].iloc[0], 0.8, 0.8]
+    assert runs["val_accuracy"].tolist()[1:] == runs["best_accuracy"].tolist()[1:] == [0.7, 0.7]
+    assert runs["balanced_accuracy"].tolist() == [0.6, 0.1, 0.1]
+    assert (runs["chance"] == 0.8).all()
+    (row,) = arm_rows(runs.reset_index())
+    assert (row["balanced"], row["diverged"], row["not_learned"]) == ("26.7%", 1, 1)
+    assert "guessing the most frequent one is right for 80.0% of its test images" in cautions(load_study(tmp_path))[-1]

@@ -47,7 +47,7 @@ def test_diverged_runs_count_as_guessing_on_every_image(study: StudyData) -> Non
 
 
 def test_a_side_of_diverged_runs_alone_has_no_error_of_its_own(study: StudyData) -> None:
-    lost = replace(study, runs=study.runs.assign(diverged=study.runs["norm"] == "NoNorm"))
+    lost = replace(study, runs=study.runs.assign(counts_as_guessing=study.runs["norm"] == "NoNorm"))
     found = image_error(lost, ids(WITH), ids(WITHOUT))
     wide = pd.DataFrame({run_id: study.test_correct[run_id] for run_id in ids(WITH)}).mean(axis=1)
     assert found == (pytest.approx(wide.sem(), rel=1e-12), 360)

@@ -18,7 +18,7 @@ def arm(*diverged: bool, steps: int = 100) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "run_id": [f"r{i}" for i in range(n)], "seed": range(n), "lr": 0.1, "steps": steps, "diverged": diverged,
-            "diverged_step": [7.0 if lost else np.nan for lost in diverged],
+            "counts_as_guessing": diverged,
             "test_accuracy": [0.1 if lost else 0.9 for lost in diverged], "chance": 0.1, "step_ms": 2.0,
             "engine": "serial", "final.test_accuracy": 0.9,
             "best_accuracy": [0.1 if lost else 0.9 for lost in diverged],
@@ -79,10 +79,13 @@ def test_a_run_whose_accuracy_was_not_measured_has_no_value():
     assert bound == [""]
 
 
-def test_the_mean_training_loss_of_a_diverged_run_is_ten_times_the_initial_one():
+def test_the_mean_training_loss_of_a_diverged_run_is_ten_times_the_larger_of_the_initial_and_guessing():
     rows = [("r0", 0, "train", "loss", "", 2.0), ("r0", 1, "train", "loss", "", 1.0), ("r0", 1, "val", "loss", "", 9.0)]
     rows += [("r1", 0, "train", "loss", "", 3.0), ("r1", 1, "train", "loss", "", math.inf)]
     assert read("mean_training_loss", arm(False, True), measured(*rows)) == ([1.5, 30.0], ["", "worst"])
+    for guessing, worst in ((2.3, 30.0), (4.0, 40.0), (None, 30.0)):  # none is recorded by earlier versions
+        runs = arm(False, True).assign(**{"dataset.guessing.loss": guessing})
+        assert read("mean_training_loss", runs, measured(*rows))[0] == [1.5, worst]
 
 
 def test_accuracies_and_dead_units_are_in_percentage_points():
@@ -103,12 +106,11 @@ RATES = [0.01, 0.1, 1.0, 10.0]
 
 
 def family(outcomes: str, accuracies: tuple[float, ...] = (0.5,) * 4) -> pd.DataFrame:
-    """One seed at four rates: `o` learned, `x` diverged, `-` ended near guessing."""
-    ends = {"o": np.nan, "x": 7.0, "-": 100.0}
+    """One seed at four rates: `o` learned, `x` diverged, `-` did not learn."""
     return pd.DataFrame(
         {
             "run_id": [f"r{lr}" for lr in RATES], "seed": 3, "lr": RATES, "steps": 100,
-            "diverged": [o != "o" for o in outcomes], "diverged_step": [ends[o] for o in outcomes],
+            "diverged": [o == "x" for o in outcomes], "counts_as_guessing": [o != "o" for o in outcomes],
             "test_accuracy": accuracies,
         }
     ).sample(frac=1, random_state=0)  # fmt: skip
@@ -121,7 +123,7 @@ def family(outcomes: str, accuracies: tuple[float, ...] = (0.5,) * 4) -> pd.Data
         ("oxox", 0.01, ""),
         ("oooo", 10.0, "at least"),
         ("xxxx", 0.001, "at most"),
-        ("-oox", 1.0, ""),  # a run that only failed to learn did not diverge
+        ("-oox", 1.0, ""),  # a run that only did not learn did not diverge
         ("xoox", 0.001, "at most"),
         ("oo-x", 1.0, ""),
         ("----", 10.0, "at least"),
@@ -163,8 +165,9 @@ def test_accuracy_above_chance_is_zero_for_diverged_runs():
     assert read("accuracy_above_chance", arm(False, True), measured()) == ([pytest.approx(80.0), 0.0], ["", ""])
 
 
-def test_a_run_that_only_ends_near_guessing_was_measured_there():
-    late = arm(True).assign(diverged_step=100.0)
+def test_a_run_that_did_not_learn_has_its_own_units_and_the_accuracy_of_guessing():
+    late = arm(True).assign(diverged=False)
+    assert read("test_accuracy", late, measured()) == ([10.0], ["worst"])
     assert read("dead_units", late, at_the_end("dead_share", 0.2)) == ([pytest.approx(20.0)], [""])
     assert read("dead_units", arm(True), at_the_end("dead_share", 0.2)) == ([100.0], ["worst"])
 
@@ -271,7 +274,7 @@ def test_coarseness_is_the_largest_factor_between_neighbours():
 
 @pytest.mark.parametrize("name", [name for name, value in vars(m).items() if isinstance(value, Metric)])
 def test_no_runs_have_no_values(name):
-    runs = arm().astype({"diverged": bool}).assign(family="")
+    runs = arm().astype({"diverged": bool, "counts_as_guessing": bool}).assign(family="")
     target = pd.Series(dtype=float) if find_metric(name).target in m.LEVELS else 0.5
     assert len(find_metric(name)(runs, measured(), target)) == 0
 

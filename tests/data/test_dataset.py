@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from bnstudy.data.dataset import Dataset, Split, assemble, moments, stratified_order, stratified_split
+from bnstudy.data.dataset import Dataset, DecodedImages, Split, assemble, moments, stratified_order, stratified_split
 from tests.conftest import CPU
 
 
@@ -89,3 +90,28 @@ def test_a_dataset_without_a_checksum_has_one_of_its_splits():
     assert len({checksum(x, y), *(checksum(*other) for other in others)}) == 1 + len(others)
     target = Dataset("mine", 1, *[Split(x, x[:, 0, 0])] * 3, (0.0,), (1.0,), checksum="given")
     assert target.checksum == "given"
+
+
+def test_guessing_names_the_most_frequent_class_of_each_split(dataset):
+    expected = {name: max(getattr(dataset, name).y.tolist().count(k) for k in (0, 1)) / 10 for name in ("val", "test")}
+    assert dataset.guessing == pytest.approx(expected)
+    values = replace(dataset, train=replace(dataset.train, y=torch.zeros(30, 2)))
+    assert values.guessing == {"val": None, "test": None}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "unbalanced"), [((30, 30), False), ((30, 20), False), ((31, 20), True), ((30, 30, 0), True)]
+)
+def test_classes_are_unbalanced_if_the_largest_has_more_than_one_and_a_half_times_the_smallest(sizes, unbalanced):
+    y = labels(*sizes)
+    x = torch.zeros(len(y), 1, 2, 2, dtype=torch.uint8)
+    decoded = DecodedImages(x, y, x, y, tuple("abc"[: len(sizes)]))
+    made = assemble("made", decoded, torch.arange(1, len(y)), torch.arange(1), CPU)
+    assert made.is_unbalanced is unbalanced
+    assert not replace(made, is_learnable=False).is_unbalanced
+
+
+def test_a_small_subset_of_balanced_classes_is_balanced(digits):
+    few = replace(digits.train, x=digits.train.x[:15], y=digits.train.y[:15])
+    assert few.y.bincount(minlength=10).max() > 1.5 * few.y.bincount(minlength=10).min()
+    assert not replace(digits, train=few).is_unbalanced

@@ -78,14 +78,14 @@ def test_a_run_that_ends_near_guessing_failed_to_learn_and_did_not_diverge(tmp_p
     runs = [Run(seed=0, diverged_at=7), Run(seed=1, diverged_at=400), Run(seed=2), Run("BatchNorm", diverged_at=400)]
     study = study_of(tmp_path, runs)
     plain, normalized = summary.findings(study)
-    assert "n = 3, 1 diverged, 1 failed to learn)" in plain
-    assert normalized.endswith("counts as guessing, 10.0% (the seed failed to learn).")
+    assert "n = 3, 1 diverged, 1 did not learn)" in plain
+    assert normalized.endswith("counts as guessing, 10.0% (the seed did not learn).")
     assert summary.diverged_lines(study) == [
-        "NoNorm: 1 of 3 diverged, the first at step 7 (training loss nan); 1 of 3 failed to learn",
-        "BatchNorm: 1 of 1 failed to learn",
+        "NoNorm: 1 of 3 diverged, the first at step 7 (training loss nan); 1 of 3 did not learn",
+        "BatchNorm: 1 of 1 did not learn",
     ]
-    assert [(row["diverged"], row["failed"]) for row in summary.arm_rows(study.runs)] == [(1, 1), (0, 1)]
-    assert dict(summary.facts(study))["Runs"] == "4 of 4 finished, 1 of them diverged, 2 failed to learn"
+    assert [(row["diverged"], row["not_learned"]) for row in summary.arm_rows(study.runs)] == [(1, 1), (0, 1)]
+    assert dict(summary.facts(study))["Runs"] == "4 of 4 finished, 1 of them diverged, 2 did not learn"
 
 
 def test_findings_are_those_of_the_rates_that_the_other_seeds_choose(tmp_path: Path) -> None:
@@ -167,3 +167,19 @@ def test_overhead_is_a_mean_over_the_runs_with_the_probe() -> None:
 
 def test_runs_without_probes_have_no_overhead() -> None:
     assert summary.probe_overhead(probed()) == summary.probe_overhead(probed(old=[None, None, None])) == []
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_runs_that_an_earlier_version_stopped_at_one_large_loss_are_named(tmp_path: Path, n: int) -> None:
+    runs = [Run(seed=s, diverged_at=7 if s < n else None) for s in range(3)]
+    ids = synthetic.write(tmp_path, runs)
+    for run_id in ids[:n]:
+        path = Store(tmp_path).run(run_id).summary
+        path.write_text(path.read_text().replace("training loss nan", "training loss above 10 times the initial"))
+    synthetic.plan(tmp_path, "s", ids)
+    study = load_study(tmp_path, "s")
+    text = summary.cautions(study)[-1]
+    assert text.startswith(f"An earlier version stopped {n} run{'s' if n > 1 else ''} at the first training loss above")
+    assert all(run_id in text for run_id in ids[:n])
+    assert text.endswith(study.commands[-1])
+    assert not any("earlier version" in line for line in summary.cautions(study_of(tmp_path / "new", runs)))

@@ -23,7 +23,8 @@ from bnstudy.stats import intervals
 def runs(*rows: tuple) -> pd.DataFrame:
     """run_id, arm, diverged_step; 100 steps each."""
     table = pd.DataFrame(rows, columns=["run_id", "arm", "diverged_step"])
-    return table.assign(steps=100, chance=0.1, diverged=table["diverged_step"].notna())
+    lost = table["diverged_step"].notna()
+    return table.assign(steps=100, chance=0.1, diverged=lost, counts_as_guessing=lost)
 
 
 def measurements(*rows: tuple) -> pd.DataFrame:
@@ -78,9 +79,11 @@ def test_an_arm_ends_before_its_first_divergence() -> None:
     assert kept[["run_id", "step"]].to_numpy().tolist() == [["a", 1], ["b", 1], ["c", 9]]
 
 
-def test_an_arm_goes_on_where_a_run_only_fails_to_learn() -> None:
+def test_an_arm_goes_on_where_a_run_did_not_learn() -> None:
     frame = measurements(("a", "x", 1, 1.0), ("a", "x", 100, 2.0))
-    assert len(until_divergence(frame, runs(("a", "x", 100)))) == 2  # of 100 steps
+    dull = runs(("a", "x", None)).assign(counts_as_guessing=True)
+    assert len(until_divergence(frame, dull)) == 2
+    assert hold_at_chance(frame, dull).set_index("step")["value"].to_dict() == {1: 1.0, 100: 0.1}
 
 
 def test_diverged_runs_are_held_at_chance_to_the_end() -> None:

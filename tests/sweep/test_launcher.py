@@ -61,11 +61,13 @@ def test_a_wrong_key_or_value_is_refused(keys, sentence):
 
 SUMMARY = {
     "status": "finished",
-    "dataset": {"classes": 10},
+    "learned": True,
+    "dataset": {"guessing": {"val": 0.1, "test": 0.2}},
     "final": {"val_accuracy": 0.9, "val_loss": 0.25, "test_loss": None, "test_accuracy": None},
     "seconds": {"total": 1.5},
 }
-DIVERGED = SUMMARY | {"status": "diverged"}
+DIVERGED = SUMMARY | {"status": "diverged", "learned": None}
+NOT_LEARNED = SUMMARY | {"learned": False}
 
 
 @pytest.mark.parametrize(
@@ -74,7 +76,9 @@ DIVERGED = SUMMARY | {"status": "diverged"}
         (SUMMARY, "final.val_accuracy", 0.9),
         (SUMMARY, "seconds.total", 1.5),
         (SUMMARY, "final.test_loss", math.inf),
-        (SUMMARY, "final.test_accuracy", 0.1),
+        (SUMMARY, "final.test_accuracy", 0.2),
+        (NOT_LEARNED, "final.val_accuracy", 0.1),
+        (NOT_LEARNED, "final.val_loss", 0.25),
         (DIVERGED, "final.val_accuracy", 0.1),
         (DIVERGED, "final.val_loss", math.inf),
         (DIVERGED, "seconds.total", math.inf),

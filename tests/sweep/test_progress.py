@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -39,9 +40,19 @@ def test_a_few_runs_have_a_row_each():
 def test_arms_have_a_row_each_if_there_are_many_runs():
     results = [result(i, arm) for arm in ("norm=none", "norm=batch") for i in range(30)]
     results[0] = result(0, "norm=none", "diverged", 0.1)
+    results[1:3] = [result(i, "norm=none", "did not learn", 0.1) for i in (1, 2)]
     lines = table(results).splitlines()
     assert len(lines) == 3
-    assert lines[1].split() == ["norm=none", "30", "1", "0", f"{(29 * 90 + 10) / 30:.2f}%", "30.0"]
+    assert re.split(r"  +", lines[0]) == [
+        "arm",
+        "runs",
+        "diverged",
+        "did not learn",
+        "failed",
+        "mean test acc",
+        "seconds",
+    ]
+    assert lines[1].split() == ["norm=none", "30", "1", "2", "0", f"{(27 * 90 + 30) / 30:.2f}%", "30.0"]
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(5, "5 s"), (300, "5 min"), (7200, "2.0 h"), (math.nan, "unknown")])

@@ -67,8 +67,9 @@ def values_by_step(table: pa.Table, split: str, metric: str, layer: str = "") ->
 
 def assert_same_outcome(ours: Outcome, theirs: Outcome, tolerance: float) -> None:
     """Status and measured rows are equal; values differ by at most `tolerance`, relative or absolute."""
-    assert (ours.status, ours.diverged_step, ours.diverged_because) == (
+    assert (ours.status, ours.learned, ours.diverged_step, ours.diverged_because) == (
         theirs.status,
+        theirs.learned,
         theirs.diverged_step,
         theirs.diverged_because,
     )
@@ -81,7 +82,8 @@ def assert_same_outcome(ours: Outcome, theirs: Outcome, tolerance: float) -> Non
 def assert_identical(ours: Outcome, theirs: Outcome) -> None:
     """Equal bit for bit, except for the seconds."""
     assert ours.metrics.equals(theirs.metrics)
-    assert (ours.status, ours.final, ours.best) == (theirs.status, theirs.final, theirs.best)
+    assert (ours.status, ours.learned) == (theirs.status, theirs.learned)
+    assert (ours.final, ours.best) == (theirs.final, theirs.best)
     assert_same_answers(ours, theirs)
 
 

@@ -164,7 +164,7 @@ def test_a_diverged_run_ends_early_and_keeps_its_earlier_metrics(digits):
     losses = values_by_step(outcome.metrics, "train", "loss")
     assert outcome.status == "diverged"
     assert max(losses) == outcome.diverged_step < 100
-    assert all(value <= 10 * losses[0] for step, value in losses.items() if step < outcome.diverged_step)
+    assert all(math.isfinite(value) for step, value in losses.items() if step < outcome.diverged_step)
     assert outcome.metrics.to_pandas().step.max() == outcome.diverged_step
     assert outcome.test_correct is None
 
@@ -177,21 +177,22 @@ def test_a_run_whose_last_step_diverges_records_no_correct_images(digits):
     assert (outcome.diverged_step, outcome.test_correct) == (4, None)
 
 
-def test_a_run_that_fails_to_learn_records_correct_images(digits):
+def test_a_run_that_did_not_learn_records_correct_images(digits):
     outcome = train_serial(spec_of("lr=1e-8"), digits)
-    assert outcome.diverged_step == 20
+    assert (outcome.status, outcome.learned, outcome.diverged_step) == ("finished", False, None)
     assert outcome.test_correct.mean() == pytest.approx(outcome.final["test_accuracy"], rel=1e-6)
 
 
-@pytest.mark.parametrize(("accuracy", "status"), [(0.149, "diverged"), (0.151, "finished")])
-def test_chance_ends_five_points_above_guessing_on_validation(digits, monkeypatch, accuracy, status):
+@pytest.mark.parametrize(("above", "learned"), [(0.049, False), (0.051, True)])
+def test_a_run_learned_that_ends_five_points_above_guessing_on_validation(digits, monkeypatch, above, learned):
+    accuracy = digits.guessing["val"] + above
     accuracies = {id(digits.val): accuracy, id(digits.test): 0.9 - accuracy}
 
     def evaluate(_engine, split, *_):
         return {"loss": torch.tensor(1.0), "accuracy": torch.tensor(accuracies[id(split)])}, None
 
     monkeypatch.setattr(loop, "evaluate", evaluate)
-    assert train_serial(spec_of("steps=5"), digits).status == status
+    assert train_serial(spec_of("steps=5"), digits).learned is learned
 
 
 def test_the_best_accuracy_is_chosen_on_validation(digits):

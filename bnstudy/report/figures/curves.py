@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from bnstudy.claims.metrics import stopped_early
 from bnstudy.report.figures import style
 from bnstudy.report.figures.style import LineStyle, Palette, ReportFigure
 from bnstudy.report.transforms import (
@@ -23,7 +22,7 @@ from bnstudy.report.transforms import (
 CAPTION = (
     "Lines are means over seeds, bands their 95% t intervals. The loss is each run's mean in 24 bins of steps, and its "
     "mean over seeds is geometric. If a run diverges (x), the mean loss of its arm ends there, the run has chance "
-    "accuracy from there on, and thin lines of single seeds replace the band. A run that ends near guessing has chance "
+    "accuracy from there on, and thin lines of single seeds replace the band. A run that did not learn has chance "
     "accuracy at the end. Left: against steps. Right: against "
     "training time, without evaluation."
 )
@@ -49,7 +48,7 @@ def draw_curves(panel: Panel, palette: Palette) -> ReportFigure | None:
         ax.set(xscale="log", xlabel=label)
         style.set_log_ticks(ax.xaxis)
     handles = style.line_handles(styles, panel.labels)
-    if stopped_early(panel.arm_runs).any():
+    if panel.arm_runs["diverged"].any():
         handles.append(style.cross_handle("a run diverged"))
     style.add_legend(figure, handles)
     return ReportFigure(title, CAPTION, _alt(panel), figure)
@@ -78,7 +77,7 @@ def _draw_accuracies(
     later, chance = accuracy[accuracy["step"] > 0], float(runs["chance"].mean())
     for arm, rows in split_by_arm(later):
         table, seeds = clock(mean_band(rows, ["arm", "step"])), clock(rows)
-        divergence = runs.loc[(runs["arm"] == arm) & stopped_early(runs), "diverged_step"].astype(float).min()
+        divergence = runs.loc[(runs["arm"] == arm) & runs["diverged"], "diverged_step"].astype(float).min()
         table.loc[table["step"] >= divergence, ["low", "high"]] = float("nan")
         for ax, x in zip(axes, CLOCKS, strict=True):
             style.draw_band(ax, table, x, styles[arm], scale=100)

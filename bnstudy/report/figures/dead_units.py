@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.ticker import MaxNLocator
 
-from bnstudy.claims.metrics import dead_units, stopped_early
+from bnstudy.claims.metrics import dead_units
 from bnstudy.report.figures import layout, style
 from bnstudy.report.figures.depth_profiles import MAX_NAMES, set_depth_axis
 from bnstudy.report.figures.style import LineStyle, Palette, ReportFigure
@@ -39,8 +39,8 @@ def draw_dead_units(panel: Panel, palette: Palette) -> ReportFigure | None:
     at_end = pd.concat([MOMENTS[-1](rows), _all_dead(rows, panel.arm_runs)])
     if over_time.empty or at_end.empty:
         return None
-    stopped = stopped_early(panel.arm_runs)
-    over_time = hold(over_time, panel.arm_runs, stopped[stopped].astype(float))
+    diverged = panel.arm_runs["diverged"]
+    over_time = hold(over_time, panel.arm_runs, diverged[diverged].astype(float))
     styles, title = palette.of_arms(panel.arms), f"{panel.name}: dead units"
     figure, ((left, right),) = style.new_figure(1, 2, 3.2, title, sharey=True)
     table = mean_band(over_time, ["arm", "step"])
@@ -64,7 +64,7 @@ def draw_dead_units(panel: Panel, palette: Palette) -> ReportFigure | None:
 
 def _all_dead(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """Every layer of the runs that diverged, with all of its units dead."""
-    diverged = runs.loc[stopped_early(runs), ["run_id", "arm"]]
+    diverged = runs.loc[runs["diverged"], ["run_id", "arm"]]
     return rows[["arm", "depth"]].drop_duplicates().merge(diverged, on="arm").assign(value=1.0)
 
 

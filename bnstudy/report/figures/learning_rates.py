@@ -11,7 +11,6 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from bnstudy.claims.arms import best_arms
-from bnstudy.claims.metrics import failed_to_learn, stopped_early
 from bnstudy.report.figures import style
 from bnstudy.report.figures.style import LineStyle, Palette, ReportFigure
 from bnstudy.report.transforms import Panel
@@ -19,7 +18,7 @@ from bnstudy.stats import intervals
 
 CAPTION = (
     "Test accuracy at the end of training. Lines are means over seeds, bars their 95% t intervals, faint dots single "
-    "seeds. Diverged runs (x) and runs that ended near guessing (+) have chance accuracy. The ring marks the learning "
+    "seeds. Runs that diverged (x) or did not learn (+) have chance accuracy. The ring marks the learning "
     "rate with the highest mean validation accuracy over all seeds."
 )
 DODGE = 0.12
@@ -49,16 +48,16 @@ def draw_learning_rates(panel: Panel, palette: Palette) -> ReportFigure | None:
 def _draw_family(ax: Axes, table: pd.DataFrame, runs: pd.DataFrame, line: LineStyle, shift: float, best: float) -> None:
     x, mean, colour = table["lr"] * shift, 100 * table["mean"], line.colour
     half = 100 * (table["mean"] - table["low"]).fillna(0)
-    finished = runs[~runs["diverged"]]
+    finished = runs[~runs["counts_as_guessing"]]
     dots: dict[str, Any] = {"color": colour, "alpha": 0.3, "markersize": 5, "zorder": 2}
     ax.plot(finished["lr"] * shift, 100 * finished["test_accuracy"], ".", **dots)
-    for lost, marker in ((stopped_early(runs), "x"), (failed_to_learn(runs), "+")):
+    for lost, marker in ((runs["diverged"], "x"), (runs["not_learned"], "+")):
         style.draw_crosses(ax, runs.loc[lost, "lr"] * shift, 100 * runs.loc[lost, "test_accuracy"], line, marker)
     has_finished = table["lr"].isin(finished["lr"])
     ax.plot(x, mean, color=colour, linestyle=line.line)
     bars: dict[str, Any] = {"color": colour, "fmt": line.marker, "elinewidth": 1, "capsize": 2}
     ax.errorbar(x[has_finished], mean[has_finished], half[has_finished], **bars)
-    is_best = has_finished & (table["lr"] == best)  # no rate is best if all runs diverged
+    is_best = has_finished & (table["lr"] == best)  # no rate is best if no run learned
     ring: dict[str, Any] = {"markersize": 9.5, "markerfacecolor": "none", "markeredgewidth": 1.2}
     ax.plot(x[is_best], mean[is_best], "o", markeredgecolor=colour, **ring)
 
@@ -92,9 +91,9 @@ def _handles(families: list[str], palette: Palette, runs: pd.DataFrame) -> list[
     handles = style.line_handles({str(f): palette.styles[f] for f in families}, marker=True)
     ring: dict[str, Any] = {"marker": "o", "markersize": 9, "markerfacecolor": "none", "markeredgecolor": style.NEUTRAL}
     handles.append(Line2D([], [], linestyle="", label="best mean validation accuracy", **ring))
-    if stopped_early(runs).any():
+    if runs["diverged"].any():
         handles.append(style.cross_handle("a run diverged"))
-    return [*handles, style.cross_handle("a run failed to learn", "+")] if failed_to_learn(runs).any() else handles
+    return [*handles, style.cross_handle("a run did not learn", "+")] if runs["not_learned"].any() else handles
 
 
 def _alt(panel: str, table: pd.DataFrame, best: pd.Series) -> str:

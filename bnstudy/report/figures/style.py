@@ -166,7 +166,7 @@ def draw_chance_level(ax: Axes, chance: float, side: Literal["left", "right"]) -
 
 
 def draw_crosses(ax: Axes, x: pd.Series, y: pd.Series, style: LineStyle, marker: str = "x") -> None:
-    """Mark where runs diverged or, with "+", failed to learn."""
+    """Mark where runs diverged or, with "+", did not learn."""
     if x.empty:  # the layout would count an empty unclipped line as a point in the corner of the figure
         return
     ax.plot(x, y, linestyle="", marker=marker, color=style.colour, markersize=6, markeredgewidth=1.5, clip_on=False)
