@@ -16,7 +16,7 @@ from bnstudy.models.layers import Layer
 from bnstudy.norms.explicit import ExplicitNorm
 from bnstudy.norms.weight import ReparametrizedLayer
 from bnstudy.probes.base import ProbeSpec, Snapshot
-from bnstudy.probes.network import PART, Network, Params, in_parts
+from bnstudy.probes.network import PART, Network, Params
 
 Metrics = dict[str, dict[str, Tensor]]
 
@@ -154,12 +154,12 @@ def precise_statistics(network: Network, params: Params, x: Tensor) -> dict[str,
 def scores(network: Network, params: Params, x: Tensor, y: Tensor, precise: Params) -> Metrics:
     """Loss and accuracy on x [k, B, C, H, W], y [k, B] with each kind of statistics."""
     replaced = {**network.buffers, **precise}
-    parts = in_parts(x.flatten(0, 1))
+    images = x.flatten(0, 1)
     by_batch = vmap(lambda batch: network(params, batch, "batch"), chunk_size=at_once(x))
     outs = {
-        "running": torch.cat([network(params, part, "running") for part in parts]),
+        "running": network.evaluate(params, images),
         "batch": by_batch(x).flatten(0, 1),
-        "precise": torch.cat([network(params, part, "running", replaced) for part in parts]),
+        "precise": network.evaluate(params, images, replaced),
     }
     y = y.flatten(0, 1)
     measured = {f"loss_{kind}": {"": network.loss_spec.mean(out, y)} for kind, out in outs.items()}

@@ -18,6 +18,7 @@ from bnstudy.sweep.cost import Method, NetworkCost, choose_method, measure_netwo
 from bnstudy.sweep.request import PlannedRun, Request, naming
 from bnstudy.sweep.settings import Settings
 from bnstudy.train.build import network_of
+from bnstudy.train.loop import check_evaluation
 from bnstudy.validation import ConfigError, to_dict
 
 
@@ -95,11 +96,12 @@ def check_run(run: RunSpec, datasets: Datasets, tried: dict[str, tuple[int, Netw
     Raises:
         ConfigError: the run cannot be trained.
     """
-    parts = (run.data, run.model, run.norm, run.loss, run.trained, run.batch_size)
+    parts = (run.data, run.model, run.norm, run.loss, run.trained, run.batch_size, run.evaluation)
     combination = json.dumps([to_dict(part) for part in parts])
     if combination not in tried:
         data = datasets.get(run.data)
         run.total_steps(len(data.train))
+        check_evaluation(run, data)
         run.loss.each(torch.zeros(1, data.classes, device=data.train.y.device), data.train.y[:1])
         tried[combination] = len(data.train), try_network(run, data.shape, data.classes)
     return tried[combination]
