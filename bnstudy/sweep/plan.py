@@ -12,6 +12,7 @@ import torch
 
 from bnstudy.data.base import DataSpec
 from bnstudy.data.dataset import Dataset
+from bnstudy.models.structure import refuse_single_values
 from bnstudy.run import RunSpec
 from bnstudy.store.runs import Store
 from bnstudy.sweep.cost import Method, NetworkCost, choose_method, measure_network, network_cost
@@ -135,7 +136,9 @@ def try_network(run: RunSpec, shape: tuple[int, int, int], classes: int) -> Netw
 
 def run_batch(run: RunSpec, shape: tuple[int, int, int], classes: int, device: str) -> NetworkCost:
     with torch.device(device):
-        return measure_network(network_of(run, shape, classes).train(), torch.zeros(run.batch_size, *shape))
+        network, images = network_of(run, shape, classes).train(), torch.zeros(run.batch_size, *shape)
+        refuse_single_values(run.norm, network)
+        return measure_network(network, images)
 
 
 def check_data(plan: Plan, datasets: Datasets) -> Kinds:
