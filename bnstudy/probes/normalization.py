@@ -27,7 +27,7 @@ class NormInternals(ProbeSpec):
 
     `accuracy_running`, `accuracy_batch`, `accuracy_precise`, and `loss_` likewise: evaluation on `samples` held-out
     images in batches of the size of training, with running statistics, those of each batch, and precise ones.
-    Accuracies only with labels. All three leave out images that do not fill a batch.
+    Accuracies only with labels. All three leave out images that do not fill a batch; none of them for a single image.
     `running_mean_distance`: ||mu_running - mu_precise|| / ||sigma_precise||, by layer.
     `running_var_distance`: mean over the channels of |ln((var_running + eps) / (var_precise + eps))|, by layer.
 
@@ -60,9 +60,10 @@ class NormInternals(ProbeSpec):
         x, _ = network.probe_batch(self.precise_samples)
         precise = precise_statistics(network, snapshot.params, in_batches(x, size))
         x, y = (in_batches(t, size) for t in network.held_out(self.samples))
+        is_defined = x.shape[1] > 1  # a single image has no statistics of a batch
         return {
             **measured,
-            **scores(network, snapshot.params, x, y, precise),
+            **(scores(network, snapshot.params, x, y, precise) if is_defined else {}),
             **distances(network, precise),
         }
 

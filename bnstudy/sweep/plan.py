@@ -121,6 +121,8 @@ def try_network(run: RunSpec, shape: tuple[int, int, int], classes: int) -> Netw
     try:
         with torch.device("meta"):
             size = network_cost(network_of(run, shape, classes))
+        if 4 * size.params < SMALL:
+            check_evaluates_alone(run, shape, classes)
         if size.convolves or size.params * run.batch_size >= SMALL:
             with suppress(RuntimeError):  # also raised if the computation depends on values
                 return run_batch(run, shape, classes, "meta")
@@ -132,6 +134,21 @@ def try_network(run: RunSpec, shape: tuple[int, int, int], classes: int) -> Netw
             f"model={run.model.label} with norm={run.norm.label} cannot take images of "
             f"{shape[1]}x{shape[2]} in batches of {run.batch_size}: {error}"
         ) from None
+
+
+@torch.no_grad()
+def check_evaluates_alone(run: RunSpec, shape: tuple[int, int, int], classes: int) -> None:
+    """Raises ConfigError if the network's answers in evaluation depend on the other images of the batch, and the norm
+    does not say so."""
+    if run.norm.evaluates_by_batch:
+        return
+    network, images = network_of(run, shape, classes).eval(), torch.randn(4, *shape)
+    among_four, among_two = network(images)[:2], network(images[:2])
+    if not torch.allclose(among_four, among_two, rtol=1e-3, atol=1e-3 * float(among_four.abs().max()), equal_nan=True):
+        raise ConfigError(
+            f"model={run.model.label} with norm={run.norm.label} is not allowed: its answers in evaluation depend on "
+            "the other images of the batch; keep running statistics, or define evaluates_by_batch in the norm."
+        )
 
 
 def run_batch(run: RunSpec, shape: tuple[int, int, int], classes: int, device: str) -> NetworkCost:
