@@ -9,8 +9,12 @@ import torch.nn.functional as F
 
 from bnstudy.data.dataset import Dataset, Split
 from bnstudy.norms.none import NoNorm
+from bnstudy.probes.base import ProbeSpec
+from bnstudy.probes.fit import TrainingFit
 from bnstudy.run import Evaluation, RunSpec
+from bnstudy.train.build import build_model
 from bnstudy.train.loop import evaluate
+from bnstudy.train.probing import draw_probe_index
 from bnstudy.validation import ConfigError, to_dict
 from bnstudy.when import At
 from tests.conftest import spec_of
@@ -67,6 +71,31 @@ def test_early_evaluations_shuffle_the_stratified_sample(engine, digits):
     [outcome] = train_all(training).values()
     assert values_by_step(outcome.metrics, "val", "loss")[0] == pytest.approx(loss, rel=1e-5)
     assert values_by_step(outcome.metrics, "val", "accuracy")[0] == pytest.approx(np.mean(correct))
+
+
+@dataclass(frozen=True)
+class OutputSize(ProbeSpec):
+    def observe(self, activation, z, a):  # noqa: ARG002
+        return a
+
+    def measure(self, snapshot):
+        return {"output_size": {"": snapshot.observed["out"].square().mean()}}
+
+
+@engines
+def test_probes_in_evaluation_mode_use_the_same_batches(engine, digits):
+    """Also before the first step."""
+    digits, when = with_splits(digits, train=103), At((0,))
+    probes = {"fit": TrainingFit(when=when), "observed": OutputSize(when=when)}
+    choices = (BY_BATCH, "evaluation.batch_size=5", "batch_size=8", "model.width=8", "steps=5")
+    specs = [replace(spec_of(*choices, f"seed={seed}"), probe=probes) for seed in (0, 1)]
+    model, index = build_model(specs[0], digits).eval(), draw_probe_index(0, digits)
+    with torch.no_grad():
+        outs = torch.cat([model(digits.train.x[part]) for part in np.array_split(index.numpy(), 21)])
+    metrics = next(iter(train_all(ENGINES[engine](specs, digits)).values())).metrics
+    assert values_by_step(metrics, "", "output_size")[0] == pytest.approx(outs.square().mean().item(), rel=1e-4)
+    loss = F.cross_entropy(outs, digits.train.y[index]).item()
+    assert values_by_step(metrics, "", "train_loss")[0] == pytest.approx(loss, rel=1e-5)
 
 
 def test_the_batch_of_an_evaluation_is_that_of_training_by_default():
