@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
@@ -16,7 +16,7 @@ from bnstudy.norms.base import NormSpec
 from bnstudy.optim import OptimSpec, ScheduleSpec
 from bnstudy.probes.base import ProbeSpec
 from bnstudy.store.identity import run_id_of
-from bnstudy.validation import ConfigError, Spec, show, stackable_numbers, to_dict
+from bnstudy.validation import ADDED, ConfigError, Spec, show, stackable_numbers, to_dict
 from bnstudy.when import LogThenRegular, When
 
 
@@ -26,14 +26,19 @@ class Evaluation(Spec):
 
     images: evaluations before the last step use at most this many images of each split: a fixed stratified sample,
         the same for every run; null for all. The final evaluation uses all images.
+    batch_size: images in a batch, where the norm evaluates with the statistics of the batch: the images are in a fixed
+        random order, and the batches are nearly equal, of at most this size. null for the batch size of training. With
+        other norms the size has no effect; `RunSpec` sets it to null.
     """
 
     group: ClassVar[str] = "evaluation"
     when: When = field(default_factory=lambda: LogThenRegular(early=6, regular=12))
     images: int | None = 2000
+    batch_size: int | None = field(default=None, metadata=ADDED)
 
     def check(self) -> None:
         self.require(self.images is None or self.images >= 1, "images", "at least 1, or null for all")
+        self.require(self.batch_size is None or self.batch_size >= 1, "batch_size", "at least 1, or null")
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,11 @@ class RunSpec(Spec):
     precision: Literal["fp32", "bf16"] = "fp32"
     trained: Literal["all", "norm"] = "all"
 
+    def canonical(self) -> Mapping[str, object]:
+        """The evaluation's batch size is a number where it has an effect, and null elsewhere."""
+        size = self.evaluation.batch_size or self.batch_size if self.norm.evaluates_by_batch else None
+        return {"evaluation": replace(self.evaluation, batch_size=size)}
+
     def check(self) -> None:
         self.require(self.lr > 0, "lr", "a number above 0")
         self.require(self.batch_size >= 1, "batch_size", "at least 1")
@@ -84,14 +94,18 @@ class RunSpec(Spec):
         """Number of steps of the run on `train_size` images. An epoch leaves out its last, smaller batch.
 
         Raises:
-            ConfigError: a batch is larger than the training set.
+            ConfigError: a batch is larger than the training set, or the warm-up longer than the training.
         """
         if self.batch_size > train_size:
             raise self.refuse("batch_size", f"at most {train_size}, the size of the training set")
-        if self.steps is not None:
-            return self.steps
-        assert self.epochs is not None  # `check` requires one of the two
-        return max(1, round(self.epochs * (train_size // self.batch_size)))
+        steps = self.steps
+        if steps is None:
+            assert self.epochs is not None  # `check` requires one of the two
+            steps = max(1, round(self.epochs * (train_size // self.batch_size)))
+        allowed = f"at most the {steps} steps of the training, or the learning rate never reaches lr={show(self.lr)}"
+        if self.schedule.warmup > steps:
+            raise self.schedule.refuse("warmup", allowed)
+        return steps
 
     @cached_property
     def stack_key(self) -> str:

@@ -11,7 +11,7 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, fields
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
@@ -169,6 +169,10 @@ PER_RUN = {"per_run": True}
 """Metadata of a number that may differ among the runs of a stack, if it is 0 (or null) for all of them or for none."""
 
 
+ADDED = {"added": True}
+"""Metadata of a field that the first stores lack: null leaves it out of the identity, so their runs keep their ids."""
+
+
 def stackable_numbers(spec: Spec) -> dict[str, float]:
     """The values of the fields marked PER_RUN that are neither 0 nor null: runs of a stack may differ in them."""
     marked = [f.name for f in fields(spec) if f.metadata.get("per_run")]
@@ -178,10 +182,16 @@ def stackable_numbers(spec: Spec) -> dict[str, float]:
 def to_dict(spec: Any) -> Any:
     """A spec as plain data, with every default, and with the class of each node as `_target_`."""
     if isinstance(spec, Spec):
-        inner = {f.name: to_dict(getattr(spec, f.name)) for f in fields(spec) if f.metadata.get("identity", True)}
+        inner = {f.name: to_dict(getattr(spec, f.name)) for f in fields(spec) if _is_identity(spec, f)}
         return {"_target_": f"{type(spec).__module__}.{type(spec).__qualname__}", **inner} if spec.has_target else inner
     if isinstance(spec, Mapping):
         return {str(k): to_dict(v) for k, v in sorted(spec.items())}
     if isinstance(spec, tuple):
         return [to_dict(v) for v in spec]
     return spec
+
+
+def _is_identity(spec: Spec, field: Field[Any]) -> bool:
+    """Whether the field's value is part of a run's identity."""
+    absent = field.metadata.get("added", False) and getattr(spec, field.name) is None
+    return field.metadata.get("identity", True) and not absent

@@ -96,6 +96,22 @@ def test_epochs_consist_of_whole_batches():
         spec.total_steps(train_size=50)
 
 
+@pytest.mark.parametrize("length", ["steps=100", "epochs=10"])  # 10 steps an epoch
+def test_a_warm_up_longer_than_training_is_refused(length):
+    assert spec_of(length, "batch_size=5", "schedule.warmup=100").total_steps(50) == 100
+    with pytest.raises(
+        ConfigError, match=r"schedule\.warmup=101 is not allowed: it must be at most the 100 steps .*lr=3"
+    ):
+        spec_of(length, "batch_size=5", "schedule.warmup=101", "lr=3").total_steps(50)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "linear", "step"])
+@pytest.mark.parametrize("warmup", [0, 7, 20])
+def test_every_schedule_reaches_lr(schedule, warmup):
+    schedule = spec_of(f"schedule={schedule}", f"schedule.warmup={warmup}").schedule
+    assert max(schedule.factor(t, 20) for t in range(20)) == 1
+
+
 RICH = ("optim.momentum=0.9", "optim.nesterov=true", "optim.weight_decay=0.1", "model.dropout=0.1")
 """A run whose stackable numbers are all nonzero."""
 
@@ -118,7 +134,7 @@ def test_runs_that_differ_in_numbers_share_a_stack_key(change):
     [
         *("batch_size=16", "steps=21", "precision=bf16", "trained=norm", "data.augment=crop_flip", "model.width=64"),
         *("probe=none", "probe.gradients.when.early=5", "evaluation.images=5", "norm=layer", "norm.position=after"),
-        *("norm.affine=false", "optim.nesterov=false"),
+        *("norm.affine=false", "norm.track_running_stats=false", "optim.nesterov=false"),
         # A number that is 0 or null changes the computation.
         *("optim.weight_decay=0", "model.dropout=0", "norm.momentum=null"),
     ],

@@ -30,6 +30,12 @@ FIRST = ("model", "data", "norm", "lr", "batch_size")
 RECORDED = ("probe", "evaluation")
 """Parts of the spec that are about measurements, and do not change the training."""
 
+EVALUATION_BATCH = "evaluation.batch_size"
+"""The column among them that changes results, where a norm evaluates with the statistics of a batch."""
+
+BALANCED = "class-balanced parts of 256"
+"""The batches of an evaluation with such a norm in earlier versions."""
+
 
 def label(specs: pd.DataFrame) -> pd.DataFrame:
     """`specs` (as from `load_specs`) with the columns of `LABELS`: ordered categories in their natural order, the
@@ -38,6 +44,7 @@ def label(specs: pd.DataFrame) -> pd.DataFrame:
     norm_label: the norm and what differs within its class. rest: every other factor but model, data and lr, so that
     `family` is the two joined. Where classes share a name, the columns of `CLASSES` get their full dotted ones.
     """
+    specs = _with_evaluation_batches(specs)
     one, nth = distinct(specs)
     named = _add_labels(one)
     labels = named[[c for c in (*CLASSES, *LABELS) if c in named]].iloc[nth].set_axis(specs.index)
@@ -63,6 +70,22 @@ def add_checksums(specs: pd.DataFrame, checksums: Mapping[str, str]) -> pd.DataF
 def dataset_name(label: str) -> str:
     """The name of a dataset without a checksum."""
     return label.partition(VERSION)[0]
+
+
+def _with_evaluation_batches(specs: pd.DataFrame) -> pd.DataFrame:
+    """`specs` with missing in place of the default batch size of an evaluation, and BALANCED for earlier versions."""
+    if EVALUATION_BATCH not in specs:
+        return specs
+    size = specs[EVALUATION_BATCH].astype(object)
+    return specs.assign(
+        **{EVALUATION_BATCH: size.mask(size == specs["batch_size"], None).mask(in_balanced_parts(specs), BALANCED)}
+    )
+
+
+def in_balanced_parts(specs: pd.DataFrame) -> pd.Series:
+    """Which runs an earlier version evaluated with the statistics of class-balanced parts."""
+    tracks = specs.get("norm.track_running_stats", pd.Series(None, specs.index))
+    return (tracks == False) & specs.get(EVALUATION_BATCH, pd.Series(None, specs.index)).isna()  # noqa: E712
 
 
 def distinct(specs: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
@@ -111,7 +134,7 @@ def factors(specs: pd.DataFrame) -> list[str]:
 
 def is_recorded(column: str) -> bool:
     """Whether the column is about measurements of a run."""
-    return column.split(".")[0] in RECORDED
+    return column.split(".")[0] in RECORDED and column != EVALUATION_BATCH
 
 
 def piece(specs: pd.DataFrame, column: str) -> pd.Series:
@@ -124,7 +147,7 @@ def piece(specs: pd.DataFrame, column: str) -> pd.Series:
     if column in CLASSES:
         return texts.where(differs, "")
     clash = sum(c.rpartition(".")[2] == name and specs[c].map(_exact).nunique() > 1 for c in specs.columns) > 1
-    return ((column if clash else name) + "=" + texts).where(differs, "")
+    return ((column if clash or column == EVALUATION_BATCH else name) + "=" + texts).where(differs, "")
 
 
 def _texts(values: pd.Series) -> pd.Series:
@@ -146,6 +169,8 @@ def _with_dotted_names(specs: pd.DataFrame) -> pd.DataFrame:
 
 def _owners(specs: pd.DataFrame, column: str) -> list[str]:
     """The columns that hold the class of which `column` is a field, the outermost first."""
+    if column == EVALUATION_BATCH:  # the norm decides whether it has an effect
+        return ["norm"]
     parts = column.split(".")
     parents = [".".join(parts[:i]) for i in range(1, len(parts))]
     return [c for p in parents for c in (p, f"{p}._target_") if c in specs and c != column]

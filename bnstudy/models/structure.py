@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from torch import nn
+import math
+from functools import partial
+
+from torch import Tensor, nn
 
 from bnstudy.models.layers import ACTIVATIONS, NormAct
 from bnstudy.norms.base import NormSpec
+from bnstudy.norms.explicit import ExplicitNorm
 from bnstudy.norms.weight import ReparametrizedLayer
 from bnstudy.validation import ConfigError
 
@@ -48,6 +52,34 @@ def check_norm_has_effect(norm: NormSpec, model: nn.Module) -> None:
             "none of the network's. Build its hidden layers with dense and conv3x3 of bnstudy.models.layers, or pass "
             "their weight layers to norm.wrap; or choose another norm, such as norm=batch."
         )
+
+
+def refuse_single_values(norm: NormSpec, model: nn.Module) -> None:
+    """Make the network raise ConfigError where a norm over the features of an image normalizes single values."""
+
+    def check(path: str, module: nn.Module, inputs: tuple[Tensor]) -> None:
+        if values_together(module, inputs[0]) == 1:
+            raise ConfigError(
+                f"norm={norm.label} is not allowed with this network: in {path.partition('.norm_act')[0]} it has a "
+                "single value to normalize, which becomes 0; choose wider layers, larger images, or norm=batch."
+            )
+
+    for path, module in model.named_modules():
+        module.register_forward_pre_hook(partial(check, path))
+
+
+def values_together(module: nn.Module, x: Tensor) -> int | None:
+    """How many values of an image share a mean; None if the module is no norm over the features of an image."""
+    match module:
+        case nn.LayerNorm():
+            return math.prod(module.normalized_shape)
+        case nn.GroupNorm():
+            return x[0].numel() // module.num_groups
+        case nn.InstanceNorm1d() | nn.InstanceNorm2d():
+            return x[0].numel() // module.num_features
+        case ExplicitNorm(groups=int(groups)):
+            return x[0].numel() // groups
+    return None
 
 
 def check_norm_is_trainable(model: nn.Module) -> None:

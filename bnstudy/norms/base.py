@@ -36,6 +36,11 @@ class NormSpec(Spec):
         """Whether a weight layer in front of the norm needs its bias; a norm with a shift makes it redundant."""
         return False
 
+    @property
+    def evaluates_by_batch(self) -> bool:
+        """Whether evaluation uses statistics of the batch, so that its results depend on the size of the batch."""
+        return False
+
     def wrap(self, layer: WeightLayer) -> WeightLayer:
         """The layer that replaces a hidden weight layer whose weights are not drawn yet.
 

@@ -34,6 +34,10 @@ class BatchNorm(AffineNorm):
         super().check()
         self.require(self.momentum is None or 0 < self.momentum <= 1, "momentum", "in (0, 1], or null")
 
+    @property
+    def evaluates_by_batch(self) -> bool:
+        return not self.track_running_stats
+
     def check_batch(self, batch_size: int) -> None:
         if batch_size < 2:
             raise ConfigError(

@@ -17,7 +17,9 @@ class LayerNorm(AffineNorm):
     The scale and shift are per channel, as in Wu & He 2018. This makes it GroupNorm with one group.
     """
 
-    def build(self, channels: int, spatial: bool) -> nn.Module:  # noqa: ARG002
+    def build(self, channels: int, spatial: bool) -> nn.Module:
+        if not spatial:
+            refuse_single_unit("layer", channels)
         return nn.GroupNorm(1, channels, self.eps, self.affine)
 
 
@@ -45,9 +47,20 @@ class GroupNorm(AffineNorm):
         self.require(self.groups >= 1, "groups", "at least 1")
 
     def build(self, channels: int, spatial: bool) -> nn.Module:
+        if not spatial:
+            refuse_single_unit("group", channels)
         if channels % self.groups:
             divisors = ", ".join(str(d) for d in range(1, channels + 1) if channels % d == 0)
             raise self.refuse("groups", f"a divisor of the layer's {channels} channels ({divisors})")
         if not spatial and self.groups == channels:
             raise self.refuse("groups", f"less than the layer's {channels} units, or each is normalized to 0")
         return nn.GroupNorm(self.groups, channels, self.eps, self.affine)
+
+
+def refuse_single_unit(option: str, units: int) -> None:
+    """Raises ConfigError if a fully connected layer has one unit: a mean over a single value leaves 0."""
+    if units == 1:
+        raise ConfigError(
+            f"norm={option} is not allowed with a fully connected layer of one unit, whose value would be normalized "
+            "to 0; choose wider layers, such as model.width=2, or norm=batch."
+        )

@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from bnstudy.probes.base import ProbeSpec, Snapshot
-from bnstudy.probes.network import in_parts
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class TrainingFit(ProbeSpec):
     def measure(self, snapshot: Snapshot) -> Mapping[str, Mapping[str, Tensor]]:
         network = snapshot.network
         x, y = network.probe_batch()
-        out = torch.cat([network(snapshot.params, part, "running") for part in in_parts(x)])
+        out = network.evaluate(snapshot.params, x)
         measured = {"train_loss": {"": network.loss_spec.mean(out, y)}}
         if network.dataset.is_labelled:
             measured["train_accuracy"] = {"": (out.argmax(1) == y).to(out.dtype).mean()}

@@ -48,10 +48,15 @@ PART = 256
 which doubles the time of a ResNet."""
 
 
-def in_parts(x: Tensor) -> tuple[Tensor, ...]:
-    """Split `x` [N, ...] into nearly equal parts of at most PART. Equal, because a norm without running statistics
-    needs more than one sample."""
-    return x.tensor_split(-(-len(x) // PART))
+def in_parts(x: Tensor, size: int | None = None) -> tuple[Tensor, ...]:
+    """Split `x` [N, ...] into nearly equal parts of at most `size`, by default PART."""
+    return x.tensor_split(-(-len(x) // (size or PART)))
+
+
+def random_order(n: int, device: torch.device) -> Tensor:
+    """A fixed random order of n images, as indices [n]. A batch of a stratified order would have better statistics than
+    others."""
+    return torch.from_numpy(np.random.default_rng(0).permutation(n)).to(device)
 
 
 def copy_for_probes(model: nn.Module) -> nn.Module:
@@ -87,6 +92,7 @@ class Network:
     batch: the next training batch: x [B, C, H, W] and y [B].
     probe_index: the training images of the run's probe batch: indices [N].
     lr: the learning rate of the next step, a scalar tensor.
+    evaluation_batch: images in a batch of an evaluation whose statistics are those of the batch; None for others.
     """
 
     model: nn.Module
@@ -96,10 +102,16 @@ class Network:
     batch: Batch
     probe_index: Tensor
     lr: Tensor
+    evaluation_batch: int | None = None
 
     def __call__(self, params: Params, x: Tensor, mode: Mode = "training", buffers: Params | None = None) -> Tensor:
         """The outputs [N, classes] for x [N, C, H, W]; `buffers` replace those of the run."""
         return run_in_mode(self.model, mode, params, self.buffers if buffers is None else buffers, x)
+
+    def evaluate(self, params: Params, x: Tensor, buffers: Params | None = None) -> Tensor:
+        """The outputs [N, classes] in evaluation mode for images in random order, in batches of an evaluation."""
+        parts = in_parts(x, self.evaluation_batch)
+        return torch.cat([self(params, part, "running", buffers) for part in parts])
 
     def loss(self, params: Params, batch: Batch | None = None) -> Tensor:
         """The mean training-mode loss of a batch, by default of the next training batch: a scalar."""
@@ -131,8 +143,6 @@ class Network:
         return self.dataset.train.x[chosen], self.dataset.train.y[chosen]
 
     def held_out(self, samples: int | None = None) -> Batch:
-        """The first images of the validation split, a stratified sample, and their labels, in a fixed random order: a
-        batch with equal shares of all classes would have better statistics than others."""
-        n = len(self.dataset.val.y[:samples])
-        order = torch.from_numpy(np.random.default_rng(0).permutation(n)).to(self.dataset.val.x.device)
+        """The first images of the validation split, a stratified sample, and their labels, in a fixed random order."""
+        order = random_order(len(self.dataset.val.y[:samples]), self.dataset.val.x.device)
         return self.dataset.val.x[order], self.dataset.val.y[order]

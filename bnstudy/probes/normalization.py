@@ -16,7 +16,7 @@ from bnstudy.models.layers import Layer
 from bnstudy.norms.explicit import ExplicitNorm
 from bnstudy.norms.weight import ReparametrizedLayer
 from bnstudy.probes.base import ProbeSpec, Snapshot
-from bnstudy.probes.network import PART, Network, Params, in_parts
+from bnstudy.probes.network import PART, Network, Params
 
 Metrics = dict[str, dict[str, Tensor]]
 
@@ -27,7 +27,7 @@ class NormInternals(ProbeSpec):
 
     `accuracy_running`, `accuracy_batch`, `accuracy_precise`, and `loss_` likewise: evaluation on `samples` held-out
     images in batches of the size of training, with running statistics, those of each batch, and precise ones.
-    Accuracies only with labels. All three leave out images that do not fill a batch.
+    Accuracies only with labels. All three leave out images that do not fill a batch; none of them for a single image.
     `running_mean_distance`: ||mu_running - mu_precise|| / ||sigma_precise||, by layer.
     `running_var_distance`: mean over the channels of |ln((var_running + eps) / (var_precise + eps))|, by layer.
 
@@ -60,9 +60,10 @@ class NormInternals(ProbeSpec):
         x, _ = network.probe_batch(self.precise_samples)
         precise = precise_statistics(network, snapshot.params, in_batches(x, size))
         x, y = (in_batches(t, size) for t in network.held_out(self.samples))
+        is_defined = x.shape[1] > 1  # a single image has no statistics of a batch
         return {
             **measured,
-            **scores(network, snapshot.params, x, y, precise),
+            **(scores(network, snapshot.params, x, y, precise) if is_defined else {}),
             **distances(network, precise),
         }
 
@@ -154,12 +155,12 @@ def precise_statistics(network: Network, params: Params, x: Tensor) -> dict[str,
 def scores(network: Network, params: Params, x: Tensor, y: Tensor, precise: Params) -> Metrics:
     """Loss and accuracy on x [k, B, C, H, W], y [k, B] with each kind of statistics."""
     replaced = {**network.buffers, **precise}
-    parts = in_parts(x.flatten(0, 1))
+    images = x.flatten(0, 1)
     by_batch = vmap(lambda batch: network(params, batch, "batch"), chunk_size=at_once(x))
     outs = {
-        "running": torch.cat([network(params, part, "running") for part in parts]),
+        "running": network.evaluate(params, images),
         "batch": by_batch(x).flatten(0, 1),
-        "precise": torch.cat([network(params, part, "running", replaced) for part in parts]),
+        "precise": network.evaluate(params, images, replaced),
     }
     y = y.flatten(0, 1)
     measured = {f"loss_{kind}": {"": network.loss_spec.mean(out, y)} for kind, out in outs.items()}

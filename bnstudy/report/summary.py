@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from bnstudy.claims.arms import best_arms, tuned_runs
+from bnstudy.claims.arms import BALANCED, EVALUATION_BATCH, best_arms, in_balanced_parts, tuned_runs
 from bnstudy.claims.completeness import Gap, find_gaps
 from bnstudy.claims.counterevidence import describe_smallest_p, list_some
 from bnstudy.claims.frames import StudyData, describe_damages
@@ -204,15 +204,27 @@ def facts(study: StudyData) -> list[tuple[str, str]]:
         for c in sorted(runs)
         if c.startswith("versions.")
     ]
+    evaluation = _evaluation_batches(runs)
     return [
         ("Runs", _count_runs(study)),
         ("Arms", str(runs["arm"].nunique())),
         ("Seeds", f"{len(seeds)} ({f'{seeds[0]} to {seeds[-1]}' if is_range else list_some(seeds)})"),
         ("Data", "; ".join(sizes.format(s) for s in sets)),
+        *([("Evaluation", evaluation)] if evaluation else []),
         ("Training", f"{duration(runs['seconds.training'].sum())} in total, without evaluation and probes"),
         ("Devices", list_some(sorted(runs["device"].dropna().unique()))),
         ("Versions", ", ".join(versions)),
     ]
+
+
+def _evaluation_batches(runs: pd.DataFrame) -> str:
+    """The batches whose statistics evaluations use; "" where all norms have running statistics or need none."""
+    sizes = runs[EVALUATION_BATCH].dropna().unique() if EVALUATION_BATCH in runs else ()
+    kinds = (
+        [f"random batches of at most {list_some([int(size) for size in sorted(sizes)])} images"] if len(sizes) else []
+    )
+    kinds += [f"{BALANCED} images (by an earlier version)"] if in_balanced_parts(runs).any() else []
+    return f"norms without running statistics use those of {' and of '.join(kinds)}" if kinds else ""
 
 
 def _count_runs(study: StudyData) -> str:

@@ -135,7 +135,10 @@ def max_rows(spec: RunSpec, network: NetworkCost, device: str, sharing: int) -> 
     slots = len(spec.optim.slots())
     training = 4 * (network.params * (2 + slots) + 3 * spec.batch_size * network.units)
     copies = max((probe.copies for probe in spec.probe.values()), default=0)
-    total = 4 * (network.params * (4 + slots + copies) + 8 * max(256, spec.batch_size) * network.units)
+    total = 4 * (
+        network.params * (4 + slots + copies)
+        + 8 * max(256, spec.batch_size, spec.evaluation.batch_size or 0) * network.units
+    )
     in_memory = int(SHARE_OF_MEMORY * memory_bytes(device) / sharing / total)
     in_cache = CACHE_BYTES // training if device == "cpu" else in_memory
     return max(2, min(in_memory, in_cache, MAX_ROWS[device]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ import torch
 
 from bnstudy.data.base import DataSpec
 from bnstudy.data.dataset import Dataset
+from bnstudy.models.structure import refuse_single_values
 from bnstudy.run import RunSpec
 from bnstudy.store.checksums import list_runs, source
 from bnstudy.store.runs import Store
@@ -20,6 +22,7 @@ from bnstudy.sweep.cost import Method, NetworkCost, choose_method, measure_netwo
 from bnstudy.sweep.request import PlannedRun, Request, naming
 from bnstudy.sweep.settings import Settings
 from bnstudy.train.build import network_of
+from bnstudy.train.loop import check_evaluation
 from bnstudy.validation import ConfigError, to_dict
 
 log = logging.getLogger(__name__)
@@ -99,11 +102,12 @@ def check_run(run: RunSpec, datasets: Datasets, tried: dict[str, tuple[int, Netw
     Raises:
         ConfigError: the run cannot be trained.
     """
-    parts = (run.data, run.model, run.norm, run.loss, run.trained, run.batch_size)
+    parts = (run.data, run.model, run.norm, run.loss, run.trained, run.batch_size, run.evaluation)
     combination = json.dumps([to_dict(part) for part in parts])
     if combination not in tried:
         data = datasets.get(run.data)
         run.total_steps(len(data.train))
+        check_evaluation(run, data)
         run.loss.each(torch.zeros(1, data.classes, device=data.train.y.device), data.train.y[:1])
         tried[combination] = len(data.train), try_network(run, data.shape, data.classes)
     return tried[combination]
@@ -122,6 +126,8 @@ def try_network(run: RunSpec, shape: tuple[int, int, int], classes: int) -> Netw
     try:
         with torch.device("meta"):
             size = network_cost(network_of(run, shape, classes))
+        if 4 * size.params < SMALL:
+            check_evaluates_alone(run, shape, classes)
         if size.convolves or size.params * run.batch_size >= SMALL:
             with suppress(RuntimeError):  # also raised if the computation depends on values
                 return run_batch(run, shape, classes, "meta")
@@ -135,9 +141,27 @@ def try_network(run: RunSpec, shape: tuple[int, int, int], classes: int) -> Netw
         ) from None
 
 
+@torch.no_grad()
+def check_evaluates_alone(run: RunSpec, shape: tuple[int, int, int], classes: int) -> None:
+    """Raises ConfigError if the network's answers in evaluation depend on the other images of the batch, and the norm
+    does not say so."""
+    if run.norm.evaluates_by_batch:
+        return
+    network, images = network_of(run, shape, classes).eval(), torch.randn(4, *shape)
+    among_four, among_two = network(images)[:2], network(images[:2])
+    size = float(among_four.abs().max())
+    if math.isfinite(size) and not torch.allclose(among_four, among_two, rtol=1e-3, atol=1e-3 * size):
+        raise ConfigError(
+            f"model={run.model.label} with norm={run.norm.label} is not allowed: its answers in evaluation depend on "
+            "the other images of the batch; keep running statistics, or define evaluates_by_batch in the norm."
+        )
+
+
 def run_batch(run: RunSpec, shape: tuple[int, int, int], classes: int, device: str) -> NetworkCost:
     with torch.device(device):
-        return measure_network(network_of(run, shape, classes).train(), torch.zeros(run.batch_size, *shape))
+        network, images = network_of(run, shape, classes).train(), torch.zeros(run.batch_size, *shape)
+        refuse_single_values(run.norm, network)
+        return measure_network(network, images)
 
 
 def check_data(plan: Plan, datasets: Datasets) -> Kinds:

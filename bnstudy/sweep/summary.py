@@ -34,6 +34,7 @@ def summarize(training: Training, spec: RunSpec, outcome: Outcome, stack: Stack)
         "steps": training.total,
         "final": drop_nonfinite(outcome.final),
         "best": drop_nonfinite(outcome.best),
+        "evaluation_batch": spec.evaluation.batch_size,
         "test_correct": None if outcome.test_correct is None else pack_bits(outcome.test_correct),
         "engine": training.name,
         "stack_size": len(stack.runs),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -77,6 +77,9 @@ def needs_start(spec: RunSpec) -> bool:
     return any(probe.needs_start for probe in spec.probe.values())
 
 
-def precision(spec: RunSpec, device: torch.device) -> AbstractContextManager[object]:
-    """The context in which the run's loss is computed."""
-    return torch.autocast(device.type, torch.bfloat16) if spec.precision == "bf16" else nullcontext()
+def training_loss(spec: RunSpec, network: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
+    """The mean loss of a batch. With precision=bf16 the network is under autocast, and the loss is in float32."""
+    is_half = spec.precision == "bf16"
+    with torch.autocast(x.device.type, torch.bfloat16) if is_half else nullcontext():
+        out = network(x)
+    return spec.loss.mean(out.to(torch.promote_types(out.dtype, torch.float32)), y)

@@ -13,14 +13,15 @@ from torch.func import functional_call
 
 from bnstudy.data.dataset import Dataset, Split
 from bnstudy.losses import LossSpec
-from bnstudy.probes.network import in_parts
+from bnstudy.probes.network import in_parts, random_order
 from bnstudy.run import RunSpec
 from bnstudy.train.compiled import Program
 from bnstudy.train.engine import Engine, Tensors
-from bnstudy.train.probing import Probing
+from bnstudy.train.probing import PROBE_BATCH, Probing
 from bnstudy.train.record import Outcome, Record, Stopwatch
 from bnstudy.train.serial import SerialEngine
 from bnstudy.train.stacked import StackedEngine
+from bnstudy.validation import ConfigError
 
 Done = Callable[[RunSpec, Outcome], None]
 
@@ -40,6 +41,7 @@ class Training:
     def __init__(self, engine: Engine, specs: Sequence[RunSpec], dataset: Dataset, device: torch.device) -> None:
         self.engine, self.specs, self.dataset, self.device = engine, list(specs), dataset, device
         first = specs[0]
+        check_evaluation(first, dataset)
         self.name = engine.name
         self.step, self.total = 0, first.total_steps(len(dataset.train))
         guessing = first.loss.of_guessing(dataset.train.y, dataset.classes)
@@ -122,7 +124,7 @@ class Training:
                 return
             images = None if self.step == self.total else self._evaluation.images
             for split in ("val", "test"):
-                scores, correct = evaluate(self.engine, getattr(self.dataset, split), self.specs[0].loss, images)
+                scores, correct = evaluate(self.engine, getattr(self.dataset, split), self.specs[0], images)
                 if split == "test" and self.step == self.total and correct is not None:
                     self.record.test_correct = torch.atleast_2d(correct)[: len(self.specs)].cpu()
                 if self.dataset.is_unbalanced and correct is not None:
@@ -196,21 +198,28 @@ def start_stacked(
 
 @torch.no_grad()
 def evaluate(
-    engine: Engine, split: Split, loss: LossSpec, images: int | None = None
+    engine: Engine, split: Split, spec: RunSpec, images: int | None = None
 ) -> tuple[dict[str, Tensor], Tensor | None]:
-    """Evaluate each run in evaluation mode.
+    """Evaluate each run in evaluation mode and in float32, in batches as `Evaluation` describes them.
 
     Args:
+        spec: of one of the runs, which share loss and evaluation.
         images: use the first images of the split only; None for all.
 
     Returns: mean `loss` and, if there are labels, `accuracy` (a share); and which images [R, N] the runs classify
         correctly, [N] in the serial engine, None without labels.
     """
-    xs, ys = in_parts(split.x[:images]), in_parts(split.y[:images])
+    x_N, y_N, size = split.x[:images], split.y[:images], spec.evaluation.batch_size
+    order = None if size is None else random_order(len(y_N), y_N.device)
+    if order is not None:
+        x_N, y_N = x_N[order], y_N[order]
+    xs, ys = in_parts(x_N, size), in_parts(y_N, size)
     params, buffers = engine.by_name(engine.params), engine.buffers()
     engine.model.eval()
     parts = [
-        engine.map(lambda p, b, x=x, y=y: score(functional_call(engine.model, (p, b), (x,)), y, loss), params, buffers)
+        engine.map(
+            lambda p, b, x=x, y=y: score(functional_call(engine.model, (p, b), (x,)), y, spec.loss), params, buffers
+        )
         for x, y in zip(xs, ys, strict=True)
     ]
     engine.model.train()
@@ -219,7 +228,29 @@ def evaluate(
     if "correct" not in parts[0]:
         return means, None
     correct = torch.cat([part["correct"] for part in parts], -1)
+    if order is not None:
+        correct = correct[..., order.argsort()]
     return {**means, "accuracy": correct.sum(-1) / n}, correct
+
+
+def check_evaluation(spec: RunSpec, dataset: Dataset) -> None:
+    """Raises ConfigError if the norm evaluates with the statistics of a batch, and a batch would be a single image."""
+    size, images = spec.evaluation.batch_size, spec.evaluation.images
+    if size is None:
+        return
+    because = f"with norm={spec.norm.label}, which evaluates with the statistics of a batch"
+    if images == 1:
+        raise spec.evaluation.refuse("images", f"at least 2, or null for all, {because}")
+    splits = {"validation": len(dataset.val), "test": len(dataset.test)}
+    for name, n in splits.items():
+        if n == 1:
+            raise ConfigError(f"A {name} split of a single image is not allowed {because}: use more images.")
+    numbers = {*splits.values(), *(min(n, images or n) for n in splits.values()), min(PROBE_BATCH, len(dataset.train))}
+    alone = [n for n in sorted(numbers) if n // -(-n // size) < 2]
+    if alone:
+        least = 3 if any(n % 2 for n in numbers) else 2
+        single = f"one batch of the {alone[0]} images would be a single image"
+        raise spec.evaluation.refuse("batch_size", f"at least {least} {because}: {single}")
 
 
 def score(out: Tensor, y: Tensor, loss: LossSpec) -> dict[str, Tensor]:

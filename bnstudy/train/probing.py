@@ -87,7 +87,9 @@ class Probing:
     ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
         """What the probe measures of one run, by metric and layer, and what it remembers."""
         if "network" in parts:
-            parts = {**parts, "network": Network(self._probe_model, self._spec.loss, self._dataset, **parts["network"])}
+            fixed = self._probe_model, self._spec.loss, self._dataset
+            size = self._spec.evaluation.batch_size
+            parts = {**parts, "network": Network(*fixed, **parts["network"], evaluation_batch=size)}
         snapshot = Snapshot(layers=self._layers, **parts)
         measured = {metric: dict(by_layer) for metric, by_layer in probe.measure(snapshot).items()}
         return measured, dict(probe.remember(snapshot)) if "memory" in parts else {}
@@ -95,20 +97,23 @@ class Probing:
     @torch.no_grad()
     def _observe(self, step: int) -> dict[str, ByLayer]:
         """What each probe keeps of each layer. Probes with the same mode share a forward pass."""
+        size = self._spec.evaluation.batch_size  # with one, there are no running statistics to replace
         by_mode: dict[Mode, dict[str, ProbeSpec]] = {}
         for name, probe in self.due(step).items():
             if "observed" in probe.parts:
-                mode: Mode = "batch" if step == 0 and probe.statistics == "running" else probe.statistics
+                first = step == 0 and size is None
+                mode: Mode = "batch" if first and probe.statistics == "running" else probe.statistics
                 by_mode.setdefault(mode, {})[name] = probe
         engine, index = self._engine, self._engine.probe_index
         samples = index.ndim - 1  # the dimension of the samples
-        xs = index.tensor_split(len(in_parts(index.movedim(samples, 0))), samples)
         observed: dict[str, ByLayer] = {}
         for mode, together in by_mode.items():
             with self._count_for(*together):
                 one = partial(observe, self._probe_model, mode, together)
                 of_run = engine.by_name(engine.params), engine.buffers()
-                parts = [engine.map(one, *of_run, self._dataset.train.x[part]) for part in xs]
+                count = len(in_parts(index.movedim(samples, 0), size if mode == "running" else None))
+                xs = (self._dataset.train.x[part] for part in index.tensor_split(count, samples))
+                parts = [engine.map(one, *of_run, x) for x in xs]
                 observed |= tree_map(lambda *of_parts: torch.cat(of_parts, samples), *parts)
         return observed
 

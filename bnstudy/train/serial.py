@@ -13,7 +13,7 @@ from bnstudy.data.batches import BatchStream
 from bnstudy.data.dataset import Dataset
 from bnstudy.run import RunSpec
 from bnstudy.train.build import build_model, trained_mask
-from bnstudy.train.engine import Tensors, needs_start, precision
+from bnstudy.train.engine import Tensors, needs_start, training_loss
 from bnstudy.train.probing import draw_probe_index
 
 
@@ -50,14 +50,13 @@ class SerialEngine:
     def _step(self, t: int, parts: list[list[nn.Parameter]]) -> tuple[Tensor, Tensors]:
         """Make a step; returns the loss and the gradients of these parts."""
         x, y = self.batch(t)
-        with precision(self.spec, self.device):
-            loss = self._loss(x, y)
+        loss = self._loss(x, y)
         grads = flat_gradients(loss, parts)
         self.spec.optim.update_(self.params[0], grads[0], self.slots[0], self._rate(t), t + 1, self._hyper)
         return loss.detach(), grads
 
     def _plain_loss(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.spec.loss.mean(self.model(x), y)
+        return training_loss(self.spec, self.model, x, y)
 
     def _rate(self, t: int) -> float:
         return self.spec.lr * self.spec.schedule.factor(min(t, self.total - 1), self.total)

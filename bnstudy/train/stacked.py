@@ -22,7 +22,7 @@ from bnstudy.optim import Hyper
 from bnstudy.run import RunSpec
 from bnstudy.train.build import build_model, trained_mask
 from bnstudy.train.compiled import Program
-from bnstudy.train.engine import Tensors, needs_start, precision
+from bnstudy.train.engine import Tensors, needs_start, training_loss
 from bnstudy.train.probing import draw_probe_index
 from bnstudy.validation import stackable_numbers
 
@@ -147,8 +147,7 @@ class StackedEngine:
 
     def _loss(self, params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
         """The loss of one run."""
-        with precision(self.spec, self.device):
-            return self.spec.loss.mean(functional_call(self.model, (params, buffers), (x,)), y)
+        return training_loss(self.spec, lambda images: functional_call(self.model, (params, buffers), (images,)), x, y)
 
     def batch(self, t: int) -> tuple[Tensor, Tensor]:
         return self._batches.gather(*self._batches.select(t))

@@ -78,6 +78,32 @@ def test_probes_and_evaluation_are_no_factors() -> None:
     assert list(table["arm"].cat.categories) == ["NoNorm", "BatchNorm"]
 
 
+BY_BATCH = (("track_running_stats", False),)
+
+
+def test_the_batch_of_an_evaluation_is_a_factor_unless_it_is_that_of_training() -> None:
+    def run(size: int, batch_size: int = 64) -> Run:
+        return Run("BatchNorm", norm_fields=BY_BATCH, batch_size=batch_size, fields=((arms.EVALUATION_BATCH, size),))
+
+    assert names([Run("NoNorm"), run(64)]) == ["NoNorm", "BatchNorm"]
+    assert names([run(64), run(4, batch_size=4)]) == ["batch_size=4", "batch_size=64"]
+    assert names([Run("NoNorm"), run(64), run(256), run(8)]) == [
+        "NoNorm",
+        "BatchNorm, evaluation.batch_size=null",
+        "BatchNorm, evaluation.batch_size=8",
+        "BatchNorm, evaluation.batch_size=256",
+    ]
+
+
+def test_runs_of_an_earlier_version_evaluated_in_class_balanced_parts_are_another_arm() -> None:
+    old = Run("BatchNorm", norm_fields=BY_BATCH)
+    new = Run("BatchNorm", norm_fields=BY_BATCH, fields=((arms.EVALUATION_BATCH, 64),))
+    assert names([old]) == ["BatchNorm"]
+    assert names([old, Run("NoNorm")]) == ["NoNorm", "BatchNorm"]
+    assert names([old, new]) == ["evaluation.batch_size=null", f"evaluation.batch_size={arms.BALANCED}"]
+    assert labelled([old, new])["arm"].nunique() == 2
+
+
 def test_classes_with_the_same_name_have_dotted_names() -> None:
     mine = (("norm._target_", "mine.BatchNorm"),)
     table = labelled([Run("NoNorm"), Run("BatchNorm"), Run("BatchNorm", fields=mine)])

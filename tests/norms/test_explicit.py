@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 
@@ -125,12 +124,23 @@ def test_eps_and_momentum_are_buffers_outside_the_state_dict():
     assert names - set(model.state_dict()) == {"0.eps", "0.momentum"}
 
 
-def test_half_precision_is_normalized_in_float32():
-    x = 300 + torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
-    out = model_with(BatchNorm(affine=False), (64, 8), explicit=True)(x.bfloat16())
-    assert out.dtype == torch.bfloat16
-    expected = F.batch_norm(x.bfloat16().float(), None, None, training=True)
-    torch.testing.assert_close(out.float(), expected, rtol=1e-2, atol=1e-2)
+@every_norm
+@pytest.mark.parametrize("explicit", [False, True])
+@pytest.mark.parametrize("mean", [0.3, 30.0])
+def test_statistics_are_in_float32_under_autocast(spec, shape, explicit, mean):
+    """The output differs from that in float64 by its own rounding to bf16 alone."""
+    x = (mean + torch.randn(64, *shape[1:], generator=torch.Generator().manual_seed(0))).bfloat16()
+    norm = model_with(without_noise(spec), shape, explicit)
+    wide = copy.deepcopy(norm).double()
+    with torch.autocast("cpu", torch.bfloat16):
+        out = norm(x)
+    torch.testing.assert_close(out.double(), wide(x.double()), rtol=2**-8, atol=1e-3)
+    tracked = [(name, b) for name, b in norm.named_buffers() if "running" in name]
+    assert all(torch.allclose(b.double(), wide.get_buffer(name), rtol=1e-5) for name, b in tracked)
+
+
+def without_noise(spec: NormSpec) -> NormSpec:
+    return replace(spec, shift=0, scale=1, jitter=0) if isinstance(spec, NoisyBatchNorm) else spec
 
 
 def test_numbers_of_an_unknown_norm_are_refused():

@@ -103,3 +103,15 @@ def test_a_users_norm_of_weights_replaces_hidden_layers():
     torch.testing.assert_close(model(x), model.out(hidden))
     assert list(weight_layers(model)) == ["hidden1", "out"]
     assert model.hidden1.weight.bias is None
+
+
+@pytest.mark.parametrize("build", [lambda: nn.Linear(8, 4), lambda: nn.Conv2d(8, 4, 3)])
+def test_the_effective_weight_is_in_float32_under_autocast(build):
+    layer = WeightNorm().wrap(build())
+    nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(0))
+    wide, g = layer.weight.double(), layer.g.double()
+    with torch.autocast("cpu", torch.bfloat16):
+        effective = layer.effective_weight()
+    assert effective.dtype == torch.float32
+    expected = g * wide / wide.flatten(1).square().sum(1).sqrt().view(g.shape)
+    torch.testing.assert_close(effective.double(), expected, rtol=1e-6, atol=0)

@@ -29,6 +29,7 @@ def snapshot_of(spec: RunSpec, dataset: Dataset, double: bool = True, **others: 
         (x, dataset.train.y[: spec.batch_size]),
         draw_probe_index(spec.seed, dataset),
         torch.tensor(spec.lr, dtype=dtype),
+        spec.evaluation.batch_size,
     )
     params = {name: p.detach() for name, p in model.named_parameters()}
     return Snapshot(params=params, layers=layer_weights(model), network=network, memory={}, **others)

@@ -42,13 +42,12 @@ def test_the_last_fit_is_that_of_the_trained_network(digits):
     assert last["train_accuracy"] == pytest.approx((out.argmax(1) == y).float().mean().item())
 
 
-def test_without_running_statistics_no_part_is_a_single_image(digits):
-    """A norm would turn a batch of one into zeros, or refuse it."""
+def test_without_running_statistics_the_fit_is_of_batches_of_the_evaluation(digits):
     few = replace(digits, train=Split(digits.train.x[:257], digits.train.y[:257]))
-    spec = spec_of(*TINY, "norm=batch", "norm.track_running_stats=false")
+    spec = spec_of(*TINY, "norm=batch", "norm.track_running_stats=false", "evaluation.batch_size=100")
     snapshot, model = snapshot_of(spec, few, double=False), build_model(spec, few)
     x, y = snapshot.network.probe_batch()
-    out = torch.cat([model(part) for part in (x[:129], x[129:])])
+    out = torch.cat([model(part) for part in (x[:86], x[86:172], x[172:])])
     measured = TrainingFit().measure(snapshot)
     torch.testing.assert_close(measured["train_loss"][""], F.cross_entropy(out, y))
 

@@ -189,3 +189,11 @@ def test_batch_statistics_of_noisy_batch_norm_have_no_noise(double):
     assert quiet.keys() == loud.keys()
     for metric, by_layer in quiet.items():
         torch.testing.assert_close(loud[metric], by_layer)
+
+
+def test_a_single_held_out_image_has_no_accuracies(digits):
+    """Its statistics as a batch are not defined."""
+    one = replace(digits, val=Split(digits.val.x[:1], digits.val.y[:1]))
+    measured = NormInternals().measure(snapshot_of(spec_of(*TINY, "norm=batch"), one, double=False))
+    assert "running_mean_distance" in measured
+    assert not [name for name in measured if name.startswith(("accuracy", "loss"))]

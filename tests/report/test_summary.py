@@ -88,6 +88,17 @@ def test_a_run_that_ends_near_guessing_failed_to_learn_and_did_not_diverge(tmp_p
     assert dict(summary.facts(study))["Runs"] == "4 of 4 finished, 1 of them diverged, 2 did not learn"
 
 
+def test_the_facts_name_the_batches_whose_statistics_evaluations_use(tmp_path: Path) -> None:
+    by_batch = (("track_running_stats", False),)
+    new = [Run("BatchNorm", norm_fields=by_batch, fields=(("evaluation.batch_size", size),)) for size in (64, 4)]
+    old = Run("BatchNorm", norm_fields=by_batch)
+    assert "Evaluation" not in dict(summary.facts(study_of(tmp_path / "plain", [Run("NoNorm"), Run("BatchNorm")])))
+    assert dict(summary.facts(study_of(tmp_path / "both", [Run("NoNorm"), old, *new])))["Evaluation"] == (
+        "norms without running statistics use those of random batches of at most 4, 64 images and of class-balanced "
+        "parts of 256 images (by an earlier version)"
+    )
+
+
 def test_findings_are_those_of_the_rates_that_the_other_seeds_choose(tmp_path: Path) -> None:
     scores = {0.1: [0.9, 0.5, 0.5], 1.0: [0.6, 0.6, 0.6]}  # without seed 0 the second is best, without others the first
     runs = [Run(lr=lr, seed=s, accuracy=a, val_accuracy=a) for lr, of in scores.items() for s, a in enumerate(of)]

@@ -18,6 +18,7 @@ from bnstudy.train.loop import Training, start_serial
 from bnstudy.when import At
 from tests.conftest import CPU, spec_of
 from tests.train.helpers import (
+    ENGINES,
     assert_identical,
     assert_same_outcome,
     assert_same_state,
@@ -212,6 +213,22 @@ def test_bf16_differs_from_fp32_by_its_rounding(digits):
     losses, rounded = (list(values_by_step(o.metrics, "train", "loss").values()) for o in (full, half))
     assert losses != rounded
     assert rounded[:10] == pytest.approx(losses[:10], rel=0.1)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_under_autocast_the_loss_is_in_float32(engine, loss, digits):
+    specs = [spec_of(f"loss={loss}", "precision=bf16", "steps=1", "probe=none", f"seed={seed}") for seed in (0, 1)]
+    training = ENGINES[engine](specs, digits)
+    x, y = BatchStream(digits, "none", 64, 0)(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = build_model(specs[0], digits)(x)
+    wide = out.double()
+    expected = F.cross_entropy(wide, y) if loss == "cross_entropy" else F.mse_loss(wide, F.one_hot(y, 10).double())
+    found = training.engine.step(0)
+    assert found.dtype == torch.float32
+    # The outputs of a stack are rounded to bf16 in another order. A loss in bf16 would be 1e-3 off.
+    assert found.reshape(-1)[0].item() == pytest.approx(expected.item(), rel=1e-4)
 
 
 @pytest.mark.slow
