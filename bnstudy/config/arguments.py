@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -48,18 +50,80 @@ def parse_training_arguments(arguments: Sequence[str]) -> tuple[ArgumentParser, 
         raise ConfigError("-m is not allowed with --cfg or --info, which show a single run: leave it out.")
     if flags.help or flags.hydra_help or flags.shell_completion:
         return parser, flags
-    flags.overrides = [with_present_key(word) for word in flags.overrides]
-    overrides = OverridesParser.create().parse_overrides(flags.overrides)
+    if flags.config_dir is not None:
+        check_folder("--config-dir", flags.config_dir)
+    read = OverridesParser.create().parse_override
+    overrides = [read_word(with_present_key(word), read) for word in flags.overrides]
+    flags.overrides = [override.input_line for override in overrides]
     samples = any(o.key_or_group == "hydra/sweeper" and o.value() != "bnstudy" for o in overrides)
     for override in overrides:
         _check_override(override, flags.config_dir, samples)
+    _check_given_once(overrides)
     keys = {override.get_key_element() for override in overrides}
     if not keys.isdisjoint({"study", "hydra.mode"}):
         # Hydra finds the mode of a study in its config, and takes a config that it cannot compose for a single run.
         flags.multirun |= "hydra.mode" not in keys and not (flags.cfg or flags.info or flags.run)
     elif not flags.multirun and (line := next((o.input_line for o in overrides if o.is_sweep_override()), None)):
         raise ConfigError(f"{line} lists several values: add -m to run them all.")
+    if flags.multirun and not samples and flags.config_name is None and flags.config_path is None:
+        flags.overrides = pass_to_sweeper(overrides)
     return parser, flags
+
+
+PATHS = ("results_dir", "cache_dir")
+"""Keys whose values are paths, as typed: they are never swept."""
+
+
+def read_word(word: str, read: Callable[[str], Override]) -> Override:
+    """Read a word by Hydra's grammar. Paths, and texts that the grammar does not allow, are put into quotes for it.
+
+    Raises:
+        OverrideParseException: the word cannot be read.
+    """
+    from hydra.core.override_parser.types import Quote, QuotedString
+    from hydra.errors import HydraException
+
+    key, _, value = word.partition("=")
+    quoted = f"{key}={QuotedString(value, Quote.single).with_quotes()}"
+    is_path = key in PATHS and value not in ("", "null")
+    try:
+        override = read(word)
+        return override if not is_path or isinstance(override._value, QuotedString) else read(quoted)
+    except (HydraException, ValueError):  # the latter: a number of more than 4300 digits
+        if is_path or (value and ("/" in value or not set(value) & set("[]{}(),"))):
+            return read(quoted)
+        raise
+
+
+def pass_to_sweeper(overrides: Sequence[Override]) -> list[str]:
+    """The words for Hydra. Those that describe runs reach the sweeper as `hydra.sweeper.words`: Hydra would apply
+    `norm.groups=4` to its default norm, not to those that are swept."""
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    kept: list[str] = []
+    words: list[str] = []
+    for override in overrides:
+        top = re.split(r"[./]", override.key_or_group)[0]
+        (kept if top in ("study", "scale", "hydra") else words).append(str(override.input_line))
+    escaped = [QuotedString(word.replace("${", "\\${"), Quote.single).with_quotes() for word in words]
+    return [*kept, f"hydra.sweeper.words=[{','.join(escaped)}]"]
+
+
+def _check_given_once(overrides: Sequence[Override]) -> None:
+    given: dict[str, Override] = {}
+    for override in overrides:
+        key = override.get_key_element().lstrip("+")
+        if key in given and not isinstance(override.value(), dict):
+            raise ConfigError(
+                f"{override.input_line} is not allowed: {key} is given already, as {given[key].input_line}."
+            )
+        given[key] = override
+
+
+def check_folder(key: str, folder: str) -> None:
+    """Refuse a folder of the user's configs that is not there."""
+    if not os.path.isdir(os.path.expanduser(folder)):
+        raise ConfigError(f"{key}={folder} is not allowed: there is no such folder.")
 
 
 NO_GROUPS = {
@@ -75,6 +139,9 @@ def _check_override(override: Override, config_dir: str | None, samples: bool) -
     key, line = override.key_or_group, override.input_line
     if key in NO_GROUPS:
         raise ConfigError(f"{line} is not allowed: {NO_GROUPS[key]}.")
+    from bnstudy.config.compose import check_values
+
+    check_values(override)
     if override.is_sweep_override():
         if override.is_hydra_override():
             raise ConfigError(f"{line} is not allowed: a sweep has one value for each of Hydra's own keys.")
@@ -138,11 +205,18 @@ def parse_report_arguments(arguments: Sequence[str]) -> ReportOptions:
     parser.add_argument("words", nargs="*", metavar="key=value", help="any of the keys above")
     flags = parse_flags(parser, arguments)
     values = _assignments(flags.words)
+    if flags.config_dir is not None:
+        check_folder("--config-dir", str(flags.config_dir))
+    if "claims" in values:
+        check_folder("claims", values["claims"])
+    runs = tuple(run_id for word in values.get("runs", "").strip("[]").split(",") if (run_id := _unquoted(word)))
+    if "runs" in values and not runs:
+        raise ConfigError(f"runs={values['runs']} is not allowed: it must be ids of runs, such as runs=0a1b2c3d4e5f.")
     return ReportOptions(
         results_dir=Path(values.get("results_dir", "results")).expanduser(),
         study=values.get("study"),
         scale=values.get("scale"),
-        runs=tuple(run_id for word in values.get("runs", "").strip("[]").split(",") if (run_id := _unquoted(word))),
+        runs=runs,
         compare=values.get("compare"),
         claim_dirs=(Path(values["claims"]).expanduser(),) if "claims" in values else (),
         config_dirs=(flags.config_dir.expanduser(),) if flags.config_dir else (),
@@ -161,9 +235,11 @@ def _assignments(words: Sequence[str]) -> dict[str, str]:
         if key in values:
             raise ConfigError(f"{word} is not allowed: {key} is given already, as {key}={values[key]}.")
         values[key] = _unquoted(value)
-    if values.get("results_dir") in ("", "null"):
-        raise ConfigError(f"results_dir={values['results_dir']} is not allowed: it must be the name of a folder.")
-    return {key: value for key, value in values.items() if value not in ("", "null")}
+        if key == "results_dir" and values[key] in ("", "null"):
+            raise ConfigError(f"{word} is not allowed: it must be the name of a folder.")
+        if not values[key]:
+            raise ConfigError(f"{word} is not allowed: it has no value; leave {key} out, or write {key}=null.")
+    return {key: value for key, value in values.items() if value != "null"}
 
 
 def _unquoted(text: str) -> str:

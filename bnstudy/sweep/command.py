@@ -16,12 +16,13 @@ from bnstudy.store.runs import Store
 from bnstudy.sweep.cost import eager_seconds
 from bnstudy.sweep.describe import describe_plan, describe_stack
 from bnstudy.sweep.forkserver import cores
+from bnstudy.sweep.limits import check_memory
 from bnstudy.sweep.machine import resolve_device
 from bnstudy.sweep.messages import Failure, plural
 from bnstudy.sweep.plan import Datasets, Kinds, Plan, Stack, check_data, make_plan, make_stacks
 from bnstudy.sweep.processes import train_in_processes
 from bnstudy.sweep.progress import AboveTheBars, Progress, RunResult
-from bnstudy.sweep.request import PlannedRun, Request
+from bnstudy.sweep.request import PlannedRun, Request, naming
 from bnstudy.sweep.results import RunsFailed, all_results, report_results
 from bnstudy.sweep.signals import StopFlag
 from bnstudy.sweep.worker import work
@@ -77,16 +78,25 @@ def run(*requests: Request, folders: Sequence[Path] = ()) -> list[RunResult]:
 def prepare(request: Request) -> Sweep:
     """Check a request and plan it. Raises ConfigError if a value is not allowed."""
     logging.getLogger("bnstudy").handlers = [AboveTheBars()]
-    plan = make_plan(request)
-    for key, folder in (("results_dir", plan.settings.results), ("cache_dir", plan.settings.cache)):
+    for key, folder in (("results_dir", request.settings.results), ("cache_dir", request.settings.cache)):
         check_writable(key, folder)
+    plan = make_plan(request)
     device, datasets = choose_device(request)
     kinds = check_data(plan, datasets)
+    if request.launcher.executor != "slurm":  # its jobs have another memory
+        check_sizes(plan, kinds, device)
     executor, workers = choose_executor(request, plan, kinds, device)
     sharing = 1 if executor == "slurm" else workers  # each job has memory of its own
     stacks = make_stacks(plan, kinds, device, workers, sharing)
     lines = describe_plan(plan, stacks, device, executor, workers)
     return Sweep(request, plan, stacks, datasets, executor, workers, lines)
+
+
+def check_sizes(plan: Plan, kinds: Kinds, device: str) -> None:
+    """Raises ConfigError if a run does not fit into the memory."""
+    for run in {run.spec.stack_key: run for run in plan.todo}.values():
+        with naming(run.name):
+            check_memory(run.spec, *kinds[run.spec.stack_key], device)
 
 
 def may_refine(request: Request, folders: Sequence[Path]) -> bool:

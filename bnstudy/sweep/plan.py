@@ -15,6 +15,7 @@ from bnstudy.data.dataset import Dataset
 from bnstudy.run import RunSpec
 from bnstudy.store.runs import Store
 from bnstudy.sweep.cost import Method, NetworkCost, choose_method, measure_network, network_cost
+from bnstudy.sweep.limits import limit_network
 from bnstudy.sweep.request import PlannedRun, Request, naming
 from bnstudy.sweep.settings import Settings
 from bnstudy.train.build import network_of
@@ -116,7 +117,7 @@ def try_network(run: RunSpec, shape: tuple[int, int, int], classes: int) -> Netw
         ConfigError: the network cannot be built or cannot take such images.
     """
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), limit_network(run.model):
             size = network_cost(network_of(run, shape, classes))
         if size.convolves or size.params * run.batch_size >= SMALL:
             with suppress(RuntimeError):  # also raised if the computation depends on values
