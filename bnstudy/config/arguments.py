@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import re
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from bnstudy import __version__
+from bnstudy.config.folders import check_folder
 from bnstudy.config.messages import unknown_key
 from bnstudy.store.files import conf_dir
 from bnstudy.store.renames import with_present_key
 from bnstudy.validation import ConfigError
 
 if TYPE_CHECKING:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import Override
 
 
@@ -52,8 +53,8 @@ def parse_training_arguments(arguments: Sequence[str]) -> tuple[ArgumentParser, 
         return parser, flags
     if flags.config_dir is not None:
         check_folder("--config-dir", flags.config_dir)
-    read = OverridesParser.create().parse_override
-    overrides = [read_word(with_present_key(word), read) for word in flags.overrides]
+    hydras = OverridesParser.create()
+    overrides = [read_word(with_present_key(word), hydras) for word in flags.overrides]
     flags.overrides = [override.input_line for override in overrides]
     samples = any(o.key_or_group == "hydra/sweeper" and o.value() != "bnstudy" for o in overrides)
     for override in overrides:
@@ -74,7 +75,7 @@ PATHS = ("results_dir", "cache_dir")
 """Keys whose values are paths, as typed: they are never swept."""
 
 
-def read_word(word: str, read: Callable[[str], Override]) -> Override:
+def read_word(word: str, parser: OverridesParser) -> Override:
     """Read a word by Hydra's grammar. Paths, and texts that the grammar does not allow, are put into quotes for it.
 
     Raises:
@@ -87,11 +88,13 @@ def read_word(word: str, read: Callable[[str], Override]) -> Override:
     quoted = f"{key}={QuotedString(value, Quote.single).with_quotes()}"
     is_path = key in PATHS and value not in ("", "null")
     try:
-        override = read(word)
-        return override if not is_path or isinstance(override._value, QuotedString) else read(quoted)
+        override = parser.parse_overrides([word])[0]
+        if not is_path or isinstance(override._value, QuotedString):
+            return override
+        return parser.parse_overrides([quoted])[0]
     except (HydraException, ValueError):  # the latter: a number of more than 4300 digits
         if is_path or (value and ("/" in value or not set(value) & set("[]{}(),"))):
-            return read(quoted)
+            return parser.parse_overrides([quoted])[0]
         raise
 
 
@@ -118,12 +121,6 @@ def _check_given_once(overrides: Sequence[Override]) -> None:
                 f"{override.input_line} is not allowed: {key} is given already, as {given[key].input_line}."
             )
         given[key] = override
-
-
-def check_folder(key: str, folder: str) -> None:
-    """Refuse a folder of the user's configs that is not there."""
-    if not os.path.isdir(os.path.expanduser(folder)):
-        raise ConfigError(f"{key}={folder} is not allowed: there is no such folder.")
 
 
 NO_GROUPS = {

@@ -95,7 +95,8 @@ def list_points(composer: Composer, choices: Mapping[str, list[str]]) -> list[Ov
     for key, without in lacking.items():
         if key not in everything:
             raise ConfigError(unknown_key(key, everything))
-        logger.warning("%s does not apply to %s, which has no such key.", key, " and ".join(without))
+        have = "has" if len(without) == 1 else "have"
+        logger.warning("%s does not apply to %s, which %s no such key.", key, " and ".join(without), have)
     return list(points)
 
 

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from bnstudy.validation import ConfigError, closest, nearest
+from bnstudy.validation import ConfigError, closest, escape_controls, nearest
 
 
 def explain(error: Exception) -> str | None:
     """The sentence for a user's mistake, with the nearest right name; None if `error` is not a user's mistake."""
+    sentence = _explain(error)
+    return sentence and escape_controls(sentence)
+
+
+def _explain(error: Exception) -> str | None:
     import yaml
 
     if isinstance(error, ConfigError):
-        return str(error)
+        return _in_one_line(error)
     if isinstance(error, yaml.YAMLError):
         return _in_one_line(error)
     from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -39,7 +44,7 @@ def explain(error: Exception) -> str | None:
 
 
 def _in_one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    return " ".join(line.strip() for line in str(error).splitlines())
 
 
 def _keys_beside(error: Any) -> set[str]:
