@@ -14,7 +14,7 @@ from bnstudy.run import RunSpec
 from bnstudy.sweep.cost import NetworkCost, memory_bytes
 from bnstudy.validation import ConfigError, gigabytes, machine_bytes, show
 
-MAX_MODULES = 30_000
+MAX_MODULES = 20_000
 """Layers and other modules of a network. Building so many takes about two seconds."""
 
 LOSS_BYTES = 100
@@ -38,7 +38,7 @@ def limit_network(model: ModelSpec) -> Iterator[None]:
         nonlocal modules
         modules += 1
         if modules > MAX_MODULES:
-            raise ConfigError(f"{describe(model)} is not allowed: the network has more than {MAX_MODULES} layers.")
+            raise ConfigError(f"{describe(model)} is not allowed: the network has more than {MAX_MODULES} modules.")
 
     def count_parameters(_: nn.Module, __: str, parameter: nn.Parameter | None) -> None:
         nonlocal parameters
