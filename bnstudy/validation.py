@@ -33,7 +33,8 @@ def machine_bytes() -> int:
 
 def gigabytes(count: int) -> str:
     """`"24 GB"`."""
-    return f"{float(f'{count / 1e9:.2g}'):,g} GB"
+    rounded = float(f"{count / 1e9:.2g}")
+    return f"{rounded:,.0f} GB" if rounded >= 10 else f"{rounded:g} GB"
 
 
 CONTROLS = r"[\x00-\x1f\x7f-\x9f]"

@@ -96,5 +96,5 @@ def test_control_characters_are_shown_as_escapes():
 
 
 def test_sizes_are_in_gigabytes():
-    assert [gigabytes(n) for n in (24_700_000_000, 4 * 10**15, 10**6)] == ["25 GB", "4e+06 GB", "0.001 GB"]
+    assert [gigabytes(n) for n in (24_700_000_000, 4 * 10**15, 10**6)] == ["25 GB", "4,000,000 GB", "0.001 GB"]
     assert 10**8 < machine_bytes() < 10**14

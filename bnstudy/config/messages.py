@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -21,6 +22,8 @@ def _explain(error: Exception) -> str | None:
         return _in_one_line(error)
     if isinstance(error, yaml.YAMLError):
         return _in_one_line(error)
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return f"The path {error.filename} is too long: choose a shorter name."
     from hydra.errors import HydraException, MissingConfigException, OverrideParseException
     from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 

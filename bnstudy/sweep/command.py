@@ -101,11 +101,11 @@ def check_sizes(plan: Plan, kinds: Kinds, device: str) -> None:
 
 def may_refine(request: Request, folders: Sequence[Path]) -> bool:
     """Whether a second pass may follow. Raises ConfigError if a claim of a study is unknown or wrong."""
-    if not request.settings.refine or not any(r.study and r.study.claims for r in (request, *request.members)):
+    if not any(r.study and r.study.claims for r in (request, *request.members)):
         return False
     from bnstudy.sweep import refine  # imports pandas
 
-    return refine.may_refine(request, folders)
+    return refine.may_refine(request, folders) and request.settings.refine
 
 
 def describe(sweep: Sweep, refines: bool, folders: Sequence[Path]) -> None:
