@@ -14,10 +14,12 @@ import time
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 from PIL import Image
 
 import bnstudy
 from bnstudy import cli
+from bnstudy.store.files import conf_dir
 from bnstudy.store.runs import Store
 from bnstudy.train.loop import Training
 from bnstudy.validation import ConfigError
@@ -152,7 +154,9 @@ BAD = [
     (("norm",), "norm cannot be read: write key=value, such as study=norm."),
     (("lr.x=3",), "lr.x is not a known key; did you mean lr?"),
     (("hydra.verbose.x=1",), "hydra.verbose.x is not a known key"),
-    (("lr=${nowhere}",), "Interpolation key 'nowhere' not found"),
+    (("lr=${nowhere}",), "lr: Interpolation key 'nowhere' not found"),
+    (("=3",), "'=3' cannot be read: write key=value, such as lr=0.1."),
+    (("",), "'' cannot be read: write key=value, such as lr=0.1."),
     (("hydra.mode=X",), "Invalid value 'X'"),
     (("study=quickstart", "lrr=1", "seed=0,1"), "lrr is not a known key; did you mean lr?"),
     (("study=quickstart", "hydra.mode=RUN"), "study=quickstart is a sweep"),
@@ -268,8 +272,50 @@ def test_every_public_name_can_be_imported():
 
 
 def test_a_second_mistake_in_one_process_is_a_sentence_too(command):
-    assert [command("lr=0", *SHORT)[0] for _ in range(2)] == [2, 2]
+    assert [command(word, *SHORT)[0] for word in ("lr=0", "lrr=1", "norm=bach", "lr=[", "lr=0")] == [2] * 5
     assert "HYDRA_FULL_ERROR" not in os.environ
+
+
+def test_a_notebook_that_uses_hydra_keeps_its_configs(command):
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        assert command("lr=0", *SHORT)[0] == 2
+        assert command("norm=none", *SHORT, "dry_run=true")[0] == 0
+        assert compose("config", ["lr=3"]).lr == 3
+
+
+@pytest.mark.parametrize("name", ["a=b, Müller", "~"])
+def test_results_are_in_the_folder_as_typed(command, name, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert command(f"results_dir={name}/runs", *SHORT)[0] == 0
+    assert len(Store(Path(f"{name}/runs").expanduser()).finished()) == 1
+
+
+def test_a_key_of_a_swept_group_is_for_the_options_that_have_it(command):
+    status, _, err = command("-m", "norm=none,group", "norm.groups=4", "seed=0,1", *SHORT)
+    assert status == 0
+    assert err.splitlines()[0] == "norm.groups does not apply to norm=none, which has no such key."
+    runs = bnstudy.load_runs("results")
+    assert sorted(runs["norm.groups"].dropna()) == [4, 4]
+    assert len(runs) == 4
+
+
+@pytest.mark.usefixtures("command")
+def test_own_modules_train_in_other_processes_and_nothing_else_is_imported_from_the_folder(tmp_path):
+    """torch imports tabulate if there is one, and torchvision accimage."""
+    for name in ("tabulate", "gmpy2", "accimage"):
+        (tmp_path / f"{name}.py").write_text(f"open('ran-{name}', 'w').close()\nraise ImportError\n")
+    (tmp_path / "mine.py").write_text("from bnstudy.norms.group import LayerNorm as Mine\n")
+    folder = tmp_path / "my_conf" / "norm"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text(
+        (conf_dir() / "norm" / "layer.yaml").read_text().replace("bnstudy.norms.group.LayerNorm", "mine.Mine")
+    )
+    workers = ("hydra.launcher.executor=processes", "hydra.launcher.workers=2")
+    words = ("--config-dir", "my_conf", "-m", "norm=mine,batch", "seed=0,1", *workers, *SHORT)
+    done = subprocess.run([sys.executable, "-Pc", ENTRY[2], *words], env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(Store(Path("results")).finished()) == 4
+    assert not list(tmp_path.glob("ran-*"))
 
 
 def test_a_user_who_debugs_hydra_sees_the_traceback(command, monkeypatch):

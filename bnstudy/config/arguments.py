@@ -85,6 +85,8 @@ def read_word(word: str, parser: OverridesParser) -> Override:
     from hydra.errors import HydraException
 
     key, _, value = word.partition("=")
+    if not key.strip("+~"):
+        raise ConfigError(f"'{word}' cannot be read: write key=value, such as lr=0.1.")
     quoted = f"{key}={QuotedString(value, Quote.single).with_quotes()}"
     is_path = key in PATHS and value not in ("", "null")
     try:

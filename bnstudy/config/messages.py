@@ -43,6 +43,8 @@ def _explain(error: Exception) -> str | None:
         return unknown_key(str(cause.full_key), _keys_beside(cause))
     if isinstance(error, HydraException) and isinstance(cause, OmegaConfBaseException):
         return f"{_in_one_line(error)}: {_in_one_line(cause)}".removeprefix(": ")
+    if isinstance(error, OmegaConfBaseException) and error.full_key:
+        return f"{error.full_key}: {error.msg}"
     return _in_one_line(error) if isinstance(error, HydraException | OmegaConfBaseException) else None
 
 
