@@ -169,6 +169,7 @@ _TYPE_NAMES |= {list: "a list", dict: "a mapping", Mapping: "a mapping"}
 def _convert(key: str, value: Any, hint: Any) -> Any:
     """`value` as an instance of `hint`. Only lossless conversions are made: 1 to 1.0, a list to a tuple, 1 to "1"."""
     origin, args = get_origin(hint), get_args(hint)
+    several = " To sweep values, add -m and list them without brackets." if isinstance(value, list | tuple) else ""
     if origin in (Union, UnionType):
         if value is None and NoneType in args:
             return None
@@ -180,7 +181,7 @@ def _convert(key: str, value: Any, hint: Any) -> Any:
     if origin is Literal:
         if value in args:
             return value
-        allowed = ", ".join(map(show, args)) + (nearest(value, args) or ".")
+        allowed = ", ".join(map(show, args)) + (f".{several}" if several else nearest(value, args) or ".")
         raise ConfigError(f"{key}={show(value)} is not allowed: it must be one of {allowed}")
     if origin in (tuple, list) and isinstance(value, list | tuple):
         return origin(_convert(key, v, args[0]) for v in value)
@@ -200,7 +201,6 @@ def _convert(key: str, value: Any, hint: Any) -> Any:
         return str(value)
     given = type(value).__name__ if isinstance(value, Spec) else show(value)
     expected = _TYPE_NAMES.get(kind, f"a {getattr(kind, '__name__', kind)}")
-    several = " To sweep values, add -m and list them without brackets." if isinstance(value, list | tuple) else ""
     raise ConfigError(f"{key}={given} is not allowed: it must be {expected}.{several}")
 
 

@@ -5,7 +5,7 @@ import io
 import pickle
 import sys
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -25,6 +25,7 @@ class Example(Spec):
     number: int = 1
     share: float = 0.5
     text: str = ""
+    choice: Literal["a", "b"] = "a"
     anything: dict[str, Any] = field(default_factory=dict)
 
 
@@ -78,6 +79,7 @@ def test_a_module_that_is_nowhere_is_named_with_the_folder(tmp_path):
     [
         ({"number": [0, 1]}, r"number=\[0,1\] is not allowed: .* whole number. To sweep values, add -m and list them"),
         ({"share": [0.1]}, r"share=\[0.1\] is not allowed: it must be a finite number. To sweep values"),
+        ({"choice": ["a", "b"]}, r"choice=\[a,b\] is not allowed: it must be one of a, b. To sweep values, add -m"),
         ({"number": 2**63}, "number=9223372036854775808 is not allowed: it must be below 2"),
         ({"text": "a\x1b[31m"}, r"text=a\\x1b\[31m is not allowed: it contains control characters."),
     ],

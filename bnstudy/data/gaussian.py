@@ -37,9 +37,8 @@ class Gaussian(DataSpec):
     def check(self) -> None:
         super().check()
         classes = 2 if self.target == "labels" else 1
-        for name, least in (("dim", 1), ("classes", classes), ("samples", 2), ("test_size", 1)):
+        for name, least in (("dim", 1), ("classes", classes), ("samples", 2), ("test_size", 1), ("draw", 0)):
             self.require(getattr(self, name) >= least, name, f"{least} or more")
-        self.require(0 <= self.draw < 2**63, "draw", "a whole number from 0 to 9223372036854775807")
         self.require(self.augment == "none", "augment", "none: there are no images to shift")
         most = self.samples - self._val_size
         self.require(self.train_size is None or self.train_size <= most, "train_size", f"at most {most}, or null")
