@@ -73,8 +73,8 @@ def modules_beside(module: str) -> Iterator[None]:
     At all other times the working directory is not on the path: packages try to import others that may be missing, and
     would run a file of that name there.
     """
-    top, here = module.partition(".")[0], os.getcwd()
-    if not top or here in sys.path or top in sys.modules or importlib.util.find_spec(top):
+    top = module.partition(".")[0]
+    if not top or top in sys.modules or importlib.util.find_spec(top) or (here := os.getcwd()) in sys.path:
         yield
         return
     sys.path.append(here)
@@ -188,7 +188,7 @@ def _convert(key: str, value: Any, hint: Any) -> Any:
     kind = origin or hint
     if kind is str and isinstance(value, str) and re.search(CONTROLS, value.replace("\n", "")):
         raise ConfigError(f"{key}={show(value)} is not allowed: it contains control characters.")
-    if type(value) is int and abs(value) >= 2**63:
+    if kind in (int, float) and type(value) is int and abs(value) >= 2**63:
         raise ConfigError(f"{key}={show(value)} is not allowed: it must be below 2^63.")
     is_infinite = isinstance(value, float) and not math.isfinite(value)
     if kind is Any or (isinstance(value, kind) and isinstance(value, bool) == (kind is bool) and not is_infinite):

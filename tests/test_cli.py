@@ -114,6 +114,8 @@ BAD = [
     (("-m", "seed=range(0,3,0)"), "seed=range(0,3,0) is not allowed: its step must not be 0."),
     (("-m", "seed=range(0,1000000000)"), "seed=range(0,1000000000) is not allowed: a sweep has at most 100000 runs."),
     (("-m", "norm=none,group", "norm.grups=4"), "norm.grups is not a known key; did you mean norm.groups?"),
+    (("data.root=",), "data.root= is not allowed: it has no value."),
+    (("hydra.launcher.executor=slurm", "hydra.launcher.account="), "hydra.launcher.account= is not allowed: it has no"),
     (("threads=100000",), "threads=100000 is not allowed: it must be from 1 to 1024, or null"),
     (("hydra.launcher.workers=1000000",), "hydra.launcher.workers=1000000 is not allowed: it must be from 1 to"),
     (("steps=10000000000000",), "steps=10000000000000 is not allowed: a run needs 1,000,000 GB of memory for the loss"),

@@ -92,11 +92,11 @@ def list_points(composer: Composer, choices: Mapping[str, list[str]]) -> list[Ov
                 del point[key]
         points[tuple(point.values())] = None
     everything = set().union(*known.values())
+    for key in (key for key in lacking if key not in everything):
+        raise ConfigError(unknown_key(key, everything))
     for key, without in lacking.items():
-        if key not in everything:
-            raise ConfigError(unknown_key(key, everything))
         have = "has" if len(without) == 1 else "have"
-        logger.warning("%s does not apply to %s, which %s no such key.", key, " and ".join(without), have)
+        logger.warning("%s does not apply to %s, which %s no such key.", key, ", ".join(without), have)
     return list(points)
 
 
@@ -156,7 +156,11 @@ def check_values(override: Override) -> None:
     if override.is_range_sweep():
         if value.step == 0:
             raise ConfigError(f"{line} is not allowed: its step must not be 0.")
-        if not (value.stop - value.start) / value.step <= MAX_POINTS:
+        try:
+            fits = (value.stop - value.start) / value.step <= MAX_POINTS  # not for NaN
+        except OverflowError:
+            fits = False
+        if not fits:
             raise ConfigError(f"{line} is not allowed: a sweep has at most {MAX_POINTS} runs.")
     values = value.list if isinstance(value, ChoiceSweep) else [value]
     if key in ONE_OPTION and any(isinstance(v, list) for v in values):  # Hydra would take the last one

@@ -20,7 +20,7 @@ MAX_MODULES = 20_000
 LOSS_BYTES = 100
 """Memory for the loss of one step in the table of a run, at least."""
 
-MEASUREMENT_BYTES = 1000
+MEASUREMENT_BYTES = 500
 """Memory for one evaluation, or one measurement of a probe, at least."""
 
 
