@@ -81,11 +81,11 @@ def measured(*overrides: str) -> NetworkCost:
             r"epochs=5e\+06 is not allowed: a run needs 8.5 GB of memory for the loss of each of its s",
         ),
         (
-            ("steps=20000000", "evaluation.when.regular=10000000"),
+            ("steps=20000000", "evaluation.when.regular=20000000"),
             {},
             "steps=20000000 with evaluation.when is not allowed",
         ),
-        (("probe.gradients.when.regular=20000000", "steps=10000000"), {}, "with probe.gradients.when is not allowed"),
+        (("probe.gradients.when.regular=20000000", "steps=20000000"), {}, "with probe.gradients.when is not allowed"),
         (
             ("optim.momentum=0.9",),
             {"params": 10**9},
