@@ -110,7 +110,7 @@ BAD = [
     (("study=[cost,affine]",), "a run has one study; study=all 'study.names=[cost,affine]' trains several."),
     (("lr=[0.1,1]",), "it must be a finite number. To sweep values, add -m and list them without brackets."),
     (("lr=0.1", "lr=0.2"), "lr=0.2 is not allowed: lr is given already, as lr=0.1."),
-    (("norm=none", "norm=none"), "norm=none is not allowed: norm is given already, as norm=none."),
+    (("norm=none", "norm=batch"), "norm=batch is not allowed: norm is given already, as norm=none."),
     (("-m", "seed=range(0,3,0)"), "seed=range(0,3,0) is not allowed: its step must not be 0."),
     (("-m", "seed=range(0,1000000000)"), "seed=range(0,1000000000) is not allowed: a sweep has at most 100000 runs."),
     (("-m", "norm=none,group", "norm.grups=4"), "norm.grups is not a known key; did you mean norm.groups?"),

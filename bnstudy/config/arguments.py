@@ -115,14 +115,12 @@ def pass_to_sweeper(overrides: Sequence[Override]) -> list[str]:
 
 
 def _check_given_once(overrides: Sequence[Override]) -> None:
-    given: dict[str, Override] = {}
-    for override in overrides:
-        key = override.get_key_element().lstrip("+")
-        if key in given and not isinstance(override.value(), dict):
-            raise ConfigError(
-                f"{override.input_line} is not allowed: {key} is given already, as {given[key].input_line}."
-            )
-        given[key] = override
+    """Refuse a second value of a key, of which Hydra would take the last. Mappings are merged."""
+    given: dict[str, str | None] = {}
+    for override in (override for override in overrides if not isinstance(override.value(), dict)):
+        key, line = override.get_key_element().lstrip("+"), override.input_line
+        if given.setdefault(key, line) != line:
+            raise ConfigError(f"{line} is not allowed: {key} is given already, as {given[key]}.")
 
 
 NO_GROUPS = {
