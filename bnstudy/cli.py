@@ -21,12 +21,15 @@ def main() -> None:
     """Train the runs that the command line describes."""
     from hydra import version
     from hydra._internal.utils import _run_hydra
+    from hydra.core.global_hydra import GlobalHydra
 
     # Threads that wait for a busy core must sleep, not spin: with another process beside it, spinning slows torch
     # down a hundredfold. It is read when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     debugging = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints its errors and exits with 1
+    running = GlobalHydra.instance()
+    callers, running.hydra = running.hydra, None  # a notebook may have initialized Hydra
     try:
         with exit_statuses("bnstudy", debugging):
             version.setbase("1.3")
@@ -34,6 +37,7 @@ def main() -> None:
             task = exit_statuses("bnstudy", debugging)(train)  # Hydra prints and swallows a job's errors, not its exit
             _run_hydra(flags, parser, task, str(conf_dir()), "config")
     finally:
+        running.hydra = callers
         if not debugging:
             del os.environ["HYDRA_FULL_ERROR"]
 

@@ -82,7 +82,7 @@ class RunSpec(Spec):
             given = "neither is given" if self.epochs is None else both
             raise ConfigError(f"Say how long to train with epochs=2 or with steps=500, one of the two; {given}.")
         if self.epochs is not None:
-            self.require(self.epochs > 0, "epochs", "a number above 0")
+            self.require(0 < self.epochs < 1e9, "epochs", "a number above 0 and below 1e9")
         if self.steps is not None:
             self.require(self.steps >= 1, "steps", "at least 1")
         for name, probe in self.probe.items():

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import math
 import os
+import pickle
 import re
 import sys
 import unicodedata
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import Field, dataclass, fields
 from functools import cache
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -22,6 +25,24 @@ NAME = re.compile(r"[\w-]+")
 
 class ConfigError(ValueError):
     """A user's mistake in one sentence: the key, the value, what is allowed. Leads to exit status 2."""
+
+
+def machine_bytes() -> int:
+    """The memory of this machine or container."""
+    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text().strip() if limit.exists() else ""
+    return min(physical, int(text)) if text.isdigit() else physical
+
+
+def gigabytes(count: int) -> str:
+    """`"24 GB"`."""
+    rounded = float(f"{count / 1e9:.2g}")
+    return f"{rounded:,.0f} GB" if rounded >= 10 else f"{rounded:g} GB"
+
+
+CONTROLS = r"[\x00-\x1f\x7f-\x9f]"
+"""Control characters, as a regular expression."""
 
 
 def nearest(word: object, words: Iterable[object]) -> str:
@@ -40,14 +61,41 @@ def import_object(dotted: str, key: str) -> Any:
 
     key: begins the error message, such as `norm._target_=mine.Norm`.
     """
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
     module, _, name = dotted.rpartition(".")
     try:
-        return getattr(importlib.import_module(module), name)
+        with modules_beside(module):
+            return getattr(importlib.import_module(module), name)
     except Exception as error:  # importing runs code of the user's, which can fail in any way
         where = f"; looked for in {os.getcwd()} and the installed packages" if isinstance(error, ImportError) else ""
         raise ConfigError(f"{key} cannot be imported: {error}{where}.") from error
+
+
+@contextmanager
+def modules_beside(module: str) -> Iterator[None]:
+    """Let `module` be imported from the working directory, unless it is installed.
+
+    At all other times the working directory is not on the path: packages try to import others that may be missing, and
+    would run a file of that name there.
+    """
+    top = module.partition(".")[0]
+    if not top or top in sys.modules or importlib.util.find_spec(top) or (here := os.getcwd()) in sys.path:
+        yield
+        return
+    sys.path.append(here)
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # the module may have changed the path
+            sys.path.remove(here)
+
+
+class SpecUnpickler(pickle.Unpickler):
+    """Reads specs that another process of the same command pickled. Their classes may be the user's."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        with modules_beside(module):
+            return super().find_class(module, name)
 
 
 def show(value: object) -> str:
@@ -56,7 +104,7 @@ def show(value: object) -> str:
         return str(value).lower().replace("none", "null")
     if isinstance(value, list | tuple):
         return f"[{','.join(map(show, value))}]"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else printable(str(value), keep="")
 
 
 def printable(text: str, keep: str = "\n") -> str:
@@ -132,6 +180,7 @@ _TYPE_NAMES |= {list: "a list", dict: "a mapping", Mapping: "a mapping"}
 def _convert(key: str, value: Any, hint: Any) -> Any:
     """`value` as an instance of `hint`. Only lossless conversions are made: 1 to 1.0, a list to a tuple, 1 to "1"."""
     origin, args = get_origin(hint), get_args(hint)
+    several = " To sweep values, add -m and list them without brackets." if isinstance(value, list | tuple) else ""
     if origin in (Union, UnionType):
         if value is None and NoneType in args:
             return None
@@ -143,11 +192,15 @@ def _convert(key: str, value: Any, hint: Any) -> Any:
     if origin is Literal:
         if value in args:
             return value
-        allowed = ", ".join(map(show, args)) + (nearest(value, args) or ".")
+        allowed = ", ".join(map(show, args)) + (f".{several}" if several else nearest(value, args) or ".")
         raise ConfigError(f"{key}={show(value)} is not allowed: it must be one of {allowed}")
     if origin in (tuple, list) and isinstance(value, list | tuple):
         return origin(_convert(key, v, args[0]) for v in value)
     kind = origin or hint
+    if kind is str and isinstance(value, str) and re.search(CONTROLS, value.replace("\n", "")):
+        raise ConfigError(f"{key}={show(value)} is not allowed: it contains control characters.")
+    if kind in (int, float) and type(value) is int and abs(value) >= 2**63:
+        raise ConfigError(f"{key}={show(value)} is not allowed: it must be below 2^63.")
     is_infinite = isinstance(value, float) and not math.isfinite(value)
     if kind is Any or (isinstance(value, kind) and isinstance(value, bool) == (kind is bool) and not is_infinite):
         return value
@@ -159,7 +212,7 @@ def _convert(key: str, value: Any, hint: Any) -> Any:
         return str(value)
     given = type(value).__name__ if isinstance(value, Spec) else show(value)
     expected = _TYPE_NAMES.get(kind, f"a {getattr(kind, '__name__', kind)}")
-    raise ConfigError(f"{key}={given} is not allowed: it must be {expected}.")
+    raise ConfigError(f"{key}={given} is not allowed: it must be {expected}.{several}")
 
 
 BESIDE = {"identity": False}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -16,6 +17,10 @@ class When(Spec):
         """The numbers of steps done, sorted and within 0..total, at which to measure in a run of `total` steps."""
         return tuple(sorted({step for step in self._steps(total) if 0 <= step <= total} | {total}))
 
+    def most(self, total: int) -> int:  # noqa: ARG002
+        """At most how many steps `resolve` returns, without listing them; 1 for a class of which it is not known."""
+        return 1
+
     def _steps(self, total: int) -> Iterable[int]:
         raise NotImplementedError
 
@@ -23,6 +28,9 @@ class When(Spec):
 @dataclass(frozen=True)
 class AtEnd(When):
     """After the last step only."""
+
+    def most(self, total: int) -> int:  # noqa: ARG002
+        return 1
 
     def _steps(self, total: int) -> Iterable[int]:
         return (total,)
@@ -33,6 +41,9 @@ class At(When):
     """At these steps."""
 
     steps: tuple[int, ...] = (0,)
+
+    def most(self, total: int) -> int:  # noqa: ARG002
+        return len(self.steps) + 1
 
     def _steps(self, total: int) -> Iterable[int]:  # noqa: ARG002
         return self.steps
@@ -48,6 +59,9 @@ class AtFractions(When):
         in_range = all(0 <= fraction <= 1 for fraction in self.fractions)
         self.require(in_range, "fractions", "fractions of training, each in [0, 1]")
 
+    def most(self, total: int) -> int:  # noqa: ARG002
+        return len(self.fractions) + 1
+
     def _steps(self, total: int) -> Iterable[int]:
         return (round(fraction * total) for fraction in self.fractions)
 
@@ -60,6 +74,9 @@ class Every(When):
 
     def check(self) -> None:
         self.require(self.interval >= 1, "interval", "at least 1")
+
+    def most(self, total: int) -> int:
+        return total // self.interval + 2
 
     def _steps(self, total: int) -> Iterable[int]:
         return range(0, total + 1, self.interval)
@@ -74,7 +91,12 @@ class LogSpaced(When):
     def check(self) -> None:
         self.require(self.points >= 2, "points", "at least 2")
 
+    def most(self, total: int) -> int:
+        return min(self.points, total) + 2
+
     def _steps(self, total: int) -> Iterable[int]:
+        if self.points > 2 + 1.1 * total * math.log(total + 1):  # the last points are less than a step apart
+            return range(total + 1)
         return (0, *(round(total ** (i / (self.points - 1))) for i in range(self.points)))
 
 
@@ -90,7 +112,10 @@ class LogThenRegular(When):
         self.require(self.early >= 2, "early", "at least 2")
         self.require(self.regular >= 1, "regular", "at least 1")
 
+    def most(self, total: int) -> int:
+        return min(self.early, total) + min(self.regular, total) + 2
+
     def _steps(self, total: int) -> Iterable[int]:
-        first = max(1, total // self.regular)
+        first, regular = max(1, total // self.regular), min(self.regular, total)
         yield from LogSpaced(self.early)._steps(first)
-        yield from (round(total * i / self.regular) for i in range(1, self.regular + 1))
+        yield from (round(total * i / regular) for i in range(1, regular + 1))

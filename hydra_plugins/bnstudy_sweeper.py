@@ -18,15 +18,17 @@ if TYPE_CHECKING:
 class BnstudySweeper(Sweeper):
     """Composes each choice of groups once, and checks all points of a sweep before it trains the first."""
 
-    def __init__(self, params: dict[str, Any] | None = None) -> None:
-        self.params = params
+    def __init__(self, params: dict[str, Any] | None = None, words: list[str] | None = None) -> None:
+        """params: overrides below those of the command line. words: overrides of the command line."""
+        self.params, self.words = params, words or []
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:  # noqa: ARG002
         self.hydra_context = hydra_context
         self.config = config
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Train a sweep, or several studies. arguments: the overrides."""
+        """Train a sweep, or several studies. arguments: the overrides that are not among `words`."""
+        arguments = [*arguments, *self.words]
         from bnstudy.sweep.forkserver import start_server
 
         start_server(self.config.hydra.launcher)
@@ -56,6 +58,6 @@ class BnstudySweeper(Sweeper):
         return build_request(points, self.config.hydra.launcher, sys.argv[1:])
 
 
-node = OmegaConf.create({"_target_": "hydra_plugins.bnstudy_sweeper.BnstudySweeper", "params": {}})
+node = OmegaConf.create({"_target_": "hydra_plugins.bnstudy_sweeper.BnstudySweeper", "params": {}, "words": []})
 OmegaConf.set_struct(node.params, False)  # any key of the configuration may be put there
 ConfigStore.instance().store(group="hydra/sweeper", name="bnstudy", node=node, provider="bnstudy")

@@ -15,12 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
 from PIL import Image
 
 import bnstudy
 from bnstudy import cli
 from bnstudy.claims.frames import load_study
 from bnstudy.claims.metrics import accuracy_above_chance
+from bnstudy.store.files import conf_dir
 from bnstudy.store.runs import Store
 from bnstudy.train.loop import Training
 from bnstudy.validation import ConfigError
@@ -100,6 +102,37 @@ BAD = [
     (("~seed",), "seed is missing"),
     (("--study=x",), "--study=x is not a flag: write study=x, without dashes."),
     (("results_dir=",), "results_dir= is not allowed: it must be the name of a folder."),
+    (("cache_dir=",), "cache_dir= is not allowed: it must be the name of a folder, or null"),
+    ((f"results_dir={'x' * 300}",), "is not allowed: it cannot be written (File name too long)."),
+    ((f"data.root={'x' * 300}", "data=mnist"), "is too long: choose a shorter name."),
+    (
+        ("norm=[none,batch]",),
+        "norm=[none,batch] is not allowed: a run has one norm; -m norm=none,batch, without bracke",
+    ),
+    (("norm=[none,batch]", "model=[mlp,vgg]"), "norm=[none,batch] is not allowed: a run has one norm; -m norm=none,ba"),
+    (("study=[cost,affine]",), "a run has one study; study=all 'study.names=[cost,affine]' trains several."),
+    (("lr=[0.1,1]",), "it must be a finite number. To sweep values, add -m and list them without brackets."),
+    (("lr=0.1", "lr=0.2"), "lr=0.2 is not allowed: lr is given already, as lr=0.1."),
+    (("norm=none", "norm=batch"), "norm=batch is not allowed: norm is given already, as norm=none."),
+    (("-m", "seed=range(0,3,0)"), "seed=range(0,3,0) is not allowed: its step must not be 0."),
+    (("-m", "seed=range(0,1000000000)"), "seed=range(0,1000000000) is not allowed: a sweep has at most 100000 runs."),
+    (("-m", "norm=none,group", "norm.grups=4"), "norm.grups is not a known key; did you mean norm.groups?"),
+    (("data.root=",), "data.root= is not allowed: it has no value."),
+    (("hydra.launcher.executor=slurm", "hydra.launcher.account="), "hydra.launcher.account= is not allowed: it has no"),
+    (("threads=100000",), "threads=100000 is not allowed: it must be from 1 to 1024, or null"),
+    (("hydra.launcher.workers=1000000",), "hydra.launcher.workers=1000000 is not allowed: it must be from 1 to"),
+    (("steps=10000000000000",), "steps=10000000000000 is not allowed: a run needs 1,000,000 GB of memory for the loss"),
+    ((f"steps={'9' * 50}",), "9 is not allowed: it must be below 2^63."),
+    ((f"steps={'9' * 5000}",), "9 is not allowed: it must be a whole number."),
+    (("epochs=1e300", "steps=null"), "epochs=1e+300 is not allowed: it must be a number above 0 and below 1e9."),
+    (("model.width=1000000000",), "model=MLP with depth=3, width=1000000000 is not allowed: its parameters alone need"),
+    (("model.depth=100000000",), "is not allowed: the network has more than 20000 modules."),
+    (("data=gaussian", "data.classes=1"), "data.classes=1 is not allowed: it must be 2 or more."),
+    (("data=gaussian", "data.dim=1000000000"), "data.dim=1000000000, data.classes=10 needs 12,000 GB of memory"),
+    (("study=quickstart", "study.claims=[foo]"), "The study's claim foo is unknown: there is no foo.yaml in"),
+    (("study=quickstart", "study.claims=[foo]", "refine=false"), "The study's claim foo is unknown"),
+    (("--config-dir", "nowhere"), "--config-dir=nowhere is not allowed: there is no such folder."),
+    (("results_dir=a\x1b[31m",), r"results_dir=a\x1b[31m is not allowed: it contains control characters."),
     (("cache_dir=/proc/nowhere",), "cache_dir=/proc/nowhere is not allowed: it cannot be written"),
     (("lr=fast",), "lr=fast is not allowed: it must be a finite number."),
     (("batch_size=0",), "batch_size=0 is not allowed: it must be at least 1."),
@@ -115,7 +148,7 @@ BAD = [
     (("dry_run=maybe",), "dry_run=maybe is not allowed: it must be true or false."),
     (("hydra.launcher.job=3",), "hydra.launcher.job is not a known key; did you mean hydra.launcher.jobs?"),
     (("hydra.launcher=3",), "hydra.launcher=3 is not allowed: set its keys"),
-    (("hydra.launcher.workers=0",), "hydra.launcher.workers=0 is not allowed: it must be at least 1, or null"),
+    (("hydra.launcher.workers=0",), "hydra.launcher.workers=0 is not allowed: it must be from 1 to"),
     (("hydra.launcher.account=me",), "hydra.launcher.account=me is not allowed with hydra.launcher.executor=auto"),
     (("hydra/launcher=no_such",), "hydra/launcher=no_such is not known. Known: basic, bnstudy."),
     (("results_dir=/proc/nowhere",), "results_dir=/proc/nowhere is not allowed: it cannot be written"),
@@ -126,7 +159,9 @@ BAD = [
     (("norm",), "norm cannot be read: write key=value, such as study=norm."),
     (("lr.x=3",), "lr.x is not a known key; did you mean lr?"),
     (("hydra.verbose.x=1",), "hydra.verbose.x is not a known key"),
-    (("lr=${nowhere}",), "Interpolation key 'nowhere' not found"),
+    (("lr=${nowhere}",), "lr: Interpolation key 'nowhere' not found"),
+    (("=3",), "'=3' cannot be read: write key=value, such as lr=0.1."),
+    (("",), "'' cannot be read: write key=value, such as lr=0.1."),
     (("hydra.mode=X",), "Invalid value 'X'"),
     (("study=quickstart", "lrr=1", "seed=0,1"), "lrr is not a known key; did you mean lr?"),
     (("study=quickstart", "hydra.mode=RUN"), "study=quickstart is a sweep"),
@@ -269,8 +304,50 @@ def test_every_public_name_can_be_imported():
 
 
 def test_a_second_mistake_in_one_process_is_a_sentence_too(command):
-    assert [command("lr=0", *SHORT)[0] for _ in range(2)] == [2, 2]
+    assert [command(word, *SHORT)[0] for word in ("lr=0", "lrr=1", "norm=bach", "lr=[", "lr=0")] == [2] * 5
     assert "HYDRA_FULL_ERROR" not in os.environ
+
+
+def test_a_notebook_that_uses_hydra_keeps_its_configs(command):
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        assert command("lr=0", *SHORT)[0] == 2
+        assert command("norm=none", *SHORT, "dry_run=true")[0] == 0
+        assert compose("config", ["lr=3"]).lr == 3
+
+
+@pytest.mark.parametrize("name", ["a=b, Müller", "~"])
+def test_results_are_in_the_folder_as_typed(command, name, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert command(f"results_dir={name}/runs", *SHORT)[0] == 0
+    assert len(Store(Path(f"{name}/runs").expanduser()).finished()) == 1
+
+
+def test_a_key_of_a_swept_group_is_for_the_options_that_have_it(command):
+    status, _, err = command("-m", "norm=none,group", "norm.groups=4", "seed=0,1", *SHORT)
+    assert status == 0
+    assert err.splitlines()[0] == "norm.groups does not apply to norm=none, which has no such key."
+    runs = bnstudy.load_runs("results")
+    assert sorted(runs["norm.groups"].dropna()) == [4, 4]
+    assert len(runs) == 4
+
+
+@pytest.mark.usefixtures("command")
+def test_own_modules_train_in_other_processes_and_nothing_else_is_imported_from_the_folder(tmp_path):
+    """torch imports tabulate if there is one, and torchvision accimage."""
+    for name in ("tabulate", "gmpy2", "accimage"):
+        (tmp_path / f"{name}.py").write_text(f"open('ran-{name}', 'w').close()\nraise ImportError\n")
+    (tmp_path / "mine.py").write_text("from bnstudy.norms.group import LayerNorm as Mine\n")
+    folder = tmp_path / "my_conf" / "norm"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text(
+        (conf_dir() / "norm" / "layer.yaml").read_text().replace("bnstudy.norms.group.LayerNorm", "mine.Mine")
+    )
+    workers = ("hydra.launcher.executor=processes", "hydra.launcher.workers=2")
+    words = ("--config-dir", "my_conf", "-m", "norm=mine,batch", "seed=0,1", *workers, *SHORT)
+    done = subprocess.run([sys.executable, "-Pc", ENTRY[2], *words], env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(Store(Path("results")).finished()) == 4
+    assert not list(tmp_path.glob("ran-*"))
 
 
 def test_a_user_who_debugs_hydra_sees_the_traceback(command, monkeypatch):

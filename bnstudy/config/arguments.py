@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from bnstudy import __version__
+from bnstudy.config.folders import check_folder
 from bnstudy.config.messages import unknown_key
 from bnstudy.store.files import conf_dir
 from bnstudy.store.renames import with_present_key
 from bnstudy.validation import ConfigError
 
 if TYPE_CHECKING:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import Override
 
 
@@ -48,18 +51,76 @@ def parse_training_arguments(arguments: Sequence[str]) -> tuple[ArgumentParser, 
         raise ConfigError("-m is not allowed with --cfg or --info, which show a single run: leave it out.")
     if flags.help or flags.hydra_help or flags.shell_completion:
         return parser, flags
-    flags.overrides = [with_present_key(word) for word in flags.overrides]
-    overrides = OverridesParser.create().parse_overrides(flags.overrides)
+    if flags.config_dir is not None:
+        check_folder("--config-dir", flags.config_dir)
+    hydras = OverridesParser.create()
+    overrides = [read_word(with_present_key(word), hydras) for word in flags.overrides]
+    flags.overrides = [override.input_line for override in overrides]
     samples = any(o.key_or_group == "hydra/sweeper" and o.value() != "bnstudy" for o in overrides)
     for override in overrides:
         _check_override(override, flags.config_dir, samples)
+    _check_given_once(overrides)
     keys = {override.get_key_element() for override in overrides}
     if not keys.isdisjoint({"study", "hydra.mode"}):
         # Hydra finds the mode of a study in its config, and takes a config that it cannot compose for a single run.
         flags.multirun |= "hydra.mode" not in keys and not (flags.cfg or flags.info or flags.run)
     elif not flags.multirun and (line := next((o.input_line for o in overrides if o.is_sweep_override()), None)):
         raise ConfigError(f"{line} lists several values: add -m to run them all.")
+    if flags.multirun and not samples and flags.config_name is None and flags.config_path is None:
+        flags.overrides = pass_to_sweeper(overrides)
     return parser, flags
+
+
+PATHS = ("results_dir", "cache_dir")
+"""Keys whose values are paths, as typed: they are never swept."""
+
+
+def read_word(word: str, parser: OverridesParser) -> Override:
+    """Read a word by Hydra's grammar. Paths, and texts that the grammar does not allow, are put into quotes for it.
+
+    Raises:
+        OverrideParseException: the word cannot be read.
+    """
+    from hydra.core.override_parser.types import Quote, QuotedString
+    from hydra.errors import HydraException
+
+    key, _, value = word.partition("=")
+    if not key.strip("+~"):
+        raise ConfigError(f"'{word}' cannot be read: write key=value, such as lr=0.1.")
+    quoted = f"{key}={QuotedString(value, Quote.single).with_quotes()}"
+    is_path = key in PATHS and value not in ("", "null")
+    try:
+        override = parser.parse_overrides([word])[0]
+        if not is_path or isinstance(override._value, QuotedString):
+            return override
+        return parser.parse_overrides([quoted])[0]
+    except (HydraException, ValueError):  # the latter: a number of more than 4300 digits
+        if is_path or (value and ("/" in value or not set(value) & set("[]{}(),"))):
+            return parser.parse_overrides([quoted])[0]
+        raise
+
+
+def pass_to_sweeper(overrides: Sequence[Override]) -> list[str]:
+    """The words for Hydra. Those that describe runs reach the sweeper as `hydra.sweeper.words`: Hydra would apply
+    `norm.groups=4` to its default norm, not to those that are swept."""
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    kept: list[str] = []
+    words: list[str] = []
+    for override in overrides:
+        top = re.split(r"[./]", override.key_or_group)[0]
+        (kept if top in ("study", "scale", "hydra") else words).append(str(override.input_line))
+    escaped = [QuotedString(word.replace("${", "\\${"), Quote.single).with_quotes() for word in words]
+    return [*kept, f"hydra.sweeper.words=[{','.join(escaped)}]"]
+
+
+def _check_given_once(overrides: Sequence[Override]) -> None:
+    """Refuse a second value of a key, of which Hydra would take the last. Mappings are merged."""
+    given: dict[str, str | None] = {}
+    for override in (override for override in overrides if not isinstance(override.value(), dict)):
+        key, line = override.get_key_element().lstrip("+"), override.input_line
+        if given.setdefault(key, line) != line:
+            raise ConfigError(f"{line} is not allowed: {key} is given already, as {given[key]}.")
 
 
 NO_GROUPS = {
@@ -75,6 +136,9 @@ def _check_override(override: Override, config_dir: str | None, samples: bool) -
     key, line = override.key_or_group, override.input_line
     if key in NO_GROUPS:
         raise ConfigError(f"{line} is not allowed: {NO_GROUPS[key]}.")
+    from bnstudy.config.compose import check_values
+
+    check_values(override)
     if override.is_sweep_override():
         if override.is_hydra_override():
             raise ConfigError(f"{line} is not allowed: a sweep has one value for each of Hydra's own keys.")
@@ -138,11 +202,18 @@ def parse_report_arguments(arguments: Sequence[str]) -> ReportOptions:
     parser.add_argument("words", nargs="*", metavar="key=value", help="any of the keys above")
     flags = parse_flags(parser, arguments)
     values = _assignments(flags.words)
+    if flags.config_dir is not None:
+        check_folder("--config-dir", str(flags.config_dir))
+    if "claims" in values:
+        check_folder("claims", values["claims"])
+    runs = tuple(run_id for word in values.get("runs", "").strip("[]").split(",") if (run_id := _unquoted(word)))
+    if "runs" in values and not runs:
+        raise ConfigError(f"runs={values['runs']} is not allowed: it must be ids of runs, such as runs=0a1b2c3d4e5f.")
     return ReportOptions(
         results_dir=Path(values.get("results_dir", "results")).expanduser(),
         study=values.get("study"),
         scale=values.get("scale"),
-        runs=tuple(run_id for word in values.get("runs", "").strip("[]").split(",") if (run_id := _unquoted(word))),
+        runs=runs,
         compare=values.get("compare"),
         claim_dirs=(Path(values["claims"]).expanduser(),) if "claims" in values else (),
         config_dirs=(flags.config_dir.expanduser(),) if flags.config_dir else (),
@@ -161,9 +232,11 @@ def _assignments(words: Sequence[str]) -> dict[str, str]:
         if key in values:
             raise ConfigError(f"{word} is not allowed: {key} is given already, as {key}={values[key]}.")
         values[key] = _unquoted(value)
-    if values.get("results_dir") in ("", "null"):
-        raise ConfigError(f"results_dir={values['results_dir']} is not allowed: it must be the name of a folder.")
-    return {key: value for key, value in values.items() if value not in ("", "null")}
+        if key == "results_dir" and values[key] in ("", "null"):
+            raise ConfigError(f"{word} is not allowed: it must be the name of a folder.")
+        if not values[key]:
+            raise ConfigError(f"{word} is not allowed: it has no value; leave {key} out, or write {key}=null.")
+    return {key: value for key, value in values.items() if value != "null"}
 
 
 def _unquoted(text: str) -> str:

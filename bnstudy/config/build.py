@@ -108,12 +108,15 @@ def make_spec(cls: type[S], values: Mapping[str, Any], prefix: str = "") -> S:
         if f.name not in values and f.default is MISSING and f.default_factory is MISSING:
             raise ConfigError(f"{prefix}{f.name} is missing: {cls.__name__} has no default for it.")
     try:
-        return cls(**values)
+        made = cls(**values)
     except ConfigError as error:
         # A spec's message names a field by the spec's group; the full key replaces this.
         message, own = str(error), f"{cls.group}." if cls.group else ""
         names_field = any(message.startswith((f"{own}{f.name}=", f"{own}{f.name} ")) for f in fields(cls))
         raise ConfigError(prefix + message.removeprefix(own) if prefix and names_field else message) from None
+    for name in (name for name, value in values.items() if value == ""):
+        raise ConfigError(f"{prefix}{name}= is not allowed: it has no value.")
+    return made
 
 
 @cache

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import copy
 import itertools
+import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -16,14 +18,23 @@ from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, Override
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
+from bnstudy.config.messages import flat_keys, unknown_key
 from bnstudy.store.renames import with_present_key
 from bnstudy.validation import ConfigError, nearest
 
+logger = logging.getLogger("bnstudy")
+
 Overrides = tuple[str, ...]
 LENGTHS = {"epochs", "steps"}
+
+MAX_POINTS = 100_000
+"""The most points of a sweep. Planning them takes about two minutes and 4 GB."""
+
+ONE_OPTION = {"model", "norm", "init", "data", "optim", "schedule", "loss", "scale", "study"}
+"""The groups of which a run has one option. Of the group `probe` it may have several."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +57,47 @@ def compose_sweep(loader: ConfigLoader, master: DictConfig, arguments: Sequence[
     choices: dict[str, list[str]] = {}
     for overrides in [*below, parser.parse_overrides(list(arguments))]:
         choices = update_choices(choices, overrides)
+    count = math.prod(map(len, choices.values()))
+    if count > MAX_POINTS:
+        raise ConfigError(
+            f"The sweep has {count} runs, more than {MAX_POINTS}: leave out values, or divide it into several commands "
+            "with the same results_dir."
+        )
     composer = Composer(loader, master)
-    return [SweepPoint(chosen, composer.config(chosen)) for chosen in itertools.product(*choices.values())]
+    return [SweepPoint(point, composer.config(point)) for point in list_points(composer, choices)]
+
+
+def list_points(composer: Composer, choices: Mapping[str, list[str]]) -> list[Overrides]:
+    """The overrides of each point, without the keys of a swept group that the point's option does not have.
+
+    In `norm=none,batch norm.eps=1e-3` the key is for batch. Points that become equal are one.
+
+    Raises:
+        ConfigError: no option has a key.
+    """
+    swept = [key for key, lines in choices.items() if len(lines) > 1 and composer.is_group(key)]
+    groups = {key: group for key in choices for group in swept if key.startswith(f"{group}.")}
+    groups = {key: group for key, group in groups.items() if choices[key][0].startswith(key)}  # not +, ~ or ++
+    points: dict[Overrides, None] = {}
+    lacking: dict[str, dict[str, None]] = {}
+    known: dict[Overrides, set[str]] = {}
+    for values in itertools.product(*choices.values()):
+        point = dict(zip(choices, values, strict=True))
+        if groups:
+            options = tuple(line for key, line in point.items() if key not in groups and composer.is_group(key))
+            if options not in known:
+                known[options] = flat_keys(composer.options(tuple(v for k, v in point.items() if k not in groups)))
+            for key in groups.keys() - known[options]:
+                lacking.setdefault(key, {})[point[groups[key]]] = None
+                del point[key]
+        points[tuple(point.values())] = None
+    everything = set().union(*known.values())
+    for key in (key for key in lacking if key not in everything):
+        raise ConfigError(unknown_key(key, everything))
+    for key, without in lacking.items():
+        have = "has" if len(without) == 1 else "have"
+        logger.warning("%s does not apply to %s, which %s no such key.", key, ", ".join(without), have)
+    return list(points)
 
 
 def study_overrides(master: DictConfig) -> list[Mapping[str, Any]]:
@@ -83,6 +133,7 @@ def to_typed(value: Any) -> str:
 def list_values(override: Override) -> list[str]:
     """List the overrides with one value each that an override, which may be a sweep, stands for."""
     key, line = override.get_key_element(), str(override.input_line)
+    check_values(override)
     if not override.is_sweep_override():
         return [line]
     if key in ("study", "scale"):
@@ -98,12 +149,33 @@ def list_values(override: Override) -> list[str]:
     return lines
 
 
+def check_values(override: Override) -> None:
+    """Refuse values before they are listed: a range without end, or a list where a run has one option of a group."""
+    key, line = override.key_or_group, override.input_line
+    value: Any = override.value()
+    if override.is_range_sweep():
+        if value.step == 0:
+            raise ConfigError(f"{line} is not allowed: its step must not be 0.")
+        try:
+            fits = (value.stop - value.start) / value.step <= MAX_POINTS  # not for NaN
+        except OverflowError:
+            fits = False
+        if not fits:
+            raise ConfigError(f"{line} is not allowed: a sweep has at most {MAX_POINTS} runs.")
+    values = value.list if isinstance(value, ChoiceSweep) else [value]
+    if key in ONE_OPTION and any(isinstance(v, list) for v in values):  # Hydra would take the last one
+        options = ",".join(str(option) for v in values for option in (v if isinstance(v, list) else [v]))
+        several = f"-m {key}={options}, without brackets, trains several"
+        several = f"study=all 'study.names=[{options}]' trains several" if key == "study" else several
+        raise ConfigError(f"{line} is not allowed: a run has one {key}; {several}.")
+
+
 class Composer:
     """Composes the configs of a sweep, each distinct choice of groups once."""
 
     def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
         self._parse = cache(OverridesParser.create(config_loader=loader).parse_override)
-        self._is_group = cache(lambda key: bool(loader.get_group_options(key)))
+        self.is_group = cache(lambda key: bool(loader.get_group_options(key)))
         self._compose = cache(partial(_compose, loader, master))
 
     def config(self, overrides: Overrides) -> dict[str, Any]:
@@ -122,12 +194,16 @@ class Composer:
             config = replace_leaf(config, override.key_or_group.split("."), override.value())
         return config
 
+    def options(self, overrides: Overrides) -> dict[str, Any]:
+        """The config with the chosen options of all groups, before plain values are put into it."""
+        return self._compose(tuple(line for line in overrides if not self._is_plain(self._parse(line))))[1]
+
     def _is_plain(self, override: Override) -> bool:
         """Whether an override sets one existing value to another and chooses no config."""
         changes = not (override.is_add() or override.is_force_add() or override.is_delete() or override.package)
         value = override.value()
         scalar = not isinstance(value, dict | list) and "${" not in str(value)
-        return changes and scalar and not override.is_hydra_override() and not self._is_group(override.key_or_group)
+        return changes and scalar and not override.is_hydra_override() and not self.is_group(override.key_or_group)
 
 
 def _compose(loader: ConfigLoader, master: DictConfig, overrides: Overrides) -> tuple[DictConfig, dict[str, Any]]:

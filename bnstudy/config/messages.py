@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,10 +13,10 @@ def explain(error: Exception) -> str | None:
     """The sentence for a user's mistake, with the nearest right name; None if `error` is not a user's mistake."""
     import yaml
 
-    if isinstance(error, ConfigError):
-        return str(error)
-    if isinstance(error, yaml.YAMLError):
+    if isinstance(error, ConfigError | yaml.YAMLError):
         return _in_one_line(error)
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return f"The path {error.filename} is too long: choose a shorter name."
     from hydra.errors import HydraException, MissingConfigException, OverrideParseException
     from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
@@ -35,11 +36,13 @@ def explain(error: Exception) -> str | None:
         return unknown_key(str(cause.full_key), _keys_beside(cause))
     if isinstance(error, HydraException) and isinstance(cause, OmegaConfBaseException):
         return f"{_in_one_line(error)}: {_in_one_line(cause)}".removeprefix(": ")
+    if isinstance(error, OmegaConfBaseException) and error.full_key:
+        return f"{error.full_key}: {error.msg}"
     return _in_one_line(error) if isinstance(error, HydraException | OmegaConfBaseException) else None
 
 
 def _in_one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    return " ".join(line.strip() for line in str(error).splitlines())
 
 
 def _keys_beside(error: Any) -> set[str]:

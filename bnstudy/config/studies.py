@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from bnstudy.config.build import build_request, build_spec
@@ -57,9 +56,7 @@ def _build_for_study(
 ) -> Request | None:
     """Build the request of one study. None for an option that stands for several, which have options of their own."""
     own = [f"study={name}", *(word for word in overrides if not word.startswith(("study=", "study.")))]
-    parsed = OverridesParser.create(config_loader=loader).parse_overrides(own)
-    single = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
-    config = loader.load_sweep_config(master, single)  # with the study, and its values for Hydra
+    config = loader.load_sweep_config(master, [word for word in own if word.startswith(("study=", "scale="))])
     if find_studies(config) is not None:
         return None
     try:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bnstudy.data.base import DataSpec
 from bnstudy.data.dataset import Dataset, Split, checksum_of, part_size, stratified_order
+from bnstudy.validation import ConfigError, gigabytes, machine_bytes
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Gaussian(DataSpec):
 
     def check(self) -> None:
         super().check()
-        for name, least in (("dim", 1), ("classes", 1), ("samples", 2), ("test_size", 1), ("draw", 0)):
+        classes = 2 if self.target == "labels" else 1
+        for name, least in (("dim", 1), ("classes", classes), ("samples", 2), ("test_size", 1), ("draw", 0)):
             self.require(getattr(self, name) >= least, name, f"{least} or more")
         self.require(self.augment == "none", "augment", "none: there are no images to shift")
         most = self.samples - self._val_size
@@ -47,6 +49,7 @@ class Gaussian(DataSpec):
         return part_size(self.samples, self.val_fraction)
 
     def load(self, cache_dir: Path, device: torch.device) -> Dataset:  # noqa: ARG002
+        self._check_memory()
         x, y = self._draw()
         n, n_val = self.samples, self._val_size
         order, test = stratified_order(y[:n]), n + stratified_order(y[n:])
@@ -65,6 +68,19 @@ class Gaussian(DataSpec):
             checksum=checksum_of([x[:n], y[:n], x[n:], y[n:]]),
             is_learnable=self.target == "linear",
         )
+
+    def _check_memory(self) -> None:
+        """The data is held twice: as drawn, and divided into splits."""
+        count = self.samples + self.test_size
+        values = self.classes * (count + self.dim) if self.target == "linear" else 2 * count + self.classes
+        need = 2 * 4 * (count * self.dim + values)
+        if need > (most := machine_bytes()):
+            sizes = ", ".join(
+                f"data.{name}={getattr(self, name)}" for name in ("samples", "test_size", "dim", "classes")
+            )
+            raise ConfigError(
+                f"Data with {sizes} needs {gigabytes(need)} of memory; this machine has {gigabytes(most)}."
+            )
 
     def _draw(self) -> tuple[Tensor, Tensor]:
         """All inputs and targets, those of the test split last. The inputs do not depend on the kind of target."""

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from bnstudy.validation import ConfigError
+from bnstudy.validation import ConfigError, printable
 
 # Those of torchvision's IMG_EXTENSIONS, and GIF under another name. Pillow would run Ghostscript for an EPS file.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -64,9 +64,8 @@ def warnings_as_errors() -> Iterator[None]:
 
 
 def show_path(path: str | os.PathLike[str]) -> str:
-    """A path for a message, with escapes for control characters, which a terminal would obey."""
-    text = os.fspath(path)
-    return text if text.isprintable() else repr(text)
+    """A path for a message, in one line."""
+    return printable(os.fspath(path), keep="")
 
 
 def _as_shown(file: Image.Image) -> Image.Image:

@@ -40,7 +40,7 @@ class Sharpness(ProbeSpec):
 
     def check(self) -> None:
         self.require(self.samples >= 2, "samples", "at least 2")
-        self.require(self.iterations >= 2, "iterations", "at least 2")
+        self.require(2 <= self.iterations <= 1000, "iterations", "from 2 to 1000")  # it holds as many vectors
 
     def measure(self, snapshot: Snapshot) -> Mapping[str, Mapping[str, Tensor]]:
         network = snapshot.network

@@ -18,12 +18,13 @@ from bnstudy.store.runs import Store
 from bnstudy.sweep.cost import eager_seconds
 from bnstudy.sweep.describe import describe_plan, describe_stack
 from bnstudy.sweep.forkserver import cores
+from bnstudy.sweep.limits import check_memory
 from bnstudy.sweep.machine import check_compiled_programs, resolve_device
 from bnstudy.sweep.messages import Failure, plural
 from bnstudy.sweep.plan import Datasets, Kinds, Plan, Stack, check_data, make_plan, make_stacks
 from bnstudy.sweep.processes import train_in_processes
 from bnstudy.sweep.progress import AboveTheBars, Progress, RunResult
-from bnstudy.sweep.request import PlannedRun, Request
+from bnstudy.sweep.request import PlannedRun, Request, naming
 from bnstudy.sweep.results import RunsFailed, all_results, report_results
 from bnstudy.sweep.signals import StopFlag
 from bnstudy.sweep.worker import work
@@ -81,10 +82,12 @@ def prepare(request: Request) -> Sweep:
     logging.getLogger("bnstudy").handlers = [AboveTheBars()]
     plan = make_plan(request)
     refuse_store_links(request, plan)
-    for key, folder in (("results_dir", plan.settings.results), ("cache_dir", plan.settings.cache)):
+    for key, folder in (("results_dir", request.settings.results), ("cache_dir", request.settings.cache)):
         check_writable(key, folder)
     device, datasets = choose_device(request)
     kinds = check_data(plan, datasets)
+    if request.launcher.executor != "slurm":  # its jobs have another memory
+        check_sizes(plan, kinds, device)
     executor, workers = choose_executor(request, plan, kinds, device)
     sharing = 1 if executor == "slurm" else workers  # each job has memory of its own
     stacks = make_stacks(plan, kinds, device, workers, sharing)
@@ -94,13 +97,20 @@ def prepare(request: Request) -> Sweep:
     return Sweep(request, plan, stacks, datasets, executor, workers, lines)
 
 
+def check_sizes(plan: Plan, kinds: Kinds, device: str) -> None:
+    """Raises ConfigError if a run does not fit into the memory."""
+    for run in {run.spec.stack_key: run for run in plan.todo}.values():
+        with naming(run.name):
+            check_memory(run.spec, *kinds[run.spec.stack_key], device)
+
+
 def may_refine(request: Request, folders: Sequence[Path]) -> bool:
     """Whether a second pass may follow. Raises ConfigError if a claim of a study is unknown or wrong."""
-    if not request.settings.refine or not any(r.study and r.study.claims for r in (request, *request.members)):
+    if not any(r.study and r.study.claims for r in (request, *request.members)):
         return False
     from bnstudy.sweep import refine  # imports pandas
 
-    return refine.may_refine(request, folders)
+    return refine.may_refine(request, folders) and request.settings.refine
 
 
 def describe(sweep: Sweep, refines: bool, folders: Sequence[Path]) -> None:

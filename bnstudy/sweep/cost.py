@@ -10,7 +10,6 @@ import os
 import shutil
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from bnstudy.run import RunSpec
 from bnstudy.sweep.settings import Settings
 from bnstudy.train.stacked import MIN_ROWS
+from bnstudy.validation import machine_bytes
 
 CACHE_BYTES = 16 * 2**20
 """Largest working set of a stack on a CPU core: larger ones do not stay in the cache."""
@@ -148,10 +148,7 @@ def memory_bytes(device: str) -> int:
     """The memory of the GPU, or of the machine or container."""
     if device == "cuda":
         return torch.cuda.mem_get_info()[1] if torch.cuda.is_available() else UNKNOWN_GPU_BYTES
-    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    text = limit.read_text().strip() if limit.exists() else ""
-    return min(physical, int(text)) if text.isdigit() else physical
+    return machine_bytes()
 
 
 def step_operations(spec: RunSpec, network: NetworkCost) -> float:

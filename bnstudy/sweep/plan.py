@@ -19,6 +19,7 @@ from bnstudy.run import RunSpec
 from bnstudy.store.checksums import list_runs, source
 from bnstudy.store.runs import Store
 from bnstudy.sweep.cost import Method, NetworkCost, choose_method, measure_network, network_cost
+from bnstudy.sweep.limits import limit_network
 from bnstudy.sweep.request import PlannedRun, Request, naming
 from bnstudy.sweep.settings import Settings
 from bnstudy.train.build import network_of
@@ -124,7 +125,7 @@ def try_network(run: RunSpec, shape: tuple[int, int, int], classes: int) -> Netw
         ConfigError: the network cannot be built or cannot take such images.
     """
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), limit_network(run.model):
             size = network_cost(network_of(run, shape, classes))
         if 4 * size.params < SMALL:
             check_evaluates_alone(run, shape, classes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import signal
@@ -20,6 +21,7 @@ from bnstudy.sweep.progress import Progress
 from bnstudy.sweep.settings import Settings
 from bnstudy.sweep.signals import Interrupted, LastSignal, StopFlag
 from bnstudy.sweep.worker import work
+from bnstudy.validation import SpecUnpickler
 
 MAX_FAILED_STARTS = 3
 """So many worker processes may die before they train anything."""
@@ -190,7 +192,7 @@ def run_worker(
     with stop.listening():
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
         try:
-            work(settings, order_stacks(pickle.loads(pickled), *place), send, stop, command, name)
+            work(settings, order_stacks(SpecUnpickler(io.BytesIO(pickled)).load(), *place), send, stop, command, name)
         except Interrupted as stopped:
             sys.exit(stopped.exit_status)
         send(None)

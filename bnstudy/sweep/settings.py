@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from bnstudy.validation import NAME, ConfigError, Spec
+from bnstudy.validation import CONTROLS, NAME, ConfigError, Spec, printable, show
 
 Objective = Literal[
     "final.train_loss",
@@ -25,6 +26,15 @@ Objective = Literal[
     "seconds.total",
 ]
 """The numbers of a run's summary."""
+
+
+MAX_THREADS = 1024
+"""Of a process; the operating system may refuse more."""
+
+MAX_WORKERS = 16 * (os.cpu_count() or 1)
+"""On this machine. More processes only wait for each other, and each takes memory."""
+
+MAX_SEEDS = 10_000
 
 
 @dataclass(frozen=True)
@@ -58,12 +68,15 @@ class Settings(Spec):
 
     def check(self) -> None:
         self.require(bool(self.results_dir), "results_dir", "the name of a folder")
-        allowed = re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device)
+        named = "the name of a folder, or null for <results_dir>/cache"
+        self.require(self.cache_dir != "", "cache_dir", named)
+        allowed = re.fullmatch(r"auto|cpu|cuda(:\d{1,4})?", self.device)
         self.require(bool(allowed), "device", "auto, cpu, cuda or cuda:N")
-        self.require(self.threads is None or self.threads >= 1, "threads", "at least 1, or null for torch's choice")
+        threads = self.threads is None or 1 <= self.threads <= MAX_THREADS
+        self.require(threads, "threads", f"from 1 to {MAX_THREADS}, or null for torch's choice")
         self.require(self.checkpoint_seconds > 0, "checkpoint_seconds", "a number of seconds above 0")
-        self.require(self.max_seeds >= 1, "max_seeds", "at least 1")
-        self.require(self.seeds_at_once >= 1, "seeds_at_once", "at least 1")
+        for name in ("max_seeds", "seeds_at_once"):
+            self.require(1 <= getattr(self, name) <= MAX_SEEDS, name, f"from 1 to {MAX_SEEDS}")
 
     @property
     def results(self) -> Path:
@@ -100,15 +113,20 @@ class Launcher(Spec):
     extra: dict[str, Any] = field(default_factory=dict)
 
     def check(self) -> None:
-        self.require(
-            self.workers is None or self.workers >= 1, "workers", "at least 1, or null to choose it automatically"
-        )
+        workers = self.workers is None or 1 <= self.workers <= MAX_WORKERS
+        self.require(workers, "workers", f"from 1 to {MAX_WORKERS}, or null to choose it automatically")
         self.require(self.jobs >= 1, "jobs", "at least 1")
         self.require(self.time >= 1, "time", "a whole number of minutes, at least 1")
         self.require(self.cpus >= 1, "cpus", "at least 1")
         self.require(self.gpus >= 0, "gpus", "0 or more")
         size = self.mem is None or re.fullmatch(r"\d+[KMGT]B?", self.mem)
         self.require(bool(size), "mem", "a size such as 8GB or 500MB, or null for the cluster's default")
+        for name, value in {"partition": self.partition, "account": self.account, **self.extra}.items():
+            if re.search(CONTROLS, f"{name}{value}"):  # a line break would begin another line of the batch script
+                key = self.key(name if name in ("partition", "account") else f"extra.{name}")
+                raise ConfigError(
+                    f"{printable(key, keep='')}={show(str(value))} is not allowed: it contains control characters."
+                )
         if self.executor != "slurm":
             self._refuse_job_keys()
 

@@ -28,6 +28,7 @@ from submitit.helpers import DelayedSubmission, clean_env
 
 from bnstudy.store.links import refuse_links
 from bnstudy.store.runs import Store
+from bnstudy.sweep.forkserver import ignore_working_directory
 from bnstudy.sweep.jobs import Submission, load_live
 from bnstudy.sweep.messages import Waiting
 from bnstudy.sweep.plan import Stack, order_stacks
@@ -35,7 +36,7 @@ from bnstudy.sweep.progress import say
 from bnstudy.sweep.settings import Launcher, Settings
 from bnstudy.sweep.signals import Interrupted, LastSignal
 from bnstudy.sweep.worker import work
-from bnstudy.validation import ConfigError
+from bnstudy.validation import ConfigError, SpecUnpickler
 
 REQUEUES = 1000
 """How often a job may run out of time. It goes on from its checkpoints each time, so no work is lost."""
@@ -66,7 +67,8 @@ class ArrayTask:
     def __call__(self) -> None:
         os.chdir(self.directory)
         sys.path.extend(path for path in self.paths if path not in sys.path)
-        settings, stacks = pickle.loads(self.plan.read_bytes())
+        with self.plan.open("rb") as file:
+            settings, stacks = SpecUnpickler(file).load()
         stacks = order_stacks(stacks, self.index, self.count)
         while True:
             try:
@@ -151,7 +153,7 @@ def start_jobs(launcher: Launcher, folder: Path, name: str, tasks: Sequence[Arra
     executor = submitit.AutoExecutor(folder, cluster="slurm", slurm_max_num_timeout=REQUEUES)
     executor.update_parameters(name=name, **parameters(launcher))
     try:
-        with clean_environment(), redirect_stderr(StringIO()), executor.batch():
+        with clean_environment(), ignore_working_directory(), redirect_stderr(StringIO()), executor.batch():
             jobs = [executor.submit(task) for task in tasks]
     except FailedJobError as error:
         reason = str(error).strip(" .\n").rsplit("\n", 1)[-1].removeprefix("sbatch: error: ")

@@ -16,16 +16,24 @@ from bnstudy.validation import ConfigError
 
 
 @pytest.fixture
-def points():
-    """`points("lr=1,2", ...)`: the points of that sweep."""
+def loader():
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
+        yield GlobalHydra.instance().config_loader()
 
-        def make(*arguments: str):
-            master = loader.load_configuration("config", list(arguments), run_mode=RunMode.MULTIRUN)
-            return compose_sweep(loader, master, arguments)
 
-        yield make
+def master_of(loader, *arguments: str):
+    return loader.load_configuration("config", list(arguments), run_mode=RunMode.MULTIRUN)
+
+
+@pytest.fixture
+def points(loader):
+    """`points("lr=1,2", ...)`: the points of that sweep."""
+
+    def make(*arguments: str):
+        about = [word for word in arguments if word.startswith(("study", "scale", "hydra"))]
+        return compose_sweep(loader, master_of(loader, *about), arguments)
+
+    return make
 
 
 def test_points_equal_what_hydra_composes_in_the_same_order(points):
@@ -99,11 +107,55 @@ def test_the_command_line_replaces_sweeper_params_and_can_set_one(points):
         (("study=lr_tolerance,dead_relu",), "choose one study at a time"),
         (("seed=range(0,0)", "steps=1"), r"seed=range\(0,0\) is not allowed: it lists no values"),
         (("norm=glob(x*)", "steps=1"), "it lists no values"),
+        (("seed=range(0,3,0)", "steps=1"), r"seed=range\(0,3,0\) is not allowed: its step must not be 0."),
+        (("lr=range(0,1,0.0)", "steps=1"), "its step must not be 0"),
+        (("seed=range(0,1000000000)", "steps=1"), "is not allowed: a sweep has at most 100000 runs."),
+        (("seed=shuffle(range(5,-1000000000,-1))", "steps=1"), "a sweep has at most 100000 runs."),
+        ((f"seed=range(0,1{'0' * 400})", "steps=1"), "a sweep has at most 100000 runs."),
+        (("lr=range(0,1,1e-9)", "steps=1"), "a sweep has at most 100000 runs."),
+        (("seed=range(0,60000)", "lr=1,2", "steps=1"), "The sweep has 120000 runs, more than 100000"),
+        (("norm=[none,batch]", "steps=1"), "-m norm=none,batch, without brackets, trains several."),
+        (("norm=[none,batch],layer", "steps=1"), "-m norm=none,batch,layer, without brackets"),
+        (("norm=none,batch", "norm.epz=1", "steps=1"), "norm.epz is not a known key; did you mean norm.eps?"),
     ],
 )
-def test_sweeps_without_points_are_refused(points, arguments, sentence):
+def test_sweeps_that_cannot_be_trained_are_refused(points, arguments, sentence):
     with pytest.raises(ConfigError, match=sentence):
         points(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("norm=none,batch", "norm.eps=1e-3"), [("norm=none",), ("norm=batch", "norm.eps=1e-3")]),
+        (("norm.eps=1e-3", "norm=none,batch"), [("norm=none",), ("norm.eps=1e-3", "norm=batch")]),
+        (
+            ("norm=none,group", "norm.groups=4,8"),
+            [("norm=none",), ("norm=group", "norm.groups=4"), ("norm=group", "norm.groups=8")],
+        ),
+        (
+            ("norm=batch,group", "norm.eps=1e-3", "norm.groups=${norm.eps}"),
+            [("norm=batch", "norm.eps=1e-3"), ("norm=group", "norm.eps=1e-3", "norm.groups=${norm.eps}")],
+        ),
+        (
+            ("norm=none,batch", "optim=sgd,adam", "optim.momentum=0.9", "norm.eps=1"),
+            [
+                ("norm=none", "optim=sgd", "optim.momentum=0.9"),
+                ("norm=none", "optim=adam"),
+                ("norm=batch", "optim=sgd", "optim.momentum=0.9", "norm.eps=1"),
+                ("norm=batch", "optim=adam", "norm.eps=1"),
+            ],
+        ),
+    ],
+)
+def test_a_key_of_a_swept_group_goes_to_the_options_that_have_it(loader, words, expected):
+    made = [point.overrides for point in compose_sweep(loader, master_of(loader), ("steps=5", *words))]
+    assert made == [("steps=5", *point) for point in expected]
+
+
+def test_options_without_a_key_are_named_once(loader, caplog):
+    compose_sweep(loader, master_of(loader), ("norm=none,batch,weight", "norm.eps=1e-3", "seed=0,1", "steps=5"))
+    assert caplog.messages == ["norm.eps does not apply to norm=none, norm=weight, which have no such key."]
 
 
 def test_values_keep_their_types(points):

@@ -10,6 +10,28 @@ from bnstudy.validation import ConfigError
 from tests.conftest import CPU, spec_of
 
 
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"classes": 1}, "data.classes=1 is not allowed: it must be 2 or more"),
+        ({"draw": 2**63}, "data.draw=9223372036854775808 is not allowed"),
+        (
+            {"dim": 10**9},
+            "Data with data.samples=1280, .*data.dim=1000000000, data.classes=10 needs 12,000 GB of memory",
+        ),
+        ({"samples": 10**12}, "needs .* GB of memory; this machine has"),
+        ({"classes": 10**11, "target": "linear"}, "needs .* GB of memory"),
+    ],
+)
+def test_data_that_cannot_be_made_is_refused(fields, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        load(**fields)
+
+
+def test_a_linear_target_may_be_one_number():
+    assert load(classes=1, target="linear").train.y.shape == (1024, 1)
+
+
 def load(**fields):
     return Gaussian(**fields).load(None, CPU)
 

@@ -41,7 +41,20 @@ def test_the_options_of_a_cluster_can_be_pickled_and_the_others_have_the_default
     [
         ({"executor": "slrm"}, "executor=slrm is not allowed: .* did you mean slurm"),
         ({"executor": "local"}, "executor=local is not allowed"),
-        ({"workers": 0}, "hydra.launcher.workers=0 is not allowed: it must be at least 1, or null"),
+        ({"workers": 0}, "hydra.launcher.workers=0 is not allowed: it must be from 1 to"),
+        ({"workers": 10**6}, "hydra.launcher.workers=1000000 is not allowed: it must be from 1 to"),
+        (
+            {"executor": "slurm", "partition": "gpu\n#SBATCH --wrap=evil"},
+            r"hydra.launcher.partition=gpu\\n#SBATCH --wrap=evil is not allowed: it contains control characters.",
+        ),
+        (
+            {"executor": "slurm", "extra": {"qos": "a\nb"}},
+            r"hydra.launcher.extra.qos=a\\nb is not allowed: it contains control characters.",
+        ),
+        (
+            {"executor": "slurm", "extra": {"a\n#SBATCH --b": 1}},
+            r"hydra.launcher.extra.a\\n#SBATCH --b=1 is not allowed: it contains control characters.",
+        ),
         ({"workers": "many"}, "hydra.launcher.workers=many is not allowed: it must be a whole number"),
         ({"jobs": 0}, "hydra.launcher.jobs=0 is not allowed"),
         ({"time": 0.5}, "hydra.launcher.time=0.5 is not allowed: it must be a whole number"),
