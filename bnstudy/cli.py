@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from bnstudy.config.arguments import parse_report_arguments, parse_training_arguments
+from bnstudy.config.console import drop_output, flush_output, interruptible, open_streams
 from bnstudy.config.messages import explain
 from bnstudy.store.files import conf_dir
 from bnstudy.validation import ConfigError
@@ -19,16 +20,17 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Train the runs that the command line describes."""
-    from hydra import version
-    from hydra._internal.utils import _run_hydra
-
+    open_streams()
     # Threads that wait for a busy core must sleep, not spin: with another process beside it, spinning slows torch
     # down a hundredfold. It is read when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     debugging = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints its errors and exits with 1
     try:
-        with exit_statuses("bnstudy", debugging):
+        with exit_statuses("bnstudy", debugging), interruptible():
+            from hydra import version
+            from hydra._internal.utils import _run_hydra
+
             version.setbase("1.3")
             parser, flags = parse_training_arguments(sys.argv[1:])
             task = exit_statuses("bnstudy", debugging)(train)  # Hydra prints and swallows a job's errors, not its exit
@@ -40,7 +42,8 @@ def main() -> None:
 
 def report() -> None:
     """Write the report that the command line describes."""
-    with exit_statuses("bnstudy-report"):
+    open_streams()
+    with exit_statuses("bnstudy-report"), interruptible():
         options = parse_report_arguments(sys.argv[1:])
         from bnstudy.report.compare import write_comparison
         from bnstudy.report.report import write_report
@@ -85,10 +88,11 @@ def exit_statuses(program: str, debugging: bool = False) -> Iterator[None]:
     """
     try:
         yield
+        flush_output()
     except KeyboardInterrupt:
         leave(program, "Stopped.", 130)
     except BrokenPipeError:  # the reader of the output, such as head, has closed it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         sys.exit(141)
     except Exception as error:
         sentence = explain(error)
@@ -96,9 +100,14 @@ def exit_statuses(program: str, debugging: bool = False) -> Iterator[None]:
             leave(program, sentence, 2)
         if hasattr(error, "exit_status"):
             leave(program, str(error), error.exit_status)
+        if isinstance(error, OSError) and not debugging:
+            leave(program, f"{error}.", 1)
         raise
 
 
 def leave(program: str, sentence: str, status: int) -> NoReturn:
-    print(f"{program}: {sentence}", file=sys.stderr)
+    with suppress(OSError):
+        print(f"{program}: {sentence}", file=sys.stderr, flush=True)
+    with suppress(OSError):
+        flush_output()
     sys.exit(status)

@@ -86,5 +86,8 @@ def read_or_decode(path: Path, source: str, decode: Callable[[], DecodedImages])
                 _log.warning("The cache %s is damaged, its checksum is wrong: decoding again.", path)
     decoded = decode()
     content = {**vars(decoded), "classes": list(decoded.classes), "source": source, "checksum": decoded.checksum}
-    write_atomic(path, lambda temporary: torch.save(content, temporary))
+    try:
+        write_atomic(path, lambda temporary: torch.save(content, temporary))
+    except (OSError, RuntimeError) as error:  # torch.save has a RuntimeError for a full disk
+        _log.warning("The cache %s cannot be written (%s): going on without it.", path, type(error).__name__)
     return decoded

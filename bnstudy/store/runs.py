@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import time
 from collections import Counter
@@ -61,7 +62,7 @@ class Store:
         return RunPaths(self.results_dir / "runs" / run_id)
 
     def is_finished(self, run_id: str) -> bool:
-        return self.run(run_id).summary.exists()
+        return os.path.exists(self.run(run_id).summary)  # unlike Path.exists False if the folder cannot be read
 
     def finished(self) -> list[str]:
         """The ids of the finished runs, sorted."""

@@ -7,6 +7,7 @@ import os
 import secrets
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -230,6 +231,9 @@ def record_study(request: Request, complete: bool = True) -> None:
     """Store the runs of the requested studies, so that a report knows which are missing.
 
     complete: as in `Store.add_to_plan`.
+
+    Raises:
+        RunsFailed: the plan cannot be written.
     """
     for member in request.members:
         record_study(member, complete)
@@ -237,7 +241,8 @@ def record_study(request: Request, complete: bool = True) -> None:
         runs = make_plan(request).runs
         store = Store(request.settings.results)
         for run in runs:
-            store.begin(run.spec.run_id, to_dict(run.spec))
+            with suppress(OSError):  # the worker names a run whose folder cannot be written
+                store.begin(run.spec.run_id, to_dict(run.spec))
         plan_study(request, [run.spec.run_id for run in runs], complete)
 
 
@@ -249,4 +254,10 @@ def plan_study(request: Request, run_ids: Sequence[str], complete: bool = True) 
     words = [word for word in request.arguments if not word.startswith("study.names=")]
     words = [f"study={request.study.name}" if word.startswith("study=") else word for word in words]
     command = shlex.join(["bnstudy", *words])
-    Store(request.settings.results).add_to_plan(about, request.scale, command, run_ids, complete)
+    try:
+        Store(request.settings.results).add_to_plan(about, request.scale, command, run_ids, complete)
+    except OSError as error:
+        where = f"{request.settings.results / 'studies'} ({error.strerror or error})"
+        raise RunsFailed(
+            f"The plan of study={request.study.name} cannot be written to {where}: once it can, the same command goes on."
+        ) from None

@@ -1,0 +1,79 @@
+"""What a command shares with the shell that started it: the standard streams, and Ctrl-C until training handles it."""
+
+from __future__ import annotations
+
+import _thread
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+RETRY_SECONDS = 0.05
+
+
+def open_streams() -> None:
+    """Open those of stdin, stdout and stderr that the caller has closed, without a reader.
+
+    Otherwise the next file or pipe would get the number of such a stream, and what is printed to it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # gets the lowest free number: this one
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w", closefd=False))  # noqa: SIM115
+
+
+def flush_output() -> None:
+    """Write out what was printed.
+
+    Raises:
+        OSError: stdout takes no more, as on a full disk. What is left is dropped.
+    """
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        drop_output()
+        raise OSError(f"The output cannot be written ({error.strerror})") from None
+
+
+def drop_output() -> None:
+    """Send what is still printed nowhere: Python would fail again when it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Have Ctrl-C raise KeyboardInterrupt, but in the middle of an import only after it.
+
+    Modules in the making swallow the exception or stay half made. A SIGINT that the caller ignores stays ignored.
+    """
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    ):
+        yield
+        return
+    signal.signal(signal.SIGINT, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            timer = threading.Timer(RETRY_SECONDS, _thread.interrupt_main)
+            timer.daemon = True
+            timer.start()
+            return
+        frame = frame.f_back
+    raise KeyboardInterrupt
