@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from bnstudy.config.arguments import parse_report_arguments, parse_training_arguments
-from bnstudy.config.console import drop_output, flush_output, interruptible, open_streams
+from bnstudy.config.console import drop, flush_output, flushed_output, interruptible, open_streams
 from bnstudy.config.messages import explain
 from bnstudy.store.files import conf_dir
 from bnstudy.validation import ConfigError
@@ -87,12 +87,12 @@ def exit_statuses(program: str, debugging: bool = False) -> Iterator[None]:
     debugging: show the traceback of a user's mistake.
     """
     try:
-        yield
-        flush_output()
+        with flushed_output():
+            yield
     except KeyboardInterrupt:
         leave(program, "Stopped.", 130)
     except BrokenPipeError:  # the reader of the output, such as head, has closed it
-        drop_output()
+        drop(sys.stdout)
         sys.exit(141)
     except Exception as error:
         sentence = explain(error)
@@ -107,7 +107,7 @@ def exit_statuses(program: str, debugging: bool = False) -> Iterator[None]:
 
 def leave(program: str, sentence: str, status: int) -> NoReturn:
     with suppress(OSError):
-        print(f"{program}: {sentence}", file=sys.stderr, flush=True)
+        print(f"{program}: {sentence}", file=sys.stderr)
     with suppress(OSError):
         flush_output()
     sys.exit(status)

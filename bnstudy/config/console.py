@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TextIO
 
 RETRY_SECONDS = 0.05
 
@@ -30,23 +31,38 @@ def open_streams() -> None:
 
 
 def flush_output() -> None:
-    """Write out what was printed.
+    """Write out what was printed, and drop what a stream does not take, as on a full disk.
 
     Raises:
-        OSError: stdout takes no more, as on a full disk. What is left is dropped.
+        OSError: stdout does not take all.
     """
+    try:
+        sys.stderr.flush()
+    except OSError:
+        drop(sys.stderr)
     try:
         sys.stdout.flush()
     except BrokenPipeError:
         raise
     except OSError as error:
-        drop_output()
+        drop(sys.stdout)
         raise OSError(f"The output cannot be written ({error.strerror})") from None
 
 
-def drop_output() -> None:
-    """Send what is still printed nowhere: Python would fail again when it exits."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+@contextmanager
+def flushed_output() -> Iterator[None]:
+    """Flush at the end, so that errors are raised here. Raises OSError as `flush_output`."""
+    try:
+        yield
+    except SystemExit:
+        flush_output()
+        raise
+    flush_output()
+
+
+def drop(stream: TextIO) -> None:
+    """Send what is still printed to the stream nowhere: Python would fail again when it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @contextmanager
