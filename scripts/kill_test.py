@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bnstudy.store.runs import Store
+
 # Under nohup or in the background this script ignores signals, as would its commands.
 HEARING = "from signal import *; signal(SIGHUP, SIG_DFL); signal(SIGINT, default_int_handler)"
 ENTRY = [sys.executable, "-c", f"{HEARING}; from bnstudy.cli import main; main()"]
@@ -106,7 +107,11 @@ def strike(process: subprocess.Popen[bytes], results_dir: Path, draw: random.Ran
         time.sleep(draw.uniform(0, longest))
     else:
         time.sleep(draw.uniform(0, 4))
-    parts = {"a worker": children(process.pid), "the fork server": servers(process.pid), "a compiler": compilers(process)}
+    parts = {
+        "a worker": children(process.pid),
+        "the fork server": servers(process.pid),
+        "a compiler": compilers(process),
+    }
     target = draw.choice(["all", "the command", *(name for name, pids in parts.items() if pids)])
     if process.poll() is not None:
         target = "nobody: it had ended"
@@ -116,7 +121,7 @@ def strike(process: subprocess.Popen[bytes], results_dir: Path, draw: random.Ran
         if target in parts:  # the command goes on without it
             with suppress(ProcessLookupError):
                 os.kill(draw.choice(parts[target]), signal.SIGKILL)
-            time.sleep(draw.uniform(0, 6))
+            time.sleep(draw.uniform(0, 3))
             target += ", then all"
         with suppress(ProcessLookupError):  # it has ended meanwhile
             os.killpg(process.pid, signal.SIGKILL)

@@ -21,7 +21,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from kill_test import different_runs, left_over, metrics, processes, start
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from scripts.kill_test import different_runs, left_over, metrics, processes, start
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 SWEEP = ["-m", "seed=range(0,4)", "norm=none,batch", "steps=600", "model.width=32", "threads=1"]
