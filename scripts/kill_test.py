@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -52,21 +53,28 @@ class Comparison:
 
 
 def kill_and_compare(overrides: list[str], folder: Path, kills: int, draw: random.Random) -> Comparison:
-    """Train the sweep undisturbed and disturbed, in two stores under `folder`, and print each kill."""
+    """Train the sweep undisturbed and disturbed, in two stores under `folder`, and print each kill.
+
+    A disturbed sweep that is complete is compared and begun again.
+    """
     undisturbed, disturbed = folder / "undisturbed", folder / "disturbed"
     with start(overrides, undisturbed) as process:
         wait_for_work(process, undisturbed)
         begin = time.monotonic()
         process.wait()
-    seconds = time.monotonic() - begin
+    seconds, runs = time.monotonic() - begin, len(metrics(undisturbed))
     print(f"undisturbed: {seconds:.0f} s of training")
+    different: list[str] = []
     for _ in range(kills):
         with start(overrides, disturbed) as process:
-            strike(process, disturbed, draw, seconds / max(3, kills / 2))
+            strike(process, disturbed, draw, seconds / 3)
+        if len(metrics(disturbed)) == runs:  # the next kill begins the sweep again
+            different += different_runs(undisturbed, disturbed)
+            shutil.rmtree(disturbed)
     with start(overrides, disturbed) as process:
         status = process.wait()
-    runs = len(metrics(undisturbed))
-    return Comparison(status, runs, different_runs(undisturbed, disturbed), left_over(disturbed))
+    different += different_runs(undisturbed, disturbed)
+    return Comparison(status, runs, different, left_over(disturbed))
 
 
 def different_runs(undisturbed: Path, disturbed: Path) -> list[str]:

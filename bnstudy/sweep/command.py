@@ -259,5 +259,6 @@ def plan_study(request: Request, run_ids: Sequence[str], complete: bool = True) 
     except OSError as error:
         where = f"{request.settings.results / 'studies'} ({error.strerror or error})"
         raise RunsFailed(
-            f"The plan of study={request.study.name} cannot be written to {where}: once it can, the same command goes on."
+            f"The plan of study={request.study.name} cannot be written to {where}: once it can, the same command "
+            "goes on."
         ) from None

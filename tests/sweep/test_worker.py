@@ -452,7 +452,7 @@ def test_results_wait_for_room_on_the_disk(tmp_path, at_work, monkeypatch, undis
 
 
 @pytest.mark.parametrize("engine", ["auto", "stacked"])
-def test_a_run_whose_folder_takes_no_results_fails_alone(tmp_path, at_work, monkeypatch, undisturbed, engine):
+def test_a_run_whose_folder_takes_no_results_fails_alone(tmp_path, at_work, monkeypatch, engine):
     attempts = store_badly(monkeypatch, lambda run_id: 1 if run_id == SPECS[2].run_id else 0)
     with at_work(tmp_path, engine=engine) as (worker, messages):
         worker.work([stack_of(SPECS)])
@@ -469,7 +469,7 @@ def test_a_run_whose_folder_takes_no_results_fails_alone(tmp_path, at_work, monk
 
 
 @pytest.mark.parametrize("obstacle", ["a file", "a loop of links"])
-def test_a_run_whose_folder_cannot_be_made_fails_alone(tmp_path, at_work, undisturbed, obstacle):
+def test_a_run_whose_folder_cannot_be_made_fails_alone(tmp_path, at_work, obstacle):
     folder = Store(tmp_path).run(SPECS[0].run_id).folder
     folder.parent.mkdir()
     if obstacle == "a file":
