@@ -8,11 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn
 
-from bnstudy.config.arguments import parse_report_arguments, parse_training_arguments
-from bnstudy.config.console import drop, flush_output, flushed_output, interruptible, open_streams
-from bnstudy.config.messages import explain
-from bnstudy.store.files import conf_dir
-from bnstudy.validation import ConfigError
+from bnstudy.config import console
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -20,16 +16,19 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Train the runs that the command line describes."""
-    open_streams()
+    console.open_streams()
     # Threads that wait for a busy core must sleep, not spin: with another process beside it, spinning slows torch
     # down a hundredfold. It is read when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     debugging = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints its errors and exits with 1
     try:
-        with exit_statuses("bnstudy", debugging), interruptible():
+        with console.interruptible("bnstudy"), exit_statuses("bnstudy", debugging):
             from hydra import version
             from hydra._internal.utils import _run_hydra
+
+            from bnstudy.config.arguments import parse_training_arguments
+            from bnstudy.store.files import conf_dir
 
             version.setbase("1.3")
             parser, flags = parse_training_arguments(sys.argv[1:])
@@ -42,8 +41,10 @@ def main() -> None:
 
 def report() -> None:
     """Write the report that the command line describes."""
-    open_streams()
-    with exit_statuses("bnstudy-report"), interruptible():
+    console.open_streams()
+    with console.interruptible("bnstudy-report"), exit_statuses("bnstudy-report"):
+        from bnstudy.config.arguments import parse_report_arguments
+
         options = parse_report_arguments(sys.argv[1:])
         from bnstudy.report.compare import write_comparison
         from bnstudy.report.report import write_report
@@ -68,6 +69,7 @@ def train(config: DictConfig) -> float | None:
     from bnstudy.store.runs import Store
     from bnstudy.sweep.command import run
     from bnstudy.sweep.summary import objective
+    from bnstudy.validation import ConfigError
 
     launcher = HydraConfig.get().launcher
     keys = {} if is_foreign(launcher) else launcher
@@ -87,14 +89,18 @@ def exit_statuses(program: str, debugging: bool = False) -> Iterator[None]:
     debugging: show the traceback of a user's mistake.
     """
     try:
-        with flushed_output():
+        with console.flushed_output():
             yield
     except KeyboardInterrupt:
-        leave(program, "Stopped.", 130)
+        leave(program, console.STOPPED, 130)
     except BrokenPipeError:  # the reader of the output, such as head, has closed it
-        drop(sys.stdout)
+        console.drop(sys.stdout)
         sys.exit(141)
     except Exception as error:
+        if console.is_interrupted(error):
+            leave(program, console.STOPPED, 130)
+        from bnstudy.config.messages import explain
+
         sentence = explain(error)
         if sentence is not None and not debugging:
             leave(program, sentence, 2)
@@ -109,5 +115,5 @@ def leave(program: str, sentence: str, status: int) -> NoReturn:
     with suppress(OSError):
         print(f"{program}: {sentence}", file=sys.stderr)
     with suppress(OSError):
-        flush_output()
+        console.flush_output()
     sys.exit(status)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import _thread
 import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TextIO
 
-RETRY_SECONDS = 0.05
+STOPPED = "Stopped."
 
 
 def open_streams() -> None:
@@ -66,30 +65,32 @@ def drop(stream: TextIO) -> None:
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """Have Ctrl-C raise KeyboardInterrupt, but in the middle of an import only after it.
+def interruptible(program: str) -> Iterator[None]:
+    """Have Ctrl-C raise KeyboardInterrupt, but in the middle of an import end the process.
 
-    Modules in the making swallow the exception or stay half made. A SIGINT that the caller ignores stays ignored.
+    Modules in the making swallow the exception. A SIGINT that the caller ignores stays ignored.
     """
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
-    ):
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        while frame is not None:
+            if frame.f_code.co_filename.startswith("<frozen importlib"):
+                with suppress(OSError):
+                    os.write(2, f"{program}: {STOPPED}\n".encode())
+                os._exit(128 + signum)
+            frame = frame.f_back
+        raise KeyboardInterrupt
+
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
-    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGINT, interrupt)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _interrupt(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
-    while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
-            timer = threading.Timer(RETRY_SECONDS, _thread.interrupt_main)
-            timer.daemon = True
-            timer.start()
-            return
-        frame = frame.f_back
-    raise KeyboardInterrupt
+def is_interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C caused the error: code that it interrupts may fail while it cleans up."""
+    return error is not None and (isinstance(error, KeyboardInterrupt) or is_interrupted(error.__context__))

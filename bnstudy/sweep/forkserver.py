@@ -20,7 +20,7 @@ from typing import Any
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 """Signals upon which a worker saves its runs and ends."""
 
-PRELOADED = ["bnstudy.sweep.processes"]
+PRELOADED = ["bnstudy.sweep.socket_folder", "bnstudy.sweep.processes"]
 
 MAX_TMPDIR = 60
 """Characters of TMPDIR that leave room for the name of a socket below it: the system allows 107 in all."""

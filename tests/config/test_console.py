@@ -62,25 +62,33 @@ while time.monotonic() < end:
 IMPORTING = """
 import sys
 from bnstudy.config.console import interruptible
-with interruptible():
-    try:
-        import slow_module
-        while True:
-            pass
-    except KeyboardInterrupt:
-        sys.exit(130)
+with interruptible("bnstudy"):
+    import slow_module
+    print("trained")
 """
 
 
-def test_ctrl_c_in_an_import_that_swallows_it_ends_the_command_after_the_import(tmp_path):
+def test_ctrl_c_in_an_import_that_swallows_it_ends_the_command(tmp_path):
     (tmp_path / "slow_module.py").write_text(SLOW_MODULE)
     environment = {**ENVIRONMENT, "PYTHONPATH": f"{ENVIRONMENT['PYTHONPATH']}:{tmp_path}"}
     code = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n{IMPORTING}"
-    process = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment, text=True, **pipes)
     assert process.stdout.readline() == "importing\n"
     process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 130
-    process.stdout.close()
+    assert process.communicate() == ("", "bnstudy: Stopped.\n")
+    assert process.returncode == 130
+
+
+def test_an_error_in_what_ctrl_c_interrupts_is_ctrl_c(command, monkeypatch):
+    def fragile(*_):
+        try:
+            raise KeyboardInterrupt
+        finally:
+            {}["what the interrupted code was about to set"]
+
+    monkeypatch.setattr("bnstudy.sweep.command.make_plan", fragile)
+    assert command("steps=2") == (130, "", "bnstudy: Stopped.\n")
 
 
 def test_an_ignored_ctrl_c_stays_ignored_and_handlers_are_restored():
@@ -88,7 +96,7 @@ def test_an_ignored_ctrl_c_stays_ignored_and_handlers_are_restored():
     try:
         for handler in (signal.SIG_IGN, signal.default_int_handler):
             signal.signal(signal.SIGINT, handler)
-            with interruptible():
+            with interruptible("bnstudy"):
                 inside = signal.getsignal(signal.SIGINT)
             assert (inside is handler) == (handler is signal.SIG_IGN)
             assert signal.getsignal(signal.SIGINT) is handler
