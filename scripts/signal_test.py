@@ -74,23 +74,22 @@ def interrupt(overrides: list[str], results_dir: Path, draw: random.Random, long
     to = "all" if send is os.killpg else "the command"
     what = f"{signum.name} to {to} x {times} after {delay:.2f} s of {longest:.0f} s: status {status}"
     print(f"{what}, {time.monotonic() - sent:.1f} s later; {len(metrics(results_dir))} runs stored", flush=True)
-    # Before it trains, SIGTERM and SIGHUP end a command as they end any program.
-    allowed = {0, 128 + signum} | ({-signum} if signum != signal.SIGINT else set())
-    faults = [] if status in allowed else [f"status {status}"]
+    # Before it trains, SIGTERM and SIGHUP end a command as they end any program, and so does SIGINT at its very end.
+    faults = [] if status in {0, 128 + signum, -signum} else [f"status {status}"]
     with log.open("rb") as file:
         file.seek(logged)
         text = file.read().decode(errors="replace")
     faults += [f"traceback:\n{text}"] if "Traceback" in text or "Exception ignored" in text else []
-    faults += ["no word"] if status == 128 + signum and "Stopped" not in text else []
+    faults += ["no word"] if status == 128 + signum and "Stop" not in text else []
     faults += survivors(command.pid, begin)
     faults += files_left(results_dir) if times == 1 else []
     return [f"{what}: {fault}" for fault in faults]
 
 
 def survivors(session: int, begin: float) -> list[str]:
-    """The processes of a command that still live some seconds after its end; they are killed."""
+    """The processes of a command that still live after its end, when the fork server has imported torch; kills them."""
     alive = []
-    for _ in range(60):
+    for _ in range(300):
         alive = [process for process in processes() if process.session == session and process.state not in "ZX"]
         if not alive:
             return []

@@ -87,7 +87,9 @@ def measure_sweep(options: argparse.Namespace) -> dict[str, Any]:
 
 def shrink(work: Workload) -> Workload:
     few = ("lr=0.1", "seed=0", "steps=5")
-    return Workload(work.folder, work.root, work.steps, 1, seeds=2, timed=1, planned=20, many=(20, 2), stacked=3, quickstart=few)
+    return Workload(
+        work.folder, work.root, work.steps, 1, seeds=2, timed=1, planned=20, many=(20, 2), stacked=3, quickstart=few
+    )
 
 
 # ---------------------------------------------------------------------------------------------------- measurements
