@@ -5,13 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn
 
-from bnstudy.config.arguments import parse_report_arguments, parse_training_arguments
-from bnstudy.config.messages import explain
-from bnstudy.store.files import conf_dir
-from bnstudy.validation import ConfigError, printable
+from bnstudy.config import console
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -19,32 +16,45 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Train the runs that the command line describes."""
-    from hydra import version
-    from hydra._internal.utils import _run_hydra
-    from hydra.core.global_hydra import GlobalHydra
-
+    console.open_streams()
     # Threads that wait for a busy core must sleep, not spin: with another process beside it, spinning slows torch
     # down a hundredfold. It is read when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     debugging = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints its errors and exits with 1
-    running = GlobalHydra.instance()
-    callers, running.hydra = running.hydra, None  # a notebook may have initialized Hydra
     try:
-        with exit_statuses("bnstudy", debugging):
-            version.setbase("1.3")
-            parser, flags = parse_training_arguments(sys.argv[1:])
-            task = exit_statuses("bnstudy", debugging)(train)  # Hydra prints and swallows a job's errors, not its exit
-            _run_hydra(flags, parser, task, str(conf_dir()), "config")
+        with console.interruptible("bnstudy"), exit_statuses("bnstudy", debugging):
+            call_hydra(debugging)
     finally:
-        running.hydra = callers
         if not debugging:
             del os.environ["HYDRA_FULL_ERROR"]
 
 
+def call_hydra(debugging: bool) -> None:
+    from hydra import version
+    from hydra._internal.utils import _run_hydra
+    from hydra.core.global_hydra import GlobalHydra
+
+    from bnstudy.config.arguments import parse_training_arguments
+    from bnstudy.store.files import conf_dir
+
+    version.setbase("1.3")
+    parser, flags = parse_training_arguments(sys.argv[1:])
+    task = exit_statuses("bnstudy", debugging)(train)  # Hydra prints and swallows a job's errors, not its exit
+    running = GlobalHydra.instance()
+    callers, running.hydra = running.hydra, None  # a notebook may have initialized Hydra
+    try:
+        _run_hydra(flags, parser, task, str(conf_dir()), "config")
+    finally:
+        running.hydra = callers
+
+
 def report() -> None:
     """Write the report that the command line describes."""
-    with exit_statuses("bnstudy-report"):
+    console.open_streams()
+    with console.interruptible("bnstudy-report"), exit_statuses("bnstudy-report"):
+        from bnstudy.config.arguments import parse_report_arguments
+
         options = parse_report_arguments(sys.argv[1:])
         from bnstudy.report.compare import write_comparison
         from bnstudy.report.report import write_report
@@ -69,6 +79,7 @@ def train(config: DictConfig) -> float | None:
     from bnstudy.store.runs import Store
     from bnstudy.sweep.command import run
     from bnstudy.sweep.summary import objective
+    from bnstudy.validation import ConfigError
 
     launcher = HydraConfig.get().launcher
     keys = {} if is_foreign(launcher) else launcher
@@ -88,21 +99,33 @@ def exit_statuses(program: str, debugging: bool = False) -> Iterator[None]:
     debugging: show the traceback of a user's mistake.
     """
     try:
-        yield
+        with console.flushed_output():
+            yield
     except KeyboardInterrupt:
-        leave(program, "Stopped.", 130)
+        leave(program, console.STOPPED, 130)
     except BrokenPipeError:  # the reader of the output, such as head, has closed it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        console.drop(sys.stdout)
         sys.exit(141)
     except Exception as error:
+        if console.is_interrupted(error):
+            leave(program, console.STOPPED, 130)
+        from bnstudy.config.messages import explain
+
         sentence = explain(error)
         if sentence is not None and not debugging:
             leave(program, sentence, 2)
         if hasattr(error, "exit_status"):
             leave(program, str(error), error.exit_status)
+        if isinstance(error, OSError) and not debugging:
+            leave(program, f"{error}.", 1)
         raise
 
 
 def leave(program: str, sentence: str, status: int) -> NoReturn:
-    print(f"{program}: {printable(sentence)}", file=sys.stderr)
+    from bnstudy.validation import printable
+
+    with suppress(OSError):
+        print(f"{program}: {printable(sentence)}", file=sys.stderr)
+    with suppress(OSError):
+        console.flush_output()
     sys.exit(status)

@@ -11,6 +11,7 @@
               the command; again with 300 steps per run, where the start-up time matters more
   mnist       32 runs of an MLP 784-100-100-100-10 against two processes of plain loops; MNIST from `data.root`
   planning    1,000 runs: a dry run, and the same command again after all runs have finished
+  large       20,000 planned runs, and 300 stacks in one worker: CPU time and memory
   recording   the time that measuring and storing add to a stack of 32 runs, without evaluation
   quickstart  the quickstart study and its report
 

@@ -1,9 +1,10 @@
 """Kill a sweep by SIGKILL at random moments, finish it by the same command, and compare it with an undisturbed one.
 
-    python scripts/kill_test.py [--runs 500] [--kills 5] [--steps 300] [--draw 0] [--dir DIR] [override ...]
+    python scripts/kill_test.py [--runs 500] [--kills 100] [--steps 300] [--draw 0] [--dir DIR] [override ...]
 
-The target is random, too: the command with its workers, the command alone, or one of its workers. It prints each kill,
-and ends with status 1 if the metrics differ in a byte, a run is missing or a file is left over.
+The target is random, too: the command with its workers, the command alone, one of its workers, the server that forks
+them, or a compiler (with compile=true; compiled code is not kept then). It prints each kill, and ends with status 1 if
+the metrics differ in a byte, a run is missing or a file is left over.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,9 +22,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 ROOT = Path(__file__).parents[1]
-ENTRY = [sys.executable, "-c", "from bnstudy.cli import main; main()"]
+sys.path.insert(0, str(ROOT))
+
+from bnstudy.store.runs import Store
+
+# Under nohup or in the background this script ignores signals, as would its commands.
+HEARING = "from signal import *; signal(SIGHUP, SIG_DFL); signal(SIGINT, default_int_handler)"
+ENTRY = [sys.executable, "-c", f"{HEARING}; from bnstudy.cli import main; main()"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+COMPILERS = {"g++", "c++", "gcc", "clang++", "cc1plus", "as", "ld", "collect2"}
 
 
 @dataclass
@@ -42,29 +53,58 @@ class Comparison:
 
 
 def kill_and_compare(overrides: list[str], folder: Path, kills: int, draw: random.Random) -> Comparison:
-    """Train the sweep undisturbed and disturbed, in two stores under `folder`, and print each kill."""
+    """Train the sweep undisturbed and disturbed, in two stores under `folder`, and print each kill.
+
+    A disturbed sweep that is complete is compared and begun again.
+    """
     undisturbed, disturbed = folder / "undisturbed", folder / "disturbed"
     with start(overrides, undisturbed) as process:
         wait_for_work(process, undisturbed)
         begin = time.monotonic()
         process.wait()
-    seconds = time.monotonic() - begin
+    seconds, runs = time.monotonic() - begin, len(metrics(undisturbed))
     print(f"undisturbed: {seconds:.0f} s of training")
+    different: list[str] = []
     for _ in range(kills):
         with start(overrides, disturbed) as process:
-            strike(process, disturbed, draw, seconds / max(3, kills / 2))
+            strike(process, disturbed, draw, seconds / 3)
+        if len(metrics(disturbed)) == runs:  # the next kill begins the sweep again
+            different += different_runs(undisturbed, disturbed)
+            shutil.rmtree(disturbed)
     with start(overrides, disturbed) as process:
         status = process.wait()
+    different += different_runs(undisturbed, disturbed)
+    return Comparison(status, runs, different, left_over(disturbed))
+
+
+def different_runs(undisturbed: Path, disturbed: Path) -> list[str]:
+    """The runs whose metrics differ in a byte, or are missing.
+
+    A run whose compiler was killed was trained in another way: its metrics may differ by the rounding of sums.
+    """
     wanted, got = metrics(undisturbed), metrics(disturbed)
-    different = sorted(run for run in wanted | got if wanted.get(run) != got.get(run))
-    return Comparison(status, len(wanted), different, left_over(disturbed))
+    differing = [run for run in wanted | got if wanted.get(run) != got.get(run)]
+    return sorted(run for run in differing if not is_trained_in_another_way(run, undisturbed, disturbed))
+
+
+def is_trained_in_another_way(run: str, undisturbed: Path, disturbed: Path) -> bool:
+    stores = [Store(folder) for folder in (undisturbed, disturbed)]
+    if not all(store.is_finished(run) for store in stores):
+        return False
+    one, other = (store.summary(run) for store in stores)
+    tables = [store.table(run, "metrics").to_pandas() for store in stores]
+    close = np.allclose(*(table.pop("value") for table in tables), rtol=0.02, atol=0.02, equal_nan=True)
+    return one["compiled"] != other["compiled"] and close and tables[0].equals(tables[1])
 
 
 def start(overrides: list[str], results_dir: Path) -> subprocess.Popen[bytes]:
     results_dir.mkdir(parents=True, exist_ok=True)
+    environment = dict(ENVIRONMENT)
+    if "compile=true" in overrides:
+        environment["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled-", dir=results_dir.parent)
     with (results_dir.parent / f"{results_dir.name}.log").open("ab") as log:
         command = [*ENTRY, *overrides, f"results_dir={results_dir}"]
-        return subprocess.Popen(command, env=ENVIRONMENT, stdout=log, stderr=log, start_new_session=True)
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
 
 
 def strike(process: subprocess.Popen[bytes], results_dir: Path, draw: random.Random, longest: float) -> None:
@@ -75,20 +115,24 @@ def strike(process: subprocess.Popen[bytes], results_dir: Path, draw: random.Ran
         time.sleep(draw.uniform(0, longest))
     else:
         time.sleep(draw.uniform(0, 4))
-    target = draw.choice(["all", "the command", "a worker"])
-    workers = children(process.pid)
+    parts = {
+        "a worker": children(process.pid),
+        "the fork server": servers(process.pid),
+        "a compiler": compilers(process),
+    }
+    target = draw.choice(["all", "the command", *(name for name, pids in parts.items() if pids)])
     if process.poll() is not None:
         target = "nobody: it had ended"
-    elif target == "a worker" and workers:
-        os.kill(draw.choice(workers), signal.SIGKILL)
-        time.sleep(draw.uniform(0, 3))
-        os.killpg(process.pid, signal.SIGKILL)
-        target += ", then all"
     elif target == "the command":
         process.kill()
     else:
-        target = "all"
-        os.killpg(process.pid, signal.SIGKILL)
+        if target in parts:  # the command goes on without it
+            with suppress(ProcessLookupError):
+                os.kill(draw.choice(parts[target]), signal.SIGKILL)
+            time.sleep(draw.uniform(0, 3))
+            target += ", then all"
+        with suppress(ProcessLookupError):  # it has ended meanwhile
+            os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     print(f"killed after {time.monotonic() - begin:.1f} s: {target}; {len(metrics(results_dir))} runs stored")
 
@@ -102,18 +146,43 @@ def wait_for_work(process: subprocess.Popen[bytes], results_dir: Path) -> None:
         time.sleep(0.02)
 
 
+@dataclass(frozen=True)
+class Process:
+    """A process of this machine; `state` is a letter, Z if it is dead, but for its parent to notice."""
+
+    pid: int
+    name: str
+    state: str
+    parent: int
+    session: int
+    command: bytes
+
+
+def processes() -> list[Process]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError, IndexError):  # it ended meanwhile
+            head, _, rest = (folder / "stat").read_text(errors="replace").rpartition(")")
+            state, parent, _, session = rest.split()[:4]
+            name, command = head.partition("(")[2], (folder / "cmdline").read_bytes()
+            found.append(Process(int(folder.name), name, state, int(parent), int(session), command))
+    return found
+
+
+def servers(pid: int) -> list[int]:
+    """The server that forks the workers of a command."""
+    return [process.pid for process in processes() if process.parent == pid and b"forkserver" in process.command]
+
+
 def children(pid: int) -> list[int]:
     """The worker processes of a command: its children, or those of the server that forks them for it."""
-    below: dict[int, list[int]] = {}
-    commands = {}
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError, IndexError):  # it ended meanwhile
-            parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
-            commands[int(process.name)] = (process / "cmdline").read_bytes()
-            below.setdefault(parent, []).append(int(process.name))
-    spawned = [child for child in below.get(pid, []) if b"spawn_main" in commands[child]]
-    servers = [child for child in below.get(pid, []) if b"forkserver" in commands[child]]
-    return spawned + [child for server in servers for child in below.get(server, [])]
+    parents, everything = servers(pid), processes()
+    spawned = [process.pid for process in everything if process.parent == pid and b"spawn_main" in process.command]
+    return spawned + [process.pid for process in everything if process.parent in parents]
+
+
+def compilers(command: subprocess.Popen[bytes]) -> list[int]:
+    return [process.pid for process in processes() if process.session == command.pid and process.name in COMPILERS]
 
 
 def metrics(results_dir: Path) -> dict[str, bytes]:
@@ -136,7 +205,7 @@ def left_over(results_dir: Path) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=500)
-    parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--steps", type=int, default=300, help="steps of each run")
     parser.add_argument("--draw", type=int, default=0, help="seed of the moments and targets")
     parser.add_argument("--dir", type=Path, help="folder of the stores; default: a temporary folder")

@@ -96,6 +96,9 @@ def read_or_decode(path: Path, source: str, decode: Callable[[], DecodedImages])
                 _log.warning("The cache %s is damaged, its checksum is wrong: decoding again.", path)
     decoded = decode()
     content = {**vars(decoded), "classes": list(decoded.classes), "source": source, "checksum": decoded.checksum}
-    write_atomic(path, lambda temporary: torch.save(content, temporary))
-    remove_abandoned(path.parent)
+    try:
+        write_atomic(path, lambda temporary: torch.save(content, temporary))
+        remove_abandoned(path.parent)
+    except (OSError, RuntimeError) as error:  # torch.save has a RuntimeError for a full disk
+        _log.warning("The cache %s cannot be written (%s): going on without it.", path, type(error).__name__)
     return decoded

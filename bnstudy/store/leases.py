@@ -154,22 +154,23 @@ class Leases:
         self._thread = threading.Thread(target=self._keep_beating, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Leases:
-        self._beat()
-        for path in self._workers.glob("*.json"):  # heartbeats elsewhere are removed when their runs are taken over
-            holder = Holder.parse(_read(path) or b"")
-            if holder and holder.is_alive(self.me) is False:
-                path.unlink(missing_ok=True)
-        remove_abandoned(self._workers)
+        with suppress(OSError):  # `acquire` says so, or finds that the disk has room again
+            self._beat()
+            for path in self._workers.glob("*.json"):  # heartbeats elsewhere are removed when their runs are taken over
+                holder = Holder.parse(_read(path) or b"")
+                if holder and holder.is_alive(self.me) is False:
+                    path.unlink(missing_ok=True)
+            remove_abandoned(self._workers)
         self._thread.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._stop.set()
         self._thread.join()
-        try:
-            self.release(list(self._held))
-        finally:
-            self._heartbeat(self.me).unlink(missing_ok=True)
+        self.release(list(self._held))
+        with suppress(OSError):
+            for path in self._beat_paths():
+                path.unlink(missing_ok=True)
 
     def acquire(self, run_ids: Iterable[str]) -> list[str]:
         """Take leases of the runs; return those that this worker now holds, in the given order.
@@ -182,12 +183,16 @@ class Leases:
         return [run_id for run_id in run_ids if self._take(run_id)]
 
     def release(self, run_ids: Iterable[str]) -> None:
-        """Give up the leases that this worker holds; ignore other runs."""
+        """Give up the leases that this worker holds; ignore other runs.
+
+        A lease that cannot be removed, as on a disk that became read-only, ends with this process.
+        """
         for run_id in run_ids:
             folder = self.store.run(run_id).folder
-            leases = _leases(folder)
-            own = max((n for n, holder in leases.items() if self._is_me(holder)), default=0)
-            _remove(folder, [n for n in leases if n <= own])
+            with suppress(OSError):
+                leases = _leases(folder)
+                own = max((n for n, holder in leases.items() if self._is_me(holder)), default=0)
+                _remove(folder, [n for n in leases if n <= own])
             self._held.discard(run_id)
 
     def holders(self, run_ids: Iterable[str]) -> dict[str, Holder]:
@@ -294,24 +299,30 @@ class Leases:
                 self._beats += 1
 
     def _beat(self) -> None:
-        path = self._heartbeat(self.me)
-        temporary = path.with_name(f".{path.name}.{0:016x}")  # `remove_abandoned` knows such a name
+        path, temporary = self._beat_paths()
         content = json.dumps({**asdict(self.me), "beat": self._beats, "time": time.time()})
         with self._writing:
             self._workers.mkdir(parents=True, exist_ok=True)
             temporary.write_text(content)
             temporary.replace(path)
 
+    def _beat_paths(self) -> tuple[Path, Path]:
+        """Our heartbeat, and the temporary file that becomes it."""
+        path = self._heartbeat(self.me)
+        return path, path.with_name(f".{path.name}.{0:016x}")  # a name that `remove_abandoned` knows
+
     def _heartbeat(self, holder: Holder) -> Path:
         return self._workers / f"{holder.worker}.json"
 
 
 def _leases(folder: Path) -> dict[int, Holder]:
-    """The holders of a run's leases by generation."""
+    """The holders of a run's leases by generation; none if the folder cannot be read, which `acquire` then says."""
     try:
         names = os.listdir(folder)
-    except FileNotFoundError:
-        return {}
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP):
+            return {}
+        raise
     holders = {int(match[1]): _holder(folder / name) for name in names if (match := _LEASE.fullmatch(name))}
     return {n: holder for n, holder in holders.items() if holder}
 

@@ -7,6 +7,7 @@ import os
 import secrets
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -253,6 +254,9 @@ def record_study(request: Request, complete: bool = True) -> None:
     """Store the runs of the requested studies, so that a report knows which are missing.
 
     complete: as in `Plans.add`.
+
+    Raises:
+        RunsFailed: the plan cannot be written.
     """
     for member in request.members:
         record_study(member, complete)
@@ -260,8 +264,11 @@ def record_study(request: Request, complete: bool = True) -> None:
         runs = make_plan(request).runs
         store = Store(request.settings.results)
         for run in runs:
-            if not store.run(run.spec.run_id).config.exists():  # `begin` would read it, in a large sweep for seconds
-                store.begin(run.spec.run_id, to_dict(run.spec))
+            with suppress(OSError):  # the worker names a run whose folder cannot be written
+                if not store.run(
+                    run.spec.run_id
+                ).config.exists():  # `begin` would read it, in a large sweep for seconds
+                    store.begin(run.spec.run_id, to_dict(run.spec))
         plan_study(request, [run.spec.run_id for run in runs], complete)
 
 
@@ -273,4 +280,11 @@ def plan_study(request: Request, run_ids: Sequence[str], complete: bool = True) 
     words = [word for word in request.arguments if not word.startswith("study.names=")]
     words = [f"study={request.study.name}" if word.startswith("study=") else word for word in words]
     command = shlex.join(["bnstudy", *words])
-    Plans(request.settings.results).add(about, request.scale, command, run_ids, complete)
+    try:
+        Plans(request.settings.results).add(about, request.scale, command, run_ids, complete)
+    except OSError as error:
+        where = f"{request.settings.results / 'studies'} ({error.strerror or error})"
+        raise RunsFailed(
+            f"The plan of study={request.study.name} cannot be written to {where}: once it can, the same command "
+            "goes on."
+        ) from None

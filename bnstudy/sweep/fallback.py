@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -12,23 +10,10 @@ from bnstudy.sweep.plan import Stack
 from bnstudy.sweep.settings import Settings
 
 
-class NotStored(OSError):  # noqa: N818
-    """The disk did not take the results: training by another method would not help."""
-
-
-@contextmanager
-def storing() -> Iterator[None]:
-    """Raise an OSError as NotStored."""
-    try:
-        yield
-    except OSError as error:
-        raise NotStored(*error.args) from error
-
-
 def next_method(stack: Stack, failure: Exception, settings: Settings) -> tuple[Stack, str] | None:
     """The stack with the method to try next, and a message; None if there is no other method."""
     method, count = stack.method, len(stack.runs)
-    if method.engine == "serial" or isinstance(failure, NotStored):
+    if method.engine == "serial":
         return None
     if is_out_of_memory(failure) and count > 1:
         halves = replace(method, rows=-(-count // 2), compiled=False)

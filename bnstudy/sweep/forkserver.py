@@ -10,21 +10,28 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver, resource_tracker, util
 from multiprocessing.context import ForkServerContext, SpawnContext
 from typing import Any
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 """Signals upon which a worker saves its runs and ends."""
 
-PRELOADED = ["bnstudy.sweep.processes"]
+PRELOADED = ["bnstudy.sweep.socket_folder", "bnstudy.sweep.processes"]
+
+MAX_TMPDIR = 60
+"""Characters of TMPDIR that leave room for the name of a socket below it: the system allows 107 in all."""
 
 
 def context() -> SpawnContext | ForkServerContext:
     """The multiprocessing context of workers: forking is safe on Linux only."""
-    return ForkServerContext() if sys.platform == "linux" else SpawnContext()
+    if sys.platform != "linux":
+        return SpawnContext()
+    make_socket_folder()
+    return ForkServerContext()
 
 
 def start_server(launcher: Any) -> None:
@@ -36,8 +43,19 @@ def start_server(launcher: Any) -> None:
     if sys.platform == "linux" and wanted and cores() > 1:
         set_compiler_threads()
         multiprocessing.set_forkserver_preload(PRELOADED)
+        make_socket_folder()
         with hold_signals(), ignore_working_directory():
             forkserver.ensure_running()
+
+
+def make_socket_folder() -> None:
+    """Have multiprocessing make its folder of sockets in /tmp if TMPDIR is too long for them, as Python 3.14 does."""
+    if len(os.fsencode(tempfile.gettempdir())) > MAX_TMPDIR:
+        before, tempfile.tempdir = tempfile.tempdir, "/tmp"
+        try:
+            util.get_temp_dir()  # makes it once, and removes it at exit
+        finally:
+            tempfile.tempdir = before
 
 
 def cores() -> int:

@@ -7,7 +7,9 @@ import os
 import pickle
 import signal
 import sys
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -25,6 +27,9 @@ from bnstudy.validation import SpecUnpickler
 
 MAX_FAILED_STARTS = 3
 """So many worker processes may die before they train anything."""
+
+END_SECONDS = 10.0
+"""Time that workers have to save their runs before they are killed."""
 
 
 def train_in_processes(
@@ -75,6 +80,7 @@ class Crew:
     _pickled: bytes = b""
     _started: int = 0
     _failed_starts: int = 0
+    _ending: bool = False
     _deaths: dict[int, str] = field(default_factory=dict)
     _known_pids: set[int | None] = field(default_factory=set)
 
@@ -88,10 +94,7 @@ class Crew:
             if self.stop.signum is not None and not passed_on:
                 self._signal(self.stop.signum)
                 passed_on = True
-            ready = wait([member.pipe for member in self.members.values()], timeout=0.2)
-            for name, member in list(self.members.items()):
-                if member.pipe in ready:
-                    self._receive(name, member)
+            self._receive_ready()
 
     def all_failures(self) -> list[Failure]:
         """The failures that workers reported, with the causes of their deaths, and the runs that no worker took up."""
@@ -107,12 +110,15 @@ class Crew:
         return list(found.values())
 
     def end(self) -> None:
-        """Have the remaining workers save their runs and end."""
+        """Have the remaining workers save their runs and end. A worker lives as long as its pipe is open."""
+        self._ending = True
         self._signal(signal.SIGTERM)
-        for member in self.members.values():
-            member.process.join(10)
-            member.process.kill()
-            member.process.join()
+        last = time.monotonic() + END_SECONDS
+        while self.members and time.monotonic() < last:
+            self._receive_ready()
+        self._signal(signal.SIGKILL)
+        while self.members:
+            self._receive_ready()
 
     def _start(self) -> None:
         place = (self._started, self.workers)
@@ -121,11 +127,24 @@ class Crew:
         ours, theirs = context().Pipe(duplex=False)
         arguments = (self.settings, self._pickled, place, self.command, name, theirs)
         process = context().Process(target=run_worker, args=arguments, daemon=True)
-        with hold_signals(), ignore_working_directory():
-            process.start()
-        theirs.close()
+        try:
+            with hold_signals(), ignore_working_directory():
+                process.start()
+        except (OSError, EOFError) as error:  # the fork server has just died; the next start makes another
+            ours.close()
+            self._replace(0, f"could not be started ({type(error).__name__})", name)
+            return
+        finally:
+            theirs.close()
         self.members[name] = Member(process, ours)
         self._known_pids.add(process.pid)
+
+    def _receive_ready(self) -> None:
+        """Wait a moment for messages, and take one of each worker that has sent any."""
+        ready = wait([member.pipe for member in self.members.values()], timeout=0.2)
+        for name, member in list(self.members.items()):
+            if member.pipe in ready:
+                self._receive(name, member)
 
     def _receive(self, name: str, member: Member) -> None:
         """Take one message of a worker, or note its end."""
@@ -151,19 +170,25 @@ class Crew:
         member.process.join()
         member.pipe.close()
         self.progress.gone(name)
-        if member.finished or self.stop.signum is not None:
+        if not member.finished:
+            self._replace(member.process.pid or 0, describe_death(member.process.exitcode), name, member.reported)
+
+    def _replace(self, pid: int, why: str, name: str, reported: bool = False) -> None:
+        """Start another worker, unless too many died before they trained anything."""
+        if self._ending or self.stop.signum is not None:
             return
-        why = describe_death(member.process.exitcode)
-        self._deaths[member.process.pid or 0] = why
-        self._failed_starts += not member.reported
+        self._deaths[pid] = why
+        self._failed_starts += not reported
         if self._failed_starts <= MAX_FAILED_STARTS:
             self.progress.note(f"{name.capitalize()} {why}: another one goes on with its runs.")
             self._start()
 
     def _signal(self, signum: int) -> None:
+        # Not by `Process`, which takes a worker for dead as soon as the fork server is, its parent.
         for member in self.members.values():
-            if member.process.pid and member.process.is_alive():
-                os.kill(member.process.pid, signum)
+            if member.process.pid:
+                with suppress(ProcessLookupError):
+                    os.kill(member.process.pid, signum)
 
 
 def describe_death(exitcode: int | None) -> str:

@@ -71,13 +71,14 @@ class Progress:
         )
 
     def show(self, message: Any) -> None:
-        """Display a worker's message."""
-        if isinstance(message, Beat):
-            self.beat(message)
-        elif isinstance(message, RunDone):
-            self.run_done(message.worker, message.run_id, message.steps)
-        elif isinstance(message, Waiting | str):
-            self.note(str(message))
+        """Display a worker's message; do nothing if the terminal is gone."""
+        with suppress(OSError):
+            if isinstance(message, Beat):
+                self.beat(message)
+            elif isinstance(message, RunDone):
+                self.run_done(message.worker, message.run_id, message.steps)
+            elif isinstance(message, Waiting | str):
+                self.note(str(message))
 
     def beat(self, beat: Beat) -> None:
         self._live[beat.worker] = beat

@@ -37,8 +37,8 @@ class StopFlag:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        # Under nohup a closed terminal is no reason to stop.
-        handled = [s for s in STOPPING if s != signal.SIGHUP or signal.getsignal(s) is not signal.SIG_IGN]
+        # A caller that ignores a signal means it: nohup a closed terminal, a script Ctrl-C of its background commands.
+        handled = [s for s in STOPPING if signal.getsignal(s) is not signal.SIG_IGN]
         old = {s: signal.signal(s, self._set) for s in handled}
         try:
             yield

@@ -21,7 +21,8 @@ from bnstudy.data.dataset import Dataset
 from bnstudy.run import RunSpec
 from bnstudy.store.leases import Leases
 from bnstudy.store.runs import Store
-from bnstudy.sweep.fallback import next_method, one_line, storing
+from bnstudy.sweep.disk import Disk, reason
+from bnstudy.sweep.fallback import next_method, one_line
 from bnstudy.sweep.machine import resolve_device, set_up_torch
 from bnstudy.sweep.messages import Beat, Failure, RunDone, Send, Waiting, plural, record_error, recorded_error
 from bnstudy.sweep.plan import Datasets, Stack, program_key, split
@@ -87,10 +88,14 @@ class Worker:
     name: str = "worker"
     failures: list[Failure] = field(default_factory=list)
     _failed: set[str] = field(default_factory=set)
+    _is_saving: bool = True
     _lost: set[str] = field(default_factory=set)
     _programs: dict[tuple[str, int], Program] = field(default_factory=dict)
     _saved_at: float = 0.0
     _trained_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._disk = Disk(self.send, self.stop)
 
     def work(self, stacks: Sequence[Stack], patience: float = math.inf) -> None:
         """Train what nobody else has, until every run is stored or has failed, here or elsewhere.
@@ -175,20 +180,23 @@ class Worker:
 
         A run whose folder cannot be written fails alone.
         """
-        try:
+
+        def take() -> set[str]:
             held = set(self.leases.acquire(stack.run_ids[:1]))
             held |= set(self.leases.acquire(stack.run_ids[1:])) if held else set()
             for run in stack.runs:
                 if run.spec.run_id in held:
                     self.store.begin(run.spec.run_id, to_dict(run.spec))
+            return held
+
+        try:
+            return self._disk.write(f"The lease of {stack.title}", take)
         except OSError as failure:
             if len(stack.runs) > 1:
                 return set[str]().union(*(self._take(stack.of([run])) for run in stack.runs))
             self._fail_with(stack, failure)
-            with suppress(OSError):
-                self.leases.release(stack.run_ids)
+            self.leases.release(stack.run_ids)
             return set()
-        return held
 
     def _announce(self, stacks: Sequence[Stack], announced: set[tuple[str, int]]) -> None:
         """Report who holds the runs that this worker waits for, each holder once."""
@@ -233,7 +241,7 @@ class Worker:
         except Interrupted:
             raise
         except Exception as failure:  # one failing run must not end the sweep: it is recorded and named
-            mine = [run for run in stack.runs if run.spec.run_id not in self._lost]
+            mine = [run for run in stack.runs if run.spec.run_id not in self._lost | self._failed]
             rest = stack.of(run for run in mine if not self.store.is_finished(run.spec.run_id))
             other = next_method(rest, failure, self.settings) if rest.runs else None
             if rest.runs and other is None:
@@ -244,7 +252,8 @@ class Worker:
             self._train(retry)
 
     def _fail_with(self, stack: Stack, failure: Exception) -> None:
-        hint = "; engine=auto trains one by one what cannot be stacked" if self.settings.engine == "stacked" else ""
+        is_method = self.settings.engine == "stacked" and not isinstance(failure, OSError)
+        hint = "; engine=auto trains one by one what cannot be stacked" if is_method else ""
         self._fail(stack, one_line(failure) + hint, traceback.format_exc())
 
     def _fail(self, stack: Stack, error: str, details: str = "", pid: int | None = None) -> None:
@@ -287,10 +296,15 @@ class Worker:
 
     def _store_run(self, training: Training, stack: Stack, spec: RunSpec, outcome: Outcome) -> None:
         summary = summarize(training, spec, outcome, stack)
-        with storing():
-            self.store.finish(spec.run_id, outcome.metrics, outcome.timing, summary)
+        own = stack.of(run for run in stack.runs if run.spec == spec)
+        results = (spec.run_id, outcome.metrics, outcome.timing, summary)
+        try:
+            self._disk.write(f"The results of {own.title}", lambda: self.store.finish(*results))
+        except OSError as failure:  # the other runs of the stack go on
+            self._fail_with(own, failure)
+        else:
+            self.send(RunDone(self.name, spec.run_id, training.total))
         self.leases.release([spec.run_id])
-        self.send(RunDone(self.name, spec.run_id, training.total))
 
     def _beat(self, stack: Stack, training: Training) -> None:
         """Report the step, save checkpoints if they are due or a signal came, and stop after a signal."""
@@ -299,12 +313,24 @@ class Worker:
             lost = self.leases.lost() & {spec.run_id for spec in training.specs}
             self._lost |= lost
             training.leave(lost)
-            for run, spec in enumerate(training.specs):
-                with storing():
-                    path, checksum = self.store.run(spec.run_id).checkpoint, training.dataset.checksum
-                    checkpoint.save(path, spec.run_id, checksum, training.state(run))
+            self._save(training)
             self._saved_at = time.monotonic()
         self.stop.check()
+
+    def _save(self, training: Training) -> None:
+        """Save each run. Runs go on without a checkpoint: the next one may find room on the disk again."""
+        error: Exception | None = None
+        for run, spec in enumerate(training.specs):
+            state = training.state(run)
+            try:
+                path, checksum = self.store.run(spec.run_id).checkpoint, training.dataset.checksum
+                checkpoint.save(path, spec.run_id, checksum, state)
+            except (OSError, RuntimeError) as failure:  # torch.save has a RuntimeError for a full disk
+                error = failure
+        if error is not None and (self._is_saving or self.stop.signum is not None):
+            then = "training goes on" if self.stop.signum is None else "steps since the last one will be made again"
+            self.send(f"Checkpoints cannot be written ({reason(error)}): {then}.")
+        self._is_saving = error is None
 
     def _send_beat(self, training: Training, stack: Stack) -> None:
         name, loss, accuracy = "", math.nan, math.nan

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ SAMPLE_SECONDS = 1.0
 class CommandCost:
     """The time and memory of a command.
 
+    cpu: CPU seconds of all its processes.
     resident: peak memory of all its processes together in bytes, sampled once a second, with shared pages counted
         once (PSS).
     resident_each: the sum of the peaks of the processes (VmHWM), with shared pages counted in each: an upper bound.
@@ -27,6 +29,7 @@ class CommandCost:
     seconds: float
     resident: int
     resident_each: int
+    cpu: float = 0.0
 
 
 def run(*arguments: str, folder: Path, entry: str = "main") -> CommandCost:
@@ -39,17 +42,18 @@ def run(*arguments: str, folder: Path, entry: str = "main") -> CommandCost:
     command = [sys.executable, "-c", f"from bnstudy.cli import {entry}; {entry}()", *arguments]
     resident, peaks = 0, dict[int, int]()
     with TemporaryFile("w+") as output:
-        begin = time.perf_counter()
+        begin, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output)
         while not has_ended(process, SAMPLE_SECONDS):
             tree = descendants(process.pid)
             resident = max(resident, sum(kilobytes(pid, "smaps_rollup", "Pss:") for pid in tree))
             peaks |= {pid: max(peaks.get(pid, 0), kilobytes(pid, "status", "VmHWM:")) for pid in tree}
-        seconds = time.perf_counter() - begin
+        seconds, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
         if process.returncode:
             output.seek(0)
             raise SystemExit(f"bnstudy {' '.join(arguments)} failed:\n{output.read()}")
-    return CommandCost(seconds, 1024 * resident, 1024 * sum(peaks.values()))
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return CommandCost(seconds, 1024 * resident, 1024 * sum(peaks.values()), cpu)
 
 
 def has_ended(process: subprocess.Popen[bytes], seconds: float) -> bool:

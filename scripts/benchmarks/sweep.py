@@ -55,6 +55,7 @@ class Workload:
 
     seeds: runs with each norm and learning rate on digits; half as many on MNIST.
     timed: runs of each norm that the plain loops train in each process, each time.
+    many: planned runs, and stacks that one worker trains.
     """
 
     folder: Path
@@ -64,6 +65,7 @@ class Workload:
     seeds: int = 16
     timed: int = 2
     planned: int = 1000
+    many: tuple[int, int] = (20_000, 300)
     stacked: int = 32
     quickstart: tuple[str, ...] = ()
 
@@ -85,7 +87,9 @@ def measure_sweep(options: argparse.Namespace) -> dict[str, Any]:
 
 def shrink(work: Workload) -> Workload:
     few = ("lr=0.1", "seed=0", "steps=5")
-    return Workload(work.folder, work.root, work.steps, 1, seeds=2, timed=1, planned=20, stacked=3, quickstart=few)
+    return Workload(
+        work.folder, work.root, work.steps, 1, seeds=2, timed=1, planned=20, many=(20, 2), stacked=3, quickstart=few
+    )
 
 
 # ---------------------------------------------------------------------------------------------------- measurements
@@ -127,6 +131,22 @@ def planning(work: Workload) -> list[Row]:
     ]
 
 
+def large(work: Workload) -> list[Row]:
+    """Many planned runs, and many stacks in one worker: their memory must stay flat."""
+    runs, stacks = work.many
+    sweep = sweep_arguments(TINY, RATES[:5], runs // 10, work.folder / "many")
+    plan = commands.run(*sweep, "dry_run=true", "hydra.launcher.executor=inprocess", folder=work.folder)
+    widths = f"model.width={','.join(str(8 + i) for i in range(stacks))}"
+    sweep = ["-m", *TINY, widths, "seed=0,1", "engine=stacked", f"results_dir={work.folder / 'stacks'}"]
+    one = commands.run(*sweep, "hydra.launcher.executor=inprocess", "progress=false", folder=work.folder)
+    of_plan, of_one = plan.resident / 2**20, one.resident / 2**20
+    return [
+        Row(f"CPU time of planning {runs} runs", f"{plan.cpu:.1f} s", "<= 22 s", plan.cpu <= 22, asdict(plan)),
+        Row("memory of that command", f"{of_plan:.0f} MiB", "<= 812 MiB", of_plan <= 812),
+        Row(f"memory of {stacks} stacks in one worker", f"{of_one:.0f} MiB", "<= 700 MiB", of_one <= 700, asdict(one)),
+    ]
+
+
 def recording(work: Workload) -> list[Row]:
     """Measuring and storing, in this process."""
     times = time_recording((*DIGITS, f"steps={work.steps}"), work.stacked, work.repeats)
@@ -156,6 +176,7 @@ MEASURES: dict[str, Callable[[Workload], list[Row]]] = {
     "digits": digits,
     "mnist": mnist,
     "planning": planning,
+    "large": large,
     "recording": recording,
     "quickstart": quickstart,
 }

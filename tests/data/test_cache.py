@@ -86,6 +86,17 @@ def test_a_damaged_cache_is_reported_and_rebuilt(path, decoded, damage, caplog):
     assert decode.calls == 2
 
 
+def test_a_cache_that_cannot_be_written_is_a_warning(path, decoded, caplog):
+    path.parent.write_text("a file in place of the folder")
+    decode = Decoder(decoded)
+    for _ in range(2):
+        assert read_or_decode(path, "v1", decode).checksum == decoded.checksum
+    assert decode.calls == 2
+    assert [record.getMessage() for record in caplog.records] == [
+        f"The cache {path} cannot be written (FileExistsError): going on without it."
+    ] * 2
+
+
 def test_the_checksum_covers_shapes_images_and_labels(decoded):
     def checksum(x: torch.Tensor, y: torch.Tensor) -> str:
         return DecodedImages(x, y, decoded.test_x, decoded.test_y, ("a", "b")).checksum

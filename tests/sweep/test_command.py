@@ -15,6 +15,7 @@ import pytest
 
 from bnstudy.store.runs import Store
 from scripts.kill_test import Comparison, kill_and_compare, left_over, metrics, start
+from scripts.signal_test import SWEEP, signal_and_compare
 
 COUNTED = """
 from dataclasses import dataclass
@@ -85,10 +86,16 @@ def holder_of_all(shared: int, results: Path, commands: dict) -> int:
 
 
 @pytest.mark.slow
-def test_a_sweep_killed_five_times_ends_with_the_metrics_of_an_undisturbed_one(tmp_path):
+def test_a_sweep_killed_twenty_times_ends_with_the_metrics_of_an_undisturbed_one(tmp_path):
     sweep = ["-m", "seed=range(0,20)", "norm=none,batch", "steps=150", "model.width=16", "threads=1"]
-    found = kill_and_compare([*sweep, "checkpoint_seconds=0.2"], tmp_path, 5, random.Random(1))
+    sweep += ["hydra.launcher.executor=processes", "hydra.launcher.workers=2", "checkpoint_seconds=0.2"]
+    found = kill_and_compare(sweep, tmp_path, 20, random.Random(1))
     assert found == Comparison(status=0, runs=40, different=[], left_over=[])
+
+
+@pytest.mark.slow
+def test_signals_at_random_moments_end_a_command_and_leave_nothing(tmp_path):
+    assert signal_and_compare([*SWEEP, "steps=100"], tmp_path, 8, random.Random(1)) == []
 
 
 def test_results_are_listed_in_the_order_of_the_command_line(command):
@@ -156,3 +163,23 @@ def test_a_study_whose_name_is_no_folder_name_is_refused(command, override):
     assert status == 2
     assert "Traceback" not in err
     assert "study." in err
+
+
+def test_a_study_whose_plan_cannot_be_written_is_not_trained(command):
+    Path("results/studies").mkdir(parents=True)
+    Path("results/studies/quickstart").touch()
+    status, _, err = command("study=quickstart", "scale=quick", "steps=2")
+    assert status == 1
+    assert err == (
+        "bnstudy: The plan of study=quickstart cannot be written to results/studies (Not a directory): once it can, "
+        "the same command goes on.\n"
+    )
+    assert not Store(Path("results")).finished()
+
+
+def test_an_error_of_the_disk_is_a_sentence(command, monkeypatch):
+    def broken(*_):
+        raise OSError(5, "Input/output error", "results/runs")
+
+    monkeypatch.setattr("bnstudy.sweep.command.make_plan", broken)
+    assert command("steps=2") == (1, "", "bnstudy: [Errno 5] Input/output error: 'results/runs'.\n")

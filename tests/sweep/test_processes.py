@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from bnstudy.sweep.progress import Progress
 from bnstudy.sweep.request import PlannedRun
 from bnstudy.sweep.settings import Settings
 from bnstudy.sweep.signals import StopFlag
-from scripts.kill_test import children, left_over, metrics, start
+from scripts.kill_test import children, left_over, metrics, servers, start
 from tests.conftest import spec_of
 
 SWEEP = ["-m", "seed=range(0,8)", "norm=batch", "steps=1000", "model.width=32", "threads=1"]
@@ -115,6 +116,43 @@ def test_workers_that_cannot_start_are_started_a_few_times_only(tmp_path, monkey
     (failure,) = crew.all_failures()
     assert failure.run_id == run.spec.run_id
     assert failure.error == "no process could be started for it: ended with status 1"
+
+
+@pytest.mark.slow
+def test_workers_go_on_without_the_fork_server_and_obey_ctrl_c(tmp_path, undisturbed):
+    results = tmp_path / "results"
+    arguments = [*SWEEP, *PROCESSES, "checkpoint_seconds=1000"]
+    command = start(arguments, results)
+    until(lambda: len(list(results.glob("runs/*/config.yaml"))) == 8)
+    workers = children(command.pid)
+    os.kill(*servers(command.pid), signal.SIGKILL)
+    time.sleep(0.5)
+    assert all(map(is_alive, workers))
+    os.kill(command.pid, signal.SIGINT)
+    assert command.wait() == 130
+    assert not any(map(is_alive, workers))
+    assert len(list(results.glob("runs/*/checkpoint.pt"))) == 8 - len(metrics(results))
+    assert start(arguments, results).wait() == 0
+    assert metrics(results) == undisturbed
+    assert left_over(results) == []
+
+
+def test_a_worker_that_the_fork_server_cannot_start_is_started_by_the_next(tmp_path, monkeypatch):
+    begin, failures = BaseProcess.start, [EOFError(), ConnectionRefusedError(111, "refused")]
+
+    def die_twice(process: BaseProcess) -> None:
+        if failures:
+            raise failures.pop()
+        begin(process)
+
+    monkeypatch.setattr(BaseProcess, "start", die_twice)
+    run = PlannedRun(spec_of("seed=0"), "seed=0", "")
+    stack = Stack((run,), Method("serial", 1, compiled=False, norms_vary=False), 20)
+    settings = Settings(results_dir=str(tmp_path), threads=1)
+    crew = Crew(settings, [stack], 1, Progress(1, 20, shown=False), StopFlag(""), "command")
+    crew.run()
+    assert crew.all_failures() == []
+    assert list(metrics(tmp_path)) == [run.spec.run_id]
 
 
 @pytest.mark.slow

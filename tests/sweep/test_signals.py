@@ -41,10 +41,11 @@ def test_a_second_signal_exits_at_once():
     [
         (signal.SIGHUP, signal.SIG_DFL, True),  # a closed terminal
         (signal.SIGHUP, signal.SIG_IGN, False),  # under nohup
-        (signal.SIGINT, signal.SIG_IGN, True),  # of a background command, which the shell has ignore Ctrl-C
+        (signal.SIGINT, signal.default_int_handler, True),
+        (signal.SIGINT, signal.SIG_IGN, False),  # of a script's background command
     ],
 )
-def test_ignored_signals_stop_a_command_except_for_sighup(signum, before, stops):
+def test_a_signal_that_the_caller_ignores_stops_no_command(signum, before, stops):
     signal.signal(signum, before)
     flag = StopFlag("")
     with flag.listening():

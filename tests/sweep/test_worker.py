@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import resource
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -280,6 +281,17 @@ def beating_often(monkeypatch):
     monkeypatch.setattr(Training, "beat_seconds", 0)
 
 
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Have each write beyond this size fail, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 def interrupt(worker: Worker, messages: Messages, stack: Stack, step: int) -> None:
     """Send a signal at the given step."""
 
@@ -380,16 +392,115 @@ def test_a_checkpoint_that_cannot_be_read_is_kept_and_its_run_fails(tmp_path, at
 
 
 @pytest.mark.usefixtures("beating_often")
-def test_runs_that_a_full_disk_does_not_take_are_not_trained_in_another_way(tmp_path, at_work, monkeypatch):
-    def full(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
-
+@pytest.mark.parametrize("engine", ["stacked", "serial"])
+def test_a_disk_without_room_for_checkpoints_fails_no_run(tmp_path, at_work, undisturbed, engine):
     with at_work(tmp_path, checkpoint_seconds=1e-9) as (worker, messages):
-        monkeypatch.setattr("bnstudy.train.checkpoint.save", full)
+        with largest_file(10_000):
+            worker.train(stack_of(SPECS, engine))
+        assert worker.failures == []
+    assert finished(worker, SPECS) == [0, 1, 2, 3, 4]
+    (line,) = messages.texts.splitlines()
+    assert line.startswith("Checkpoints cannot be written (")
+    assert line.endswith("): training goes on.")
+    assert engine == "serial" or metrics(tmp_path, SPECS) == undisturbed
+    assert not list(tmp_path.glob("runs/*/.*"))
+
+
+@pytest.mark.usefixtures("beating_often")
+def test_checkpoints_are_tried_again_and_those_that_a_signal_needs_are_missed_aloud(tmp_path, at_work, monkeypatch):
+    """Checkpoints 1 and 2 of the five runs fail, later ones succeed; the last, at the signal, fails again."""
+    save, calls = checkpoint.save, []
+
+    def full_at_times(*arguments: Any) -> None:
+        calls.append(arguments)
+        if len(calls) <= 10 or worker.stop.signum is not None:
+            raise OSError(28, "No space left on device")
+        save(*arguments)
+
+    monkeypatch.setattr(checkpoint, "save", full_at_times)
+    with at_work(tmp_path, checkpoint_seconds=1e-9) as (worker, messages):
+        interrupt(worker, messages, stack_of(SPECS), 12)
+    assert messages.texts.splitlines() == [
+        "Checkpoints cannot be written (No space left on device): training goes on.",
+        "Checkpoints cannot be written (No space left on device): steps since the last one will be made again.",
+    ]
+    saved = checkpoint.load(worker.store.run(SPECS[0].run_id).checkpoint, SPECS[0].run_id, CPU)
+    assert 3 <= saved["step"] < 12
+
+
+def store_badly(monkeypatch: pytest.MonkeyPatch, fails: Callable[[str], int]) -> list[str]:
+    """Have results fail to be stored with the error number of `fails`, if it is not 0. Returns the attempts' runs."""
+    finish, attempts = Store.finish, []
+
+    def bad_finish(store: Store, run_id: str, *results: Any) -> None:
+        attempts.append(run_id)
+        if number := fails(run_id):
+            raise OSError(number, os.strerror(number))
+        finish(store, run_id, *results)
+
+    monkeypatch.setattr(Store, "finish", bad_finish)
+    return attempts
+
+
+def test_results_wait_for_room_on_the_disk(tmp_path, at_work, monkeypatch, undisturbed):
+    monkeypatch.setattr("bnstudy.sweep.disk.time.sleep", lambda _: None)
+    attempts = store_badly(monkeypatch, lambda run_id: 28 if attempts.count(run_id) < 4 else 0)
+    with at_work(tmp_path) as (worker, messages):
         worker.train(stack_of(SPECS))
-        assert {failure.run_id for failure in worker.failures} == {spec.run_id for spec in SPECS}
-        assert "No space left on device" in worker.failures[0].error
-    assert "one by one" not in messages.texts
+        assert worker.failures == []
+    assert "The results of seed=0 cannot be written (No space left on device): trying again" in messages.texts
+    assert metrics(tmp_path, SPECS) == undisturbed
+
+
+@pytest.mark.parametrize("engine", ["auto", "stacked"])
+def test_a_run_whose_folder_takes_no_results_fails_alone(tmp_path, at_work, monkeypatch, engine):
+    attempts = store_badly(monkeypatch, lambda run_id: 1 if run_id == SPECS[2].run_id else 0)
+    with at_work(tmp_path, engine=engine) as (worker, messages):
+        worker.work([stack_of(SPECS)])
+        assert [(failure.run_id, failure.error) for failure in worker.failures] == [
+            (SPECS[2].run_id, "PermissionError: [Errno 1] Operation not permitted")
+        ]
+    assert finished(worker, SPECS) == [0, 1, 3, 4]
+    assert sorted(attempts) == sorted(run.run_id for run in SPECS)
+    assert messages.texts == "seed=2 failed: PermissionError: [Errno 1] Operation not permitted"
+    monkeypatch.undo()
+    with at_work(tmp_path, command="another") as (worker, _):
+        worker.train(stack_of(SPECS))
+    assert finished(worker, SPECS) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("obstacle", ["a file", "a loop of links"])
+def test_a_run_whose_folder_cannot_be_made_fails_alone(tmp_path, at_work, obstacle):
+    folder = Store(tmp_path).run(SPECS[0].run_id).folder
+    folder.parent.mkdir()
+    if obstacle == "a file":
+        folder.touch()
+    else:
+        folder.symlink_to(folder)
+    with at_work(tmp_path) as (worker, _):
+        worker.work([stack_of(SPECS)])
+        (failure,) = worker.failures
+    assert failure.run_id == SPECS[0].run_id
+    assert str(folder) in failure.error
+    assert finished(worker, SPECS) == [1, 2, 3, 4]
+
+
+def test_leases_wait_for_room_on_the_disk(tmp_path, at_work, monkeypatch):
+    monkeypatch.setattr("bnstudy.sweep.disk.time.sleep", lambda _: None)
+    acquire, attempts = Leases.acquire, []
+
+    def full_at_first(leases: Leases, run_ids: Sequence[str]) -> list[str]:
+        attempts.append(run_ids)
+        if len(attempts) < 4:
+            raise OSError(28, "No space left on device")
+        return acquire(leases, run_ids)
+
+    monkeypatch.setattr(Leases, "acquire", full_at_first)
+    with at_work(tmp_path) as (worker, messages):
+        worker.work([stack_of(SPECS)])
+        assert worker.failures == []
+    assert finished(worker, SPECS) == [0, 1, 2, 3, 4]
+    assert "The lease of seed=0 and 4 more cannot be written (No space left on device)" in messages.texts
 
 
 @pytest.mark.parametrize("finishes", [True, False], ids=["the other finishes them", "the other gives them up"])
