@@ -23,6 +23,7 @@ from bnstudy import cli
 from bnstudy.claims.frames import load_study
 from bnstudy.claims.metrics import accuracy_above_chance
 from bnstudy.store.files import conf_dir
+from bnstudy.store.plans import Plans
 from bnstudy.store.runs import Store
 from bnstudy.train.loop import Training
 from bnstudy.validation import ConfigError
@@ -72,7 +73,7 @@ def test_the_same_command_elsewhere_writes_the_same_bytes(command):
 
 def test_a_study_stores_its_runs_and_command(command):
     status, _, _ = command("study=quickstart", "lr=0.1", "seed=0,1", "model.width=16", "steps=10")
-    (plan,) = Store(Path("results")).plans("quickstart")
+    (plan,) = Plans(Path("results")).load("quickstart")
     assert status == 0
     assert plan["run_ids"] == Store(Path("results")).finished()
     assert len(plan["run_ids"]) == 4
@@ -393,7 +394,7 @@ def test_a_report_finds_claims_outside_the_repository_only_where_it_is_pointed_t
     own = ("study=activation", "study.claims=[higher_accuracy]")
     status, _, err = command("--config-dir", "my_conf", *own, "lr=0.1", "seed=0", *SHORT)
     assert status == 0, err
-    assert len(Store(Path("results")).plans("activation")[0]["run_ids"]) == 4
+    assert len(Plans(Path("results")).load("activation")[0]["run_ids"]) == 4
     status, _, err = command("study=activation", entry=cli.report)
     assert status == 2
     assert "claim higher_accuracy is unknown: there is no higher_accuracy.yaml" in err

@@ -13,7 +13,6 @@ from bnstudy.validation import (
     ConfigError,
     Spec,
     SpecUnpickler,
-    escape_controls,
     gigabytes,
     import_object,
     machine_bytes,
@@ -94,7 +93,7 @@ def test_a_text_may_have_several_lines():
 
 
 def test_control_characters_are_shown_as_escapes():
-    assert escape_controls("a\x1b]0;b\x07\x9bü\n") == r"a\x1b]0;b\x07\x9bü\n"
+    assert printable("a\x1b]0;b\x07\x9bü\n", keep="") == r"a\x1b]0;b\x07\x9bü\n"
 
 
 def test_sizes_are_in_gigabytes():

@@ -9,7 +9,7 @@ import pytest
 
 from bnstudy.store.files import conf_dir
 from bnstudy.store.loading import load_runs
-from bnstudy.store.runs import Store
+from bnstudy.store.plans import Plans
 from bnstudy.sweep.request import PlannedRun, Request, together
 from bnstudy.sweep.settings import Launcher, Settings, StudySpec
 from tests.conftest import Command, spec_of
@@ -51,7 +51,7 @@ def study_command(command: Command, tmp_path: Path) -> Command:
 
 
 def planned(name: str) -> dict:
-    (plan,) = Store(Path("results")).plans(name)
+    (plan,) = Plans(Path("results")).load(name)
     return plan
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bnstudy import cli
+from bnstudy.store.plans import Plans
 from bnstudy.store.runs import Store
 from bnstudy.sweep import adaptive
 from bnstudy.sweep.progress import RunResult
@@ -220,14 +221,14 @@ def test_a_study_goes_on_where_it_stopped_and_its_report_says_that_it_had_severa
     store = Store(Path("results"))
     trained = {run_id: store.run(run_id).summary.stat().st_mtime_ns for run_id in store.finished()}
     assert len(trained) == 2 * 7 * 5
-    (plan,) = store.plans("small")
+    (plan,) = Plans(store.results_dir).load("small")
     assert (plan["looks"], plan["run_ids"]) == ("repeated", store.finished())
     assert plan["commands"] == [f"bnstudy {' '.join(study)} max_seeds=5"]
     assert command(*study, "max_seeds=5")[:2] == (0, out)
     assert trained == {run_id: store.run(run_id).summary.stat().st_mtime_ns for run_id in store.finished()}
 
     command("--config-dir", "my_conf", "study=small", "seed=0")  # the plan keeps `looks`
-    assert store.plans("small")[0]["looks"] == "repeated"
+    assert Plans(store.results_dir).load("small")[0]["looks"] == "repeated"
     status, out, err = command("study=small", "claims=my_conf/claim", entry=cli.report)
     assert status == 0, err
     assert "The number of seeds was not fixed in advance" in out

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from bnstudy.store.loading import load_runs
+from bnstudy.store.plans import Plans
 from bnstudy.store.runs import Store
 from bnstudy.sweep import command as commands
 from bnstudy.sweep import refine
@@ -86,7 +87,7 @@ def grid(rates: dict[str, list[float]], seeds: int = 2) -> set[tuple[str, float,
 
 
 def planned(name: str = "small") -> list[str]:
-    (plan,) = Store(Path("results")).plans(name)
+    (plan,) = Plans(Path("results")).load(name)
     return plan["run_ids"]
 
 
