@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,7 +16,7 @@ import pandas as pd
 from bnstudy.claims import arms
 from bnstudy.store.files import conf_dir
 from bnstudy.store.loading import load_metrics, load_runs, load_specs, load_test_correct, load_timing
-from bnstudy.store.runs import Store
+from bnstudy.store.runs import SharedStore, Store
 from bnstudy.validation import ConfigError, closest, nearest
 
 EVERYTHING = "all"
@@ -114,6 +115,8 @@ def load_study(
     """
     store = results_dir if isinstance(results_dir, Store) else Store(results_dir)
     plan = _plan_of_picked(store, study, scale, picked) if picked else _plan(store, study, scale)
+    if not isinstance(store, SharedStore):
+        store = SharedStore(store.results_dir, Counter(plan["run_ids"]))  # the loaders read the same summaries
     damages: dict[str, str] = {}
     runs = load_runs(store, plan["run_ids"], damages)
     metrics = load_metrics(store, runs["run_id"], damages)

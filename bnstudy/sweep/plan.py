@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -159,7 +160,8 @@ def check_data(plan: Plan, datasets: Datasets) -> Kinds:
                 continue
             try:
                 trained_on = plan.store.summary(spec.run_id)["dataset"]["checksum"]
-            except DamagedRun:  # it is named with the results
+            except DamagedRun as damage:
+                logging.getLogger("bnstudy").warning(damage)
                 continue
             if trained_on != datasets.get(spec.data).checksum:
                 raise ConfigError(
