@@ -279,10 +279,8 @@ def test_a_picked_run_that_is_not_finished_is_refused(tmp_path: Path) -> None:
 
 def test_the_time_of_probes_is_shown(tmp_path: Path) -> None:
     (run_id,) = synthetic.write(tmp_path, [Run(total=20)])
-    path = Store(tmp_path).run(run_id).summary
-    summary = json.loads(path.read_text())
-    total = summary["seconds"]["total"]
-    path.write_text(json.dumps({**summary, "probe_seconds": {"gradients": total / 4, "norms": total / 8}}))
+    total = Store(tmp_path).summary(run_id)["seconds"]["total"]
+    synthetic.edit_summary(tmp_path, run_id, probe_seconds={"gradients": total / 4, "norms": total / 8})
     folder = write_report(tmp_path).folder
     assert "| gradients | 1 |" in (folder / "report.md").read_text()
     assert '<td class="t">norms</td><td class="n" data-value="1">1</td>' in (folder / "index.html").read_text()
