@@ -270,6 +270,17 @@ def test_wrong_picks_are_refused_in_a_sentence(tmp_path: Path, options: dict, se
         write_report(tmp_path, **options)
 
 
+def test_a_study_whose_runs_are_all_damaged_costs_no_other_study_its_report(tmp_path: Path) -> None:
+    for name, seed in (("good", 0), ("bad", 1)):
+        synthetic.plan(tmp_path, name, synthetic.write(tmp_path, [Run(total=20, seed=seed)]))
+    synthetic.edit_summary(tmp_path, Run(total=20, seed=1).run_id, status="unknown")
+    found = write_report(tmp_path, "all").cautions
+    assert any("bad: No run can be reported on. Run" in caution for caution in found)
+    synthetic.edit_summary(tmp_path, Run(total=20).run_id, status="unknown")
+    with pytest.raises(ConfigError, match=r"study=all: .* No run can be reported on"):
+        write_report(tmp_path, "all")
+
+
 def test_a_picked_run_that_is_not_finished_is_refused(tmp_path: Path) -> None:
     (run_id,) = synthetic.write(tmp_path, [Run(total=20)])
     Store(tmp_path).run(run_id).summary.unlink()
