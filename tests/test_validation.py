@@ -16,6 +16,7 @@ from bnstudy.validation import (
     gigabytes,
     import_object,
     machine_bytes,
+    printable,
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,7 +26,7 @@ from bnstudy.store.loading import (
     load_timing,
 )
 from bnstudy.store.plans import Plans
-from bnstudy.store.runs import Store
+from bnstudy.store.runs import SharedStore, Store
 from bnstudy.validation import ConfigError, closest, nearest
 
 EVERYTHING = "all"
@@ -126,6 +127,8 @@ def load_study(
     """
     store = results_dir if isinstance(results_dir, Store) else Store(results_dir)
     plan = _plan_of_picked(store, study, scale, picked) if picked else _plan(store, study, scale)
+    if not isinstance(store, SharedStore):
+        store = SharedStore(store.results_dir, Counter(plan["run_ids"]))  # the loaders read the same summaries
     damages: dict[str, str] = {}
     runs = load_runs(store, plan["run_ids"], damages)
     metrics = load_metrics(store, runs["run_id"], damages)

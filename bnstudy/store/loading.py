@@ -15,7 +15,7 @@ import pyarrow as pa
 from bnstudy.store.bits import unpack_bits
 from bnstudy.store.checksums import describe_versions, find_versions
 from bnstudy.store.integrity import DamagedRun, WrongContent, damaged
-from bnstudy.store.runs import SCHEMAS, Store
+from bnstudy.store.runs import METRICS_SCHEMA, TIMING_SCHEMA, Store
 
 StoreLike = str | Path | Store  # a results_dir, or the store in it
 T = TypeVar("T")
@@ -77,7 +77,8 @@ def load_metrics(
     `step` is the number of steps done at the measurement. Accuracies are in 0..1, losses in nats. `run_id`, `split`,
     `metric` and `layer` are categorical. The layers of a single run are in order of depth.
     """
-    return _load_tables(results_dir, run_ids, "metrics", damages)
+    store = _as_store(results_dir)
+    return _concat(_read_each(_finished(store, run_ids), partial(store.table, name="metrics"), damages), METRICS_SCHEMA)
 
 
 def load_timing(
@@ -87,7 +88,8 @@ def load_timing(
 
     `seconds` is the time up to `step`; `step_seconds` is the mean per step since the previous row.
     """
-    return _load_tables(results_dir, run_ids, "timing", damages)
+    store = _as_store(results_dir)
+    return _concat(_read_each(_finished(store, run_ids), partial(store.table, name="timing"), damages), TIMING_SCHEMA)
 
 
 def load_test_correct(
@@ -141,14 +143,11 @@ def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows) if rows else pd.DataFrame({"run_id": pd.Series(dtype=str)})
 
 
-def _load_tables(
-    results_dir: StoreLike, run_ids: Iterable[str] | None, name: str, damages: dict[str, str] | None
-) -> pd.DataFrame:
-    store = _as_store(results_dir)
-    tables = _read_each(_finished(store, run_ids), lambda run_id: store.table(run_id, name), damages)
+def _concat(tables: dict[str, pa.Table], schema: pa.Schema) -> pd.DataFrame:
+    """The tables of runs, by run_id, as one frame."""
     ids, lengths = [*tables], [run.num_rows for run in tables.values()]
-    table = pa.concat_tables([SCHEMAS[name].empty_table(), *tables.values()])
-    del tables  # frees them before the copy to pandas
+    table = pa.concat_tables([schema.empty_table(), *tables.values()])
+    tables.clear()  # frees them before the copy to pandas
     frame = table.unify_dictionaries().to_pandas()
     frame.insert(0, "run_id", pd.Categorical.from_codes(np.repeat(np.arange(len(ids)), lengths), categories=ids))
     return frame

@@ -161,7 +161,9 @@ class Store:
 
 @dataclass(frozen=True)
 class SharedStore(Store):
-    """A store with several readers in turn. A file that a later reader needs again is read once and kept until then.
+    """A store with several readers in turn. A file is read and checked once, and kept until its last reader is done.
+
+    A table, which a reader reads only once, is kept for later readers alone.
 
     readers: by run_id, the number of remaining readers, including the present one.
     """
@@ -179,7 +181,7 @@ class SharedStore(Store):
         if path in self._cache:
             return self._cache[path]
         content = super()._read(path, read)
-        if self.readers[path.parent.name] > 1:
+        if self.readers[path.parent.name] > (path.suffix == ".parquet"):
             self._cache[path] = content
         return content
 

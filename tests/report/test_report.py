@@ -332,6 +332,17 @@ def test_wrong_picks_are_refused_in_a_sentence(tmp_path: Path, options: dict, se
         write_report(tmp_path, **options)
 
 
+def test_a_study_whose_runs_are_all_damaged_costs_no_other_study_its_report(tmp_path: Path) -> None:
+    for name, seed in (("good", 0), ("bad", 1)):
+        synthetic.plan(tmp_path, name, synthetic.write(tmp_path, [Run(total=20, seed=seed)]))
+    synthetic.edit_summary(tmp_path, Run(total=20, seed=1).run_id, status="unknown")
+    found = write_report(tmp_path, "all").cautions
+    assert any("bad: No run can be reported on. Run" in caution for caution in found)
+    synthetic.edit_summary(tmp_path, Run(total=20).run_id, status="unknown")
+    with pytest.raises(ConfigError, match=r"study=all: .* No run can be reported on"):
+        write_report(tmp_path, "all")
+
+
 def test_a_picked_run_that_is_not_finished_is_refused(tmp_path: Path) -> None:
     (run_id,) = synthetic.write(tmp_path, [Run(total=20)])
     Store(tmp_path).run(run_id).summary.unlink()
@@ -341,10 +352,8 @@ def test_a_picked_run_that_is_not_finished_is_refused(tmp_path: Path) -> None:
 
 def test_the_time_of_probes_is_shown(tmp_path: Path) -> None:
     (run_id,) = synthetic.write(tmp_path, [Run(total=20)])
-    path = Store(tmp_path).run(run_id).summary
-    summary = json.loads(path.read_text())
-    total = summary["seconds"]["total"]
-    path.write_text(json.dumps({**summary, "probe_seconds": {"gradients": total / 4, "norms": total / 8}}))
+    total = Store(tmp_path).summary(run_id)["seconds"]["total"]
+    synthetic.edit_summary(tmp_path, run_id, probe_seconds={"gradients": total / 4, "norms": total / 8})
     folder = write_report(tmp_path).folder
     assert "| gradients | 1 |" in (folder / "report.md").read_text()
     assert '<td class="t">norms</td><td class="n" data-value="1">1</td>' in (folder / "index.html").read_text()

@@ -202,7 +202,7 @@ def test_a_damaged_file_is_named_and_the_other_runs_give_the_same(
     with pytest.warns(UserWarning, match=rf"Run {bad} in .*\({name}: .* It is left out\.") as warned:
         found = tables_of(results, aside=bad)
     assert_equal(found, expected)
-    assert {str(w.message).split()[1] for w in warned} == {bad}
+    assert {(str(w.message).split()[1], w.filename) for w in warned} == {(bad, __file__)}
 
     study = load_study(results)
     assert [*study.damages] == [bad]

@@ -140,7 +140,7 @@ def test_the_shared_text_of_specs_is_parsed_once(monkeypatch):
 def test_a_shared_store_keeps_a_file_until_its_last_reader(tmp_path):
     specs = [{"model": name} for name in ("once", "twice")]
     once, twice = map(run_id_of, specs)
-    store = SharedStore(tmp_path, readers=Counter({once: 1, twice: 2}))
+    store = SharedStore(tmp_path, readers=Counter({once: 0, twice: 2}))
     for run_id, spec in zip((once, twice), specs, strict=True):
         store.begin(run_id, spec)
     first = {run_id: store.config(run_id) for run_id in (once, twice)}
