@@ -127,7 +127,7 @@ BAD = [
     ((f"steps={'9' * 5000}",), "9 is not allowed: it must be a whole number."),
     (("epochs=1e300", "steps=null"), "epochs=1e+300 is not allowed: it must be a number above 0 and below 1e9."),
     (("model.width=1000000000",), "model=MLP with depth=3, width=1000000000 is not allowed: its parameters alone need"),
-    (("model.depth=100000000",), "is not allowed: the network has more than 20000 modules."),
+    (("model.depth=100000000",), "is not allowed: the network has more than 10000 modules."),
     (("data=gaussian", "data.classes=1"), "data.classes=1 is not allowed: it must be 2 or more."),
     (("data=gaussian", "data.dim=1000000000"), "data.dim=1000000000, data.classes=10 needs 12,000 GB of memory"),
     (("study=quickstart", "study.claims=[foo]"), "The study's claim foo is unknown: there is no foo.yaml in"),

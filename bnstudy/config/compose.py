@@ -33,6 +33,8 @@ LENGTHS = {"epochs", "steps"}
 MAX_POINTS = 100_000
 """The most points of a sweep. Planning them takes about two minutes and 4 GB."""
 
+SECONDS_PER_POINT = 1e-3
+
 ONE_OPTION = {"model", "norm", "init", "data", "optim", "schedule", "loss", "scale", "study"}
 """The groups of which a run has one option. Of the group `probe` it may have several."""
 
@@ -63,6 +65,8 @@ def compose_sweep(loader: ConfigLoader, master: DictConfig, arguments: Sequence[
             f"The sweep has {count} runs, more than {MAX_POINTS}: leave out values, or divide it into several commands "
             "with the same results_dir."
         )
+    if count >= MAX_POINTS / 10:
+        logger.warning("Planning %d runs takes about %d seconds.", count, count * SECONDS_PER_POINT)
     composer = Composer(loader, master)
     return [SweepPoint(point, composer.config(point)) for point in list_points(composer, choices)]
 

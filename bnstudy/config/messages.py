@@ -67,7 +67,8 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
     hint = f"; did you mean {' or '.join(near)}?" if near else "."
     while parent and not children(parent, others):
         parent = parent.rpartition(".")[0]
-    return f"{key} is not a known key{hint} Known: {', '.join(children(parent, others).values() or others)}."
+    names = ", ".join(children(parent, others).values() or others)
+    return f"{key} is not a known key{hint} " + (f"Known: {names}." if names else "There are no keys.")
 
 
 def children(parent: str, keys: Iterable[str]) -> dict[str, str]:

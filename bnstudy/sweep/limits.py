@@ -14,8 +14,8 @@ from bnstudy.run import RunSpec
 from bnstudy.sweep.cost import NetworkCost, memory_bytes
 from bnstudy.validation import ConfigError, gigabytes, machine_bytes, show
 
-MAX_MODULES = 20_000
-"""Layers and other modules of a network. Building so many takes about two seconds."""
+MAX_MODULES = 10_000
+"""Layers and other modules of a network. Building so many takes about a second."""
 
 LOSS_BYTES = 100
 """Memory for the loss of one step in the table of a run, at least."""

@@ -10,6 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from bnstudy import config
 from bnstudy.config.compose import compose_sweep, to_plain
 from bnstudy.store.files import conf_dir
 from bnstudy.validation import ConfigError
@@ -164,3 +165,10 @@ def test_values_keep_their_types(points):
     assert (config["lr"], config["epochs"], config["norm"]["affine"]) == (1e-3, None, False)
     assert config["results_dir"] == "a b"
     assert isinstance(OmegaConf.create(config).lr, float)
+
+
+def test_a_plan_that_takes_long_is_announced(loader, monkeypatch, caplog):
+    monkeypatch.setattr(config.compose, "MAX_POINTS", 40)
+    for seeds, messages in ((3, []), (4, ["Planning 4 runs takes about 0 seconds."])):
+        compose_sweep(loader, master_of(loader), (f"seed=range(0,{seeds})", "steps=5"))
+        assert caplog.messages == messages

@@ -40,10 +40,10 @@ def build(model: ModelSpec) -> nn.Module:
     [
         (
             Own(blocks=10**8),
-            "model=Own with blocks=100000000, side=1 is not allowed: the network has more than 20000 mo",
+            "model=Own with blocks=100000000, side=1 is not allowed: the network has more than 10000 mo",
         ),
         (Own(side=10**7), "model=Own with blocks=1, side=10000000 is not allowed: its parameters alone need more than"),
-        (Own(blocks=20_000, side=10**5), "its parameters alone need more than"),
+        (Own(blocks=9_000, side=10**5), "its parameters alone need more than"),
         (Own(side=10**12), "its parameters alone need more than"),
         (spec_of("model.width=1000000000").model, "model=MLP with depth=3, width=1000000000 is not allowed"),
         (spec_of("model.depth=100000000").model, "model=MLP with depth=100000000, width=128 is not allowed"),
