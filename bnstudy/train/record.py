@@ -13,31 +13,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from bnstudy.data.dataset import Dataset
 from bnstudy.store.runs import METRICS_SCHEMA, TIMING_SCHEMA
+from bnstudy.train.divergence import Divergence, final_divergence, find_diverged
 
 Row = tuple[int, str, str, str]
 """step, split, metric, layer"""
 
-Divergence = tuple[int, str]
-"""The first bad step and the reason."""
-
-ABOVE = "above 10 times the larger of the loss of guessing and the initial loss"
-"""Of a loss that is out of bounds."""
-
 MARGIN = 0.05
-"""A run whose final accuracy is at most this far above that of guessing did not learn."""
-
-FACTOR = 10.0
-"""A loss is out of bounds above so many times the larger of the loss of guessing and the initial loss. With large
-weights the initial loss is far above that of guessing, and the network may still learn."""
-
-LASTING, LEAST_LASTING = 0.01, 10
-"""A run diverges if its training loss is out of bounds for this share of the steps, at least for so many. Of 1,362 runs
-at learning rates up to 100, those that then learned more than half of the images were for at most 4 steps."""
+"""A run whose final accuracy is less than this far above that of guessing did not learn."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +69,6 @@ class Record:
     ) -> None:
         self.steps_per_epoch = steps_per_epoch
         self.guessing = guessing
-        self.lasting = max(LEAST_LASTING, round(LASTING * total))
         self.losses = torch.full((total, runs), math.nan, device=device)
         self.rows: list[Row] = []
         self.values = np.empty((0, runs))
@@ -116,52 +101,8 @@ class Record:
         self.values = self.values[:, list(runs)]
 
     def find_diverged(self, done: int) -> dict[int, Divergence]:
-        """The runs that diverged within the first `done` steps: their loss was NaN or infinite, or out of bounds for
-        `lasting` consecutive steps, of which the first counts. More steps do not change what is found."""
-        losses = self.losses[:done]
-        above, finite = self._out_of_bounds(losses), torch.isfinite(losses)
-        bad = ~finite
-        if not bool((above | bad).any()):
-            return {}
-        counts = F.pad(above.int().cumsum(0), (0, 0, 1, 0))
-        if done >= self.lasting:
-            bad[: done - self.lasting + 1] |= counts[self.lasting :] - counts[: -self.lasting] == self.lasting
-        first = bad.int().argmax(0)
-        values = losses.gather(0, first[None])[0]
-        found = zip(bad.any(0).tolist(), first.tolist(), values.tolist(), strict=True)
-        reason = f"training loss {ABOVE} for {self.lasting} steps"
-        return {
-            run: (step, reason if math.isfinite(value) else f"training loss {value}")
-            for run, (is_bad, step, value) in enumerate(found)
-            if is_bad
-        }
-
-    def _out_of_bounds(self, losses: Tensor) -> Tensor:
-        """Which finite losses [t, R] of the first steps are out of bounds."""
-        return torch.isfinite(losses) & (losses > self._bound(losses[:1]))
-
-    def _bound(self, initial: Tensor) -> Tensor:
-        """`FACTOR` times the larger of the loss of guessing and the initial loss, infinite where it is not positive."""
-        bound = FACTOR * initial.clamp(min=self.guessing if math.isfinite(self.guessing) else 0.0)
-        return bound.where(bound > 0, math.inf)
-
-    def _final_divergence(self, run: int, learned: bool | None) -> Divergence | None:
-        """Divergence that shows only at the end of training, in a run whose training losses do not show it.
-
-        A validation loss that grew slowly is that of a network that memorized its training images.
-        """
-        total = len(self.losses)
-        *before, last = [math.nan, *(value for _, value in self.series(run, "val", "loss", total))]
-        if len(before) and not math.isfinite(last):
-            return total, f"validation loss {last} after the last step"
-        if learned:
-            return None
-        above = self._out_of_bounds(self.losses[:, run : run + 1])[:, 0]
-        if learned is False and bool(above.any()):
-            return int(above.int().argmax()), f"training loss {ABOVE}, and the run did not recover"
-        if last > float(self._bound(self.losses[:1, run])) and not last <= FACTOR * before[-1]:
-            return total, f"validation loss {ABOVE} after the last step"
-        return None
+        """The runs that diverged within the first `done` steps."""
+        return find_diverged(self.losses[:done], self.guessing, len(self.losses))
 
     def _learned(self, run: int, dataset: Dataset) -> bool | None:
         """Whether the final validation accuracy is above that of guessing; None where there is nothing to learn."""
@@ -225,8 +166,10 @@ class Record:
     ) -> Outcome:
         """The outcome of a run that has diverged, or else has made all its steps."""
         learned = None if divergence else self._learned(run, dataset)
-        divergence = divergence or self._final_divergence(run, learned)
-        until = len(self.losses) if divergence is None else divergence[0]
+        total = len(self.losses)
+        val_losses = [value for _, value in self.series(run, "val", "loss", total)]
+        divergence = divergence or final_divergence(self.losses[:, run], val_losses, learned, self.guessing)
+        until = total if divergence is None else divergence[0]
         accuracies = self.series(run, "val", "accuracy", until)
         best_step, best = max(accuracies, key=lambda row: row[1]) if accuracies else (until, math.nan)
         test_accuracies = dict(self.series(run, "test", "accuracy", until))
