@@ -117,7 +117,8 @@ def exit_statuses(program: str, debugging: bool = False) -> Iterator[None]:
         if hasattr(error, "exit_status"):
             leave(program, str(error), error.exit_status)
         if isinstance(error, OSError) and not debugging:
-            leave(program, f"{error}.", 1)
+            what = "" if error.filename else "The output or a file cannot be written: "
+            leave(program, f"{what}{error}.", 1)
         raise
 
 

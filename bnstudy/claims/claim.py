@@ -163,7 +163,7 @@ def load_claims(names: Sequence[str], folders: Sequence[Path] = ()) -> list[Clai
     Raises:
         ConfigError: there is no such claim, or its file is not a claim.
     """
-    places = [*folders, conf_dir() / "claim"]
+    places = [*dict.fromkeys([*folders, conf_dir() / "claim"])]
     known = find_claims(places)
     claims = []
     for name in present_claims(names, folders):

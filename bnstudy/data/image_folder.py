@@ -55,8 +55,7 @@ class ImageFolder(CachedData):
     def check(self) -> None:
         super().check()
         name = str(self.name or "")
-        if not name.isprintable():
-            raise ConfigError(f"data.name={name!r} is not allowed: it must have printable characters only.")
+        self.require(name.isprintable(), "name", "a name of printable characters")
         self.require(bool(name), "name", "a name for the dataset")
         self.require(self.size is None or self.size >= 1, "size", "at least 1 pixel, or null to keep the size")
 

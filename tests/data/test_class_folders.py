@@ -102,7 +102,7 @@ def test_classes_and_images_may_be_links_to_elsewhere(write_images, tmp_path):
 
 def test_unprintable_characters_in_a_class_are_refused_and_escaped(write_images):
     root = write_images(classes=("cat", "\x1b[2Jdog"))
-    with pytest.raises(ConfigError, match=r"train/\\x1b\[2Jdog' has unprintable characters in its name: rename it"):
+    with pytest.raises(ConfigError, match=r"train/\\x1b\[2Jdog has unprintable characters in its name: rename it"):
         source(root)
 
 

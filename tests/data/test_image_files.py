@@ -341,4 +341,4 @@ def test_the_error_for_a_file_that_is_no_image_names_it_once(tmp_path, content):
 
 def test_control_characters_of_a_path_are_escaped():
     assert show_path("/a/b c.png") == "/a/b c.png"
-    assert show_path("/a/\x1b[2J.png") == r"'/a/\x1b[2J.png'"
+    assert show_path("/a/\x1b[2J.png") == r"/a/\x1b[2J.png"
