@@ -117,8 +117,9 @@ def exit_statuses(program: str, debugging: bool = False) -> Iterator[None]:
         if hasattr(error, "exit_status"):
             leave(program, str(error), error.exit_status)
         if isinstance(error, OSError) and not debugging:
-            what = "" if error.filename else "The output or a file cannot be written: "
-            leave(program, f"{what}{error}.", 1)
+            is_unnamed = error.errno is not None and not error.filename
+            what = f"The output or a file cannot be written ({error.strerror})" if is_unnamed else str(error)
+            leave(program, f"{what}.", 1)
         raise
 
 

@@ -41,10 +41,6 @@ def gigabytes(count: int) -> str:
     return f"{rounded:,.0f} GB" if rounded >= 10 else f"{rounded:g} GB"
 
 
-CONTROLS = r"[\x00-\x1f\x7f-\x9f]"
-"""Control characters, as a regular expression."""
-
-
 def nearest(word: object, words: Iterable[object]) -> str:
     """`"; did you mean X?"` with the name X among `words` most similar to `word`; "" if none is similar."""
     match = closest(str(word), (w for w in words if isinstance(w, str)))
@@ -197,8 +193,6 @@ def _convert(key: str, value: Any, hint: Any) -> Any:
     if origin in (tuple, list) and isinstance(value, list | tuple):
         return origin(_convert(key, v, args[0]) for v in value)
     kind = origin or hint
-    if kind is str and isinstance(value, str) and re.search(CONTROLS, value.replace("\n", "")):
-        raise ConfigError(f"{key}={show(value)} is not allowed: it contains control characters.")
     if kind in (int, float) and type(value) is int and abs(value) >= 2**63:
         raise ConfigError(f"{key}={show(value)} is not allowed: it must be below 2^63.")
     is_infinite = isinstance(value, float) and not math.isfinite(value)

@@ -149,6 +149,7 @@ def check_evaluates_alone(run: RunSpec, shape: tuple[int, int, int], classes: in
     if run.norm.evaluates_by_batch:
         return
     network, images = network_of(run, shape, classes).eval(), torch.randn(4, *shape)
+    refuse_single_values(run.norm, network)
     among_four, among_two = network(images)[:2], network(images[:2])
     size = float(among_four.abs().max())
     if math.isfinite(size) and not torch.allclose(among_four, among_two, rtol=1e-3, atol=1e-3 * size):

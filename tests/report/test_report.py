@@ -623,8 +623,8 @@ def test_a_report_says_that_its_study_was_extended_after_an_earlier_report(tmp_p
 def test_the_report_on_all_studies_says_that_two_of_them_had_different_images_of_one_name(tmp_path):
     for name, norm, checksum in (("a", "NoNorm", "00"), ("b", "BatchNorm", "01")):
         [run_id] = synthetic.write(tmp_path, [Run(norm, dead=False)])
-        path = Store(tmp_path).run(run_id).summary
-        path.write_text(path.read_text().replace('"checksum": "00"', f'"checksum": "{checksum}"'))
+        dataset = Store(tmp_path).summary(run_id)["dataset"]
+        synthetic.edit_summary(tmp_path, run_id, dataset={**dataset, "checksum": checksum})
         synthetic.plan(tmp_path, name, [run_id])
     assert not load_study(tmp_path, "a").mixed_images
     sentence = write_report(tmp_path, "all").cautions[0]

@@ -185,8 +185,7 @@ def test_runs_that_an_earlier_version_stopped_at_one_large_loss_are_named(tmp_pa
     runs = [Run(seed=s, diverged_at=7 if s < n else None) for s in range(3)]
     ids = synthetic.write(tmp_path, runs)
     for run_id in ids[:n]:
-        path = Store(tmp_path).run(run_id).summary
-        path.write_text(path.read_text().replace("training loss nan", "training loss above 10 times the initial"))
+        synthetic.edit_summary(tmp_path, run_id, diverged_because="training loss above 10 times the initial")
     synthetic.plan(tmp_path, "s", ids)
     study = load_study(tmp_path, "s")
     text = summary.cautions(study)[-1]
