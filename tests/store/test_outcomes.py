@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +42,8 @@ def test_a_present_summary_stays_as_it_is(tmp_path: Path):
     present = LOST | {"learned": None, "diverged_step": 100}
     assert with_present_outcome(present) == present
     (run_id,) = synthetic.write(tmp_path, [Run()])
-    path = Store(tmp_path).run(run_id).summary
-    summary = json.loads(path.read_text())
-    summary["dataset"]["guessing"] = {"val": 0.8, "test": 0.75, "loss": 0.5}
-    path.write_text(json.dumps(summary | {"learned": False}))
+    dataset = Store(tmp_path).summary(run_id)["dataset"]
+    guessing = {"val": 0.8, "test": 0.75, "loss": 0.5}
+    synthetic.edit_summary(tmp_path, run_id, learned=False, dataset={**dataset, "guessing": guessing})
     run = load_runs(tmp_path).iloc[0]
     assert (run["learned"], run["dataset.guessing.val"], run["dataset.guessing.loss"]) == (False, 0.8, 0.5)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -122,8 +121,7 @@ def test_a_dataset_with_changed_images_needs_another_name(tmp_path, command):
 def test_finished_runs_on_other_images_are_found_by_the_settings_of_their_dataset(tmp_path, stored, present, accepted):
     ids = synthetic.write(tmp_path, [synthetic.Run(seed=seed) for seed in range(3)])
     for run_id in ids:
-        summary = Store(tmp_path).run(run_id).summary
-        write_json(summary, {**json.loads(summary.read_text()), "dataset": stored})
+        synthetic.edit_summary(tmp_path, run_id, dataset=stored)
     with nullcontext() if accepted else pytest.raises(ConfigError, match=r"The dataset Digits names other .* 3 runs"):
         check_images(Plan(Settings(results_dir=str(tmp_path)), (), ()), present)
 
