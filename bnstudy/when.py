@@ -18,7 +18,10 @@ class When(Spec):
         return tuple(sorted({step for step in self._steps(total) if 0 <= step <= total} | {total}))
 
     def most(self, total: int) -> int:  # noqa: ARG002
-        """At most how many steps `resolve` returns, without listing them; 1 for a class of which it is not known."""
+        """An upper bound of the number of steps that `resolve` returns, without listing them.
+
+        A user's class may leave it at 1, and is then not checked.
+        """
         return 1
 
     def _steps(self, total: int) -> Iterable[int]:

@@ -156,7 +156,7 @@ BAD = [
     (("data.train_size=9999",), "data.train_size=9999 is not allowed"),
     (("lr=0.1,1",), "lr=0.1,1 lists several values: add -m to run them all."),
     (("lr=[",), "lr=[ cannot be read: write key=value, and quote what the shell would change."),
-    (("norm",), "norm cannot be read: write key=value, such as study=norm."),
+    (("norm",), "norm cannot be read: write key=value, without spaces, such as study=norm or lr=0.1."),
     (("lr.x=3",), "lr.x is not a known key; did you mean lr?"),
     (("hydra.verbose.x=1",), "hydra.verbose.x is not a known key"),
     (("lr=${nowhere}",), "lr: Interpolation key 'nowhere' not found"),
@@ -207,7 +207,7 @@ def test_a_network_that_cannot_take_the_images_is_refused_before_training(comman
     arguments = ("data=image_folder", "data.root=tiny", "model=vgg", "model.depth=11", "norm=instance", "batch_size=4")
     status, _, err = command(*arguments, "steps=3")
     assert status == 2
-    assert "model=VGG with norm=InstanceNorm cannot take images of 16x16 in batches of 4" in err
+    assert "norm=InstanceNorm is not allowed with this network: in conv7 it has a single value to normalize" in err
 
 
 @pytest.mark.parametrize("engine", ["auto", "serial", "stacked"])

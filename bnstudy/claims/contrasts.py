@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -187,7 +187,7 @@ class FinishedRuns:
         if unmeasured := int(d.isna().sum()):
             obstacles.append(f"{claim.metric} was not measured in {unmeasured} of {len(d)} seeds")
         steps = sorted({int(n) for square in sides for runs in square.values() for n in runs["steps"].unique()})
-        obstacles += self._limits(claim, case, slack, failed, steps)
+        obstacles += [*self._limits(claim, case, slack, failed, steps), *_below_guessing(claim, choices)]
         images = self._image_error(claim, choices, d)
         few_seeds = len(d) < claim.min_seeds and {*obstacles} <= {text for c in choices for text in c.edges()}
         return self.make(
@@ -247,7 +247,9 @@ class FinishedRuns:
             found.append(f"{steps[0]} of at least {claim.min_steps} steps of training")
         for side, (lost, n) in failed.items():
             if claim.measure.learned and lost > n / 2:
-                found.append(f"{lost} of {n} runs {side} it failed, and the metric describes trained networks")
+                found.append(
+                    f"{lost} of {n} runs {side} it diverged or did not learn, and the metric describes trained networks"
+                )
         return found
 
     def sides(self, claim: Claim, case: Case) -> Sides:
@@ -306,6 +308,22 @@ def _count_bounds(tables: Sequence[pd.DataFrame]) -> dict[tuple[Side, Bound], in
         for side, counted in zip(SIDES, sides, strict=True):
             found.update((counted, bound) for bound in table[f"bound_{side}"] if bound)
     return dict(found)
+
+
+def _below_guessing(claim: Claim, choices: Sequence[RateChoice]) -> Iterator[str]:
+    """Sides whose networks learned and are right less often than guessing, as can be where classes differ in size: runs
+    that count as guessing would then be the best."""
+    measure = claim.measure
+    if not measure.images and measure.target != "accuracy" and measure.tuned_by != "best_accuracy":
+        return
+    for side, runs in (item for choice in choices for item in choice.evaluated_runs.items()):
+        learned = runs[~runs["counts_as_guessing"]]
+        accuracy, guessing = learned["test_accuracy"].mean(), learned["chance"].mean()
+        if accuracy < guessing:
+            yield (
+                f"the networks {side} it that learned are right for {accuracy:.1%} of the test images, fewer than by "
+                f"guessing the most frequent class, {guessing:.1%}: accuracy does not rank them"
+            )
 
 
 def _count_failed(choices: Sequence[RateChoice]) -> dict[Side, tuple[int, int]]:

@@ -108,7 +108,8 @@ def _failed(primary: Sequence[Verdict]) -> Iterator[str]:
         for side, (lost, n) in v.contrast.failed.items():
             if lost:
                 share = describe_failures(lost, n)
-                yield f"{v.case}: {side} it {share}, diverged or did not learn. They count with the worst value."
+                counted = "They count as guessing in accuracies, and with the worst value elsewhere."
+                yield f"{v.case}: {side} it {share}, diverged or did not learn. {counted}"
 
 
 def _at_bounds(primary: Sequence[Verdict]) -> Iterator[str]:

@@ -298,11 +298,12 @@ def with_outcomes(runs: pd.DataFrame, timing: pd.DataFrame) -> pd.DataFrame:
     `diverged`; `not_learned`: made all steps without divergence and ended near guessing; `counts_as_guessing`, either;
     `chance`, the accuracy of guessing on the test split; final `test_accuracy` and `val_accuracy` and `best_accuracy`,
     the highest on validation, shares in 0..1, missing where there are no classes; `balanced_accuracy`, test, missing
-    where the classes are balanced; `score`, by which learning rates are chosen: the validation accuracy or, without
-    classes, minus the loss; `step_ms`, the median milliseconds per step.
+    where the classes are balanced; `score`, by which learning rates are chosen: the validation accuracy, balanced where
+    the classes are not, or, without classes, minus the loss; `step_ms`, the median milliseconds per step.
     """
     diverged, not_learned = runs["status"] == "diverged", runs["learned"].eq(False)  # None where it is not known
     guesses = diverged | not_learned
+    runs = _with_known_guessing(runs)
     val, test = (runs[f"dataset.guessing.{split}"].astype(float) for split in ("val", "test"))
     measured = {
         "test_accuracy": ("final.test_accuracy", test),
@@ -312,12 +313,30 @@ def with_outcomes(runs: pd.DataFrame, timing: pd.DataFrame) -> pd.DataFrame:
     outcomes = {k: runs[c].astype(float).mask(guesses | runs[c].isna(), guess) for k, (c, guess) in measured.items()}
     loss = runs["final.val_loss"].astype(float).fillna(np.inf).mask(diverged, np.inf)
     score = outcomes["val_accuracy"].where(val.notna(), -loss)
-    balanced = runs.get("final.test_balanced_accuracy", pd.Series(np.nan, runs.index)).astype(float)
+    missing = pd.Series(np.nan, runs.index)
+    val_balanced, balanced = (runs.get(f"final.{s}_balanced_accuracy", missing).astype(float) for s in ("val", "test"))
     is_unbalanced = balanced.notna().groupby(runs["dataset.name"]).transform("any")
-    outcomes["balanced_accuracy"] = balanced.mask(guesses & is_unbalanced, 1 / runs["dataset.classes"].astype(float))
+    of_guessing = 1 / runs["dataset.classes"].astype(float)
+    outcomes["balanced_accuracy"] = balanced.mask(guesses & is_unbalanced, of_guessing)
+    # By the plain accuracy a rate at which all runs diverge would win over one at which they learn the small class.
+    score = score.mask(is_unbalanced, val_balanced.mask(guesses, of_guessing).fillna(of_guessing))
     lost = {"diverged": diverged, "not_learned": not_learned, "counts_as_guessing": guesses}
     ms = runs["run_id"].map(step_ms(timing))
     return runs.assign(**lost, chance=test, **outcomes, score=score, step_ms=ms)
+
+
+def _with_known_guessing(runs: pd.DataFrame) -> pd.DataFrame:
+    """`runs` with the accuracy of guessing of those on the same images, where an earlier version took 1 / classes."""
+    former, checksum = of_earlier_version(runs), runs["dataset.checksum"]
+    for column in ("dataset.guessing.val", "dataset.guessing.test"):
+        known = runs[~former].groupby("dataset.checksum")[column].first()
+        runs = runs.assign(**{column: runs[column].mask(former, checksum.map(known).fillna(runs[column]))})
+    return runs
+
+
+def of_earlier_version(runs: pd.DataFrame) -> pd.Series:
+    """Which runs with classes did not record the loss of guessing."""
+    return runs["dataset.guessing.loss"].isna() & runs["dataset.classes"].notna()
 
 
 def step_ms(timing: pd.DataFrame) -> pd.Series:

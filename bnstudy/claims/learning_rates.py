@@ -134,7 +134,8 @@ class RateChoice:
         lost = int(self.baseline["counts_as_guessing"].sum())
         if lost <= len(self.baseline) / 2:
             return []
-        return [f"{lost} of {len(self.baseline)} runs without it failed, so there is no accuracy to reach"]
+        failed = f"{lost} of {len(self.baseline)} runs without it diverged or did not learn"
+        return [f"{failed}, so there is no accuracy to reach"]
 
     def _unmeasured(self) -> list[str]:
         """A side that the claim's own metric cannot tune, since no run has it."""

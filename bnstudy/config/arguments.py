@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from bnstudy import __version__
 from bnstudy.config.folders import check_folder
-from bnstudy.config.messages import unknown_key
+from bnstudy.config.messages import unknown_key, write_without_spaces
 from bnstudy.store.files import conf_dir
 from bnstudy.store.renames import with_present_key
 from bnstudy.validation import ConfigError
@@ -226,7 +226,7 @@ def _assignments(words: Sequence[str]) -> dict[str, str]:
     for word in words:
         key, is_assignment, value = word.partition("=")
         if not is_assignment:
-            raise ConfigError(f"{word} cannot be read: write key=value, such as study={word}.")
+            raise ConfigError(f"{word} cannot be read: write key=value, {write_without_spaces(word)}.")
         if key not in REPORT_KEYS:
             raise ConfigError(unknown_key(key, REPORT_KEYS))
         if key in values:

@@ -31,7 +31,8 @@ def check_folder(key: str, folder: str) -> None:
 
 def config_files(folder: Path) -> Iterator[Path]:
     """The YAML files that Hydra may read: in the folder, in its groups, and in groups of groups."""
-    return chain.from_iterable(folder.glob(pattern) for pattern in ("*.yaml", "*/*.yaml", "*/*/*.yaml"))
+    found = chain.from_iterable(folder.glob(pattern) for pattern in ("*.yaml", "*/*.yaml", "*/*/*.yaml"))
+    return (path for path in found if not path.name.startswith("."))  # as an editor's lock
 
 
 def check_file(path: Path) -> None:

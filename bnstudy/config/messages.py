@@ -30,15 +30,21 @@ def explain(error: Exception) -> str | None:
         return f"{group or '--config-name'}={option} is not known{hint}{known}{plugins}"
     if isinstance(error, OverrideParseException):
         word = str(error.override)
-        advice = "and quote what the shell would change." if "=" in word else f"such as study={word}."
-        return f"{word} cannot be read: write key=value, {advice}"
+        advice = "and quote what the shell would change" if "=" in word else write_without_spaces(word)
+        return f"{word} cannot be read: write key=value, {advice}."
     if isinstance(error, HydraException) and isinstance(cause, ConfigAttributeError | ConfigKeyError):
         return unknown_key(str(cause.full_key), _keys_beside(cause))
     if isinstance(error, HydraException) and isinstance(cause, OmegaConfBaseException):
         return f"{_in_one_line(error)}: {_in_one_line(cause)}".removeprefix(": ")
     if isinstance(error, OmegaConfBaseException) and error.full_key:
-        return f"{error.full_key}: {error.msg}"
+        # Further lines are about omegaconf's own objects.
+        return f"{error.full_key}: {str(error.msg).splitlines()[0]}"
     return _in_one_line(error) if isinstance(error, HydraException | OmegaConfBaseException) else None
+
+
+def write_without_spaces(word: str) -> str:
+    """The advice for a word without =, which is a name or was typed with spaces around the =."""
+    return f"without spaces, such as {f'study={word} or ' if word.isidentifier() else ''}lr=0.1"
 
 
 def _in_one_line(error: BaseException) -> str:

@@ -73,8 +73,8 @@ def describe_left_out(root: Path, splits: Iterable[ClassFolders]) -> str:
     paths = [os.path.relpath(path, root) for split in splits for path in split.left_out]
     if not paths:
         return ""
-    noun = "file or linked folder is" if len(paths) == 1 else "files or linked folders are"
-    return f"{len(paths):,} {noun} left out, not {', '.join(IMG_EXTENSIONS)}: {_few(paths)}."
+    noun = "entry is" if len(paths) == 1 else "entries are"
+    return f"{len(paths):,} {noun} left out, no files with {', '.join(IMG_EXTENSIONS)}: {_few(paths)}."
 
 
 def other_splits(root: Path, classes: Iterable[str]) -> list[str]:

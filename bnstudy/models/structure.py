@@ -65,7 +65,11 @@ def refuse_single_values(norm: NormSpec, model: nn.Module) -> None:
             )
 
     for path, module in model.named_modules():
-        module.register_forward_pre_hook(partial(check, path))
+        if isinstance(module, FEATURE_NORMS):
+            module.register_forward_pre_hook(partial(check, path))
+
+
+FEATURE_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, ExplicitNorm)
 
 
 def values_together(module: nn.Module, x: Tensor) -> int | None:

@@ -12,7 +12,7 @@ import pandas as pd
 from bnstudy.claims.arms import BALANCED, EVALUATION_BATCH, best_arms, in_balanced_parts, tuned_runs
 from bnstudy.claims.completeness import Gap, find_gaps
 from bnstudy.claims.counterevidence import describe_smallest_p, list_some
-from bnstudy.claims.frames import StudyData, describe_damages
+from bnstudy.claims.frames import StudyData, describe_damages, of_earlier_version
 from bnstudy.claims.verdicts import describe_rates
 from bnstudy.stats.intervals import Estimate, mean_interval
 from bnstudy.store.outcomes import FORMER_REASON
@@ -31,7 +31,7 @@ def findings(study: StudyData) -> list[str]:
         of_family = dict(list(runs.groupby("family", observed=True)))
         for row in best.itertuples():
             gap = gaps.get((str(panel), str(row.family)))
-            sentences.append(f"{panel}: {row.family}{_result(tuned_runs(of_family[row.family]), row.rates, gap)}.")
+            sentences.append(f"{panel}: {row.family}{_result(of_family[row.family], row.rates, gap)}.")
         edge = best[best["edge"]]
         if len(edge):
             named = ", ".join(f"{row.family} ({row.lr:g})" for row in edge.itertuples())
@@ -40,8 +40,9 @@ def findings(study: StudyData) -> list[str]:
     return sentences
 
 
-def _result(runs: pd.DataFrame, rates: int, gap: Gap | None) -> str:
+def _result(family: pd.DataFrame, rates: int, gap: Gap | None) -> str:
     """What a family reaches at its best learning rates."""
+    runs = tuned_runs(family)
     missing, at = f" ({gap.text})" if gap else "", describe_rates(Counter(map(float, sorted(runs["lr"]))))
     at_rate = f" at its best learning rate, {at}{missing}," if rates > 1 else missing
     if rates == 1 and gap and gap.swept:
@@ -51,7 +52,7 @@ def _result(runs: pd.DataFrame, rates: int, gap: Gap | None) -> str:
         return at_rate + _loss(runs, lost)
     test = mean_interval(runs["test_accuracy"])
     if lost == len(runs):
-        everywhere = rates > 1 and not gap
+        everywhere = rates > 1 and not gap and bool(family["counts_as_guessing"].all())
         at_rate, seeds = ("", "at every learning rate tried") if everywhere else (at_rate, f"({_all_lost(runs)})")
         return f"{at_rate} counts as guessing, {percent(test.mean)}{', ' if everywhere else ' '}{seeds}"
     bounds = f"95% interval {interval(test)}, n = {test.n}" if test.n > 1 else "one seed"
@@ -101,7 +102,7 @@ def cautions(study: StudyData) -> list[str]:
             "The number of seeds was not fixed in advance: seeds are added until the claims are decided. Intervals and "
             "tests of the verdicts are valid for any number of looks, all others for a single look."
         )
-    return [*found, *_unbalanced(study.runs), *_stopped_by_former_bound(study)]
+    return [*found, *_unbalanced(study.runs), *_stopped_by_former_bound(study), *_computed_otherwise(study.runs)]
 
 
 def _unbalanced(runs: pd.DataFrame) -> Iterator[str]:
@@ -110,7 +111,25 @@ def _unbalanced(runs: pd.DataFrame) -> Iterator[str]:
         share = percent(own["chance"].max())
         yield (
             f"The classes of {name} differ in size: guessing the most frequent one is right for {share} of its test "
-            "images. The tables of arms also have the balanced accuracy, the mean over the classes."
+            "images. Runs that diverged or did not learn count with this accuracy. Learning rates are chosen by the "
+            "balanced accuracy, the mean over the classes, which the tables of arms also have."
+        )
+
+
+def _computed_otherwise(runs: pd.DataFrame) -> Iterator[str]:
+    """Runs of earlier versions that this version would give other numbers."""
+    former = of_earlier_version(runs)
+    own = former & ~runs["data._target_"].astype(str).str.fullmatch(r"bnstudy\.data\.(?!image_folder\.).*")
+    if n := int((own & ~runs["dataset.checksum"].isin(runs.loc[~former, "dataset.checksum"])).sum()):
+        yield (
+            f"{n} {'run' if n == 1 else 'runs'} of an earlier version {'takes' if n == 1 else 'take'} 1 / classes for "
+            "the accuracy of guessing. It is higher if the classes differ in size."
+        )
+    half = former & (runs["precision"] == "bf16") & (runs.get("loss", "CrossEntropy") != "CrossEntropy")
+    if n := int(half.sum()):
+        yield (
+            f"{n} {'run' if n == 1 else 'runs'} of an earlier version with precision=bf16 computed the loss in bf16. "
+            "Runs of this version compute it in float32: do not compare them."
         )
 
 

@@ -81,10 +81,10 @@ def run(*requests: Request, folders: Sequence[Path] = ()) -> list[RunResult]:
 def prepare(request: Request) -> Sweep:
     """Check a request and plan it. Raises ConfigError if a value is not allowed."""
     logging.getLogger("bnstudy").handlers = [AboveTheBars()]
+    check_writable("results_dir", request.settings.results)
     plan = make_plan(request)
     refuse_store_links(request, plan)
-    for key, folder in (("results_dir", request.settings.results), ("cache_dir", request.settings.cache)):
-        check_writable(key, folder)
+    check_writable("cache_dir", request.settings.cache)
     device, datasets = choose_device(request)
     kinds = check_data(plan, datasets)
     if request.launcher.executor != "slurm":  # its jobs have another memory

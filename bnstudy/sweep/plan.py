@@ -187,11 +187,19 @@ def check_data(plan: Plan, datasets: Datasets) -> Kinds:
                 train_size, network = check_run(run.spec, datasets, tried)
                 kinds[run.spec.stack_key] = run.spec.total_steps(train_size), network
         try:
-            checksums[data] = datasets.get(data).checksum
+            dataset = datasets.get(data)
         except ConfigError as error:
             if plan.todo:
                 raise
             log.warning("The finished runs cannot be compared with the dataset as it is now. %s", error)
+            continue
+        checksums[data] = dataset.checksum
+        if plan.todo and dataset.is_unbalanced:
+            share = f"{dataset.guessing['test']:.1%}"
+            log.warning(
+                f"The classes of {dataset.name} differ in size: guessing the most frequent one is right for {share} of "
+                "its test images. Runs that diverged or did not learn are shown with this accuracy."
+            )
     check_images(plan, checksums)
     return kinds
 

@@ -245,7 +245,8 @@ def check_evaluation(spec: RunSpec, dataset: Dataset) -> None:
     for name, n in splits.items():
         if n == 1:
             raise ConfigError(f"A {name} split of a single image is not allowed {because}: use more images.")
-    numbers = {*splits.values(), *(min(n, images or n) for n in splits.values()), min(PROBE_BATCH, len(dataset.train))}
+    numbers = {*splits.values(), *(min(n, images or n) for n in splits.values())}
+    numbers |= {min(PROBE_BATCH, len(dataset.train))} if spec.probe else set()
     alone = [n for n in sorted(numbers) if n // -(-n // size) < 2]
     if alone:
         least = 3 if any(n % 2 for n in numbers) else 2
@@ -263,5 +264,6 @@ def balanced_accuracy(correct: Tensor, y: Tensor) -> Tensor:
     """The mean over the classes in `y` [N] of the share of their images that are correct, [..., N]: that of guessing is
     1 / classes, however unequal their sizes."""
     sizes = y.bincount()
-    weights = 1 / (sizes[y] * (sizes > 0).sum())
-    return (correct * weights).sum(-1)
+    # In float64 and clamped: rounding must not make it exceed 1.
+    weights = 1 / (sizes[y].double() * (sizes > 0).sum())
+    return (correct * weights).sum(-1).clamp(max=1.0)

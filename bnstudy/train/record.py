@@ -167,6 +167,7 @@ class Record:
         """The outcome of a run that has diverged, or else has made all its steps."""
         learned = None if divergence else self._learned(run, dataset)
         total = len(self.losses)
+        measured_until = divergence[0] if divergence else total
         val_losses = [value for _, value in self.series(run, "val", "loss", total)]
         divergence = divergence or final_divergence(self.losses[:, run], val_losses, learned, self.guessing)
         until = total if divergence is None else divergence[0]
@@ -182,8 +183,8 @@ class Record:
             learned=None if divergence else learned,
             diverged_step=step,
             diverged_because=reason,
-            metrics=self.metrics(run, until),
-            timing=self.timings(until),
+            metrics=self.metrics(run, measured_until),
+            timing=self.timings(measured_until),
             final={
                 "train_loss": float(last_epoch.mean()),
                 **{f"{split}_{m}": self.latest(run, split, m, until) for split in ("val", "test") for m in measured},

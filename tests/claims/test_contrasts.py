@@ -218,6 +218,15 @@ def test_a_step_of_the_grid_larger_than_delta_is_an_obstacle():
     )
 
 
+@pytest.mark.parametrize(("guessing", "hinders"), [(0.1, False), (0.95, True)])
+def test_networks_that_learned_and_are_right_less_often_than_guessing_are_an_obstacle(guessing, hinders):
+    study = made("init.gain", [1.0])
+    study = replace(study, runs=study.runs.assign(chance=guessing))
+    contrast = only(study, claim(over=...))
+    assert ("that learned are right for" in contrast.obstacle) is hinders
+    assert ("fewer than by guessing the most frequent class, 95.0%" in contrast.obstacle) is hinders
+
+
 def test_short_training_is_an_obstacle_to_a_claim_with_a_least_number_of_steps():
     assert only(made("batch_size", [32]), claim(min_steps=200)).obstacle == "100 of at least 200 steps of training"
 

@@ -44,8 +44,8 @@ def test_runs_that_failed_at_the_compared_rates_are_counted_with_an_exact_interv
 
     (sentence,) = [s for s in sentences(fewer=0.15, diverged=lost) if "diverged or" in s]
     assert sentence == (
-        "MLP on Digits: without it 2 of 14 runs, 1.8% to 42.8%, diverged or did not learn. They count with the worst "
-        "value."
+        "MLP on Digits: without it 2 of 14 runs, 1.8% to 42.8%, diverged or did not learn. They count as guessing in "
+        "accuracies, and with the worst value elsewhere."
     )
 
 

@@ -189,6 +189,14 @@ def test_an_unfinished_run_keeps_the_name_of_a_dataset_with_several_versions(tmp
     assert study.n_missing == 1
 
 
+def test_runs_of_an_earlier_version_have_the_guessing_of_others_on_the_same_images(tmp_path: Path) -> None:
+    ids = synthetic.write(tmp_path, [Run(seed=seed) for seed in range(2)])
+    dataset = Store(tmp_path).summary(ids[0])["dataset"]
+    guessing = {"val": 0.7, "test": 0.8, "loss": 0.5}
+    synthetic.edit_summary(tmp_path, ids[0], learned=True, dataset={**dataset, "guessing": guessing})
+    assert load_study(tmp_path).runs["chance"].tolist() == [0.8, 0.8]
+
+
 def test_runs_that_did_not_learn_count_as_guessing_the_most_frequent_class(tmp_path: Path) -> None:
     ids = synthetic.write(tmp_path, [Run(seed=seed) for seed in range(3)])
     changes = ({"learned": True}, {"learned": False}, {"learned": None, "status": "diverged", "diverged_step": 5})
@@ -196,6 +204,7 @@ def test_runs_that_did_not_learn_count_as_guessing_the_most_frequent_class(tmp_p
         summary = Store(tmp_path).summary(run_id)
         dataset = {**summary["dataset"], "guessing": {"val": 0.7, "test": 0.8, "loss": 0.5}}
         final = {**summary["final"], "test_balanced_accuracy": None if change["learned"] is None else 0.6}
+        final["val_balanced_accuracy"] = 0.65
         synthetic.edit_summary(tmp_path, run_id, **change, dataset=dataset, final=final)
     runs = load_study(tmp_path).runs.set_index("run_id").loc[ids]
     assert runs["diverged"].tolist() == [False, False, True]
@@ -205,6 +214,7 @@ def test_runs_that_did_not_learn_count_as_guessing_the_most_frequent_class(tmp_p
     assert runs["val_accuracy"].tolist()[1:] == runs["best_accuracy"].tolist()[1:] == [0.7, 0.7]
     assert runs["balanced_accuracy"].tolist() == [0.6, 0.1, 0.1]
     assert (runs["chance"] == 0.8).all()
+    assert runs["score"].tolist() == [0.65, 0.1, 0.1]
     (row,) = arm_rows(runs.reset_index())
     assert (row["balanced"], row["diverged"], row["not_learned"]) == ("26.7%", 1, 1)
     assert "guessing the most frequent one is right for 80.0% of its test images" in cautions(load_study(tmp_path))[-1]

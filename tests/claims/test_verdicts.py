@@ -218,7 +218,7 @@ def test_a_worst_value_rules_out_negligible_with_its_own_reason():
 
 def test_a_baseline_that_failed_gives_no_accuracy_to_reach():
     verdict = found("faster_convergence", "fixed_rate", rates=(1.78,))
-    assert verdict.because == "14 of 14 runs without it failed, so there is no accuracy to reach"
+    assert verdict.because == "14 of 14 runs without it diverged or did not learn, so there is no accuracy to reach"
 
 
 def test_a_metric_that_cannot_choose_rates_was_not_measured():

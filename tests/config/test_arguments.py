@@ -46,7 +46,10 @@ def test_report_options_are_the_words_as_typed(arguments, expected, tmp_path, mo
         (("+study=a",), "+study is not a known key; did you mean study?"),
         (("hydra.run.dir=a",), "hydra.run.dir is not a known key. Known: claims"),
         (("study=a", "study=b"), "study=b is not allowed: study is given already, as study=a."),
-        (("quickstart",), "quickstart cannot be read: write key=value, such as study=quickstart."),
+        (
+            ("quickstart",),
+            "quickstart cannot be read: write key=value, without spaces, such as study=quickstart or lr=0.1.",
+        ),
         (("results_dir=",), "results_dir= is not allowed: it must be the name of a folder."),
         (("results_dir=null",), "results_dir=null is not allowed: it must be the name of a folder."),
         (("runs=",), "runs= is not allowed: it has no value; leave runs out, or write runs=null."),

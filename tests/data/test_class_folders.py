@@ -49,7 +49,7 @@ def test_what_is_left_out_is_counted_and_named(write_images):
         (root / "test" / "cat" / f"{i}.gif").write_text("")
     splits = [list_classes(root / split) for split in ("train", "test")]
     text = describe_left_out(root, splits)
-    assert text.startswith("4 files or linked folders are left out, not .jpg, ")
+    assert text.startswith("4 entries are left out, no files with .jpg, ")
     assert text.endswith(": train/readme.txt, test/cat/0.gif, test/cat/1.gif, ....")
 
 

@@ -174,7 +174,7 @@ def test_files_left_out_and_equal_images_are_reported_when_images_are_decoded(wr
     for _ in range(2):
         spec.load(tmp_path / "cache", CPU)
     left_out, val, leak = (record.getMessage() for record in caplog.records)
-    assert left_out.startswith(f"{root}: 1 file or linked folder is left out, not .jpg, ")
+    assert left_out.startswith(f"{root}: 1 entry is left out, no files with .jpg, ")
     assert left_out.endswith(": train/cat/notes.txt.")
     assert val == f"{root}: val/ is not used: data.val_fraction of train/ is for validation."
     assert "1 of 13 test images are training images, too: first test/cat/9.png = train/cat/1.png." in leak

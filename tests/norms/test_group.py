@@ -51,6 +51,24 @@ def test_norms_whose_outputs_would_all_be_0_are_refused(shape, explicit):
             network(x)
 
 
+def test_modules_that_take_keywords_only_are_not_looked_at():
+    class Scale(nn.Module):
+        def forward(self, *, x):
+            return 2 * x
+
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = Scale()
+
+        def forward(self, x):
+            return self.scale(x=x)
+
+    network = Network()
+    refuse_single_values(LayerNorm(), network)
+    assert network(torch.ones(2, 1)).tolist() == [[2], [2]]
+
+
 def test_instance_norm_on_a_feature_map_of_one_position_is_refused():
     run = spec_of("norm=instance", "model=vgg", "model.depth=11")
     with pytest.raises(ConfigError, match=r"norm=InstanceNorm is not allowed .* in conv7 it has a single value"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -112,7 +113,7 @@ def test_a_run_that_does_not_recover_from_a_large_loss_diverged_there(engine, di
     outcome = train(engine, spec_of("norm=none", "lr=1e-9"), digits, lambda _, t: 1e6 if t == 5 else 1.0)
     assert (outcome.status, outcome.diverged_step) == ("diverged", 5)
     assert outcome.diverged_because.endswith("and the run did not recover")
-    assert outcome.metrics.to_pandas().step.max() == 5
+    assert outcome.metrics.to_pandas().step.max() == 20  # it was measured until its end
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -142,6 +143,13 @@ def test_balanced_accuracy_is_the_mean_over_classes_of_the_share_that_is_right()
     expected = [(3 / 4 + 1 / 2 + 0) / 3, 1 / 3]
     assert balanced_accuracy(correct, y).tolist() == pytest.approx(expected)
     assert float(balanced_accuracy(correct[0], y)) == pytest.approx(expected[0])
+
+
+def test_the_balanced_accuracy_of_a_perfect_network_is_exactly_1():
+    for n, m, k in itertools.product(range(1, 12), range(13, 40, 3), (1, 3, 7)):
+        y = torch.tensor([0] * n + [1] * m + [2] * k)
+        assert float(balanced_accuracy(torch.ones(len(y), dtype=torch.bool), y).float()) == pytest.approx(1)
+        assert float(balanced_accuracy(torch.ones(len(y), dtype=torch.bool), y).float()) <= 1
 
 
 @pytest.mark.parametrize("engine", ENGINES)
