@@ -21,7 +21,7 @@ from bnstudy.data.dataset import Dataset
 from bnstudy.run import RunSpec
 from bnstudy.store.leases import Leases
 from bnstudy.store.runs import Store
-from bnstudy.sweep.disk import Disk, reason
+from bnstudy.sweep.disk import PASSING, Disk, reason
 from bnstudy.sweep.fallback import next_method, one_line
 from bnstudy.sweep.machine import resolve_device, set_up_torch
 from bnstudy.sweep.messages import Beat, Failure, RunDone, Send, Waiting, plural, record_error, recorded_error
@@ -243,7 +243,8 @@ class Worker:
         except Exception as failure:  # one failing run must not end the sweep: it is recorded and named
             mine = [run for run in stack.runs if run.spec.run_id not in self._lost | self._failed]
             rest = stack.of(run for run in mine if not self.store.is_finished(run.spec.run_id))
-            other = next_method(rest, failure, self.settings) if rest.runs else None
+            of_disk = isinstance(failure, OSError) and failure.errno in PASSING and not stack.method.compiled
+            other = next_method(rest, failure, self.settings) if rest.runs and not of_disk else None
             if rest.runs and other is None:
                 self._fail_with(rest, failure)
         if other is not None:  # outside the handler, which keeps the tensors of the failed attempt in memory
@@ -310,9 +311,10 @@ class Worker:
         """Report the step, save checkpoints if they are due or a signal came, and stop after a signal."""
         self._send_beat(training, stack)
         if self.stop.signum is not None or time.monotonic() - self._saved_at > self.settings.checkpoint_seconds:
-            lost = self.leases.lost() & {spec.run_id for spec in training.specs}
-            self._lost |= lost
-            training.leave(lost)
+            with suppress(OSError):  # nobody is known to have taken a run over; the next beat asks again
+                lost = self.leases.lost() & {spec.run_id for spec in training.specs}
+                self._lost |= lost
+                training.leave(lost)
             self._save(training)
             self._saved_at = time.monotonic()
         self.stop.check()

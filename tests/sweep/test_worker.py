@@ -371,6 +371,21 @@ def test_a_checkpoint_that_does_not_fit_is_set_aside_and_its_run_restarts(
 
 
 @pytest.mark.usefixtures("beating_often")
+def test_a_disk_that_goes_away_is_not_blamed_on_stacking(tmp_path, at_work, digits, monkeypatch):
+    def away(*_: Any) -> None:
+        raise OSError(5, "Input/output error")
+
+    with at_work(tmp_path) as (worker, messages):
+        interrupt(worker, messages, stack_of(SPECS[:1]), 12)
+        drop_params(worker.store.run(SPECS[0].run_id).checkpoint, digits)
+    monkeypatch.setattr(checkpoint, "set_aside", away)
+    with at_work(tmp_path) as (worker, messages):
+        worker.train(stack_of(SPECS[:1]))
+        assert [failure.error for failure in worker.failures] == ["OSError: [Errno 5] Input/output error"]
+        assert "stacked" not in messages.texts
+
+
+@pytest.mark.usefixtures("beating_often")
 def test_a_checkpoint_that_cannot_be_read_is_kept_and_its_run_fails(tmp_path, at_work, monkeypatch, undisturbed):
     read = Path.read_bytes
 
@@ -597,6 +612,24 @@ def test_a_run_that_another_machine_took_over_is_left_to_it(tmp_path, at_work, m
         assert rest.run_ids == [SPECS[1].run_id, SPECS[2].run_id]
         monkeypatch.undo()
         worker.work([rest])
+    assert metrics(tmp_path, SPECS) == undisturbed
+
+
+@pytest.mark.usefixtures("beating_often")
+def test_a_disk_that_does_not_show_the_leases_for_a_while_disturbs_no_stack(tmp_path, at_work, monkeypatch, undisturbed):
+    lost, asked = Leases.lost, []
+
+    def away_at_first(leases: Leases) -> set[str]:
+        asked.append(leases)
+        if len(asked) < 3:
+            raise OSError(5, "Input/output error")
+        return lost(leases)
+
+    monkeypatch.setattr(Leases, "lost", away_at_first)
+    with at_work(tmp_path, checkpoint_seconds=1e-9) as (worker, messages):
+        worker.train(stack_of(SPECS))
+        assert (worker.failures, messages.texts) == ([], "")
+    assert len(asked) > 3
     assert metrics(tmp_path, SPECS) == undisturbed
 
 
