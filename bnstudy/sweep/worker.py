@@ -22,7 +22,7 @@ from bnstudy.run import RunSpec
 from bnstudy.store.leases import Leases
 from bnstudy.store.runs import Store
 from bnstudy.sweep.disk import PASSING, Disk, reason
-from bnstudy.sweep.fallback import next_method, one_line
+from bnstudy.sweep.fallback import is_out_of_memory, next_method, one_line
 from bnstudy.sweep.machine import resolve_device, set_up_torch
 from bnstudy.sweep.messages import Beat, Failure, RunDone, Send, Waiting, plural, record_error, recorded_error
 from bnstudy.sweep.plan import Datasets, Stack, program_key, split
@@ -270,14 +270,11 @@ class Worker:
     def _train_together(self, stack: Stack, saved: list[Any]) -> None:
         dataset = self.datasets.get(stack.runs[0].spec.data)
         training = self._start(stack, dataset)
-        if any(saved):
-            try:
-                training.load(saved)
-            except (KeyError, RuntimeError, TypeError, ValueError) as error:
-                for run_id in stack.run_ids:
-                    path = self.store.run(run_id).checkpoint
-                    checkpoint.set_aside(path, f"it does not fit this version: {error}")
-                training = self._start(stack, dataset)
+        if any(saved) and (error := loading_error(training, saved)):
+            del training  # its tensors would fill the memory
+            self._set_aside(stack, saved, dataset, error)
+            self._train(stack)  # each run from the step that it has now
+            return
         if training.step:
             name = stack.runs[0].name if len(stack.runs) == 1 else f"{len(stack.runs)} runs"
             self.send(f"{name or stack.run_ids[0]}: going on from step {training.step} of {training.total}.")
@@ -285,6 +282,17 @@ class Worker:
         self._saved_at = time.monotonic()
         training.train(partial(self._store_run, training, stack), partial(self._beat, stack))
         self._trained_at = time.monotonic()
+
+    def _set_aside(self, stack: Stack, saved: list[Any], dataset: Dataset, error: str) -> None:
+        """Set aside the checkpoints that do not fit; all, if each fits alone."""
+        errors = [error]
+        if len(stack.runs) > 1:
+            device, pairs = self.datasets.device, zip(stack.runs, saved, strict=True)
+            errors = [loading_error(start_serial(run.spec, dataset, device), [state]) for run, state in pairs]
+        for run, own in zip(stack.runs, errors if any(errors) else [error] * len(errors), strict=True):
+            if own:
+                path = self.store.run(run.spec.run_id).checkpoint
+                checkpoint.set_aside(path, f"it does not fit this version: {own}")
 
     def _start(self, stack: Stack, dataset: Dataset) -> Training:
         specs, method, device = [run.spec for run in stack.runs], stack.method, self.datasets.device
@@ -341,3 +349,14 @@ class Worker:
             loss = float(training.record.losses[training.step - 1, 0]) if training.step else math.nan
             accuracy = training.record.latest(0, "val", "accuracy", training.total)
         self.send(Beat(self.name, name, len(training.specs), training.step, training.total, loss, accuracy))
+
+
+def loading_error(training: Training, saved: list[Any]) -> str:
+    """Load the states; return why they do not fit, in one line. A state may be wrong in many ways."""
+    try:
+        training.load(saved)
+    except Exception as error:
+        if isinstance(error, OSError) or is_out_of_memory(error):
+            raise
+        return one_line(error)
+    return ""

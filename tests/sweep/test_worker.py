@@ -343,17 +343,44 @@ def truncate(path: Path, _: Dataset) -> None:
     path.write_bytes(path.read_bytes()[:1000])
 
 
-def drop_params(path: Path, digits: Dataset) -> None:
+def change(path: Path, digits: Dataset, edit: Callable[[dict[str, Any]], object]) -> None:
+    """Edit a saved state."""
     run_id, checksum = path.parent.name, digits.checksum
     state = checkpoint.load(path, run_id, checksum, CPU)
-    del state["params"]
+    edit(state)
     checkpoint.save(path, run_id, checksum, state)
+
+
+def drop_params(path: Path, digits: Dataset) -> None:
+    change(path, digits, lambda state: state.pop("params"))
+
+
+def shorten_params(path: Path, digits: Dataset) -> None:
+    change(path, digits, lambda state: state.update(params=state["params"][:-1]))
+
+
+def make_record_a_list(path: Path, digits: Dataset) -> None:
+    change(path, digits, lambda state: state.update(record=[]))
+
+
+def make_buffers_a_number(path: Path, digits: Dataset) -> None:
+    change(path, digits, lambda state: state.update(buffers=5))
+
+
+FOUR_GO_ON = f"4 runs: going on from step 12 of {STEPS}."
 
 
 @pytest.mark.usefixtures("beating_often")
 @pytest.mark.parametrize(
     ("damage", "damaged", "why", "restored"),
-    [(truncate, [3], "", f"4 runs: going on from step 12 of {STEPS}."), (drop_params, range(5), "it does not fit", "")],
+    [
+        (truncate, [3], "", FOUR_GO_ON),
+        (drop_params, range(5), "it does not fit", ""),
+        (drop_params, [1], "it does not fit this version: KeyError: 'params'", FOUR_GO_ON),
+        (shorten_params, [0], "it does not fit", FOUR_GO_ON),
+        (make_record_a_list, [4], "it does not fit", FOUR_GO_ON),
+        (make_buffers_a_number, [2], "it does not fit", FOUR_GO_ON),
+    ],
 )
 def test_a_checkpoint_that_does_not_fit_is_set_aside_and_its_run_restarts(
     tmp_path, at_work, digits, undisturbed, caplog, damage, damaged, why, restored
