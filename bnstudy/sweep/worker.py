@@ -304,11 +304,21 @@ class Worker:
         return start_stacked(specs, dataset, device, program, method.norms_vary)
 
     def _store_run(self, training: Training, stack: Stack, spec: RunSpec, outcome: Outcome) -> None:
+        """Store a run, unless another worker took it over meanwhile, which will store it."""
+        if self.leases.holders([spec.run_id]):
+            self._lost.add(spec.run_id)
+            return
         summary = summarize(training, spec, outcome, stack)
         own = stack.of(run for run in stack.runs if run.spec == spec)
         results = (spec.run_id, outcome.metrics, outcome.timing, summary)
         try:
             self._disk.write(f"The results of {own.title}", lambda: self.store.finish(*results))
+        except Interrupted:
+            if training.step < training.total:
+                self._save(training)
+            else:  # measured already: measuring again would change what probes accumulate
+                self.send("Runs that are not stored make the steps since their last checkpoint again.")
+            raise
         except OSError as failure:  # the other runs of the stack go on
             self._fail_with(own, failure)
         else:
@@ -328,9 +338,11 @@ class Worker:
         self.stop.check()
 
     def _save(self, training: Training) -> None:
-        """Save each run. Runs go on without a checkpoint: the next one may find room on the disk again."""
+        """Save each run that is not stored. Runs go on without a checkpoint: the next one may find room on the disk again."""
         error: Exception | None = None
         for run, spec in enumerate(training.specs):
+            if self.store.is_finished(spec.run_id):
+                continue
             state = training.state(run)
             try:
                 path, checksum = self.store.run(spec.run_id).checkpoint, training.dataset.checksum

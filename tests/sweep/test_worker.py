@@ -495,6 +495,50 @@ def test_results_wait_for_room_on_the_disk(tmp_path, at_work, monkeypatch, undis
     assert metrics(tmp_path, SPECS) == undisturbed
 
 
+def interrupt_results(worker: Worker, monkeypatch: pytest.MonkeyPatch, run: RunSpec) -> None:
+    """Send a signal while the results of a run wait for room on the disk."""
+
+    def fails(run_id: str) -> int:
+        if run_id == run.run_id:
+            worker.stop.signum = 15
+            return 28
+        return 0
+
+    store_badly(monkeypatch, fails)
+
+
+def test_a_signal_while_the_results_of_a_diverged_run_wait_for_room_saves_the_others(tmp_path, at_work, monkeypatch):
+    specs = [*SPECS[:2], spec(2, "lr=1e6"), spec(3, "lr=1e6")]
+    stack = stack_of(specs)
+    with at_work(tmp_path / "undisturbed") as (worker, _):
+        worker.train(stack)
+    with monkeypatch.context() as full, at_work(tmp_path) as (worker, _):
+        interrupt_results(worker, full, specs[3])
+        with pytest.raises(Interrupted):
+            worker.train(stack)
+    assert finished(worker, specs) == [2]
+    assert [worker.store.run(run.run_id).checkpoint.exists() for run in specs] == [True, True, False, True]
+    with at_work(tmp_path) as (worker, messages):
+        worker.train(stack)
+    assert "3 runs: going on from step" in messages.texts
+    assert metrics(tmp_path, specs) == metrics(tmp_path / "undisturbed", specs)
+
+
+def test_a_signal_while_the_last_results_wait_for_room_says_what_is_made_again(
+    tmp_path, at_work, monkeypatch, undisturbed
+):
+    with monkeypatch.context() as full, at_work(tmp_path) as (worker, messages):
+        interrupt_results(worker, full, SPECS[1])
+        with pytest.raises(Interrupted):
+            worker.train(stack_of(SPECS))
+    assert finished(worker, SPECS) == [0]
+    assert "Runs that are not stored make the steps since their last checkpoint again." in messages.texts
+    assert not list(tmp_path.glob("runs/*/checkpoint*"))
+    with at_work(tmp_path) as (worker, _):
+        worker.train(stack_of(SPECS))
+    assert metrics(tmp_path, SPECS) == undisturbed
+
+
 @pytest.mark.parametrize("engine", ["auto", "stacked"])
 def test_a_run_whose_folder_takes_no_results_fails_alone(tmp_path, at_work, monkeypatch, engine):
     attempts = store_badly(monkeypatch, lambda run_id: 1 if run_id == SPECS[2].run_id else 0)
@@ -643,7 +687,27 @@ def test_a_run_that_another_machine_took_over_is_left_to_it(tmp_path, at_work, m
 
 
 @pytest.mark.usefixtures("beating_often")
-def test_a_disk_that_does_not_show_the_leases_for_a_while_disturbs_no_stack(tmp_path, at_work, monkeypatch, undisturbed):
+def test_a_run_that_another_machine_took_over_since_the_last_checkpoint_is_not_stored(tmp_path, at_work, monkeypatch):
+    with at_work(tmp_path) as (other, _), at_work(tmp_path) as (worker, messages):
+        lease = worker.store.run(SPECS[1].run_id).folder / "lease.2"
+
+        def take_over(message: Any) -> None:
+            if isinstance(message, Beat) and message.step > 5 and not lease.exists():
+                lease.write_text(json.dumps(asdict(other.leases.me)))
+
+        messages.on_message = take_over
+        stored = store_badly(monkeypatch, lambda _: 0)
+        rest = worker.train(stack_of(SPECS[:3]))
+        assert stored == [SPECS[0].run_id, SPECS[2].run_id]
+        assert rest.run_ids == [SPECS[1].run_id]
+        assert (worker.failures, messages.texts) == ([], "")
+        assert lease.exists()
+
+
+@pytest.mark.usefixtures("beating_often")
+def test_a_disk_that_does_not_show_the_leases_for_a_while_disturbs_no_stack(
+    tmp_path, at_work, monkeypatch, undisturbed
+):
     lost, asked = Leases.lost, []
 
     def away_at_first(leases: Leases) -> set[str]:
