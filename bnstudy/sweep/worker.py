@@ -338,7 +338,7 @@ class Worker:
         self.stop.check()
 
     def _save(self, training: Training) -> None:
-        """Save each run that is not stored. Runs go on without a checkpoint: the next one may find room on the disk again."""
+        """Save each run that is not stored. Runs go on without a checkpoint: the next one may find room again."""
         error: Exception | None = None
         for run, spec in enumerate(training.specs):
             if self.store.is_finished(spec.run_id):
