@@ -99,6 +99,14 @@ def test_signals_at_random_moments_end_a_command_and_leave_nothing(tmp_path):
     assert signal_and_compare([*SWEEP, "steps=100"], tmp_path, 8, random.Random(1)) == []
 
 
+def test_a_temporary_file_of_a_killed_writer_counts_as_left_over(tmp_path):
+    run = tmp_path / "runs/0123456789ab"
+    run.mkdir(parents=True)
+    for name in ("summary.json", "lease.1", ".metrics.parquet.0123456789abcdef"):
+        (run / name).touch()
+    assert left_over(tmp_path) == ["runs/0123456789ab/.metrics.parquet.0123456789abcdef"]
+
+
 def test_results_are_listed_in_the_order_of_the_command_line(command):
     """The wider networks are trained first, and one run is already stored."""
     command("model.width=32", "seed=1", "steps=5")
