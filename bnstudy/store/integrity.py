@@ -41,7 +41,7 @@ class LaterVersion(WrongContent):
 
 def damaged(path: Path, error: Exception) -> DamagedRun:
     """The error for a file of a run that cannot be used: the run, the file, what is wrong and what to do."""
-    problem, advice = "is damaged", "delete the folder, and the same command trains it again"
+    problem, advice = "is damaged", "delete the folder, and the bnstudy command that trained it trains it again"
     reason = str(error) if isinstance(error, WrongContent) else f"it is not {FORMATS.get(path.suffix, 'readable')}"
     if isinstance(error, LaterVersion):
         problem, advice = "was stored by a later version of bnstudy", "read it with that version"

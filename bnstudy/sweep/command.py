@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import shlex
+import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -234,7 +235,7 @@ def refuse_store_links(request: Request, plan: Plan) -> None:
     """Raises ConfigError if a folder of the store that is written to is a symbolic link, or a name is not allowed."""
     root, plans = plan.settings.results, Plans(plan.settings.results)
     studies = [plans.folder(r.study.name, r.scale) for r in (request, *request.members) if r.study]
-    runs = [plan.store.run(run.spec.run_id).folder for run in plan.todo]
+    runs = [plan.store.run(run.spec.run_id).folder for run in plan.runs]
     refuse_links(root, [*(root / name for name in FOLDERS), *studies, *runs])
 
 
@@ -242,9 +243,9 @@ def check_writable(key: str, folder: Path) -> None:
     """Raises ConfigError if no file can be created in the folder, which need not exist yet."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".write-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        number, probe = tempfile.mkstemp(dir=folder, prefix=".write-")  # a name that nobody can plant a link at
+        os.close(number)
+        os.unlink(probe)
     except OSError as error:
         reason = error.strerror or error
         raise ConfigError(f"{key}={folder} is not allowed: it cannot be written ({reason}).") from None
@@ -264,10 +265,10 @@ def record_study(request: Request, complete: bool = True) -> None:
         runs = make_plan(request).runs
         store = Store(request.settings.results)
         for run in runs:
+            config = store.run(run.spec.run_id).config
             with suppress(OSError):  # the worker names a run whose folder cannot be written
-                if not store.run(
-                    run.spec.run_id
-                ).config.exists():  # `begin` would read it, in a large sweep for seconds
+                # `begin` would read an existing file, in a large sweep for seconds.
+                if not config.exists():
                     store.begin(run.spec.run_id, to_dict(run.spec))
         plan_study(request, [run.spec.run_id for run in runs], complete)
 

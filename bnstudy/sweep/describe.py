@@ -23,9 +23,11 @@ def describe_plan(plan: Plan, stacks: Sequence[Stack], device: str, executor: st
     if not stacks:
         return [f"{counts}."]
     how = describe_methods(stacks)
-    where = {"inprocess": f"on {device}", "processes": f"on {device}, in {min(workers, len(stacks))} processes"}
+    count = min(workers, len(stacks))
+    processes = "1 process" if count == 1 else f"{count} processes"
+    where = {"inprocess": f"on {device}", "processes": f"on {device}, in {processes}"}
     lines = [f"{counts}, {how}, {where.get(executor, f'by {executor}')}."]
-    seconds = expected_seconds(plan, min(workers, len(stacks)))
+    seconds = expected_seconds(plan, count)
     return lines if math.isnan(seconds) else [*lines, f"Expected to take about {duration(seconds)}."]
 
 

@@ -6,7 +6,6 @@ else, but in the user's cache folder, if nobody else can write there.
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import logging
 import os
@@ -14,6 +13,7 @@ import platform
 import shutil
 import stat
 import tempfile
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 import torch
@@ -61,7 +61,7 @@ def compiled_programs() -> Path:
         return own_cache() / processor()
     except OSError:
         folder = tempfile.mkdtemp(prefix="bnstudy-compiled-")
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        Finalize(None, shutil.rmtree, args=(folder, True), exitpriority=0)  # unlike atexit, also in a worker process
         return Path(folder)
 
 
@@ -81,9 +81,12 @@ def own_cache() -> Path:
     """
     home = Path(os.environ.get("XDG_CACHE_HOME", ""))
     home = home if home.is_absolute() else Path(os.path.expanduser("~/.cache")).absolute()
-    home.mkdir(parents=True, exist_ok=True)
-    if (mode := home.stat().st_mode) & stat.S_IWOTH and not mode & stat.S_ISVTX:
-        raise OSError(f"everybody can replace folders in {home}")
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    above = home.stat()
+    if above.st_uid not in (0, os.getuid()):
+        raise OSError(f"{home} belongs to another user")
+    if above.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not above.st_mode & stat.S_ISVTX:
+        raise OSError(f"others can replace folders in {home}, unless you type chmod go-w {home}")
     for folder in (home / "bnstudy", home / "bnstudy" / "compiled"):
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()

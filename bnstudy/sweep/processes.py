@@ -100,7 +100,7 @@ class Crew:
         """The failures that workers reported, with the causes of their deaths, and the runs that no worker took up."""
         found = {}
         for failure in self.failures:
-            why = self._deaths.get(failure.pid or 0)
+            why = self._deaths.get(failure.pid) if failure.pid else None
             found[failure.run_id] = replace(failure, error=f"its process twice {why}") if why else failure
         if self._failed_starts > MAX_FAILED_STARTS:
             store = Store(self.settings.results)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bnstudy.claims.claim import Claim, load_claims
 from bnstudy.claims.finer_rates import fine_rates
-from bnstudy.claims.frames import load_study
+from bnstudy.claims.frames import NothingFinished, load_study
 from bnstudy.claims.learning_rates import LEAST_RATES
 from bnstudy.store.runs import SharedStore
 from bnstudy.sweep.messages import plural
@@ -56,8 +56,12 @@ def _refine_study(request: Request, claims: Sequence[Claim], store: SharedStore)
     if not claims or not any(map(store.is_finished, run_ids)):
         store.release(run_ids)
         return request
-    data = load_study(store, picked=run_ids)
-    store.release(run_ids)
+    try:
+        data = load_study(store, picked=run_ids)
+    except NothingFinished:  # all are damaged; the results name them
+        return request
+    finally:
+        store.release(run_ids)
     named = data.specs[["run_id", "panel", "family"]].itertuples(index=False)
     family_of = {run_id: (panel, family) for run_id, panel, family in named}
     incomplete = {family_of[run_id] for run_id in family_of.keys() - {*data.runs["run_id"]}}

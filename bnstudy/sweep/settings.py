@@ -122,9 +122,9 @@ class Launcher(Spec):
         size = self.mem is None or re.fullmatch(r"\d+[KMGT]B?", self.mem)
         self.require(bool(size), "mem", "a size such as 8GB or 500MB, or null for the cluster's default")
         for name, value in {"partition": self.partition, "account": self.account, **self.extra}.items():
-            if (
-                printable(f"{name}{value}", keep="") != f"{name}{value}"
-            ):  # a line break would begin another line of the batch script
+            text = f"{name}{value}"
+            # A line break would begin another line of the batch script.
+            if printable(text, keep="") != text:
                 key = self.key(name if name in ("partition", "account") else f"extra.{name}")
                 raise ConfigError(
                     f"{printable(key, keep='')}={show(str(value))} is not allowed: it contains control characters."

@@ -21,8 +21,8 @@ from bnstudy.data.dataset import Dataset
 from bnstudy.run import RunSpec
 from bnstudy.store.leases import Leases
 from bnstudy.store.runs import Store
-from bnstudy.sweep.disk import Disk, reason
-from bnstudy.sweep.fallback import next_method, one_line
+from bnstudy.sweep.disk import PASSING, Disk, reason
+from bnstudy.sweep.fallback import is_out_of_memory, next_method, one_line
 from bnstudy.sweep.machine import resolve_device, set_up_torch
 from bnstudy.sweep.messages import Beat, Failure, RunDone, Send, Waiting, plural, record_error, recorded_error
 from bnstudy.sweep.plan import Datasets, Stack, program_key, split
@@ -243,7 +243,8 @@ class Worker:
         except Exception as failure:  # one failing run must not end the sweep: it is recorded and named
             mine = [run for run in stack.runs if run.spec.run_id not in self._lost | self._failed]
             rest = stack.of(run for run in mine if not self.store.is_finished(run.spec.run_id))
-            other = next_method(rest, failure, self.settings) if rest.runs else None
+            of_disk = isinstance(failure, OSError) and failure.errno in PASSING and not stack.method.compiled
+            other = next_method(rest, failure, self.settings) if rest.runs and not of_disk else None
             if rest.runs and other is None:
                 self._fail_with(rest, failure)
         if other is not None:  # outside the handler, which keeps the tensors of the failed attempt in memory
@@ -269,14 +270,11 @@ class Worker:
     def _train_together(self, stack: Stack, saved: list[Any]) -> None:
         dataset = self.datasets.get(stack.runs[0].spec.data)
         training = self._start(stack, dataset)
-        if any(saved):
-            try:
-                training.load(saved)
-            except (KeyError, RuntimeError, TypeError, ValueError) as error:
-                for run_id in stack.run_ids:
-                    path = self.store.run(run_id).checkpoint
-                    checkpoint.set_aside(path, f"it does not fit this version: {error}")
-                training = self._start(stack, dataset)
+        if any(saved) and (error := loading_error(training, saved)):
+            del training  # its tensors would fill the memory
+            self._set_aside(stack, saved, dataset, error)
+            self._train(stack)  # each run from the step that it has now
+            return
         if training.step:
             name = stack.runs[0].name if len(stack.runs) == 1 else f"{len(stack.runs)} runs"
             self.send(f"{name or stack.run_ids[0]}: going on from step {training.step} of {training.total}.")
@@ -284,6 +282,17 @@ class Worker:
         self._saved_at = time.monotonic()
         training.train(partial(self._store_run, training, stack), partial(self._beat, stack))
         self._trained_at = time.monotonic()
+
+    def _set_aside(self, stack: Stack, saved: list[Any], dataset: Dataset, error: str) -> None:
+        """Set aside the checkpoints that do not fit; all, if each fits alone."""
+        errors = [error]
+        if len(stack.runs) > 1:
+            device, pairs = self.datasets.device, zip(stack.runs, saved, strict=True)
+            errors = [loading_error(start_serial(run.spec, dataset, device), [state]) for run, state in pairs]
+        for run, own in zip(stack.runs, errors if any(errors) else [error] * len(errors), strict=True):
+            if own:
+                path = self.store.run(run.spec.run_id).checkpoint
+                checkpoint.set_aside(path, f"it does not fit this version: {own}")
 
     def _start(self, stack: Stack, dataset: Dataset) -> Training:
         specs, method, device = [run.spec for run in stack.runs], stack.method, self.datasets.device
@@ -295,11 +304,21 @@ class Worker:
         return start_stacked(specs, dataset, device, program, method.norms_vary)
 
     def _store_run(self, training: Training, stack: Stack, spec: RunSpec, outcome: Outcome) -> None:
+        """Store a run, unless another worker took it over meanwhile, which will store it."""
+        if self.leases.holders([spec.run_id]):
+            self._lost.add(spec.run_id)
+            return
         summary = summarize(training, spec, outcome, stack)
         own = stack.of(run for run in stack.runs if run.spec == spec)
         results = (spec.run_id, outcome.metrics, outcome.timing, summary)
         try:
             self._disk.write(f"The results of {own.title}", lambda: self.store.finish(*results))
+        except Interrupted:
+            if training.step < training.total:
+                self._save(training)
+            else:  # measured already: measuring again would change what probes accumulate
+                self.send("Runs that are not stored make the steps since their last checkpoint again.")
+            raise
         except OSError as failure:  # the other runs of the stack go on
             self._fail_with(own, failure)
         else:
@@ -310,17 +329,20 @@ class Worker:
         """Report the step, save checkpoints if they are due or a signal came, and stop after a signal."""
         self._send_beat(training, stack)
         if self.stop.signum is not None or time.monotonic() - self._saved_at > self.settings.checkpoint_seconds:
-            lost = self.leases.lost() & {spec.run_id for spec in training.specs}
-            self._lost |= lost
-            training.leave(lost)
+            with suppress(OSError):  # nobody is known to have taken a run over; the next beat asks again
+                lost = self.leases.lost() & {spec.run_id for spec in training.specs}
+                self._lost |= lost
+                training.leave(lost)
             self._save(training)
             self._saved_at = time.monotonic()
         self.stop.check()
 
     def _save(self, training: Training) -> None:
-        """Save each run. Runs go on without a checkpoint: the next one may find room on the disk again."""
+        """Save each run that is not stored. Runs go on without a checkpoint: the next one may find room again."""
         error: Exception | None = None
         for run, spec in enumerate(training.specs):
+            if self.store.is_finished(spec.run_id):
+                continue
             state = training.state(run)
             try:
                 path, checksum = self.store.run(spec.run_id).checkpoint, training.dataset.checksum
@@ -339,3 +361,14 @@ class Worker:
             loss = float(training.record.losses[training.step - 1, 0]) if training.step else math.nan
             accuracy = training.record.latest(0, "val", "accuracy", training.total)
         self.send(Beat(self.name, name, len(training.specs), training.step, training.total, loss, accuracy))
+
+
+def loading_error(training: Training, saved: list[Any]) -> str:
+    """Load the states; return why they do not fit, in one line. A state may be wrong in many ways."""
+    try:
+        training.load(saved)
+    except Exception as error:
+        if isinstance(error, OSError) or is_out_of_memory(error):
+            raise
+        return one_line(error)
+    return ""

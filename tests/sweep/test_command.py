@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from bnstudy.store.runs import Store
+from bnstudy.sweep.command import check_writable
 from scripts.kill_test import Comparison, kill_and_compare, left_over, metrics, start
 from scripts.signal_test import SWEEP, signal_and_compare
 
@@ -98,6 +99,14 @@ def test_signals_at_random_moments_end_a_command_and_leave_nothing(tmp_path):
     assert signal_and_compare([*SWEEP, "steps=100"], tmp_path, 8, random.Random(1)) == []
 
 
+def test_a_temporary_file_of_a_killed_writer_counts_as_left_over(tmp_path):
+    run = tmp_path / "runs/0123456789ab"
+    run.mkdir(parents=True)
+    for name in ("summary.json", "lease.1", ".metrics.parquet.0123456789abcdef"):
+        (run / name).touch()
+    assert left_over(tmp_path) == ["runs/0123456789ab/.metrics.parquet.0123456789abcdef"]
+
+
 def test_results_are_listed_in_the_order_of_the_command_line(command):
     """The wider networks are trained first, and one run is already stored."""
     command("model.width=32", "seed=1", "steps=5")
@@ -136,18 +145,33 @@ def test_a_store_with_a_symbolic_link_in_place_of_a_folder_is_refused_and_nothin
     assert not list(Path("home").iterdir())
 
 
-def test_a_run_whose_folder_is_a_symbolic_link_is_refused_and_its_target_stays(command):
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_run_whose_folder_is_a_symbolic_link_is_refused_and_its_target_stays(command, finished):
     assert command("steps=3")[0] == 0
     [run] = Path("results/runs").iterdir()
     Path("home").mkdir()
     Path("home/.old.tmp").touch()
     os.utime("home/.old.tmp", (0, 0))
+    if finished:  # only its configuration would be written
+        Path("home/summary.json").write_text("{}")
     run.rename("moved")
     run.symlink_to(Path("home").absolute())
     status, _, err = command("steps=3")
     assert status == 2
     assert f"{run} is a symbolic link" in err
-    assert [path.name for path in Path("home").iterdir()] == [".old.tmp"]
+    assert {path.name for path in Path("home").iterdir()} == {".old.tmp", *(["summary.json"] if finished else [])}
+
+
+@pytest.mark.parametrize("target", ["home/planted", "home"])
+def test_the_check_that_a_folder_can_be_written_follows_no_planted_link(tmp_path, target):
+    (tmp_path / "home").mkdir()
+    store = tmp_path / "results"
+    store.mkdir()
+    planted = store / f".write-{os.getpid()}"
+    planted.symlink_to(tmp_path / target)
+    check_writable("results_dir", store)
+    assert list(store.iterdir()) == [planted]
+    assert not list((tmp_path / "home").iterdir())
 
 
 def test_a_results_dir_may_be_a_symbolic_link(command):

@@ -74,8 +74,21 @@ def make_replaceable(home: Path) -> None:
     home.chmod(0o777)
 
 
+def make_replaceable_by_the_group(home: Path) -> None:
+    home.mkdir()
+    home.chmod(0o770)
+
+
 @pytest.mark.parametrize(
-    "make", [make_writable_by_others, make_writable_by_the_group, make_link, make_file, make_replaceable]
+    "make",
+    [
+        make_writable_by_others,
+        make_writable_by_the_group,
+        make_link,
+        make_file,
+        make_replaceable,
+        make_replaceable_by_the_group,
+    ],
 )
 def test_a_cache_folder_that_is_not_safe_is_not_used_and_said(home, caplog, make):
     make(home)
@@ -89,6 +102,20 @@ def test_a_cache_folder_that_is_not_safe_is_not_used_and_said(home, caplog, make
     assert "Compiled programs are not kept for later commands" in caplog.text
 
 
+def test_a_shared_folder_in_which_nobody_replaces_anothers_is_used(home):
+    home.mkdir()
+    home.chmod(0o1777)
+    assert own_cache() == home / "bnstudy/compiled"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives a folder to another user")
+def test_a_cache_folder_in_a_folder_of_another_user_is_not_used(home):
+    home.mkdir()
+    os.chown(home, 12345, -1)
+    with pytest.raises(OSError, match="belongs to another user"):
+        own_cache()
+
+
 @pytest.mark.usefixtures("home")
 def test_a_cache_folder_of_another_user_is_not_used(monkeypatch):
     own_cache()
@@ -97,9 +124,27 @@ def test_a_cache_folder_of_another_user_is_not_used(monkeypatch):
         own_cache()
 
 
-def test_a_temporary_folder_is_gone_when_the_process_ends(home):
+def show_folder() -> None:
+    folder = compiled_programs()
+    (folder / "x").touch()
+    print(folder, flush=True)
+
+
+IN_A_WORKER = """
+from bnstudy.sweep.forkserver import context
+from tests.sweep.test_machine import show_folder
+if __name__ == "__main__":
+    process = context().Process(target=show_folder)
+    process.start()
+    process.join()
+"""
+
+
+@pytest.mark.parametrize("code", ["from tests.sweep.test_machine import show_folder; show_folder()", IN_A_WORKER])
+def test_a_temporary_folder_is_gone_when_the_process_ends(home, tmp_path, code):
     make_file(home)
-    code = "from bnstudy.sweep.machine import compiled_programs; f = compiled_programs(); (f / 'x').touch(); print(f)"
-    folder = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    folder = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True).stdout.strip()
     assert "bnstudy-compiled-" in folder
     assert not Path(folder).exists()

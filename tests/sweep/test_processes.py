@@ -16,6 +16,7 @@ import pytest
 
 from bnstudy.sweep import processes
 from bnstudy.sweep.cost import Method
+from bnstudy.sweep.messages import Failure
 from bnstudy.sweep.plan import Stack
 from bnstudy.sweep.processes import Crew
 from bnstudy.sweep.progress import Progress
@@ -116,6 +117,16 @@ def test_workers_that_cannot_start_are_started_a_few_times_only(tmp_path, monkey
     (failure,) = crew.all_failures()
     assert failure.run_id == run.spec.run_id
     assert failure.error == "no process could be started for it: ended with status 1"
+
+
+def test_a_worker_that_could_not_be_started_explains_no_failed_run(tmp_path, monkeypatch):
+    crew = Crew(Settings(results_dir=str(tmp_path)), [], 1, Progress(1, 20, shown=False), StopFlag(""), "command")
+    monkeypatch.setattr(crew, "_start", lambda: None)
+    crew._replace(0, "could not be started (ConnectionRefusedError)", "worker 1")
+    crew.failures += [Failure("a", "ValueError: its own error"), Failure("b", "its process died", pid=17)]
+    crew._deaths[17] = "ended with status 3"
+    errors = [failure.error for failure in crew.all_failures()]
+    assert errors == ["ValueError: its own error", "its process twice ended with status 3"]
 
 
 @pytest.mark.slow

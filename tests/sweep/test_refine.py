@@ -221,6 +221,21 @@ def test_a_family_with_a_failed_run_is_left_out(study, monkeypatch):
 
 
 @pytest.mark.usefixtures("points")
+def test_a_study_whose_runs_are_all_damaged_has_no_second_pass_and_they_are_named(study):
+    assert study("seed=0")[0] == 0
+    for summary in Path("results").glob("runs/*/summary.json"):
+        summary.write_text("{}")
+    count = len(COARSE) * 2
+    for words in ([], ["until=decided", "max_seeds=1"]):
+        status, out, err = study("seed=0", *words)
+        assert status == 1
+        assert f"{count} of {count} runs failed" in err
+        assert "is damaged (summary.json: " in err
+        assert words or out.count("failed") == count
+    assert study("seed=0", "dry_run=true")[0] == 0
+
+
+@pytest.mark.usefixtures("points")
 def test_a_dry_run_plans_the_second_pass_once_the_first_is_stored(study):
     status, out, _ = study("dry_run=true")
     assert status == 0

@@ -343,17 +343,44 @@ def truncate(path: Path, _: Dataset) -> None:
     path.write_bytes(path.read_bytes()[:1000])
 
 
-def drop_params(path: Path, digits: Dataset) -> None:
+def change(path: Path, digits: Dataset, edit: Callable[[dict[str, Any]], object]) -> None:
+    """Edit a saved state."""
     run_id, checksum = path.parent.name, digits.checksum
     state = checkpoint.load(path, run_id, checksum, CPU)
-    del state["params"]
+    edit(state)
     checkpoint.save(path, run_id, checksum, state)
+
+
+def drop_params(path: Path, digits: Dataset) -> None:
+    change(path, digits, lambda state: state.pop("params"))
+
+
+def shorten_params(path: Path, digits: Dataset) -> None:
+    change(path, digits, lambda state: state.update(params=state["params"][:-1]))
+
+
+def make_record_a_list(path: Path, digits: Dataset) -> None:
+    change(path, digits, lambda state: state.update(record=[]))
+
+
+def make_buffers_a_number(path: Path, digits: Dataset) -> None:
+    change(path, digits, lambda state: state.update(buffers=5))
+
+
+FOUR_GO_ON = f"4 runs: going on from step 12 of {STEPS}."
 
 
 @pytest.mark.usefixtures("beating_often")
 @pytest.mark.parametrize(
     ("damage", "damaged", "why", "restored"),
-    [(truncate, [3], "", f"4 runs: going on from step 12 of {STEPS}."), (drop_params, range(5), "it does not fit", "")],
+    [
+        (truncate, [3], "", FOUR_GO_ON),
+        (drop_params, range(5), "it does not fit", ""),
+        (drop_params, [1], "it does not fit this version: KeyError: 'params'", FOUR_GO_ON),
+        (shorten_params, [0], "it does not fit", FOUR_GO_ON),
+        (make_record_a_list, [4], "it does not fit", FOUR_GO_ON),
+        (make_buffers_a_number, [2], "it does not fit", FOUR_GO_ON),
+    ],
 )
 def test_a_checkpoint_that_does_not_fit_is_set_aside_and_its_run_restarts(
     tmp_path, at_work, digits, undisturbed, caplog, damage, damaged, why, restored
@@ -368,6 +395,21 @@ def test_a_checkpoint_that_does_not_fit_is_set_aside_and_its_run_restarts(
     assert caplog.text.count("set aside as checkpoint.bad.pt") == len(damaged)
     assert why in caplog.text
     assert metrics(tmp_path, SPECS) == undisturbed
+
+
+@pytest.mark.usefixtures("beating_often")
+def test_a_disk_that_goes_away_is_not_blamed_on_stacking(tmp_path, at_work, digits, monkeypatch):
+    def away(*_: Any) -> None:
+        raise OSError(5, "Input/output error")
+
+    with at_work(tmp_path) as (worker, messages):
+        interrupt(worker, messages, stack_of(SPECS[:1]), 12)
+        drop_params(worker.store.run(SPECS[0].run_id).checkpoint, digits)
+    monkeypatch.setattr(checkpoint, "set_aside", away)
+    with at_work(tmp_path) as (worker, messages):
+        worker.train(stack_of(SPECS[:1]))
+        assert [failure.error for failure in worker.failures] == ["OSError: [Errno 5] Input/output error"]
+        assert "stacked" not in messages.texts
 
 
 @pytest.mark.usefixtures("beating_often")
@@ -450,6 +492,50 @@ def test_results_wait_for_room_on_the_disk(tmp_path, at_work, monkeypatch, undis
         worker.train(stack_of(SPECS))
         assert worker.failures == []
     assert "The results of seed=0 cannot be written (No space left on device): trying again" in messages.texts
+    assert metrics(tmp_path, SPECS) == undisturbed
+
+
+def interrupt_results(worker: Worker, monkeypatch: pytest.MonkeyPatch, run: RunSpec) -> None:
+    """Send a signal while the results of a run wait for room on the disk."""
+
+    def fails(run_id: str) -> int:
+        if run_id == run.run_id:
+            worker.stop.signum = 15
+            return 28
+        return 0
+
+    store_badly(monkeypatch, fails)
+
+
+def test_a_signal_while_the_results_of_a_diverged_run_wait_for_room_saves_the_others(tmp_path, at_work, monkeypatch):
+    specs = [*SPECS[:2], spec(2, "lr=1e6"), spec(3, "lr=1e6")]
+    stack = stack_of(specs)
+    with at_work(tmp_path / "undisturbed") as (worker, _):
+        worker.train(stack)
+    with monkeypatch.context() as full, at_work(tmp_path) as (worker, _):
+        interrupt_results(worker, full, specs[3])
+        with pytest.raises(Interrupted):
+            worker.train(stack)
+    assert finished(worker, specs) == [2]
+    assert [worker.store.run(run.run_id).checkpoint.exists() for run in specs] == [True, True, False, True]
+    with at_work(tmp_path) as (worker, messages):
+        worker.train(stack)
+    assert "3 runs: going on from step" in messages.texts
+    assert metrics(tmp_path, specs) == metrics(tmp_path / "undisturbed", specs)
+
+
+def test_a_signal_while_the_last_results_wait_for_room_says_what_is_made_again(
+    tmp_path, at_work, monkeypatch, undisturbed
+):
+    with monkeypatch.context() as full, at_work(tmp_path) as (worker, messages):
+        interrupt_results(worker, full, SPECS[1])
+        with pytest.raises(Interrupted):
+            worker.train(stack_of(SPECS))
+    assert finished(worker, SPECS) == [0]
+    assert "Runs that are not stored make the steps since their last checkpoint again." in messages.texts
+    assert not list(tmp_path.glob("runs/*/checkpoint*"))
+    with at_work(tmp_path) as (worker, _):
+        worker.train(stack_of(SPECS))
     assert metrics(tmp_path, SPECS) == undisturbed
 
 
@@ -597,6 +683,44 @@ def test_a_run_that_another_machine_took_over_is_left_to_it(tmp_path, at_work, m
         assert rest.run_ids == [SPECS[1].run_id, SPECS[2].run_id]
         monkeypatch.undo()
         worker.work([rest])
+    assert metrics(tmp_path, SPECS) == undisturbed
+
+
+@pytest.mark.usefixtures("beating_often")
+def test_a_run_that_another_machine_took_over_since_the_last_checkpoint_is_not_stored(tmp_path, at_work, monkeypatch):
+    with at_work(tmp_path) as (other, _), at_work(tmp_path) as (worker, messages):
+        lease = worker.store.run(SPECS[1].run_id).folder / "lease.2"
+
+        def take_over(message: Any) -> None:
+            if isinstance(message, Beat) and message.step > 5 and not lease.exists():
+                lease.write_text(json.dumps(asdict(other.leases.me)))
+
+        messages.on_message = take_over
+        stored = store_badly(monkeypatch, lambda _: 0)
+        rest = worker.train(stack_of(SPECS[:3]))
+        assert stored == [SPECS[0].run_id, SPECS[2].run_id]
+        assert rest.run_ids == [SPECS[1].run_id]
+        assert (worker.failures, messages.texts) == ([], "")
+        assert lease.exists()
+
+
+@pytest.mark.usefixtures("beating_often")
+def test_a_disk_that_does_not_show_the_leases_for_a_while_disturbs_no_stack(
+    tmp_path, at_work, monkeypatch, undisturbed
+):
+    lost, asked = Leases.lost, []
+
+    def away_at_first(leases: Leases) -> set[str]:
+        asked.append(leases)
+        if len(asked) < 3:
+            raise OSError(5, "Input/output error")
+        return lost(leases)
+
+    monkeypatch.setattr(Leases, "lost", away_at_first)
+    with at_work(tmp_path, checkpoint_seconds=1e-9) as (worker, messages):
+        worker.train(stack_of(SPECS))
+        assert (worker.failures, messages.texts) == ([], "")
+    assert len(asked) > 3
     assert metrics(tmp_path, SPECS) == undisturbed
 
 
