@@ -36,7 +36,7 @@ from bnstudy.sweep.plan import (
 )
 from bnstudy.sweep.request import PlannedRun, varying_names
 from bnstudy.sweep.settings import Settings
-from bnstudy.validation import ConfigError
+from bnstudy.validation import ConfigError, to_dict
 from tests import synthetic
 from tests.conftest import CPU, spec_of
 
@@ -127,6 +127,12 @@ def test_finished_runs_on_other_images_are_found_by_the_settings_of_their_datase
         synthetic.edit_summary(tmp_path, run_id, dataset={**dataset, **stored})
     with nullcontext() if accepted else pytest.raises(ConfigError, match=r"The dataset Digits names other .* 3 runs"):
         check_images(Plan(Settings(results_dir=str(tmp_path)), (), ()), present)
+
+
+def test_runs_on_generated_data_of_another_checksum_are_accepted(tmp_path):
+    data = Gaussian()
+    synthetic.write(tmp_path, [synthetic.Run(fields=(("data", to_dict(data)),))])
+    check_images(Plan(Settings(results_dir=str(tmp_path)), (), ()), {data: "another", Digits(): "d"})
 
 
 def test_settings_cannot_be_swept():
