@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ import pandas as pd
 
 from bnstudy.claims import arms
 from bnstudy.store.checksums import find_versions
-from bnstudy.store.files import conf_dir
+from bnstudy.store.files import conf_dir, is_plain_file
 from bnstudy.store.loading import (
     describe_images,
     images_of,
@@ -286,10 +287,14 @@ def describe_damages(damages: Mapping[str, str]) -> list[str]:
 
 
 def _failures(store: Store, unfinished: Iterable[str]) -> dict[str, str]:
-    errors = {run_id: store.run(run_id).error for run_id in sorted(unfinished)}
-    files = {run_id: path for run_id, path in errors.items() if path.is_file() and not path.is_symlink()}
-    texts = {run_id: path.read_text(encoding="utf-8", errors="replace") for run_id, path in files.items()}
-    return {run_id: text.strip().rpartition("\n")[2] for run_id, text in texts.items()}
+    failures = {}
+    for run_id in sorted(unfinished):
+        path = store.run(run_id).error
+        with suppress(OSError):  # a worker that finishes the run now removes it
+            if is_plain_file(path):
+                text = path.read_text(encoding="utf-8", errors="replace")
+                failures[run_id] = text.strip().rpartition("\n")[2]
+    return failures
 
 
 def with_outcomes(runs: pd.DataFrame, timing: pd.DataFrame) -> pd.DataFrame:

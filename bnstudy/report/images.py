@@ -14,7 +14,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from bnstudy.report.figures import ReportFigure, render
-from bnstudy.store.files import write_atomic, write_json
+from bnstudy.store.files import is_plain_file, write_atomic, write_json
 
 LIST = "files.json"
 """Names the images of a report, beside them."""
@@ -87,6 +87,8 @@ def write_images(folder: Path, images: Iterable[Image]) -> None:
 def listed_images(folder: Path) -> set[str]:
     """The images that earlier reports wrote here; those of versions without a list are not known."""
     try:
+        if not is_plain_file(folder / LIST):
+            return set()
         names = json.loads((folder / LIST).read_text(encoding="utf-8"))
         return {name for name in names if re.fullmatch(r"[a-z0-9_-]+\.(svg|png)", name)}
     except (OSError, ValueError, TypeError, RecursionError):

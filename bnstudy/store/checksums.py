@@ -12,6 +12,9 @@ SPLITS = "splits:"
 DIVISION = ("train_size", "val_fraction")
 """Settings of a dataset that divide it."""
 
+GENERATED = "bnstudy.data.gaussian.Gaussian"
+"""Its settings alone determine the data, but for rounding: earlier versions had other checksums on other CPUs."""
+
 
 def source(data: Mapping[str, Any], checksum: str) -> str:
     """What determines the images. Runs with equal sources and different checksums were trained on different images.
@@ -25,6 +28,11 @@ def source(data: Mapping[str, Any], checksum: str) -> str:
     return json.dumps({k: v for k, v in named.items() if k not in others}, sort_keys=True, default=str)
 
 
+def is_generated(data: Mapping[str, Any]) -> bool:
+    """Whether the settings, as for `source`, are of a dataset that has one version only."""
+    return data.get("_target_", data.get("data._target_")) == GENERATED
+
+
 def find_versions(runs: Iterable[tuple[str, Mapping[str, Any], Any]]) -> list[dict[str, list[str]]]:
     """The runs, by checksum, of each source with several of them. Runs without a checksum are left out.
 
@@ -33,7 +41,9 @@ def find_versions(runs: Iterable[tuple[str, Mapping[str, Any], Any]]) -> list[di
     """
     found: dict[str, dict[str, list[str]]] = {}
     for run_id, data, checksum in runs:
-        if isinstance(checksum, str) and checksum:  # a dataset of an earlier version may have none
+        if (
+            isinstance(checksum, str) and checksum and not is_generated(data)
+        ):  # a dataset of an earlier version may have none
             found.setdefault(source(data, checksum), {}).setdefault(checksum, []).append(run_id)
     return [versions for versions in found.values() if len(versions) > 1]
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import secrets
+import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -36,6 +37,18 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def is_plain_file(path: Path) -> bool:
+    """Whether a file itself is there: a pipe would be waited for, and a link may lead to a device that never ends.
+
+    Raises:
+        OSError: it cannot be known now.
+    """
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def sync(path: Path) -> None:

@@ -17,12 +17,20 @@ import pyarrow as pa
 from bnstudy.store.identity import digest
 from bnstudy.validation import ConfigError, show
 
-SCHEMA = 2
+SUMMARY_FORMAT = 2
 """The number of the summary's format. Increase it when earlier versions would read a new summary wrongly."""
 
 STATUSES = ("finished", "diverged")
-NUMBERS = ("final", "best", "seconds")
+NUMBERS = ("final", "best", "seconds", "probe_seconds")
 """The parts of a summary that hold numbers by name."""
+
+PARTS: dict[str, tuple[str, ...]] = {
+    "final": ("train_loss", "val_loss", "val_accuracy", "test_loss", "test_accuracy"),
+    "best": ("step", "val_accuracy", "test_accuracy"),
+    "seconds": ("training", "evaluation", "probes", "total"),
+    "dataset": ("name", "checksum", "classes", "train", "val", "test"),
+}
+"""What the summaries of all versions have, by part."""
 
 FORMATS = {".json": "JSON", ".yaml": "YAML", ".parquet": "a Parquet table"}
 
@@ -57,7 +65,7 @@ def seal(summary: Mapping[str, Any], run_id: str, files: Mapping[str, bytes]) ->
         ValueError: a number is not finite.
     """
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    sealed = {**summary, "run_id": run_id, "integrity": {"schema": SCHEMA, "files": hashes}}
+    sealed = {**summary, "run_id": run_id, "integrity": {"schema": SUMMARY_FORMAT, "files": hashes}}
     return {**sealed, "integrity": {**sealed["integrity"], "sha256": digest(sealed)}}
 
 
@@ -75,6 +83,8 @@ def check_summary(summary: Any, run_id: str) -> dict[str, Any]:
     for part in NUMBERS:
         for name, value in summary.get(part, {}).items():
             _check_number(f"{part}.{name}", value)
+    if "integrity" not in summary:
+        _check_parts(summary)
     return summary
 
 
@@ -90,10 +100,40 @@ def _check_record(summary: Mapping[str, Any]) -> None:
     record = summary["integrity"]
     require(isinstance(record, dict) and isinstance(record.get("files"), dict), "its integrity record is incomplete")
     schema = record.get("schema")
-    if isinstance(schema, int) and schema > SCHEMA:
-        raise LaterVersion(f"it has schema {schema}, and this version reads up to {SCHEMA}")
+    if isinstance(schema, int) and schema > SUMMARY_FORMAT:
+        raise LaterVersion(f"it has schema {schema}, and this version reads up to {SUMMARY_FORMAT}")
     unsealed = {**summary, "integrity": {key: value for key, value in record.items() if key != "sha256"}}
     require(record.get("sha256") == digest(unsealed), "it was changed after it was stored")
+
+
+def _check_parts(summary: Mapping[str, Any]) -> None:
+    """Without a record, a summary may have lost what every version writes."""
+    values = {"engine": summary.get("engine"), "device": summary.get("device"), "steps": summary.get("steps")}
+    for part, names in PARTS.items():
+        lacking = [f"{part}.{name}" for name in names if name not in summary.get(part, {})]
+        require(not lacking, f"it lacks {', '.join(lacking)}")
+        values |= {f"{part}.{name}": value for name, value in summary[part].items()}
+    for key in ("engine", "device", "dataset.name", "dataset.checksum"):
+        require(isinstance(values[key], str), f"{key}={show(values[key])} is not a text")
+    is_labelled = values["dataset.classes"] is not None
+    for key in ("steps", "dataset.train", "dataset.val", "dataset.test", *["dataset.classes"] * is_labelled):
+        require(type(values[key]) is int and values[key] >= 1, f"{key}={show(values[key])} is not a count")
+    accuracies = ("final.val_accuracy", "final.test_accuracy", "best.val_accuracy")
+    for key in (*(f"seconds.{name}" for name in PARTS["seconds"]), "best.step", *accuracies):
+        may_lack = key in accuracies and not (is_labelled and summary["status"] == "finished")
+        require(may_lack or values[key] is not None, f"it lacks {key}")
+    _check_outcome(summary)
+
+
+def _check_outcome(summary: Mapping[str, Any]) -> None:
+    learned, step = summary.get("learned"), summary.get("diverged_step")
+    require(learned is None or isinstance(learned, bool), f"learned={show(learned)} is not true, false or null")
+    require(step is None or type(step) is int, f"diverged_step={show(step)} is not a number of steps")
+    if "learned" in summary:  # earlier versions have neither
+        guessing = summary["dataset"].get("guessing")
+        require(isinstance(guessing, dict) and {"val", "test"} <= {*guessing}, "it lacks dataset.guessing")
+        for split in ("val", "test"):
+            _check_number(f"dataset.guessing.{split}", guessing[split])
 
 
 def _check_number(name: str, value: Any) -> None:

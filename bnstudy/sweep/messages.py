@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bnstudy.store.files import write_text
+from bnstudy.store.files import is_plain_file, write_text
 
 
 @dataclass(frozen=True)
@@ -75,20 +75,23 @@ def record_error(path: Path, command: str, error: str, details: str = "") -> Non
 
 def recorded_error(path: Path, command: str) -> str:
     """The error in a run's `error.txt`; empty if there is none, or only one of another command."""
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            own = file.readline().rstrip() == f"{COMMAND}{command}"
-    except OSError:
-        return ""
-    return last_line(path) if own else ""
+    lines = _lines(path)
+    return _last(lines) if lines and lines[0].rstrip() == f"{COMMAND}{command}" else ""
 
 
 def last_line(path: Path) -> str:
     """The last line with text, except srun's, which only count failed tasks; empty if the file cannot be read."""
+    return _last(_lines(path))
+
+
+def _lines(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        return path.read_text(encoding="utf-8", errors="replace").splitlines() if is_plain_file(path) else []
     except OSError:
-        return ""
+        return []
+
+
+def _last(lines: list[str]) -> str:
     return next((line.strip() for line in reversed(lines) if line.strip() and not line.startswith("srun: ")), "")
 
 

@@ -16,7 +16,7 @@ from bnstudy.data.base import DataSpec
 from bnstudy.data.dataset import Dataset
 from bnstudy.models.structure import refuse_single_values
 from bnstudy.run import RunSpec
-from bnstudy.store.checksums import list_runs, source
+from bnstudy.store.checksums import is_generated, list_runs, source
 from bnstudy.store.runs import Store
 from bnstudy.sweep.cost import Method, NetworkCost, choose_method, measure_network, network_cost
 from bnstudy.sweep.limits import limit_network
@@ -211,6 +211,7 @@ def check_images(plan: Plan, checksums: Mapping[DataSpec, str]) -> None:
         ConfigError: a run was trained on others.
     """
     present: dict[str, set[str]] = {}
+    checksums = {data: checksum for data, checksum in checksums.items() if not is_generated(to_dict(data))}
     for data, checksum in checksums.items():
         present.setdefault(source(to_dict(data), checksum), set()).add(checksum)
     others: dict[str, list[str]] = {}

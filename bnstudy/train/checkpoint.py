@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import os
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bnstudy.store.files import write_atomic
+from bnstudy.store.files import is_plain_file, write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,10 @@ def load(path: Path, run_id: str, checksum: str, device: torch.device) -> dict[s
     Raises:
         OSError, MemoryError: the file cannot be read now; it may still be intact.
     """
+    if not is_plain_file(path):
+        if os.path.lexists(path):
+            set_aside(path, "it is not a file")
+        return None
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -53,6 +58,8 @@ def load(path: Path, run_id: str, checksum: str, device: torch.device) -> dict[s
     try:
         saved = torch.load(io.BytesIO(_verify(content)), map_location="cpu", weights_only=True)
         owner, trained_on, state = saved["run_id"], saved.get("checksum", checksum), saved["state"]
+        if type(state["step"]) is not int or state["step"] < 0:
+            raise ValueError("no step")
     except MemoryError:
         raise
     except Exception:  # a damaged archive fails in many ways; none may stop the run
@@ -88,6 +95,6 @@ def on_device(state: Any, device: torch.device) -> Any:
 def set_aside(path: Path, reason: str) -> None:
     """Rename the checkpoint to `checkpoint.bad.pt`, or `checkpoint.bad-2.pt` if that is taken, with a warning."""
     names = (f"checkpoint.bad{f'-{i}' if i > 1 else ''}.pt" for i in count(1))
-    bad = next(free for name in names if not (free := path.with_name(name)).exists())
+    bad = next(free for name in names if not os.path.lexists(free := path.with_name(name)))
     path.replace(bad)
     log.warning("The checkpoint %s cannot be used (%s): set aside as %s, the run starts again.", path, reason, bad.name)

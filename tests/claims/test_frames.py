@@ -78,6 +78,25 @@ def test_failures_have_the_last_line_of_their_error(tmp_path: Path) -> None:
     assert load_study(tmp_path, "s").failures == {Run(seed=1).run_id: "RuntimeError: no memory"}
 
 
+def test_an_error_that_a_worker_removes_while_it_is_read_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = synthetic.write(tmp_path, [Run()])
+    failed = Store(tmp_path).begin(Run(seed=1).run_id, Run(seed=1).spec)
+    failed.error.write_text("RuntimeError: no memory\n")
+    synthetic.plan(tmp_path, "s", [*ids, Run(seed=1).run_id])
+    read_text = Path.read_text
+
+    def read(path: Path, *args: Any, **kwargs: Any) -> str:
+        if path.name == "error.txt":
+            path.unlink()
+        return read_text(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "read_text", read)
+    assert load_study(tmp_path, "s").failures == {}
+    assert not failed.error.exists()
+
+
 def test_the_scale_planned_last_is_the_default(tmp_path: Path) -> None:
     small, full = (synthetic.write(tmp_path, [Run(total=t)]) for t in (100, 200))
     synthetic.plan(tmp_path, "s", full, scale="full")

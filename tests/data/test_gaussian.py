@@ -69,6 +69,15 @@ def test_the_data_are_a_function_of_the_fields():
     assert torch.equal(load(train_size=100).train.x, first.train.x[:100])
 
 
+def test_the_checksum_does_not_depend_on_rounding_but_on_each_setting_that_draws(monkeypatch):
+    before, draw = load().checksum, Gaussian._draw
+    assert load(train_size=100, val_fraction=0.5).checksum == before
+    changes = {"dim": 3, "classes": 3, "target": "linear", "samples": 500, "test_size": 9, "draw": 7}
+    assert len({before, *(load(**{name: value}).checksum for name, value in changes.items())}) == 1 + len(changes)
+    monkeypatch.setattr(Gaussian, "_draw", lambda spec: (draw(spec)[0] * (1 + 2**-20), draw(spec)[1]))
+    assert load().checksum == before
+
+
 def test_the_inputs_do_not_depend_on_the_kind_of_target():
     def inputs(target):
         data = load(target=target)

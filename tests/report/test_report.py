@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,7 +20,7 @@ from bnstudy import cli
 from bnstudy.claims.contrasts import Contrast
 from bnstudy.claims.frames import load_study
 from bnstudy.claims.verdicts import STATUSES, Verdict, as_json, judge, verdicts
-from bnstudy.report.images import choose_name, inline_svg
+from bnstudy.report.images import LIST, choose_name, inline_svg, listed_images
 from bnstudy.report.page import StudyPart, claim_sections, summarize_claim
 from bnstudy.report.rendering import case_text, escape_markdown, sort_value, survival
 from bnstudy.report.report import ReportResult, tally, write_report
@@ -220,6 +221,12 @@ def test_a_list_of_figures_from_a_stranger_deletes_no_other_file(tmp_path: Path,
         path.touch()
     write_report(tmp_path)
     assert all(path.exists() for path in kept)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_a_list_of_figures_that_is_no_file_names_none(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / LIST)
+    assert listed_images(tmp_path) == set()
 
 
 @pytest.mark.parametrize("linked", ["reports", "reports/s", "reports/s/figures", "studies/s/quick/reported"])

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
-from bnstudy.store.checksums import describe_versions, find_versions, source
+from bnstudy.data.gaussian import Gaussian
+from bnstudy.store.checksums import GENERATED, describe_versions, find_versions, source
+from bnstudy.validation import to_dict
 
 SHAPES = {"_target_": "x.ImageFolder", "name": "shapes", "train_size": None, "val_fraction": 0.1, "augment": "none"}
 
@@ -41,6 +43,16 @@ def test_the_source_is_the_same_from_a_spec_and_from_columns() -> None:
 @pytest.mark.parametrize("checksums", [["00", "00"], ["00", ""], ["00", float("nan")], ["00", "splits:01"]])
 def test_runs_of_an_earlier_version_or_of_another_kind_of_checksum_are_not_compared(checksums: list[Any]) -> None:
     assert find_versions(runs(*(({}, checksum) for checksum in checksums))) == []
+
+
+def test_generated_data_has_one_version_whatever_checksums_earlier_versions_gave_it() -> None:
+    gaussian = to_dict(Gaussian())
+    assert gaussian["_target_"] == GENERATED
+    for prefix in ("", "data."):
+        settings = {prefix + key: value for key, value in gaussian.items()}
+        assert find_versions([("a", settings, "00"), ("b", settings, "01")]) == []
+    others = {**gaussian, "_target_": "mine.Images"}
+    assert find_versions([("a", others, "00"), ("b", others, "01")]) == [{"00": ["a"], "01": ["b"]}]
 
 
 def test_the_sentence_counts_and_names_the_runs_of_each_version() -> None:

@@ -122,6 +122,34 @@ def edit_sealed(change: Callable[[dict[str, Any]], object]) -> Damage:
     return damage
 
 
+def without(key: str) -> Damage:
+    """A summary of an earlier version, which has no hash, that lost a part or a value of it."""
+
+    def damage(path: Path) -> None:
+        edit_summary(path.parents[2], path.parent.name)
+        summary = json.loads(path.read_text())
+        part, _, name = key.rpartition(".")
+        del (summary[part] if part else summary)[name]
+        write_json(path, summary)
+
+    return damage
+
+
+def null(key: str) -> Damage:
+    def damage(path: Path) -> None:
+        part, _, name = key.partition(".")
+        edit(**{part: {**json.loads(path.read_text())[part], name: None}})(path)
+
+    return damage
+
+
+LOST = (
+    *("final", "best", "seconds", "dataset", "engine", "device", "steps", "final.val_accuracy", "final.val_loss"),
+    *("final.test_accuracy", "final.train_loss", "best.val_accuracy", "best.step", "seconds.total", "seconds.training"),
+    *("dataset.name", "dataset.checksum", "dataset.classes", "dataset.test", "dataset.guessing"),
+)
+NULL = ("final.val_accuracy", "final.test_accuracy", "best.val_accuracy", "seconds.total", "seconds.training")
+
 SUMMARIES: dict[str, Damage] = {
     "a learning rate": edit(lr=99),
     "a norm": edit(norm={"eps": 3}),
@@ -140,6 +168,12 @@ SUMMARIES: dict[str, Damage] = {
     "a better accuracy": edit_sealed(lambda s: s["final"].update(test_accuracy=0.99)),
     "another checksum": edit_sealed(lambda s: s["dataset"].update(checksum="00")),
     "no hashes": edit_sealed(lambda s: s["integrity"].pop("files")),
+    **{f"no {key}": without(key) for key in LOST},
+    **{f"null for {key}": null(key) for key in NULL},
+    "a checksum of 5": edit(
+        dataset={**dict.fromkeys(("train", "val", "test", "classes"), 9), "name": "", "checksum": 5}
+    ),
+    "learned as text": edit(learned="yes"),
     "a later schema": edit_sealed(lambda s: s["integrity"].update(schema=99)),
 }
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bnstudy.store.files import remove_abandoned, write_atomic, write_text
+from bnstudy.store.files import is_plain_file, remove_abandoned, write_atomic, write_text
 
 
 def test_an_interrupted_write_leaves_the_previous_file(tmp_path):
@@ -31,6 +31,15 @@ def test_content_is_on_the_disk_before_the_file_has_its_name(tmp_path, monkeypat
     write_text(tmp_path / "file", "text")
     [temporary, named] = synced
     assert (temporary.parent, temporary.name[:6], named) == (tmp_path, ".file.", "named")
+
+
+def test_only_a_file_itself_is_a_plain_file(tmp_path):
+    plain, pipe, link = (tmp_path / name for name in ("plain", "pipe", "link"))
+    plain.touch()
+    os.mkfifo(pipe)
+    link.symlink_to(plain)
+    paths = (plain, pipe, link, tmp_path, tmp_path / "gone", plain / "below")
+    assert [is_plain_file(path) for path in paths] == [True, False, False, False, False, False]
 
 
 def test_only_old_temporary_files_are_abandoned(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 
 import bnstudy
 from bnstudy.store.bits import pack_bits
+from bnstudy.store.runs import Store
 from tests import synthetic
 from tests.synthetic import Run
 
@@ -51,7 +52,7 @@ def test_load_runs_warns_of_runs_on_different_images_of_one_name(tmp_path: Path)
     ids = synthetic.write(tmp_path, [Run(seed=seed) for seed in range(3)])
     synthetic.write(tmp_path, [Run(data="MNIST")])
     assert len(bnstudy.load_runs(tmp_path)) == 4
-    synthetic.edit_summary(tmp_path, ids[1], dataset={"name": "Digits", "checksum": "01", "test": 360, "classes": 10})
+    synthetic.edit_summary(tmp_path, ids[1], dataset={**Store(tmp_path).summary(ids[1])["dataset"], "checksum": "01"})
     with pytest.warns(UserWarning, match=rf"^Digits has named different images.*run {ids[1]} on images 01"):
         assert len(bnstudy.load_runs(tmp_path)) == 4
     assert len(bnstudy.load_runs(tmp_path, ids[:1])) == 1

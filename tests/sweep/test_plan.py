@@ -20,6 +20,7 @@ from bnstudy.data.gaussian import Gaussian
 from bnstudy.models.base import ModelSpec
 from bnstudy.norms.base import NormSpec
 from bnstudy.store.files import conf_dir, write_json
+from bnstudy.store.integrity import seal
 from bnstudy.store.runs import Store
 from bnstudy.sweep.describe import expected_seconds
 from bnstudy.sweep.plan import (
@@ -35,7 +36,7 @@ from bnstudy.sweep.plan import (
 )
 from bnstudy.sweep.request import PlannedRun, varying_names
 from bnstudy.sweep.settings import Settings
-from bnstudy.validation import ConfigError
+from bnstudy.validation import ConfigError, to_dict
 from tests import synthetic
 from tests.conftest import CPU, spec_of
 
@@ -121,9 +122,17 @@ def test_a_dataset_with_changed_images_needs_another_name(tmp_path, command):
 def test_finished_runs_on_other_images_are_found_by_the_settings_of_their_dataset(tmp_path, stored, present, accepted):
     ids = synthetic.write(tmp_path, [synthetic.Run(seed=seed) for seed in range(3)])
     for run_id in ids:
-        synthetic.edit_summary(tmp_path, run_id, dataset=stored)
+        dataset = Store(tmp_path).summary(run_id)["dataset"]
+        del dataset["checksum"]
+        synthetic.edit_summary(tmp_path, run_id, dataset={**dataset, **stored})
     with nullcontext() if accepted else pytest.raises(ConfigError, match=r"The dataset Digits names other .* 3 runs"):
         check_images(Plan(Settings(results_dir=str(tmp_path)), (), ()), present)
+
+
+def test_runs_on_generated_data_of_another_checksum_are_accepted(tmp_path):
+    data = Gaussian()
+    synthetic.write(tmp_path, [synthetic.Run(fields=(("data", to_dict(data)),))])
+    check_images(Plan(Settings(results_dir=str(tmp_path)), (), ()), {data: "another", Digits(): "d"})
 
 
 def test_settings_cannot_be_swept():
@@ -145,7 +154,7 @@ def stacks_of(points: list[SweepPoint], workers: int = 1) -> list[Stack]:
 def mark_finished(results: Path, runs: Sequence[PlannedRun]) -> None:
     for run in runs:
         summary = {"status": "finished", "seconds": {"total": 2.0}, "dataset": {"checksum": ""}}
-        write_json(Store(results).run(run.spec.run_id).summary, summary)
+        write_json(Store(results).run(run.spec.run_id).summary, seal(summary, run.spec.run_id, {}))
 
 
 def test_runs_of_a_kind_are_divided_into_stacks_of_equal_size(tmp_path):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 
 import pytest
@@ -85,6 +86,24 @@ def test_a_checkpoint_of_another_run_or_other_images_is_set_aside(path, caplog, 
     saved(path)
     assert checkpoint.load(path, run_id, checksum, CPU) is None
     assert why in caplog.text
+
+
+@pytest.mark.parametrize(
+    "make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero"), lambda path: path.symlink_to("gone")]
+)
+def test_what_is_no_file_is_set_aside(path, caplog, make):
+    make(path)
+    path.with_name("checkpoint.bad.pt").symlink_to("gone")
+    assert checkpoint.load(path, "abc", "00", CPU) is None
+    assert "it is not a file): set aside as checkpoint.bad-2.pt" in caplog.text
+    assert [*path.parent.glob("checkpoint.pt")] == []
+
+
+@pytest.mark.parametrize("state", [{}, {"step": "3"}, {"step": -1}, {"step": True}, [3], None])
+def test_a_checkpoint_without_its_step_is_set_aside(path, caplog, state):
+    checkpoint.save(path, "abc", "00", state)
+    assert checkpoint.load(path, "abc", "00", CPU) is None
+    assert "it is damaged): set aside" in caplog.text
 
 
 def test_no_checkpoint_that_was_set_aside_is_overwritten(path):
