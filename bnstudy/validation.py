@@ -107,8 +107,16 @@ def printable(text: str, keep: str = "\n") -> str:
     """The text with its control characters as escapes: a terminal would obey them, and an SVG must not hold them."""
     if text.isprintable():
         return text
-    shown = (c if c in keep or unicodedata.category(c) not in _CONTROLS else ascii(c)[1:-1] for c in text)
-    return "".join(shown)
+    return _UNUSUAL.sub(lambda match: _escape(match[0], keep), text)
+
+
+_UNUSUAL = re.compile(r"[^ -~]")
+"""Most characters of a page are usual, and need no look."""
+
+
+def _escape(character: str, keep: str) -> str:
+    is_shown = character in keep or unicodedata.category(character) not in _CONTROLS
+    return character if is_shown else ascii(character)[1:-1]
 
 
 _CONTROLS = ("Cc", "Cf", "Cs", "Zl", "Zp")

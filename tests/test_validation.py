@@ -4,6 +4,7 @@ import importlib
 import io
 import pickle
 import sys
+import unicodedata
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -94,6 +95,15 @@ def test_a_text_may_have_several_lines():
 
 def test_control_characters_are_shown_as_escapes():
     assert printable("a\x1b]0;b\x07\x9bü\n", keep="") == r"a\x1b]0;b\x07\x9bü\n"
+
+
+def test_each_control_character_and_no_other_is_escaped():
+    text = "".join(map(chr, (*range(0x3000), *range(0xD7F0, 0xE010), *range(0xFFF0, 0x10010))))
+    shown = ""
+    for character in text:
+        is_control = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+        shown += ascii(character)[1:-1] if is_control and character != "\n" else character
+    assert printable(text) == shown
 
 
 def test_sizes_are_in_gigabytes():

@@ -108,7 +108,11 @@ def _check_record(summary: Mapping[str, Any]) -> None:
 
 def _check_parts(summary: Mapping[str, Any]) -> None:
     """Without a record, a summary may have lost what every version writes."""
-    values = {"engine": summary.get("engine"), "device": summary.get("device"), "steps": summary.get("steps")}
+    values: dict[str, Any] = {
+        "engine": summary.get("engine"),
+        "device": summary.get("device"),
+        "steps": summary.get("steps"),
+    }
     for part, names in PARTS.items():
         lacking = [f"{part}.{name}" for name in names if name not in summary.get(part, {})]
         require(not lacking, f"it lacks {', '.join(lacking)}")

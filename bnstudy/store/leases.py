@@ -16,7 +16,8 @@ others take the lease of a process on this machine that is only stopped.
 
 Limits: a holder that is stopped for longer than `patience`, or cut off from the store, loses its runs to workers on
 other machines and finds that out from `lost` (on NFS, once its cached listing of the folder has expired). What it
-writes until then does no damage: files appear whole, and both train the same run to the same numbers. A worker that is
+writes until then does no damage: files appear whole, both train the same run to the same numbers, and `Store.finish`
+writes files of both once more if they do not belong together. A worker that is
 stopped that long exactly between its look and its removal of a lease may remove the lease of a later holder; then a run
 may be trained twice, but none is spoilt.
 

@@ -105,8 +105,13 @@ class Plans:
         return sorted(plans, key=lambda plan: -plan["planned_ns"])
 
     def damaged(self, study: str = "*") -> list[str]:
-        """A sentence for each file of a plan and each mark that cannot be used, of one study or all."""
-        sentences = []
+        """A sentence for each file of a plan and each mark that cannot be used, of one study or all, and for each
+        folder of plans whose name is not allowed, as in earlier versions."""
+        sentences = [
+            f"{folder} was left out: names must be of letters, digits, - and _. To use its plans, rename the folder."
+            for folder in self._folders()
+            if not _is_named(folder) and study in ("*", folder.parent.name) and _files(folder)
+        ]
         for folder in self._scales(study):
             for kind, where in ((PlanFile, folder), (Mark, folder / "reported")):
                 for path in _files(where):
@@ -136,10 +141,16 @@ class Plans:
 
     def _scales(self, study: str = "*") -> list[Path]:
         """The folders of a study's plans, or of all, sorted."""
-        if study != "*" and not NAME.fullmatch(study):
-            return []
-        found = sorted((self.results_dir / "studies").glob(f"{study}/*/"))
-        return [path for path in found if NAME.fullmatch(path.name) and NAME.fullmatch(path.parent.name)]
+        return [path for path in self._folders() if _is_named(path) and study in ("*", path.parent.name)]
+
+    def _folders(self) -> list[Path]:
+        found = sorted((self.results_dir / "studies").glob("*/*/"))
+        return [path for path in found if not path.name.startswith(".") and not path.parent.name.startswith(".")]
+
+
+def _is_named(folder: Path) -> bool:
+    """Whether the names of a study and of a scale are allowed."""
+    return all(NAME.fullmatch(name) for name in (folder.name, folder.parent.name))
 
 
 def _merge(folder: Path) -> dict[str, Any] | None:

@@ -102,14 +102,26 @@ class Store:
                 paths.metrics: to_parquet(metrics, METRICS_SCHEMA),
                 paths.timing: to_parquet(timing, TIMING_SCHEMA),
             }
-            for path, content in files.items():
-                write_bytes(path, content)
-            write_json(paths.summary, seal(summary, run_id, {path.name: content for path, content in files.items()}))
+            sealed = seal(summary, run_id, {path.name: content for path, content in files.items()})
+            self._write(run_id, files, sealed)
+            try:
+                self._check_tables(run_id, self.summary(run_id))
+            except DamagedRun:  # a worker that lost its lease wrote in between: its timing is another
+                self._write(run_id, files, sealed)
         if paths.checkpoint.exists():
             sync(paths.folder)  # the summary's name is on the disk before the checkpoint is gone
         for path in (paths.checkpoint, paths.error):
             path.unlink(missing_ok=True)
-        remove_abandoned(paths.folder)
+        remove_abandoned(paths.folder, seconds=0)  # the folder is this worker's
+
+    def _write(self, run_id: str, files: Mapping[Path, bytes], summary: Mapping[str, Any]) -> None:
+        try:
+            for path, content in files.items():
+                write_bytes(path, content)
+            write_json(self.run(run_id).summary, summary)
+        except FileNotFoundError:  # another worker finished the run, and removed our temporary file
+            if not self.is_finished(run_id):
+                raise
 
     # The methods below raise DamagedRun if a file is missing, cannot be read, or is not what was written for the run.
 
@@ -141,9 +153,12 @@ class Store:
     def check(self, run_id: str) -> dict[str, Any]:
         """The summary of a finished run, after all of the run's files were checked by their hashes."""
         _, summary = self.outcome(run_id)
-        for name in SCHEMAS:
-            self._read(self._table(run_id, name), lambda p: read_stored(p, summary))
+        self._check_tables(run_id, summary)
         return summary
+
+    def _check_tables(self, run_id: str, summary: Mapping[str, Any]) -> None:
+        for name in SCHEMAS:  # past the cache of a shared store, which has parsed tables under these paths
+            Store._read(self, self._table(run_id, name), lambda p: read_stored(p, summary))
 
     def _table(self, run_id: str, name: str) -> Path:
         return self.run(run_id).folder / f"{name}.parquet"

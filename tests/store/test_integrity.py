@@ -3,14 +3,18 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from bnstudy.store import files
 from bnstudy.store.identity import digest, run_id_of
-from bnstudy.store.integrity import WrongContent, check_summary, seal
-from bnstudy.store.runs import Store
+from bnstudy.store.integrity import DamagedRun, WrongContent, check_summary, seal
+from bnstudy.store.runs import SharedStore, Store
 from bnstudy.validation import to_dict
 from tests import synthetic
 from tests.conftest import spec_of
@@ -80,6 +84,43 @@ def test_the_first_of_two_workers_that_finish_a_run_stores_its_results(tmp_path:
     before = {path: path.read_bytes() for path in Store(tmp_path).run(run_id).folder.iterdir()}
     synthetic.write(tmp_path, [Run(accuracy=0.6)])
     assert before == {path: path.read_bytes() for path in Store(tmp_path).run(run_id).folder.iterdir()}
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_a_run_is_intact_whenever_another_worker_finishes_it_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int
+) -> None:
+    """The two measured other times. The other one acts just before, between and after the tables are written."""
+    [run_id] = synthetic.write(tmp_path / "a", [Run()])
+    source, store = Store(tmp_path / "a"), Store(tmp_path / "b")
+    metrics, timing, summary = source.table(run_id, "metrics"), source.table(run_id, "timing"), source.summary(run_id)
+    slower = timing.set_column(1, "seconds", pc.multiply(timing["seconds"], 2.0))
+    store.begin(run_id, source.config(run_id))
+    write, written = files.write_atomic, []
+
+    def interrupted(path: Path, content: Callable[[Path], object]) -> None:
+        written.append(path)
+        if len(written) == place + 1:
+            store.finish(run_id, metrics, slower, summary)
+        write(path, content)
+
+    monkeypatch.setattr(files, "write_atomic", interrupted)
+    store.finish(run_id, metrics, timing, summary)
+    assert len(written) > 5
+    store.check(run_id)
+
+
+def test_a_table_is_read_from_a_shared_store_after_it_was_checked(tmp_path: Path) -> None:
+    [run_id] = synthetic.write(tmp_path, [Run()])
+    store = SharedStore(tmp_path, Counter({run_id: 3}))
+    for _ in range(2):
+        store.check(run_id)
+        assert store.table(run_id, "metrics").equals(Store(tmp_path).table(run_id, "metrics"))
+    flip = bytearray((path := store.run(run_id).metrics).read_bytes())
+    flip[50] ^= 1
+    path.write_bytes(flip)
+    with pytest.raises(DamagedRun, match="not the file that was stored"):
+        store.check(run_id)
 
 
 def test_a_table_as_bytes_is_the_file_that_pyarrow_writes(tmp_path: Path) -> None:

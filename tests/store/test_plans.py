@@ -149,6 +149,20 @@ def test_a_damaged_plan_is_left_out_and_named(plans, tmp_path, content):
     assert plans.damaged("t") == []
 
 
+@pytest.mark.parametrize(("study", "scale"), [("my.study", "quick"), ("s", "my scale")])
+def test_plans_in_a_folder_of_a_name_that_is_not_allowed_are_left_out_and_named(plans, tmp_path, study, scale):
+    plans.add(STUDY, "quick", "bnstudy study=s", [A])
+    folder = tmp_path / "studies" / study / scale
+    (tmp_path / "studies/not a study/quick").mkdir(parents=True)
+    folder.mkdir(parents=True)
+    (folder / "000000000000.json").write_text(node())
+    assert (plans.studies(), len(plans.load("s"))) == (["s"], 1)
+    (sentence,) = plans.damaged(study)
+    assert sentence.startswith(f"{folder} was left out: names must be of letters, digits, - and _.")
+    assert plans.damaged() == [sentence]
+    assert plans.damaged("t") == []
+
+
 def test_what_is_no_file_is_no_plan(plans, tmp_path):
     folder = tmp_path / "studies/s/quick"
     (folder / "folder.json").mkdir(parents=True)
@@ -163,7 +177,10 @@ def test_unknown_folders_are_no_studies(plans, tmp_path):
     for name in ("s/a b", "a b/quick", ".hidden/quick"):
         (tmp_path / "studies" / name).mkdir(parents=True)
         (tmp_path / "studies" / name / "x.json").write_text(node())
-    assert plans.studies() == plans.load("s") == plans.damaged() == []
+    assert plans.studies() == plans.load("s") == []
+    assert [sentence.partition(" was left out")[0] for sentence in plans.damaged()] == [
+        str(tmp_path / "studies" / name) for name in ("a b/quick", "s/a b")
+    ]
 
 
 @pytest.mark.parametrize(
