@@ -130,7 +130,9 @@ def _check_parts(summary: Mapping[str, Any]) -> None:
 
 
 def _check_outcome(summary: Mapping[str, Any]) -> None:
-    learned, step = summary.get("learned"), summary.get("diverged_step")
+    lacking = [key for key in ("diverged_step", "diverged_because") if key not in summary]
+    require(not lacking, f"it lacks {', '.join(lacking)}")
+    learned, step = summary.get("learned"), summary["diverged_step"]
     require(learned is None or isinstance(learned, bool), f"learned={show(learned)} is not true, false or null")
     require(step is None or type(step) is int, f"diverged_step={show(step)} is not a number of steps")
     if "learned" in summary:  # earlier versions have neither

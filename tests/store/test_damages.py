@@ -147,6 +147,7 @@ LOST = (
     *("final", "best", "seconds", "dataset", "engine", "device", "steps", "final.val_accuracy", "final.val_loss"),
     *("final.test_accuracy", "final.train_loss", "best.val_accuracy", "best.step", "seconds.total", "seconds.training"),
     *("dataset.name", "dataset.checksum", "dataset.classes", "dataset.test", "dataset.guessing"),
+    *("diverged_step", "diverged_because"),
 )
 NULL = ("final.val_accuracy", "final.test_accuracy", "best.val_accuracy", "seconds.total", "seconds.training")
 
