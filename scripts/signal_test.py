@@ -1,6 +1,6 @@
 """Send a sweep signals at random moments: each must end it with the right status and leave nothing behind.
 
-    python scripts/signal_test.py [--signals 200] [--draw 0] [--dir DIR] [override ...]
+    python scripts/signal_test.py [--signals 200] [--steps 600] [--draw 0] [--dir DIR] [override ...]
 
 SIGINT, SIGTERM or SIGHUP goes to the command alone or, as from a terminal, to its workers, too; sometimes twice. After
 each signal the same command goes on; a finished sweep is compared with an undisturbed one and begun again. It prints
@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from scripts.kill_test import different_runs, left_over, metrics, processes, start
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-SWEEP = ["-m", "seed=range(0,4)", "norm=none,batch", "steps=600", "model.width=32", "threads=1"]
+SWEEP = ["-m", "seed=range(0,4)", "norm=none,batch", "model.width=32", "threads=1"]
 SWEEP += ["hydra.launcher.executor=processes", "hydra.launcher.workers=2"]
 
 
@@ -111,12 +111,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--signals", type=int, default=200)
     parser.add_argument("--draw", type=int, default=0, help="seed of the moments and signals")
+    parser.add_argument("--steps", type=int, default=600, help="steps of each run")
     parser.add_argument("--dir", type=Path, help="folder of the stores; default: a temporary folder")
     parser.add_argument("overrides", nargs="*", help="further overrides of the command")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder, draw = options.dir or Path(temporary), random.Random(options.draw)
-        faults = signal_and_compare([*SWEEP, *options.overrides], folder, options.signals, draw)
+        faults = signal_and_compare(
+            [*SWEEP, f"steps={options.steps}", *options.overrides], folder, options.signals, draw
+        )
     print(f"{options.signals} signals, {len(faults)} faults", *faults, sep="\n")
     return bool(faults)
 
