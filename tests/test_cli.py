@@ -465,7 +465,8 @@ def test_a_run_killed_while_it_writes_a_file_ends_with_the_same_metrics(tmp_path
 @pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_the_run_and_the_same_command_resumes_it(tmp_path, undisturbed, signum):
-    arguments = [*ENTRY, *LONG, f"results_dir={tmp_path}", "checkpoint_seconds=1000"]
+    words = ["checkpoint_seconds=1000" if word.startswith("checkpoint_seconds=") else word for word in LONG]
+    arguments = [*ENTRY, *words, f"results_dir={tmp_path}"]
     process = subprocess.Popen(arguments, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not list(tmp_path.glob("runs/*/config.yaml")):
         time.sleep(0.02)

@@ -35,7 +35,7 @@ RATES = ("0.01", "0.02", "0.03", "0.04", "0.06", "0.08", "0.1", "0.15")
 
 DIGITS = ("model=mlp", "model.depth=4", "model.width=64", "data=digits", "batch_size=32")
 MNIST = ("model=mlp", "model.depth=3", "model.width=100", "data=mnist", "batch_size=60")
-TINY = ("model=mlp", "model.depth=1", "model.width=8", "data=digits", "batch_size=32", "steps=1")
+TINY = ("model=mlp", "model.depth=1", "data=digits", "batch_size=32", "steps=1")
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def mnist(work: Workload) -> list[Row]:
 
 def planning(work: Workload) -> list[Row]:
     """Commands that train nothing: a dry run, and a sweep whose runs are finished."""
-    sweep = sweep_arguments(TINY, RATES[:5], work.planned // 10, work.folder / "planned")
+    sweep = sweep_arguments((*TINY, "model.width=8"), RATES[:5], work.planned // 10, work.folder / "planned")
     dry = [commands.run(*sweep, "dry_run=true", folder=work.folder).seconds for _ in range(work.repeats)]
     training = commands.run(*sweep, folder=work.folder).seconds
     again = [commands.run(*sweep, folder=work.folder).seconds for _ in range(work.repeats)]
@@ -134,7 +134,7 @@ def planning(work: Workload) -> list[Row]:
 def large(work: Workload) -> list[Row]:
     """Many planned runs, and many stacks in one worker: their memory must stay flat."""
     runs, stacks = work.many
-    sweep = sweep_arguments(TINY, RATES[:5], runs // 10, work.folder / "many")
+    sweep = sweep_arguments((*TINY, "model.width=8"), RATES[:5], runs // 10, work.folder / "many")
     plan = commands.run(*sweep, "dry_run=true", "hydra.launcher.executor=inprocess", folder=work.folder)
     widths = f"model.width={','.join(str(8 + i) for i in range(stacks))}"
     sweep = ["-m", *TINY, widths, "seed=0,1", "engine=stacked", f"results_dir={work.folder / 'stacks'}"]
