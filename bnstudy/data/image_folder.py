@@ -29,7 +29,7 @@ from bnstudy.data.class_folders import (
 from bnstudy.data.dataset import DecodedImages
 from bnstudy.data.equal_images import find_equal_images
 from bnstudy.data.image_files import read_image, show_path, warnings_as_errors
-from bnstudy.validation import ConfigError
+from bnstudy.validation import ConfigError, gigabytes
 
 T = TypeVar("T")
 _CHUNK = 250  # files that a thread reads at a time
@@ -138,9 +138,8 @@ class ImageFolder(CachedData):
         try:
             return np.empty((n, *shape), dtype=np.uint8)
         except MemoryError:
-            gigabytes = n * math.prod(shape) / 1e9
             raise ConfigError(
-                f"{n:,} images of {shape[2]}x{shape[1]} pixels need {gigabytes:,.0f} GB of memory: "
+                f"{n:,} images of {shape[2]}x{shape[1]} pixels need {gigabytes(n * math.prod(shape))} of memory: "
                 "set data.size to a smaller size, e.g. data.size=32."
             ) from None
 

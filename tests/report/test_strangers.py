@@ -117,5 +117,7 @@ def test_an_error_of_a_run_shows_no_file_outside_the_store(tmp_path: Path):
 def test_a_layer_name_from_a_stranger_leaves_the_figures_valid(tmp_path: Path, monkeypatch):
     monkeypatch.setitem(synthetic.LAYERS, "MLP", ["hidden\x1b1", "</svg>", "=3", "out\x00"])
     synthetic.write(tmp_path, [Run(norm, total=20) for norm in ("NoNorm", "BatchNorm")])
-    for path in (write_report(tmp_path).folder / "figures").glob("*.svg"):
-        xml.dom.minidom.parse(str(path))
+    figures = sorted((write_report(tmp_path).folder / "figures").glob("*.svg"))
+    assert any(r"hidden\x1b1" in path.read_text() for path in figures)
+    for path in figures:
+        assert xml.dom.minidom.parse(str(path)).documentElement.tagName == "svg"
