@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from bnstudy.norms.base import NormSpec
+from bnstudy.norms.base import Layout, NormSpec
 from bnstudy.rng import Noise
 
 Addition = Literal["nowhere", "before_norm", "behind_norm"]
@@ -39,10 +39,10 @@ class NormAct(nn.Module):
     """
 
     def __init__(
-        self, norm: NormSpec, channels: int, spatial: bool, activation: ActivationName, ends_branch: bool = False
+        self, norm: NormSpec, channels: int, layout: Layout, activation: ActivationName, ends_branch: bool = False
     ) -> None:
         super().__init__()
-        self.norm = norm.build(channels, spatial)
+        self.norm = norm.build(channels, layout)
         self.ends_branch = ends_branch
         self.branch = norm.branch() if ends_branch else None
         self.act = ACTIVATIONS[activation]()
@@ -118,7 +118,7 @@ def needs_bias(norm: NormSpec) -> bool:
 def dense(n_in: int, n_out: int, norm: NormSpec, activation: ActivationName) -> Layer:
     """A hidden fully connected layer."""
     weight = nn.Linear(n_in, n_out, bias=needs_bias(norm))
-    return Layer(norm.wrap(weight), NormAct(norm, n_out, False, activation))
+    return Layer(norm.wrap(weight), NormAct(norm, n_out, "units", activation))
 
 
 def conv3x3(
@@ -129,7 +129,7 @@ def conv3x3(
     adds: where a residual block whose branch ends with this layer adds its shortcut.
     """
     weight = nn.Conv2d(n_in, n_out, 3, stride, padding=1, bias=needs_bias(norm))
-    norm_act = NormAct(norm, n_out, True, activation, ends_branch=adds != "nowhere")
+    norm_act = NormAct(norm, n_out, "maps", activation, ends_branch=adds != "nowhere")
     return Layer(norm.wrap(weight), norm_act, adds == "before_norm")
 
 

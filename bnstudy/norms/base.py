@@ -12,6 +12,9 @@ from bnstudy.validation import PER_RUN, Spec
 
 WeightLayer = nn.Linear | nn.Conv2d
 
+Layout = Literal["units", "maps", "tokens"]
+"""What a norm gets: units [B, C], feature maps [B, C, H, W], or tokens [B, T, C]."""
+
 
 @dataclass(frozen=True)
 class NormSpec(Spec):
@@ -23,8 +26,8 @@ class NormSpec(Spec):
     group: ClassVar[str] = "norm"
     position: Literal["before", "after"] = "before"
 
-    def build(self, channels: int, spatial: bool) -> nn.Module:
-        """A layer for inputs [B, channels] (`spatial` false) or [B, channels, H, W].
+    def build(self, channels: int, layout: Layout) -> nn.Module:
+        """A layer for inputs of this layout with so many channels.
 
         Raises:
             ConfigError: the norm is not defined for such inputs.
@@ -70,7 +73,7 @@ class NoActivationNorm(NormSpec):
     def keeps_bias(self) -> bool:
         return True
 
-    def build(self, channels: int, spatial: bool) -> nn.Module:  # noqa: ARG002
+    def build(self, channels: int, layout: Layout) -> nn.Module:  # noqa: ARG002
         return nn.Identity()
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from bnstudy.norms.base import AffineNorm
+from bnstudy.norms.base import AffineNorm, Layout
 from bnstudy.norms.explicit import ExplicitNorm, GhostNorm
 from bnstudy.rng import Noise
 from bnstudy.validation import PER_RUN, ConfigError
@@ -45,13 +45,13 @@ class BatchNorm(AffineNorm):
                 "not defined; it must be at least 2, or choose norm=group or norm=layer."
             )
 
-    def build(self, channels: int, spatial: bool) -> nn.Module:
-        layer = self.torch_layer(channels, spatial)
+    def build(self, channels: int, layout: Layout) -> nn.Module:
+        layer = self.torch_layer(channels, layout)
         # For the cumulative average torch copies its counter to the host: vmap refuses that, and a GPU has to wait.
         return ExplicitNorm(layer) if self.momentum is None else layer
 
-    def torch_layer(self, channels: int, spatial: bool) -> nn.BatchNorm1d | nn.BatchNorm2d:
-        kind = nn.BatchNorm2d if spatial else nn.BatchNorm1d
+    def torch_layer(self, channels: int, layout: Layout) -> nn.BatchNorm1d | nn.BatchNorm2d:
+        kind = nn.BatchNorm2d if layout == "maps" else nn.BatchNorm1d
         return kind(channels, self.eps, self.momentum, self.affine, self.track_running_stats)
 
 
@@ -83,8 +83,8 @@ class GhostBatchNorm(BatchNorm):
                 f"multiple of norm.size, such as {f'{below} or ' if below else ''}{below + self.size}."
             )
 
-    def build(self, channels: int, spatial: bool) -> nn.Module:
-        return GhostNorm(self.torch_layer(channels, spatial), self.size)
+    def build(self, channels: int, layout: Layout) -> nn.Module:
+        return GhostNorm(self.torch_layer(channels, layout), self.size)
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,8 @@ class NoisyBatchNorm(BatchNorm):
         self.require(self.scale >= 1, "scale", "at least 1")
         self.require(self.jitter >= 0, "jitter", "0 or more")
 
-    def build(self, channels: int, spatial: bool) -> nn.Module:
-        return nn.Sequential(super().build(channels, spatial), StepNoise(self.shift, self.scale, self.jitter))
+    def build(self, channels: int, layout: Layout) -> nn.Module:
+        return nn.Sequential(super().build(channels, layout), StepNoise(self.shift, self.scale, self.jitter))
 
 
 class StepNoise(Noise):

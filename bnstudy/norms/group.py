@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from bnstudy.norms.base import AffineNorm
+from bnstudy.norms.base import AffineNorm, Layout
 from bnstudy.validation import ConfigError
 
 
@@ -17,8 +17,8 @@ class LayerNorm(AffineNorm):
     The scale and shift are per channel, as in Wu & He 2018. This makes it GroupNorm with one group.
     """
 
-    def build(self, channels: int, spatial: bool) -> nn.Module:
-        if not spatial:
+    def build(self, channels: int, layout: Layout) -> nn.Module:
+        if layout != "maps":
             refuse_single_unit("layer", channels)
         return nn.GroupNorm(1, channels, self.eps, self.affine)
 
@@ -27,8 +27,8 @@ class LayerNorm(AffineNorm):
 class InstanceNorm(AffineNorm):
     """Ulyanov et al. 2016: each channel of each sample normalized over its positions. For convolutions only."""
 
-    def build(self, channels: int, spatial: bool) -> nn.Module:
-        if not spatial:
+    def build(self, channels: int, layout: Layout) -> nn.Module:
+        if layout != "maps":
             raise ConfigError(
                 "norm=instance is not allowed with fully connected layers: a unit has a single value per sample, "
                 "which would be normalized to 0; choose norm=layer, norm=group, or model=vgg or resnet."
@@ -46,13 +46,13 @@ class GroupNorm(AffineNorm):
         super().check()
         self.require(self.groups >= 1, "groups", "at least 1")
 
-    def build(self, channels: int, spatial: bool) -> nn.Module:
-        if not spatial:
+    def build(self, channels: int, layout: Layout) -> nn.Module:
+        if layout != "maps":
             refuse_single_unit("group", channels)
         if channels % self.groups:
             divisors = ", ".join(str(d) for d in range(1, channels + 1) if channels % d == 0)
             raise self.refuse("groups", f"a divisor of the layer's {channels} channels ({divisors})")
-        if not spatial and self.groups == channels:
+        if layout != "maps" and self.groups == channels:
             raise self.refuse("groups", f"less than the layer's {channels} units, or each is normalized to 0")
         return nn.GroupNorm(self.groups, channels, self.eps, self.affine)
 

@@ -18,13 +18,13 @@ X = torch.randn(6, 8, 5, 5, generator=torch.Generator().manual_seed(0))
 def test_norms_that_leave_activations_as_they_are_ignore_the_position_and_keep_biases(norm):
     assert norm(position="after") == norm()
     assert norm().keeps_bias
-    assert torch.equal(norm().build(8, spatial=True)(X), X)
+    assert torch.equal(norm().build(8, layout="maps")(X), X)
 
 
 @pytest.mark.parametrize("norm", [BatchNorm, LayerNorm, InstanceNorm, GroupNorm, GhostBatchNorm, NoisyBatchNorm])
 def test_affine_norms_have_a_scale_and_shift_per_channel(norm):
-    assert [p.shape for p in norm().build(8, spatial=True).parameters()] == [(8,), (8,)]
-    assert list(norm(affine=False).build(8, spatial=True).parameters()) == []
+    assert [p.shape for p in norm().build(8, layout="maps").parameters()] == [(8,), (8,)]
+    assert list(norm(affine=False).build(8, layout="maps").parameters()) == []
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ every_norm = pytest.mark.parametrize(("spec", "shape"), CASES, ids=repr)
 
 def model_with(spec: NormSpec, shape: tuple[int, ...], explicit: bool = False) -> nn.Module:
     """A model of the norm only, with a random scale and shift."""
-    model = nn.Sequential(spec.build(8, spatial=len(shape) == 4))
+    model = nn.Sequential(spec.build(8, layout="maps" if len(shape) == 4 else "units"))
     for i, parameter in enumerate(model.parameters()):
         parameter.data += 0.5 * torch.randn(8, generator=torch.Generator().manual_seed(i))
     if explicit:

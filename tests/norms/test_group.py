@@ -18,21 +18,23 @@ X = torch.randn(6, 8, 5, 5, generator=torch.Generator().manual_seed(0))
 
 
 def test_layer_norm_normalizes_over_all_features_of_a_sample():
-    torch.testing.assert_close(LayerNorm().build(8, spatial=True)(X), F.layer_norm(X, X.shape[1:]))
+    torch.testing.assert_close(LayerNorm().build(8, layout="maps")(X), F.layer_norm(X, X.shape[1:]))
     flat = X[:, :, 0, 0]
-    torch.testing.assert_close(LayerNorm().build(8, spatial=False)(flat), F.layer_norm(flat, (8,)))
+    torch.testing.assert_close(LayerNorm().build(8, layout="units")(flat), F.layer_norm(flat, (8,)))
 
 
 def test_group_norm_with_one_group_is_layer_norm_and_with_all_groups_instance_norm():
-    torch.testing.assert_close(GroupNorm(groups=1).build(8, spatial=True)(X), LayerNorm().build(8, spatial=True)(X))
-    torch.testing.assert_close(GroupNorm(groups=8).build(8, spatial=True)(X), InstanceNorm().build(8, spatial=True)(X))
+    torch.testing.assert_close(GroupNorm(groups=1).build(8, layout="maps")(X), LayerNorm().build(8, layout="maps")(X))
+    torch.testing.assert_close(
+        GroupNorm(groups=8).build(8, layout="maps")(X), InstanceNorm().build(8, layout="maps")(X)
+    )
 
 
 @pytest.mark.parametrize("spec", [LayerNorm(), GroupNorm(groups=1), GroupNorm(groups=8)])
 def test_a_layer_of_one_unit_is_refused_since_its_value_would_become_0(spec):
     with pytest.raises(ConfigError, match="a fully connected layer of one unit"):
-        spec.build(1, spatial=False)
-    assert spec.build(8, spatial=True)(X).std() > 0.9
+        spec.build(1, layout="units")
+    assert spec.build(8, layout="maps")(X).std() > 0.9
 
 
 @pytest.mark.parametrize("shape", [(4, 1), (4, 8), (4, 8, 1, 1), (4, 8, 2, 1), (4, 1, 1, 1)])

@@ -90,7 +90,7 @@ class UnitNorm(NormSpec):
     def wrap(self, layer):
         return UnitRows(layer.in_features, layer.out_features, layer.bias is not None)
 
-    def build(self, channels, spatial):  # noqa: ARG002
+    def build(self, channels, layout):  # noqa: ARG002
         return nn.Identity()
 
 

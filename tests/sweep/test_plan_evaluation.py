@@ -24,7 +24,7 @@ class Centred(nn.Module):
 
 @dataclass(frozen=True)
 class Centering(NormSpec):
-    def build(self, channels: int, spatial: bool) -> nn.Module:  # noqa: ARG002
+    def build(self, channels: int, layout: str) -> nn.Module:  # noqa: ARG002
         return Centred()
 
 

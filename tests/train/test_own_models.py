@@ -33,7 +33,7 @@ class Plain(ModelSpec):
     def build(self, norm, shape, classes):
         hidden = nn.Linear(math.prod(shape), 16)
         hidden = norm.wrap(hidden) if self.wraps else hidden
-        return nn.Sequential(nn.Flatten(), hidden, norm.build(16, spatial=False), nn.ReLU(), nn.Linear(16, classes))
+        return nn.Sequential(nn.Flatten(), hidden, norm.build(16, layout="units"), nn.ReLU(), nn.Linear(16, classes))
 
 
 @dataclass(frozen=True)

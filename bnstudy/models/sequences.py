@@ -1,0 +1,23 @@
+"""How networks for sequences read an image: row by row, or some pixels at a time."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def read_tokens(x: Tensor, chunk: int | None = None) -> tuple[Tensor, Tensor]:
+    """Images x [B, C, H, W] as tokens [B, T, F] in reading order, and which of these are present, [B, T].
+
+    A token is a row, or `chunk` pixels: F = C * chunk. A NaN is a pixel that the image does not have, as `data.length`
+    makes them: a token with one is absent and reads as 0.
+    """
+    pixels = x.movedim(1, -1)  # [B, H, W, C]
+    tokens = pixels.flatten(2) if chunk is None else pixels.flatten(1).unflatten(1, (-1, chunk * x.shape[1]))
+    present = ~tokens.isnan().any(-1)
+    return tokens.where(present.unsqueeze(-1), 0.0), present
+
+
+def token_sizes(shape: tuple[int, int, int], chunk: int | None = None) -> tuple[int, int]:
+    """T and F for images of `shape` (C, H, W). A `chunk` divides H * W."""
+    channels, height, width = shape
+    return (height, channels * width) if chunk is None else (height * width // chunk, channels * chunk)
