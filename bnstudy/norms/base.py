@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from torch import nn
 
-from bnstudy.validation import PER_RUN, Spec
+from bnstudy.validation import PER_RUN, ConfigError, Spec
 
 WeightLayer = nn.Linear | nn.Conv2d
 
@@ -33,6 +33,23 @@ class NormSpec(Spec):
             ConfigError: the norm is not defined for such inputs.
         """
         raise NotImplementedError
+
+    def build_steps(self, channels: int, steps: int, at_once: bool) -> nn.Module:
+        """A layer for a network that reads sequences of up to so many steps.
+
+        at_once: whether it gets the tokens of all steps at once, as that of `build`, or units [B, C] step by step. A
+            norm with statistics of the batch then returns a `bnstudy.norms.steps.StepNorm`.
+
+        Raises:
+            ConfigError: the norm is not defined for such a network.
+        """
+        layer = self.build(channels, "tokens" if at_once else "units")
+        if not at_once and any(True for _ in layer.buffers()):
+            raise ConfigError(
+                f"The norm {self.label} is not allowed step by step in a recurrent network: it keeps statistics or "
+                "other numbers from one call to the next; choose model.norm_path=input, or define build_steps in it."
+            )
+        return layer
 
     @property
     def keeps_bias(self) -> bool:
