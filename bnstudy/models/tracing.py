@@ -40,6 +40,10 @@ class Seen:
     overwrites: bool
     unseen: tuple[str, ...]
 
+    def calls(self, mode: str) -> tuple[Call, ...]:
+        """The calls of activations when probes run the network in this mode."""
+        return self.activations if mode == "training" else self.in_evaluation
+
 
 def look(model: nn.Module, example: Tensor) -> Seen:
     """Run a copy of the network on a small batch [B, ...], twice in each mode. The network itself does not change, nor
