@@ -21,6 +21,7 @@ from bnstudy.store.runs import Store
 from bnstudy.sweep.cost import Method, NetworkCost, choose_method, measure_network, network_cost
 from bnstudy.sweep.limits import limit_network
 from bnstudy.sweep.request import PlannedRun, Request, naming
+from bnstudy.sweep.same_networks import Inputs, refuse_same_networks
 from bnstudy.sweep.settings import Settings
 from bnstudy.train.build import network_of
 from bnstudy.train.loop import check_evaluation
@@ -57,11 +58,15 @@ class Stack:
 
 @dataclass(frozen=True)
 class Plan:
-    """The distinct runs of a request, and those of them that are not stored yet."""
+    """The distinct runs of a request, and those of them that are not stored yet.
+
+    studies: if there are several, the runs of each.
+    """
 
     settings: Settings
     runs: tuple[PlannedRun, ...]
     todo: tuple[PlannedRun, ...]
+    studies: tuple[tuple[PlannedRun, ...], ...] = ()
 
     @property
     def store(self) -> Store:
@@ -73,7 +78,8 @@ def make_plan(request: Request) -> Plan:
     runs = {run.spec.run_id: run for run in reversed(request.runs)}
     distinct = tuple(reversed(runs.values()))
     store = Store(request.settings.results)
-    return Plan(request.settings, distinct, tuple(run for run in distinct if not store.is_finished(run.spec.run_id)))
+    todo = tuple(run for run in distinct if not store.is_finished(run.spec.run_id))
+    return Plan(request.settings, distinct, todo, tuple(member.runs for member in request.members))
 
 
 class Datasets:
@@ -173,7 +179,8 @@ def check_data(plan: Plan, datasets: Datasets) -> Kinds:
         says that it was not compared.
 
     Raises:
-        ConfigError: a dataset is missing, a model, norm or batch size does not fit it, or it has changed.
+        ConfigError: a dataset is missing, a model, norm or batch size does not fit it, or it has changed; or arms of a
+            study are the same network.
     """
     kinds: Kinds = {}
     tried: dict[str, tuple[int, NetworkCost]] = {}
@@ -181,6 +188,7 @@ def check_data(plan: Plan, datasets: Datasets) -> Kinds:
     for run in plan.runs:
         by_data.setdefault(run.spec.data, []).append(run)
     checksums: dict[DataSpec, str] = {}
+    inputs: dict[DataSpec, Inputs] = {}
     for data, runs in by_data.items():
         for run in runs if plan.todo else ():
             with naming(run.name):
@@ -193,7 +201,7 @@ def check_data(plan: Plan, datasets: Datasets) -> Kinds:
                 raise
             log.warning("The finished runs cannot be compared with the dataset as it is now. %s", error)
             continue
-        checksums[data] = dataset.checksum
+        checksums[data], inputs[data] = dataset.checksum, (dataset.shape, dataset.classes)
         if plan.todo and dataset.is_unbalanced:
             share = f"{dataset.guessing['test']:.1%}"
             log.warning(
@@ -201,6 +209,8 @@ def check_data(plan: Plan, datasets: Datasets) -> Kinds:
                 "its test images. Runs that diverged or did not learn are shown with this accuracy."
             )
     check_images(plan, checksums)
+    for of_study in (plan.studies or (plan.runs,)) if plan.todo else ():
+        refuse_same_networks(of_study, inputs)
     return kinds
 
 
