@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.batchnorm import _NormBase
 
 from bnstudy.data.dataset import Dataset
 from bnstudy.losses import LossSpec
 from bnstudy.models.activations import Taps
 from bnstudy.models.tracing import Seen
-from bnstudy.norms.explicit import ExplicitNorm, make_explicit
+from bnstudy.norms.explicit import ExplicitNorm, make_explicit, tensors_to_buffers
+from bnstudy.rng import Noise, Seeded
 
 Params = Mapping[str, Tensor]
 Batch = tuple[Tensor, Tensor]
@@ -41,7 +43,8 @@ def grad(function: Callable[[Any], Tensor]) -> Callable[[Any], Any]:
 
 Mode = Literal["training", "running", "batch"]
 """How the network is run. training: as in the next step, with batch statistics, dropout and other noise. running: as in
-evaluation, with running statistics. batch: as in evaluation, but with the statistics of the given batch."""
+evaluation, with running statistics. batch: as in evaluation, but with the statistics of the given batch: modules that
+keep statistics are in training mode."""
 
 PART = 256
 """Images that are run through the network at once. More would need a stack's memory and exceed the cache of a CPU,
@@ -59,25 +62,65 @@ def random_order(n: int, device: torch.device) -> Tensor:
     return torch.from_numpy(np.random.default_rng(0).permutation(n)).to(device)
 
 
-def copy_for_probes(model: nn.Module) -> nn.Module:
+def copy_for_probes(model: nn.Module, example: Tensor | None = None) -> nn.Module:
     """Copy the model for probes: its norms are written out, which makes them differentiable any number of times, and do
-    not update their running statistics."""
-    model = copy.deepcopy(model)
+    not update their running statistics. `run_in_mode` runs it.
+
+    example: images on which the copy is run once, to find modules of the user's that keep statistics of batches.
+    """
+    model = copy.deepcopy(model).train()
     make_explicit(model)
+    tensors_to_buffers(model)
     for module in model.modules():
         if isinstance(module, ExplicitNorm):
             module.tracks = False
+    for module in modules_with_statistics(model, example):
+        module.keeps_statistics = True  # type: ignore[assignment]  # a mark, not a part of the network
     return model.requires_grad_(False)
+
+
+def modules_with_statistics(model: nn.Module, example: Tensor | None) -> list[nn.Module]:
+    """The modules that keep statistics of training batches: torch's norms, and those with a buffer that a training step
+    on the example changes. A norm that stays in evaluation mode is frozen; a random stream is no statistic."""
+    changed = set() if example is None else changed_buffers(model, example)
+    return [
+        module
+        for path, module in model.named_modules()
+        if module.training
+        and not isinstance(module, Noise | Seeded)
+        and (is_tracking_norm(module) or any(f"{path}.{name}".lstrip(".") in changed for name in module._buffers))
+    ]
+
+
+def is_tracking_norm(module: nn.Module) -> bool:
+    """Whether this is a torch norm, perhaps written out, with running statistics."""
+    return isinstance(module, ExplicitNorm | _NormBase) and module.running_mean is not None
+
+
+@torch.no_grad()
+def changed_buffers(model: nn.Module, example: Tensor) -> set[str]:
+    """The names of the buffers that a forward pass changes, in place or by assignment. The model stays as it is."""
+    before = dict(model.named_buffers(remove_duplicate=False))
+    after = {name: b.clone() for name, b in before.items()}
+    with torch.random.fork_rng([example.device] if example.is_cuda else []):
+        functional_call(model, after, (example,))
+    return {name for name, b in before.items() if not _same(b, after[name])}
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and bool(((a == b) | (a.isnan() & b.isnan())).all())
 
 
 def run_in_mode(model: nn.Module, mode: Mode, params: Params, buffers: Params, x: Tensor) -> Tensor:
     """The outputs of a `copy_for_probes`. Its buffers do not change, and afterwards it is in training mode."""
-    own = {name: b.clone() for name, b in buffers.items()}  # a module that counts batches does so in place
+    # Copies, as modules change buffers in place. Under vmap they must be as many as the batches.
+    always = x.new_ones((), dtype=torch.bool)
+    own = {name: torch.where(always, b, b) for name, b in {**dict(model.named_buffers()), **buffers}.items()}
     model.train(mode == "training")
     if mode == "batch":
         for module in model.modules():
-            if isinstance(module, ExplicitNorm):
-                module.train()
+            if getattr(module, "keeps_statistics", False):
+                module.training = True
     try:
         with sdpa_kernel(SDPBackend.MATH):  # the others have no second derivative, and no rule for vmap
             return functional_call(model, (dict(params), own), (x,))
