@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
 
-from bnstudy.data.dataset import Dataset
-from bnstudy.validation import BESIDE, Spec
+from bnstudy.data.dataset import Dataset, Scale
+from bnstudy.validation import ADDED, BESIDE, Spec
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class DataSpec(Spec):
     val_fraction: fraction of the training images in the validation split, which is stratified and the same for every
         run.
     augment: none, or crop_flip: a random shift by up to an eighth of the height and a horizontal flip.
+    scale: of the pixels. standardized (also null): each channel of the training split has mean 0 and standard deviation
+        1; unit: black 0, white 1; centred: black -1, white 1.
     """
 
     group: ClassVar[str] = "data"
@@ -29,6 +32,10 @@ class DataSpec(Spec):
     train_size: int | None = field(default=None, kw_only=True)
     val_fraction: float = field(default=0.1, kw_only=True)
     augment: Literal["none", "crop_flip"] = field(default="none", kw_only=True)
+    scale: Scale | None = field(default=None, metadata=ADDED, kw_only=True)
+
+    def canonical(self) -> Mapping[str, object]:
+        return {"scale": None} if self.scale == "standardized" else {}
 
     def check(self) -> None:
         self.require(self.train_size is None or self.train_size >= 1, "train_size", "at least 1, or null for all")
