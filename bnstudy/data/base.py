@@ -23,7 +23,7 @@ class DataSpec(Spec):
         run.
     augment: none, or crop_flip: a random shift by up to an eighth of the height and a horizontal flip.
     scale: of the pixels. standardized (also null): each channel of the training split has mean 0 and standard deviation
-        1; unit: black 0, white 1; centred: black -1, white 1.
+        1; unit: black 0, white 1; centred: black -1, white 1; levels: of 0 to 255, minus the mean of each channel.
     """
 
     group: ClassVar[str] = "data"

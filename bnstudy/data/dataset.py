@@ -15,7 +15,7 @@ from bnstudy.store.checksums import SPLITS
 
 _SEED = 0  # of the order that all splits are cut from
 
-Scale = Literal["standardized", "unit", "centred"]
+Scale = Literal["standardized", "unit", "centred", "levels"]
 
 UNBALANCED = 1.5
 """A dataset is unbalanced if its largest class has more than this many times the training images of its smallest."""
@@ -164,6 +164,8 @@ def offset_and_divisor(x_NCHW: Tensor, scale: Scale) -> tuple[tuple[float, ...],
             return (0.0,) * channels, (1.0,) * channels
         case "centred":
             return (0.5,) * channels, (0.5,) * channels
+        case "levels":
+            return moments(x_NCHW)[0], (1 / 255,) * channels
         case _:
             assert_never(scale)
 

@@ -50,7 +50,10 @@ def test_a_field_of_one_class_is_a_factor_only_if_it_differs_there() -> None:
 
 
 def test_the_scale_of_pixels_is_a_factor() -> None:
-    assert names([Run(), Run("BatchNorm", fields=(("data.scale", "unit"),))]) == ["NoNorm, scale=standardized", "BatchNorm, scale=unit"]
+    assert names([Run(), Run("BatchNorm", fields=(("data.scale", "unit"),))]) == [
+        "NoNorm, scale=standardized",
+        "BatchNorm, scale=unit",
+    ]
 
 
 def test_a_factor_that_the_data_determine_is_dropped() -> None:

@@ -43,6 +43,12 @@ def test_other_scales_do_not_depend_on_the_images(decoded, scale, expected):
     assert dataset.checksum == standardized.checksum  # the images are the same
 
 
+def test_levels_have_mean_0_and_differ_by_whole_numbers(decoded):
+    x = assemble("noise", decoded, torch.arange(30), torch.arange(30, 40), CPU, "levels").train.x
+    raw = decoded.train_x[:30].float()
+    torch.testing.assert_close(x, raw - raw.mean((0, 2, 3), keepdim=True), rtol=0, atol=1e-4)
+
+
 def test_a_constant_channel_has_std_1():
     x = torch.zeros(4, 2, 3, 3, dtype=torch.uint8)
     x[:, 1] = 51
