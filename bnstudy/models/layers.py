@@ -15,7 +15,9 @@ from bnstudy.norms.base import Layout, NormSpec
 from bnstudy.rng import Noise
 
 Addition = Literal["nowhere", "before_norm", "behind_norm"]
-ActivationName = Literal["relu", "leaky_relu", "gelu", "tanh", "sigmoid", "linear"]
+ActivationName = Literal[
+    "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "softplus", "tanh", "sigmoid", "linear"
+]
 
 
 class LinearActivation(nn.Identity):
@@ -25,7 +27,11 @@ class LinearActivation(nn.Identity):
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
     "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "selu": nn.SELU,
     "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "softplus": nn.Softplus,
     "tanh": nn.Tanh,
     "sigmoid": nn.Sigmoid,
     "linear": LinearActivation,
@@ -56,6 +62,27 @@ class NormAct(nn.Module):
 
     def add(self, branch: Tensor, shortcut: Tensor) -> Tensor:
         """The sum of a residual block's branch and its shortcut."""
+        return (branch if self.branch is None else self.branch(branch)) + shortcut
+
+
+class TokenNorm(nn.Module):
+    """A norm of tokens [B, T, C].
+
+    ends_branch: a residual branch ends here, before or behind the norm; the norm may add a module to it.
+    """
+
+    def __init__(self, norm: NormSpec, channels: int, ends_branch: bool = False) -> None:
+        super().__init__()
+        self.norm = norm.build(channels, "tokens")
+        self.ends_branch = ends_branch
+        self.branch = norm.branch() if ends_branch else None
+
+    def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:
+        """present: which tokens there are, [B, T]; None for all."""
+        return self.norm(x, present)
+
+    def add(self, branch: Tensor, shortcut: Tensor) -> Tensor:
+        """The sum of a residual branch and its shortcut."""
         return (branch if self.branch is None else self.branch(branch)) + shortcut
 
 
@@ -121,16 +148,30 @@ def dense(n_in: int, n_out: int, norm: NormSpec, activation: ActivationName) -> 
     return Layer(norm.wrap(weight), NormAct(norm, n_out, "units", activation))
 
 
+def conv(
+    n_in: int,
+    n_out: int,
+    kernel: int,
+    norm: NormSpec,
+    activation: ActivationName,
+    stride: int = 1,
+    adds: Addition = "nowhere",
+) -> Layer:
+    """A convolution that keeps the size of the image, or divides it by `stride`.
+
+    kernel: its height and width, an odd number.
+    adds: where a residual block whose branch ends with this layer adds its shortcut.
+    """
+    weight = nn.Conv2d(n_in, n_out, kernel, stride, padding=kernel // 2, bias=needs_bias(norm))
+    norm_act = NormAct(norm, n_out, "maps", activation, ends_branch=adds != "nowhere")
+    return Layer(norm.wrap(weight), norm_act, adds == "before_norm")
+
+
 def conv3x3(
     n_in: int, n_out: int, norm: NormSpec, activation: ActivationName, stride: int = 1, adds: Addition = "nowhere"
 ) -> Layer:
-    """A 3x3 convolution that keeps the size of the image, or divides it by `stride`.
-
-    adds: where a residual block whose branch ends with this layer adds its shortcut.
-    """
-    weight = nn.Conv2d(n_in, n_out, 3, stride, padding=1, bias=needs_bias(norm))
-    norm_act = NormAct(norm, n_out, "maps", activation, ends_branch=adds != "nowhere")
-    return Layer(norm.wrap(weight), norm_act, adds == "before_norm")
+    """A 3x3 convolution; see `conv`."""
+    return conv(n_in, n_out, 3, norm, activation, stride, adds)
 
 
 def classifier(n_in: int, classes: int) -> Layer:

@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from bnstudy.models.layers import ACTIVATIONS, NormAct
+from bnstudy.models.layers import ACTIVATIONS, NormAct, TokenNorm
 from bnstudy.norms.base import NormSpec
 from bnstudy.norms.explicit import ExplicitNorm
 from bnstudy.norms.weight import ReparametrizedLayer
@@ -28,14 +28,14 @@ def activations(model: nn.Module) -> dict[str, nn.Module]:
 
 def has_branches(model: nn.Module) -> bool:
     """Whether the network has residual branches."""
-    return any(isinstance(module, NormAct) and module.ends_branch for module in model.modules())
+    return any(isinstance(module, NormAct | TokenNorm) and module.ends_branch for module in model.modules())
 
 
 def norm_parameters(model: nn.Module) -> set[str]:
     """The names of the norm's parameters: scales, shifts, and those that it adds to weights and branches."""
     names: set[str] = set()
     for path, module in model.named_modules():
-        if isinstance(module, NormAct):
+        if isinstance(module, NormAct | TokenNorm):
             names |= {f"{path}.{name}" for name, _ in module.named_parameters()}
         elif isinstance(module, ReparametrizedLayer):
             names |= {f"{path}.{name}" for name, _ in module.named_parameters() if name not in ("weight", "bias")}
@@ -49,7 +49,7 @@ def check_norm_has_effect(norm: NormSpec, model: nn.Module) -> None:
     if not any(isinstance(module, ReparametrizedLayer) for module in model.modules()):
         raise ConfigError(
             f"The norm {type(norm).__name__} is not allowed with this network: it normalizes weights, and would change "
-            "none of the network's. Build its hidden layers with dense and conv3x3 of bnstudy.models.layers, or pass "
+            "none of the network's. Build its hidden layers with dense and conv of bnstudy.models.layers, or pass "
             "their weight layers to norm.wrap; or choose another norm, such as norm=batch."
         )
 
@@ -90,14 +90,14 @@ def check_norm_is_trainable(model: nn.Module) -> None:
     """Raises ConfigError if the norm has no parameters, or if `norm_parameters` cannot find them."""
     if norm_parameters(model):
         return
-    if _is_linear(model) or any(isinstance(module, NormAct | ReparametrizedLayer) for module in model.modules()):
+    if _is_linear(model) or any(isinstance(m, NormAct | TokenNorm | ReparametrizedLayer) for m in model.modules()):
         raise ConfigError(
             "trained=norm is not allowed if the norm has no parameters, as with norm=none or norm.affine=false; "
             "it must be all, or choose a norm with scales and shifts, such as norm=batch."
         )
     raise ConfigError(
         "trained=norm is not allowed with this network: norm parameters are found only in the layers of "
-        "bnstudy.models.layers (dense, conv3x3, NormAct), and the network has none of these; it must be all, or build "
+        "bnstudy.models.layers (dense, conv, NormAct, TokenNorm), and the network has none of these; it must be all, or build "
         "the network of such layers."
     )
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from bnstudy.validation import PER_RUN, Spec
+from bnstudy.validation import ADDED, PER_RUN, ConfigError, Spec
+
+Module = TypeVar("Module", bound=nn.Module)
 
 WeightLayer = nn.Linear | nn.Conv2d
 
@@ -28,6 +31,9 @@ class NormSpec(Spec):
 
     def build(self, channels: int, layout: Layout) -> nn.Module:
         """A layer for inputs of this layout with so many channels.
+
+        It is called as layer(x). For tokens it is called as layer(x, present), where `present` [B, T] says which tokens
+        an image has, or is None for all.
 
         Raises:
             ConfigError: the norm is not defined for such inputs.
@@ -74,15 +80,101 @@ class NoActivationNorm(NormSpec):
         return True
 
     def build(self, channels: int, layout: Layout) -> nn.Module:  # noqa: ARG002
-        return nn.Identity()
+        return Unchanged()
 
 
 @dataclass(frozen=True)
-class AffineNorm(NormSpec):
-    """A norm that adds `eps` to the variance and then applies a learned scale and shift per channel, if `affine`."""
+class ScaledNorm(NormSpec):
+    """A norm with a learned scale and shift per channel, or with a scale alone, if `affine`.
+
+    gamma: the initial value of the scales; null for 1. Cooijmans et al. 2017 start recurrent networks with 0.1.
+    """
 
     affine: bool = True
-    eps: float = field(default=1e-5, metadata=PER_RUN)
+    gamma: float | None = field(default=None, metadata={**ADDED, **PER_RUN})
+
+    def canonical(self) -> Mapping[str, object]:
+        return {"gamma": None if self.gamma == 1 else self.gamma}
 
     def check(self) -> None:
+        self.require(self.gamma is None or self.gamma > 0, "gamma", "a number above 0, or null for 1")
+        if self.gamma is not None and not self.affine:
+            raise ConfigError(
+                f"norm.gamma={self.gamma:g} is not allowed with norm.affine=false, which leaves out the scale that it "
+                "initializes; it must be null, or choose norm.affine=true."
+            )
+
+    def start(self, layer: Module) -> Module:
+        """The layer, whose scales now have their initial value."""
+        if self.gamma is not None:
+            nn.init.constant_(layer.get_parameter("weight"), self.gamma)
+        return layer
+
+
+@dataclass(frozen=True)
+class AffineNorm(ScaledNorm):
+    """A norm that subtracts a mean and divides by a standard deviation, before the learned scale and shift.
+
+    eps: added to the variance.
+    bias: true to keep the bias of the weight layer in front of the norm, which most such norms make redundant.
+    """
+
+    eps: float = field(default=1e-5, metadata=PER_RUN)
+    bias: bool | None = field(default=None, metadata=ADDED)
+
+    def canonical(self) -> Mapping[str, object]:
+        """Behind an activation the norm leaves all biases as they are."""
+        return {**super().canonical(), "bias": (self.bias and self.position == "before") or None}
+
+    def check(self) -> None:
+        super().check()
         self.require(self.eps > 0, "eps", "a number above 0")
+
+    @property
+    def keeps_bias(self) -> bool:
+        return self.bias is True
+
+
+class Norm(nn.Module):
+    """The layer of a norm. Probes take no function that it calls for an activation of the network.
+
+    tokens: whether inputs are [B, T, C], of which each token is normalized on its own; else they are [B, C, ...].
+    """
+
+    is_norm: ClassVar[bool] = True
+
+    def __init__(self, tokens: bool = False) -> None:
+        super().__init__()
+        self.tokens = tokens
+
+    def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:  # noqa: ARG002
+        """The output in the format of `x`, computed at least in float32."""
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        out = self.normalize(wide.flatten(0, 1)).unflatten(0, x.shape[:2]) if self.tokens else self.normalize(wide)
+        return out.to(x.dtype)
+
+    def normalize(self, x: Tensor) -> Tensor:
+        """The output for x [N, C, ...], of images or of tokens."""
+        raise NotImplementedError
+
+    def values_together(self, x: Tensor) -> int | None:  # noqa: ARG002
+        """How many values of an image share a mean for inputs x; None for a norm that is not over features."""
+        return None
+
+
+class Unchanged(nn.Identity):
+    """No norm."""
+
+    def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:  # noqa: ARG002
+        return x
+
+
+def scale_and_shift(x: Tensor, weight: Tensor | None, bias: Tensor | None = None) -> Tensor:
+    """x [N, C, ...] times the scales [C] plus the shifts [C], if there are any."""
+    x = x if weight is None else x * per_channel(weight, x)
+    return x if bias is None else x + per_channel(bias, x)
+
+
+def per_channel(values: Tensor, x: Tensor) -> Tensor:
+    """[C] in a shape that broadcasts against `x` [B, C, ...]."""
+    return values.view(-1, *[1] * (x.ndim - 2))

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from bnstudy.norms.base import AffineNorm, Layout
-from bnstudy.norms.explicit import ExplicitNorm, GhostNorm
+from bnstudy.norms.explicit import ExplicitNorm, GhostNorm, for_layout
 from bnstudy.rng import Noise
 from bnstudy.validation import PER_RUN, ConfigError
 
 
 @dataclass(frozen=True)
 class BatchNorm(AffineNorm):
-    """Ioffe & Szegedy 2015: each channel normalized over the batch (and positions).
+    """Ioffe & Szegedy 2015: each channel normalized over the batch (and positions, or all tokens of all images).
 
     Training uses the biased variance of the batch. Evaluation uses running statistics, which torch updates by
     x <- (1 - momentum) x + momentum x_batch, with the unbiased variance.
@@ -48,11 +48,11 @@ class BatchNorm(AffineNorm):
     def build(self, channels: int, layout: Layout) -> nn.Module:
         layer = self.torch_layer(channels, layout)
         # For the cumulative average torch copies its counter to the host: vmap refuses that, and a GPU has to wait.
-        return ExplicitNorm(layer) if self.momentum is None else layer
+        return ExplicitNorm(layer, layout == "tokens") if self.momentum is None else for_layout(layer, layout)
 
     def torch_layer(self, channels: int, layout: Layout) -> nn.BatchNorm1d | nn.BatchNorm2d:
         kind = nn.BatchNorm2d if layout == "maps" else nn.BatchNorm1d
-        return kind(channels, self.eps, self.momentum, self.affine, self.track_running_stats)
+        return self.start(kind(channels, self.eps, self.momentum, self.affine, self.track_running_stats))
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class GhostBatchNorm(BatchNorm):
             )
 
     def build(self, channels: int, layout: Layout) -> nn.Module:
-        return GhostNorm(self.torch_layer(channels, layout), self.size)
+        return GhostNorm(self.torch_layer(channels, layout), self.size, layout == "tokens")
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class NoisyBatchNorm(BatchNorm):
 
     The noise follows the norm's scale and shift, in training only. At each step each unit (channel) draws a mean
     m ~ U(-shift, shift) and a scale s ~ U(1, scale). From these each sample draws m' ~ U(m - jitter, m + jitter) and
-    s' ~ N(s, jitter^2), the same for all positions of a channel, and y becomes s' y + m'.
+    s' ~ N(s, jitter^2), the same for all positions of a channel and all tokens of an image, and y becomes s' y + m'.
 
     The defaults are those of the paper's appendix as remembered, n_mu = 0.5, n_sigma = 1.25, r_mu = r_sigma = 0.1;
     neither the algorithm nor the numbers were compared with its text. Known differences: in a convolution the noise
@@ -112,7 +112,16 @@ class NoisyBatchNorm(BatchNorm):
         self.require(self.jitter >= 0, "jitter", "0 or more")
 
     def build(self, channels: int, layout: Layout) -> nn.Module:
-        return nn.Sequential(super().build(channels, layout), StepNoise(self.shift, self.scale, self.jitter))
+        noise = StepNoise(self.shift, self.scale, self.jitter, layout == "tokens")
+        return NoisyNorm(super().build(channels, layout), noise)
+
+
+class NoisyNorm(nn.Sequential):
+    """A norm and the noise that follows it."""
+
+    def forward(self, x: Tensor, *present: Tensor | None) -> Tensor:
+        norm, noise = self
+        return noise(norm(x, *present))
 
 
 class StepNoise(Noise):
@@ -122,18 +131,21 @@ class StepNoise(Noise):
     scale: Tensor
     jitter: Tensor
 
-    def __init__(self, shift: float, scale: float, jitter: float) -> None:
+    def __init__(self, shift: float, scale: float, jitter: float, tokens: bool = False) -> None:
         super().__init__()
+        self.tokens = tokens
         for name, number in (("shift", shift), ("scale", scale), ("jitter", jitter)):
             self.register_buffer(name, torch.tensor(number), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [N, units] or [N, channels, H, W]."""
+        """x [N, units], [N, channels, H, W], or [N, T, channels] if `tokens`."""
         if not self.training:
             return x
-        shift, scale = self.draw_shift_and_scale(*x.shape[:2])
-        dtype, shape = torch.promote_types(x.dtype, torch.float32), (*x.shape[:2], *[1] * (x.ndim - 2))
-        return (x * scale.to(dtype).view(shape) + shift.to(dtype).view(shape)).to(x.dtype)
+        samples, units, *positions = x.movedim(-1, 1).shape if self.tokens else x.shape
+        shape = (samples, 1, units) if self.tokens else (samples, units, *[1] * len(positions))
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        shift, scale = (noise.to(dtype).view(shape) for noise in self.draw_shift_and_scale(samples, units))
+        return (x * scale + shift).to(x.dtype)
 
     def draw_shift_and_scale(self, samples: int, units: int) -> tuple[Tensor, Tensor]:
         """The next noise, m' and s': [samples, units] each."""

@@ -8,17 +8,20 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
+from bnstudy.norms.base import Layout, Norm, per_channel, scale_and_shift
 from bnstudy.validation import ConfigError
 
 TorchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.GroupNorm | nn.InstanceNorm2d
 
 
-class ExplicitNorm(nn.Module):
-    """One of torch's normalizations as tensor code, with eps and momentum as 0-dim float32 buffers.
+class ExplicitNorm(Norm):
+    """One of torch's normalizations as tensor code, with eps and momentum as 0-dim buffers.
 
     Parameters and the other buffers have torch's names. `eps` and `momentum` (None for the cumulative average) are not
     persistent, so the `state_dict` is torch's. Statistics are computed at least in float32.
 
+    tokens: whether inputs are [B, T, C]. Statistics over the batch are over all tokens that are present; a norm over
+        groups of channels normalizes each token on its own.
     tracks: whether training updates the running statistics.
     """
 
@@ -30,8 +33,8 @@ class ExplicitNorm(nn.Module):
     num_batches_tracked: Tensor | None
     momentum: Tensor | None
 
-    def __init__(self, like: TorchNorm) -> None:
-        super().__init__()
+    def __init__(self, like: TorchNorm, tokens: bool = False) -> None:
+        super().__init__(tokens)
         # Groups of channels over which a sample is normalized; None for statistics over the batch.
         self.groups = like.num_groups if isinstance(like, nn.GroupNorm) else None
         if isinstance(like, nn.InstanceNorm2d):
@@ -45,14 +48,36 @@ class ExplicitNorm(nn.Module):
         self.register_buffer("momentum", None if momentum is None else torch.tensor(momentum), persistent=False)
         self.train(like.training)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:
+        if self.groups is not None:
+            return super().forward(x)
+        wide, mask = self._channels_first(x, present)
+        if not self.training and self.running_mean is not None and self.running_var is not None:
+            out = self._by_running_statistics(wide, self.running_mean, self.running_var)
+        else:
+            out = scale_and_shift(self._over_batch(wide, mask), self.weight, self.bias)
+        return (out.movedim(1, -1) if self.tokens else out).to(x.dtype)
+
+    def normalize(self, x: Tensor) -> Tensor:
+        """x [N, C, ...] over groups of channels."""
+        assert self.groups is not None
+        parts = x.reshape(len(x), self.groups, -1)
+        var, mean = torch.var_mean(parts, 2, correction=0, keepdim=True)
+        return scale_and_shift(((parts - mean) * torch.rsqrt(var + self.eps)).view(x.shape), self.weight, self.bias)
+
+    def values_together(self, x: Tensor) -> int | None:
+        return None if self.groups is None else (x[0, 0] if self.tokens else x[0]).numel() // self.groups
+
+    def batch_moments(self, x: Tensor, present: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and biased variance [C] of the norm's inputs over the batch, without those of absent tokens."""
+        wide, mask = self._channels_first(x, present)
+        mean, var, _ = moments(wide, [0, *range(2, wide.ndim)], mask)
+        return mean.flatten(), var.flatten()
+
+    def _channels_first(self, x: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """`x` as [B, C, ...], at least in float32, and `present` as [B, 1, T]."""
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        if self.groups is None and not self.training and self.running_mean is not None and self.running_var is not None:
-            return self._by_running_statistics(wide, self.running_mean, self.running_var).to(x.dtype)
-        out = self._over_batch(wide) if self.groups is None else self._over_groups(wide, self.groups)
-        if self.weight is not None and self.bias is not None:
-            out = out * _per_channel(self.weight, x) + _per_channel(self.bias, x)
-        return out.to(x.dtype)
+        return wide.movedim(-1, 1) if self.tokens else wide, None if present is None else present.unsqueeze(1)
 
     def _by_running_statistics(self, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
         """One product and one sum, as in torch."""
@@ -60,25 +85,25 @@ class ExplicitNorm(nn.Module):
         if self.weight is not None:
             scale = scale * self.weight
         shift = -mean * scale if self.bias is None else self.bias - mean * scale
-        return torch.addcmul(_per_channel(shift, x), x, _per_channel(scale, x))
+        return torch.addcmul(per_channel(shift, x), x, per_channel(scale, x))
 
-    def _over_groups(self, x: Tensor, groups: int) -> Tensor:
-        parts = x.reshape(len(x), groups, -1)
-        var, mean = torch.var_mean(parts, 2, correction=0, keepdim=True)
-        return ((parts - mean) * torch.rsqrt(var + self.eps)).view(x.shape)
-
-    def _over_batch(self, x: Tensor) -> Tensor:
-        var, mean = torch.var_mean(x, [0, *range(2, x.ndim)], correction=0)
+    def _over_batch(self, x: Tensor, present: Tensor | None) -> Tensor:
+        mean, var, count = moments(x, [0, *range(2, x.ndim)], present)
         if self.training and self.tracks:
-            self._track_(mean.detach(), unbiased_variance(var.detach(), x.numel() // x.shape[1]))
-        return (x - _per_channel(mean, x)) * _per_channel(torch.rsqrt(var + self.eps), x)
+            is_known = None if present is None else present.any()
+            self._track_(mean.flatten(), unbiased_variance(var, count).flatten(), is_known)
+        return (x - mean) * torch.rsqrt(var + self.eps)
 
-    def _track_(self, mean: Tensor, var: Tensor) -> None:
-        """Update the running statistics with the mean and unbiased variance of a batch."""
+    def _track_(self, mean: Tensor, var: Tensor, is_known: Tensor | None) -> None:
+        """Update the running statistics with the mean and unbiased variance [C] of a batch, unless `is_known` is false:
+        the batch then has no token."""
         if self.num_batches_tracked is None or self.running_mean is None or self.running_var is None:
             return
-        self.num_batches_tracked.add_(1)
-        weight = self.num_batches_tracked.reciprocal() if self.momentum is None else self.momentum
+        mean, var = mean.detach(), var.detach()
+        if is_known is not None:
+            mean, var = mean.where(is_known, self.running_mean), var.where(is_known, self.running_var)
+        self.num_batches_tracked.add_(1 if is_known is None else is_known)
+        weight = self.num_batches_tracked.clamp_min(1).reciprocal() if self.momentum is None else self.momentum
         self.running_mean.add_((mean - self.running_mean) * weight)
         self.running_var.add_((var - self.running_var) * weight)
 
@@ -87,40 +112,65 @@ class GhostNorm(ExplicitNorm):
     """Batch normalization over ghost batches of `size` samples.
 
     A batch that `size` does not divide is cut into parts of at least `size` samples, as many and as even as possible:
-    with size 16, 40 samples make two parts of 20. A batch of fewer than `size` samples is one part.
+    with size 16, 40 samples make two parts of 20. A batch of fewer than `size` samples is one part. A sample is an
+    image with all its tokens.
     """
 
-    def __init__(self, like: nn.BatchNorm1d | nn.BatchNorm2d, size: int) -> None:
-        super().__init__(like)
+    def __init__(self, like: nn.BatchNorm1d | nn.BatchNorm2d, size: int, tokens: bool = False) -> None:
+        super().__init__(like, tokens)
         self.size = size
 
-    def _over_batch(self, x: Tensor) -> Tensor:
+    def _over_batch(self, x: Tensor, present: Tensor | None) -> Tensor:
         parts = max(1, len(x) // self.size)
         samples, longer = divmod(len(x), parts)
         cut = longer * (samples + 1)
-        pieces = [self._over_parts(x[:cut], samples + 1)] if longer else []
-        pieces.append(self._over_parts(x[cut:], samples))
-        outputs, means, variances = zip(*pieces, strict=True)
+        pieces = [(slice(cut), samples + 1)] if longer else []
+        pieces.append((slice(cut, None), samples))
+        of_pieces = [self._over_parts(x[at], None if present is None else present[at], size) for at, size in pieces]
+        outputs, means, variances, counts = zip(*of_pieces, strict=True)
         if self.training and self.tracks:
-            self._track_(torch.cat(means).mean(0).detach(), torch.cat(variances).mean(0).detach())
+            mean, var = torch.cat(means), torch.cat(variances)
+            if present is None:
+                self._track_(mean.mean(0), var.mean(0), None)
+            else:  # parts without a token have a mean and variance of 0
+                known = (torch.cat(counts) > 0).sum()
+                self._track_(mean.sum(0) / known.clamp_min(1), var.sum(0) / known.clamp_min(1), known > 0)
         return torch.cat(outputs)
 
-    def _over_parts(self, x: Tensor, samples: int) -> tuple[Tensor, Tensor, Tensor]:
-        """x [parts * samples, C, ...] normalized, and the parts' means and unbiased variances, [parts, C] each."""
+    def _over_parts(
+        self, x: Tensor, present: Tensor | None, samples: int
+    ) -> tuple[Tensor, Tensor, Tensor, int | Tensor]:
+        """x [parts * samples, C, ...] normalized, the parts' means and unbiased variances, [parts, C] each, and their
+        numbers of values of a channel."""
         parts = x.unflatten(0, (-1, samples))
-        var, mean = torch.var_mean(parts, [1, *range(3, parts.ndim)], correction=0, keepdim=True)
+        mask = None if present is None else present.unflatten(0, (-1, samples))
+        mean, var, count = moments(parts, [1, *range(3, parts.ndim)], mask)
         out = (parts - mean) * torch.rsqrt(var + self.eps)
-        return out.flatten(0, 1), mean.flatten(1), unbiased_variance(var.flatten(1), samples * x[0, 0].numel())
+        return out.flatten(0, 1), mean.flatten(1), unbiased_variance(var, count).flatten(1), count
 
 
-def unbiased_variance(biased: Tensor, n: int) -> Tensor:
+def moments(x: Tensor, dims: list[int], present: Tensor | None = None) -> tuple[Tensor, Tensor, int | Tensor]:
+    """Mean and biased variance over `dims`, which stay with size 1, and the number of values that they are of.
+
+    present: a mask that broadcasts against `x`. The mean and variance of no values are 0.
+    """
+    if present is None:
+        var, mean = torch.var_mean(x, dims, correction=0, keepdim=True)
+        return mean, var, x.numel() // mean.numel()
+    count = present.sum(dims, keepdim=True)
+    mean = x.where(present, 0.0).sum(dims, keepdim=True) / count.clamp_min(1)
+    deviations = (x - mean).where(present, 0.0)
+    return mean, deviations.square().sum(dims, keepdim=True) / count.clamp_min(1), count
+
+
+def unbiased_variance(biased: Tensor, n: int | Tensor) -> Tensor:
     """The unbiased variance of `n` values from their biased variance; 0 for a single value."""
-    return biased * (n / max(1, n - 1))
+    return biased * (n / ((n - 1).clamp_min(1) if isinstance(n, Tensor) else max(1, n - 1)))
 
 
-def _per_channel(values: Tensor, x: Tensor) -> Tensor:
-    """[C] in a shape that broadcasts against `x` [B, C, ...]."""
-    return values.view(-1, *[1] * (x.ndim - 2))
+def for_layout(layer: TorchNorm, layout: Layout) -> nn.Module:
+    """The layer itself, or for tokens, whose channels torch expects elsewhere, the same norm as tensor code."""
+    return ExplicitNorm(layer, tokens=True) if layout == "tokens" else layer
 
 
 def make_explicit(model: nn.Module) -> None:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from torch import nn
 
 from bnstudy.norms.base import AffineNorm, Layout
+from bnstudy.norms.explicit import for_layout
 from bnstudy.validation import ConfigError
 
 
 @dataclass(frozen=True)
 class LayerNorm(AffineNorm):
-    """Ba et al. 2016: each sample normalized over all its features, (C) or (C, H, W).
+    """Ba et al. 2016: each sample normalized over all its features, (C) or (C, H, W), or each token over its own, (C).
 
     The scale and shift are per channel, as in Wu & He 2018. This makes it GroupNorm with one group.
     """
@@ -20,25 +21,33 @@ class LayerNorm(AffineNorm):
     def build(self, channels: int, layout: Layout) -> nn.Module:
         if layout != "maps":
             refuse_single_unit("layer", channels)
-        return nn.GroupNorm(1, channels, self.eps, self.affine)
+        return for_layout(self.start(nn.GroupNorm(1, channels, self.eps, self.affine)), layout)
 
 
 @dataclass(frozen=True)
 class InstanceNorm(AffineNorm):
-    """Ulyanov et al. 2016: each channel of each sample normalized over its positions. For convolutions only."""
+    """Ulyanov et al. 2016: each channel of each sample normalized over its positions. For convolutions only.
+
+    Not over the tokens of an image: a recurrent network has one token at a time, whose values would become 0.
+    """
 
     def build(self, channels: int, layout: Layout) -> nn.Module:
+        if layout == "tokens":
+            raise ConfigError(
+                "norm=instance is not allowed with tokens: a recurrent network normalizes one token at a time, whose "
+                "single value per channel would become 0; choose norm=layer, norm=group or norm=batch."
+            )
         if layout != "maps":
             raise ConfigError(
                 "norm=instance is not allowed with fully connected layers: a unit has a single value per sample, "
                 "which would be normalized to 0; choose norm=layer, norm=group, or model=vgg or resnet."
             )
-        return nn.InstanceNorm2d(channels, self.eps, affine=self.affine)
+        return self.start(nn.InstanceNorm2d(channels, self.eps, affine=self.affine))
 
 
 @dataclass(frozen=True)
 class GroupNorm(AffineNorm):
-    """Wu & He 2018: each sample normalized over groups of channels (and positions)."""
+    """Wu & He 2018: each sample normalized over groups of channels (and positions), or each token over such groups."""
 
     groups: int = 8
 
@@ -54,7 +63,7 @@ class GroupNorm(AffineNorm):
             raise self.refuse("groups", f"a divisor of the layer's {channels} channels ({divisors})")
         if layout != "maps" and self.groups == channels:
             raise self.refuse("groups", f"less than the layer's {channels} units, or each is normalized to 0")
-        return nn.GroupNorm(self.groups, channels, self.eps, self.affine)
+        return for_layout(self.start(nn.GroupNorm(self.groups, channels, self.eps, self.affine)), layout)
 
 
 def refuse_single_unit(option: str, units: int) -> None:
