@@ -77,6 +77,13 @@ def test_the_run_id_changes_only_with_the_run():
     assert replace(spec, data=replace(spec.data, root="/elsewhere")).run_id == spec.run_id
 
 
+def test_the_usual_scale_of_pixels_is_left_out_of_the_run_id():
+    plain, named, unit = (spec_of(*words) for words in ((), ("data.scale=standardized",), ("data.scale=unit",)))
+    assert plain == named
+    assert "scale" not in to_dict(plain)["data"]
+    assert unit.run_id != plain.run_id
+
+
 def test_an_alias_of_an_init_gives_the_same_run_id():
     assert spec_of("init=kaiming").run_id == spec_of("init=kaiming_normal").run_id
 

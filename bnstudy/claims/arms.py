@@ -44,7 +44,7 @@ def label(specs: pd.DataFrame) -> pd.DataFrame:
     norm_label: the norm and what differs within its class. rest: every other factor but model, data and lr, so that
     `family` is the two joined. Where classes share a name, the columns of `CLASSES` get their full dotted ones.
     """
-    specs = _with_evaluation_batches(specs)
+    specs = _with_scales(_with_evaluation_batches(specs))
     one, nth = distinct(specs)
     named = _add_labels(one)
     labels = named[[c for c in (*CLASSES, *LABELS) if c in named]].iloc[nth].set_axis(specs.index)
@@ -80,6 +80,11 @@ def _with_evaluation_batches(specs: pd.DataFrame) -> pd.DataFrame:
     return specs.assign(
         **{EVALUATION_BATCH: size.mask(size == specs["batch_size"], None).mask(in_balanced_parts(specs), BALANCED)}
     )
+
+
+def _with_scales(specs: pd.DataFrame) -> pd.DataFrame:
+    """`specs` with the name of the usual scale of pixels, which a run's identity leaves out."""
+    return specs.fillna({"data.scale": "standardized"}) if "data.scale" in specs else specs
 
 
 def in_balanced_parts(specs: pd.DataFrame) -> pd.Series:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
 
-from bnstudy.data.dataset import Dataset
+from bnstudy.data.dataset import Dataset, Scale
 from bnstudy.validation import ADDED, BESIDE, Spec
 
 
@@ -40,6 +41,8 @@ class DataSpec(Spec):
     test_lengths: numbers of rows at which the final accuracy on the test images is also measured; null for those of
         `default_test_lengths`.
     augment: none, or crop_flip: a random shift by up to an eighth of the height and a horizontal flip.
+    scale: of the pixels. standardized (also null): each channel of the training split has mean 0 and standard deviation
+        1; unit: black 0, white 1; centred: black -1, white 1; levels: of 0 to 255, minus the mean of each channel.
     """
 
     group: ClassVar[str] = "data"
@@ -50,6 +53,10 @@ class DataSpec(Spec):
     length: Length | None = field(default=None, metadata=ADDED, kw_only=True)
     test_lengths: tuple[int, ...] | None = field(default=None, metadata=ADDED, kw_only=True)
     augment: Literal["none", "crop_flip"] = field(default="none", kw_only=True)
+    scale: Scale | None = field(default=None, metadata=ADDED, kw_only=True)
+
+    def canonical(self) -> Mapping[str, object]:
+        return {"scale": None} if self.scale == "standardized" else {}
 
     def check(self) -> None:
         self.require(self.train_size is None or self.train_size >= 1, "train_size", "at least 1, or null for all")

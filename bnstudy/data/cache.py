@@ -66,7 +66,7 @@ class CachedData(DataSpec):
         if self.train_size is not None and self.train_size > len(train):
             allowed = f"at most {len(train)}, the images that the validation split leaves, or null for all"
             raise self.refuse("train_size", allowed)
-        return assemble(self.label, decoded, train[: self.train_size], val, device)
+        return assemble(self.label, decoded, train[: self.train_size], val, device, self.scale or "standardized")
 
 
 def own_code(cls: type) -> str:

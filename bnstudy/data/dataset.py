@@ -1,4 +1,4 @@
-"""A dataset in memory: decoded images, and three splits of normalized images on the device."""
+"""A dataset in memory: decoded images, and three splits of scaled images on the device."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal, assert_never
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ from torch import Tensor
 from bnstudy.store.checksums import SPLITS
 
 _SEED = 0  # of the order that all splits are cut from
+
+Scale = Literal["standardized", "unit", "centred", "levels"]
 
 UNBALANCED = 1.5
 """A dataset is unbalanced if its largest class has more than this many times the training images of its smallest."""
@@ -36,7 +39,7 @@ class DecodedImages:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Normalized images `x` float32 [N, C, H, W] with labels `y` int64 [N], or with targets `y` float32 [N, K]."""
+    """Scaled images `x` float32 [N, C, H, W] with labels `y` int64 [N], or with targets `y` float32 [N, K]."""
 
     x: Tensor
     y: Tensor
@@ -51,7 +54,8 @@ class Dataset:
 
     classes: the number of classes, or of values in a target.
     train, val, test: each in a stratified order, so that its first m images are a stratified sample.
-    mean, std: per channel of the training split, with black 0 and white 1; std is 1 for a constant channel.
+    mean, std: what is subtracted from each channel and what it is then divided by, with black 0 and white 1; if images
+        are standardized, the moments of the training split, with a std of 1 for a constant channel.
     checksum: of the images and labels before they were split, so that it does not depend on `train_size` or
         `val_fraction`; by default of the splits, with SPLITS before it. Runs are compared only if it is the same.
     is_learnable: whether labels depend on inputs. If not, a run that ends at chance has not failed.
@@ -102,7 +106,7 @@ class Dataset:
 
     @property
     def black(self) -> Tensor:
-        """The normalized value of a black pixel: [C], on the device."""
+        """The scaled value of a black pixel: [C], on the device."""
         pixel = torch.zeros(1, len(self.mean), 1, 1, dtype=torch.uint8, device=self.train.x.device)
         return normalize(pixel, self.mean, self.std).flatten()
 
@@ -116,9 +120,16 @@ def checksum_of(tensors: Sequence[Tensor]) -> str:
     return digest.hexdigest()
 
 
-def assemble(name: str, decoded: DecodedImages, train: Tensor, val: Tensor, device: torch.device) -> Dataset:
+def assemble(
+    name: str,
+    decoded: DecodedImages,
+    train: Tensor,
+    val: Tensor,
+    device: torch.device,
+    scale: Scale = "standardized",
+) -> Dataset:
     """The dataset with splits from the decoded training images of indices `train` and `val`, and all test images."""
-    mean, std = moments(decoded.train_x[train])
+    mean, std = offset_and_divisor(decoded.train_x[train], scale)
     test = stratified_order(decoded.test_y)
 
     def split(x_NCHW: Tensor, y_N: Tensor) -> Split:
@@ -137,10 +148,26 @@ def assemble(name: str, decoded: DecodedImages, train: Tensor, val: Tensor, devi
 
 
 def normalize(x_NCHW: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """uint8 images as float32, minus the mean and divided by the standard deviation of each channel."""
+    """uint8 images as float32 in 0..1, minus `mean` and divided by `std` of each channel."""
     mean_C11 = torch.tensor(mean, device=x_NCHW.device).view(-1, 1, 1)
     std_C11 = torch.tensor(std, device=x_NCHW.device).view(-1, 1, 1)
     return x_NCHW.float().div_(255).sub_(mean_C11).div_(std_C11)
+
+
+def offset_and_divisor(x_NCHW: Tensor, scale: Scale) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """What is subtracted from each channel and what it is then divided by, given the training images uint8."""
+    channels = x_NCHW.shape[1]
+    match scale:
+        case "standardized":
+            return moments(x_NCHW)
+        case "unit":
+            return (0.0,) * channels, (1.0,) * channels
+        case "centred":
+            return (0.5,) * channels, (0.5,) * channels
+        case "levels":
+            return moments(x_NCHW)[0], (1 / 255,) * channels
+        case _:
+            assert_never(scale)
 
 
 def moments(x_NCHW: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -46,6 +46,7 @@ class Gaussian(DataSpec):
         for name, least in (("dim", 1), ("classes", classes), ("samples", 2), ("test_size", 1), ("draw", 0)):
             self.require(getattr(self, name) >= least, name, f"{least} or more")
         self.require(self.augment == "none", "augment", "none: there are no images to shift")
+        self.require(self.scale is None, "scale", "standardized, as the inputs are drawn")
         most = self.samples - self._val_size
         self.require(self.train_size is None or self.train_size <= most, "train_size", f"at most {most}, or null")
 

@@ -50,7 +50,8 @@ class ImageFolder(CachedData):
     channels: Literal[1, 3] = field(default=3, kw_only=True)
 
     def canonical(self) -> Mapping[str, object]:
-        return {"name": os.path.basename(os.path.abspath(self.folder))} if self.name is None else {}
+        named = {"name": os.path.basename(os.path.abspath(self.folder))} if self.name is None else {}
+        return {**super().canonical(), **named}
 
     def check(self) -> None:
         super().check()

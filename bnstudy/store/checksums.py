@@ -9,8 +9,8 @@ from typing import Any
 SPLITS = "splits:"
 """Begins a checksum of the splits, which depends on how the dataset is divided; others are of the undivided dataset."""
 
-DIVISION = ("train_size", "val_fraction")
-"""Settings of a dataset that divide it."""
+DIVISION = ("train_size", "val_fraction", "scale")
+"""Settings of a dataset that divide it and scale its pixels."""
 
 USE = ("augment", "length", "length.min", "length.max", "test_lengths")
 """Settings of how its images are used, in specs and as columns of `load_runs`."""

@@ -49,6 +49,13 @@ def test_a_field_of_one_class_is_a_factor_only_if_it_differs_there() -> None:
     assert names(runs) == ["NoNorm", "BatchNorm, position=after", "BatchNorm, position=before"]
 
 
+def test_the_scale_of_pixels_is_a_factor() -> None:
+    assert names([Run(), Run("BatchNorm", fields=(("data.scale", "unit"),))]) == [
+        "NoNorm, scale=standardized",
+        "BatchNorm, scale=unit",
+    ]
+
+
 def test_a_factor_that_the_data_determine_is_dropped() -> None:
     runs = [Run(data="Digits"), Run(data="MNIST")]
     assert runs[0].spec["data"]["val_fraction"] != runs[1].spec["data"]["val_fraction"]

@@ -32,6 +32,23 @@ def test_black_is_the_normalized_value_of_a_black_pixel(decoded):
     assert torch.equal(dataset.black, dataset.train.x[0, :, 2, 3])
 
 
+@pytest.mark.parametrize(("scale", "expected"), [("unit", lambda x: x / 255), ("centred", lambda x: x / 127.5 - 1)])
+def test_other_scales_do_not_depend_on_the_images(decoded, scale, expected):
+    decoded.train_x[0, :, 2, 3] = 0
+    dataset = assemble("noise", decoded, torch.arange(30), torch.arange(30, 40), CPU, scale)
+    torch.testing.assert_close(dataset.train.x, expected(decoded.train_x[:30].double()).float())
+    torch.testing.assert_close(dataset.val.x, expected(decoded.train_x[30:].double()).float())
+    assert torch.equal(dataset.black, dataset.train.x[0, :, 2, 3])
+    standardized = assemble("noise", decoded, torch.arange(30), torch.arange(30, 40), CPU)
+    assert dataset.checksum == standardized.checksum  # the images are the same
+
+
+def test_levels_have_mean_0_and_differ_by_whole_numbers(decoded):
+    x = assemble("noise", decoded, torch.arange(30), torch.arange(30, 40), CPU, "levels").train.x
+    raw = decoded.train_x[:30].float()
+    torch.testing.assert_close(x, raw - raw.mean((0, 2, 3), keepdim=True), rtol=0, atol=1e-4)
+
+
 def test_a_constant_channel_has_std_1():
     x = torch.zeros(4, 2, 3, 3, dtype=torch.uint8)
     x[:, 1] = 51

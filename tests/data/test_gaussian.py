@@ -20,6 +20,7 @@ from tests.conftest import CPU, spec_of
             "Data with data.samples=1280, .*data.dim=1000000000, data.classes=10 needs 12,000 GB of memory",
         ),
         ({"samples": 10**12}, "needs .* GB of memory; this machine has"),
+        ({"scale": "unit"}, "data.scale=unit is not allowed: it must be standardized"),
         ({"classes": 10**11, "target": "linear"}, "needs .* GB of memory"),
     ],
 )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,17 @@ def test_values_are_compared_only_with_the_published_data_and_length():
     for data, steps in (("Digits", 50_000), ("MNIST", 500)):
         other = results_by_arm(sigmoid_study(data, steps))
         assert set(other.values()) == {"not comparable"}
+
+
+def test_scales_of_the_pixels_are_not_pooled():
+    usual = sigmoid_study("MNIST", 50_000)
+    is_unit = usual.runs["seed"] == 2
+    runs = usual.runs.assign(**{"data.scale": [("unit" if unit else None) for unit in is_unit]})
+    result = reproduction(replace(usual, runs=runs))
+    accuracies = {c.arm: c.measured for c in result.checks if c.quantity == "final test accuracy"}
+    assert accuracies["NoNorm, scale=unit"] == "0.811 (1 seed)"
+    assert accuracies["NoNorm, scale=standardized"].startswith("0.810 (")
+    assert result.figure.caption.endswith("for seed 2. Pixels: unit.")
 
 
 def test_expected_values_are_marked_by_their_reliability():

@@ -35,6 +35,10 @@ def test_runs_that_a_naive_comparison_of_pairs_finds_different_are_found() -> No
     assert found == naive != set()
 
 
+def test_the_scale_of_pixels_does_not_change_the_images() -> None:
+    assert len(find_versions(runs(({}, "00"), ({"scale": "unit"}, "01")))) == 1
+
+
 def test_the_source_is_the_same_from_a_spec_and_from_columns() -> None:
     columns = {f"data.{key}": value for key, value in reversed(SHAPES.items())}
     assert source(SHAPES, "00") == source(columns, "00")
