@@ -19,8 +19,10 @@ import pytest
 import torch
 
 from bnstudy.inits import KaimingNormal, Orthogonal
+from bnstudy.models.inception import Inception
 from bnstudy.models.mlp import MLP
 from bnstudy.models.resnet import ResNet
+from bnstudy.models.transformer import Transformer
 from bnstudy.models.vgg import VGG
 from bnstudy.norms.batch import BatchNorm, GhostBatchNorm, NoisyBatchNorm
 from bnstudy.norms.group import GroupNorm, InstanceNorm, LayerNorm
@@ -47,7 +49,13 @@ ROUNDED = 1e-5
 MEASURED = 1e-6
 """Measurements are stored in float32, whatever they were computed in."""
 
-MODELS = {"mlp": MLP(depth=2, width=16), "vgg": VGG(width=1 / 16), "resnet": ResNet(width=4)}
+MODELS = {
+    "mlp": MLP(depth=2, width=16),
+    "vgg": VGG(width=1 / 16),
+    "resnet": ResNet(width=4),
+    "inception": Inception(width=1 / 64),
+    "transformer": Transformer(depth=1, width=8, heads=2),
+}
 NORMS = {
     "none": NoNorm(),
     "batch": BatchNorm(),
@@ -61,7 +69,14 @@ OPTIMS = {
     "adam": (Adam(eps=1e-3), 2**-8),
     "adamw": (AdamW(eps=1e-3), 2**-8),
 }
-COMBINATIONS = [(m, n, o) for m, n, o in product(MODELS, NORMS, OPTIMS) if (m, n) != ("mlp", "instance")]
+NEW = ("inception", "transformer")
+"""Networks that are tested with one optimizer, to save time."""
+
+COMBINATIONS = [
+    (m, n, o)
+    for m, n, o in product(MODELS, NORMS, OPTIMS)
+    if (m, n) not in [("mlp", "instance"), ("transformer", "instance")] and (m not in NEW or o == "momentum")
+]
 
 VARIANTS = {"ghost": GhostBatchNorm(size=4, eps=0.1), "noisy_batch": NoisyBatchNorm(), "weight": WeightNorm()}
 NORMS |= VARIANTS
