@@ -240,7 +240,11 @@ def test_dense_layers_of_a_vgg_have_norms_and_dropout():
         (("model=vgg", "model.kernel=4"), (1, 8, 8), "model.kernel=4 is not allowed: it must be an odd number"),
         (("model=vgg", "model.dense=[0]"), (1, 8, 8), r"model.dense=\[0\] is not allowed"),
         (("model=vgg", "model.pooling=min"), (1, 8, 8), "one of max, average, stride"),
-        (("model=vgg", "model.depth=11", "model.dense=[8]"), (1, 28, 28), "halves them 5 times and needs at least 32x32"),
+        (
+            ("model=vgg", "model.depth=11", "model.dense=[8]"),
+            (1, 28, 28),
+            "halves them 5 times and needs at least 32x32",
+        ),
         (("model=vgg", "model.stages=[[4],[4],[4]]", "model.dense=[]"), (1, 4, 4), "halves them 3 times"),
     ],
 )
