@@ -91,8 +91,8 @@ def check_norm_is_trainable(model: nn.Module) -> None:
         )
     raise ConfigError(
         "trained=norm is not allowed with this network: norm parameters are found only in the layers of "
-        "bnstudy.models.layers (dense, conv, NormAct, TokenNorm), and the network has none of these; it must be all, or build "
-        "the network of such layers."
+        "bnstudy.models.layers (dense, conv, NormAct, TokenNorm), and the network has none of these; it must be all, "
+        "or build the network of such layers."
     )
 
 
