@@ -91,7 +91,9 @@ def check_norm_is_trainable(model: nn.Module) -> None:
     """Raises ConfigError if the norm has no parameters, or if `norm_parameters` cannot find them."""
     if norm_parameters(model):
         return
-    if _is_linear(model) or any(isinstance(module, NormAct | PathNorms | ReparametrizedLayer) for module in model.modules()):
+    if _is_linear(model) or any(
+        isinstance(module, NormAct | PathNorms | ReparametrizedLayer) for module in model.modules()
+    ):
         raise ConfigError(
             "trained=norm is not allowed if the norm has no parameters, as with norm=none or norm.affine=false; "
             "it must be all, or choose a norm with scales and shifts, such as norm=batch."

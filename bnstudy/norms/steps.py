@@ -24,7 +24,7 @@ class StepNorm(ExplicitNorm):
     running_mean: Tensor | None
     running_var: Tensor | None
 
-    def __init__(self, like: nn.BatchNorm1d, rows: int) -> None:
+    def __init__(self, like: nn.BatchNorm1d | nn.BatchNorm2d, rows: int) -> None:
         super().__init__(like)
         for name in ("running_mean", "running_var"):
             of_one = getattr(self, name)
@@ -75,7 +75,9 @@ class StepNorm(ExplicitNorm):
             return
         assert self.running_mean is not None
         assert self.running_var is not None
-        mean, var = (torch.cat([t.view(-1, t.shape[-1]) for t in of_steps]) for of_steps in zip(*self._moments, strict=True))
+        mean, var = (
+            torch.cat([t.view(-1, t.shape[-1]) for t in of_steps]) for of_steps in zip(*self._moments, strict=True)
+        )
         self._moments.clear()
         count = count.to(mean.dtype).unsqueeze(1)
         seen = count >= 2

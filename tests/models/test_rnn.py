@@ -127,8 +127,14 @@ def test_an_lstm_with_statistics_of_each_step_equals_a_loop_over_images_and_step
 
 
 def test_batch_normalization_shared_by_the_steps_averages_their_statistics_on_the_recurrent_path():
-    shared, per_step = (RNN("gru", width=5, norm_path="recurrent").build(norm, SHAPE, 3) for norm in (BatchNorm(momentum=1.0), StepBatchNorm(momentum=1.0)))
-    per_step.load_state_dict({name: p for name, p in shared.state_dict().items() if "running" not in name and "tracked" not in name}, strict=False)
+    shared, per_step = (
+        RNN("gru", width=5, norm_path="recurrent").build(norm, SHAPE, 3)
+        for norm in (BatchNorm(momentum=1.0), StepBatchNorm(momentum=1.0))
+    )
+    per_step.load_state_dict(
+        {name: p for name, p in shared.state_dict().items() if "running" not in name and "tracked" not in name},
+        strict=False,
+    )
     x = images(8)
     torch.testing.assert_close(shared(x), per_step(x))
     ours, steps = (model.layer1.norms["recurrent"] for model in (shared, per_step))
@@ -153,7 +159,11 @@ def test_steps_beyond_the_longest_training_image_use_the_statistics_of_the_last_
 def test_a_norm_is_where_norm_path_says_and_replaces_the_bias_of_its_path():
     def parts(cell: str, path: str, norm=BatchNorm()) -> tuple[set[str], set[str]]:  # noqa: B008
         model = RNN(cell, norm_path=path).build(norm, SHAPE, 3)
-        biases = {name.split(".")[1] for name, _ in model.layer1.named_parameters("l") if "norms" not in name and "bias" in name}
+        biases = {
+            name.split(".")[1]
+            for name, _ in model.layer1.named_parameters("l")
+            if "norms" not in name and "bias" in name
+        }
         return set(model.layer1.norms), biases
 
     assert parts("lstm", "both") == ({"input", "recurrent", "cell"}, set())
