@@ -115,7 +115,7 @@ def check_run(run: RunSpec, datasets: Datasets, tried: dict[str, tuple[int, Netw
     Raises:
         ConfigError: the run cannot be trained.
     """
-    parts = (run.data, run.model, run.norm, run.loss, run.trained, run.batch_size, run.evaluation)
+    parts = (run.data, run.model, run.norm, run.loss, run.trained, run.batch_size, run.evaluation, run.early_stopping)
     combination = json.dumps([to_dict(part) for part in parts])
     if combination not in tried:
         data = datasets.get(run.data)

@@ -31,6 +31,7 @@ def summarize(training: Training, spec: RunSpec, outcome: Outcome, stack: Stack)
         "learned": outcome.learned,
         "diverged_step": outcome.diverged_step,
         "diverged_because": outcome.diverged_because,
+        "stopped_step": outcome.stopped_step,
         "steps": training.total,
         "final": drop_nonfinite(outcome.final),
         "best": drop_nonfinite(outcome.best),
