@@ -11,7 +11,7 @@ import copy
 import itertools
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -61,8 +61,12 @@ def compose_sweep(loader: ConfigLoader, master: DictConfig, arguments: Sequence[
     ]
     below = [parser.parse_overrides(overrides) for overrides in typed]
     choices: dict[str, list[str]] = {}
-    for overrides in [*below, parser.parse_overrides(list(arguments))]:
+    above = parser.parse_overrides(list(arguments))
+    for overrides in [*below, above]:
         choices = update_choices(choices, overrides)
+    of_study = {o.key_or_group for overrides in below[:-1] for o in overrides} - {
+        o.key_or_group for overrides in (below[-1], above) for o in overrides
+    }
     count = math.prod(map(len, choices.values()))
     if count > MAX_POINTS:
         raise ConfigError(
@@ -72,19 +76,25 @@ def compose_sweep(loader: ConfigLoader, master: DictConfig, arguments: Sequence[
     if count >= MAX_POINTS / 10:
         logger.warning("Planning %d runs takes about %d seconds.", count, count * SECONDS_PER_POINT)
     composer = Composer(loader, master)
-    return [SweepPoint(point, composer.config(point)) for point in list_points(composer, choices)]
+    return [SweepPoint(point, composer.config(point)) for point in list_points(composer, choices, of_study)]
 
 
-def list_points(composer: Composer, choices: Mapping[str, list[str]]) -> list[Overrides]:
-    """The overrides of each point, without the keys of a swept group that the point's option does not have.
+def list_points(composer: Composer, choices: Mapping[str, list[str]], of_study: Collection[str]) -> list[Overrides]:
+    """The overrides of each point, without the keys that its options do not have: those of a swept group, and the
+    study's own.
 
-    In `norm=none,batch norm.eps=1e-3` the key is for batch. Points that become equal are one.
+    In `norm=none,batch norm.eps=1e-3` the key is for batch. The sizes that a study gives its networks apply to those
+    that have them. Points that become equal are one.
+
+    of_study: the keys that only the study sets.
 
     Raises:
-        ConfigError: no option has a key.
+        ConfigError: no option has a key that the user typed.
     """
     swept = [key for key, lines in choices.items() if len(lines) > 1 and composer.is_group(key)]
     groups = {key: group for key in choices for group in swept if key.startswith(f"{group}.")}
+    own = {key: key.partition(".")[0] for key in of_study if "." in key}
+    groups |= {key: group for key, group in own.items() if composer.is_group(group)}
     groups = {key: group for key, group in groups.items() if as_typed(choices[key][0]).startswith(key)}  # not + or ~
     points: dict[Overrides, None] = {}
     lacking: dict[str, dict[str, None]] = {}
@@ -96,11 +106,11 @@ def list_points(composer: Composer, choices: Mapping[str, list[str]]) -> list[Ov
             if options not in known:
                 known[options] = flat_keys(composer.options(tuple(v for k, v in point.items() if k not in groups)))
             for key in (key for key in groups if free_root(key) not in known[options]):
-                lacking.setdefault(key, {})[point[groups[key]]] = None
+                lacking.setdefault(key, {})[point.get(groups[key], f"this {groups[key]}")] = None
                 del point[key]
         points[tuple(point.values())] = None
     everything = set().union(*known.values())
-    for key in (key for key in lacking if free_root(key) not in everything):
+    for key in (key for key in lacking if free_root(key) not in everything and key not in of_study):
         raise ConfigError(unknown_key(key, everything))
     for key, without in lacking.items():
         have = "has" if len(without) == 1 else "have"

@@ -6,12 +6,13 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from bnstudy.data.base import DataSpec
-from bnstudy.norms.base import NoActivationNorm, NormSpec
+from bnstudy.norms.base import NormSpec
 from bnstudy.norms.none import NoNorm
 from bnstudy.run import RunSpec
 from bnstudy.sweep.request import PlannedRun, naming
@@ -24,8 +25,17 @@ FEW = 4
 SCALES = (1.0, 10.0, 0.1)
 """Scales of the images in the second comparison: a norm may limit its statistics."""
 
-Inputs = tuple[tuple[int, int, int], int]
-"""The shape of the images and the number of classes."""
+
+class Inputs(NamedTuple):
+    """What a network is built for: the shape of the images, and the number of classes, or of values in a target."""
+
+    shape: tuple[int, int, int]
+    classes: int
+    is_labelled: bool = True
+
+    def targets(self, *shape: int) -> Tensor:
+        """Labels of this shape, or targets, all 0."""
+        return torch.zeros(shape, dtype=torch.int64) if self.is_labelled else torch.zeros(*shape, self.classes)
 
 
 def refuse_same_networks(runs: Sequence[PlannedRun], inputs: Mapping[DataSpec, Inputs]) -> None:
@@ -47,17 +57,19 @@ def refuse_same_networks(runs: Sequence[PlannedRun], inputs: Mapping[DataSpec, I
         refuse_equal_norms([run.spec for run in of_model.values()], inputs, networks)
 
 
-def refuse_ignored_norm(run: RunSpec, shape: Inputs, networks: Networks) -> None:
+def refuse_ignored_norm(run: RunSpec, inputs: Inputs, networks: Networks) -> None:
     """Raises ConfigError if the network ignores the norm, or its position."""
     norm, model = run.norm, run.model.label
     place = "call norm.build where the norm belongs (docs/extending/model.md)"
-    if not leaves_all(norm) and networks.are_same(run, replace(run, norm=NoNorm()), shape):
-        if networks.has_hidden_layers(run, shape):
+    if not leaves_all(norm) and networks.are_same(run, replace(run, norm=NoNorm()), inputs):
+        if networks.has_hidden_layers(run, inputs):
             raise ConfigError(
                 f"norm={norm.label} is not allowed with model={model}, which ignores it: the network is the same as "
                 f"with norm=none; {place}, or choose norm=none."
             )
-    elif norm.position == "after" and networks.are_same(run, with_position(run, "before"), shape):
+        return
+    before = replace(run, norm=replace(norm, position="before"))
+    if norm.position == "after" and networks.are_same(run, before, inputs):
         raise ConfigError(
             f"norm.position=after is not allowed with model={model}, which ignores it: the network is the same as with "
             "norm.position=before; read norm.position in the model, or leave it out."
@@ -81,13 +93,7 @@ def refuse_equal_norms(runs: Sequence[RunSpec], inputs: Mapping[DataSpec, Inputs
 
 def leaves_all(norm: NormSpec) -> bool:
     """Whether the norm adds nothing to a network, as none and keep do not."""
-    cls = type(norm)
-    methods = (cls.build, cls.wrap, cls.branch)
-    return methods == (NoActivationNorm.build, NormSpec.wrap, NormSpec.branch)
-
-
-def with_position(run: RunSpec, position: str) -> RunSpec:
-    return replace(run, norm=replace(run.norm, position=position))
+    return norm.label in ("NoNorm", "KeepNorm")
 
 
 def differing(first: NormSpec, second: NormSpec) -> tuple[str, str]:
@@ -105,30 +111,30 @@ class Networks:
     def __init__(self) -> None:
         self._made: dict[str, str] = {}
 
-    def are_same(self, first: RunSpec, second: RunSpec, shape: Inputs) -> bool:
+    def are_same(self, first: RunSpec, second: RunSpec, inputs: Inputs) -> bool:
         """Whether two runs have the same network, as far as training steps and evaluations on random images show."""
-        if self.sketch(first, shape) != self.sketch(second, shape):
+        if self.sketch(first, inputs) != self.sketch(second, inputs):
             return False
         images = max(first.batch_size, second.batch_size, FEW)
-        return self._thorough(first, shape, images) == self._thorough(second, shape, images)
+        return self._thorough(first, inputs, images) == self._thorough(second, inputs, images)
 
-    def sketch(self, run: RunSpec, shape: Inputs) -> str:
-        return self._once(run, shape, FEW, lambda: fingerprint(run, shape, FEW))
+    def sketch(self, run: RunSpec, inputs: Inputs) -> str:
+        return self._once(run, inputs, FEW, lambda: fingerprint(run, inputs, FEW))
 
-    def _thorough(self, run: RunSpec, shape: Inputs, images: int) -> str:
+    def _thorough(self, run: RunSpec, inputs: Inputs, images: int) -> str:
         """As in training, with batches as large, and in float64 if the network allows it, so that small differences in
         eps are seen."""
 
         def in_double() -> str:
             try:
-                return fingerprint(run, shape, images, torch.float64, SCALES)
+                return fingerprint(run, inputs, images, torch.float64, SCALES)
             except Exception:  # such as a tensor of float32 that the network makes itself
-                return fingerprint(run, shape, images, scales=SCALES)
+                return fingerprint(run, inputs, images, scales=SCALES)
 
-        return self._once(run, shape, -images, in_double)
+        return self._once(run, inputs, -images, in_double)
 
-    def _once(self, run: RunSpec, shape: Inputs, images: int, make: Callable[[], str]) -> str:
-        key = json.dumps([to_dict(run.model), to_dict(run.norm), shape, images])
+    def _once(self, run: RunSpec, inputs: Inputs, images: int, make: Callable[[], str]) -> str:
+        key = json.dumps([to_dict(run.model), to_dict(run.norm), inputs, images])
         if key not in self._made:
             try:
                 self._made[key] = make()
@@ -136,15 +142,15 @@ class Networks:
                 self._made[key] = key
         return self._made[key]
 
-    def has_hidden_layers(self, run: RunSpec, shape: Inputs) -> bool:
+    def has_hidden_layers(self, run: RunSpec, inputs: Inputs) -> bool:
         """Whether the network has more weights than those of a classifier."""
-        weights = [p for p in network_of(run, *shape).parameters() if p.ndim > 1]
+        weights = [p for p in network_of(run, inputs.shape, inputs.classes).parameters() if p.ndim > 1]
         return len(weights) > 1
 
 
 def fingerprint(
     run: RunSpec,
-    shape: Inputs,
+    inputs: Inputs,
     images: int,
     dtype: torch.dtype = torch.float32,
     scales: Sequence[float] = (1.0,),
@@ -166,9 +172,9 @@ def fingerprint(
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = network_of(run, *shape).to(dtype).train()
+        network = network_of(run, inputs.shape, inputs.classes).to(dtype).train()
         fill_with_noise(network, generator, note)
-        x = torch.randn(images, *shape[0], generator=generator).to(dtype)
+        x = torch.randn(images, *inputs.shape, generator=generator).to(dtype)
         for scale in scales:
             out = network(scale * x)
             note("output", out)

@@ -18,11 +18,11 @@ from bnstudy.norms.batch import BatchNorm, GhostBatchNorm, NoisyBatchNorm
 from bnstudy.norms.group import LayerNorm
 from bnstudy.norms.none import NoNorm
 from bnstudy.sweep.request import PlannedRun
-from bnstudy.sweep.same_networks import Networks, refuse_same_networks
+from bnstudy.sweep.same_networks import Inputs, Networks, refuse_same_networks
 from bnstudy.validation import ConfigError
 from tests.conftest import spec_of
 
-IMAGES = (1, 8, 8), 10
+IMAGES = Inputs((1, 8, 8), 10)
 
 
 @dataclass(frozen=True)
