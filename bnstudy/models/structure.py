@@ -1,4 +1,4 @@
-"""Finds the parts of a network: its weight layers, activations, residual branches and norm parameters."""
+"""Finds the parts of a network: its weight layers, residual branches and norm parameters."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from bnstudy.models.layers import ACTIVATIONS, NormAct
+from bnstudy.models.layers import NormAct
 from bnstudy.norms.base import NormSpec
 from bnstudy.norms.explicit import ExplicitNorm
 from bnstudy.norms.weight import ReparametrizedLayer
@@ -17,13 +17,6 @@ from bnstudy.validation import ConfigError
 def weight_layers(model: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
     """The fully connected and convolutional layers by name, in order of depth."""
     return {n.removesuffix(".weight"): m for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
-
-
-def activations(model: nn.Module) -> dict[str, nn.Module]:
-    """The activation modules by the name of their layer, in order of depth. Probes read the network here."""
-    kinds = tuple(ACTIVATIONS.values())
-    found = {n: m for n, m in model.named_modules() if isinstance(m, kinds)}
-    return {name.removesuffix(".act").removesuffix(".norm_act"): m for name, m in found.items()}
 
 
 def has_branches(model: nn.Module) -> bool:

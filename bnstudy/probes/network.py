@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vjp
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _NormBase
 
 from bnstudy.data.dataset import Dataset
 from bnstudy.losses import LossSpec
-from bnstudy.models.structure import activations
+from bnstudy.models.activations import Taps
+from bnstudy.models.tracing import Seen
 from bnstudy.norms.explicit import ExplicitNorm, make_explicit, tensors_to_buffers
 from bnstudy.rng import Noise, Seeded
 
@@ -122,7 +122,8 @@ def run_in_mode(model: nn.Module, mode: Mode, params: Params, buffers: Params, x
             if getattr(module, "keeps_statistics", False):
                 module.training = True
     try:
-        return functional_call(model, (dict(params), own), (x,))
+        with sdpa_kernel(SDPBackend.MATH):  # the others have no second derivative, and no rule for vmap
+            return functional_call(model, (dict(params), own), (x,))
     finally:
         model.train()
 
@@ -132,6 +133,7 @@ class Network:
     """One run's network as pure functions of its parameters, with its current buffers.
 
     model: a `copy_for_probes` of the run's.
+    seen: what `look` found in it.
     batch: the next training batch: x [B, C, H, W] and y [B].
     probe_index: the training images of the run's probe batch: indices [N].
     lr: the learning rate of the next step, a scalar tensor.
@@ -139,6 +141,7 @@ class Network:
     """
 
     model: nn.Module
+    seen: Seen
     loss_spec: LossSpec
     dataset: Dataset
     buffers: Params
@@ -164,21 +167,14 @@ class Network:
     def inside(
         self, params: Params, x: Tensor, mode: Mode = "training", shifts: Mapping[str, Tensor] | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The outputs and the pre-activations by layer, [N, units] or [N, channels, H, W].
+        """The outputs and the input of each call of an activation, by its name and in the network's own layout.
 
-        shifts: added to the pre-activations. The gradient with respect to zero shifts is the gradient with respect to
-            the pre-activations.
+        shifts: added to these inputs. The gradient with respect to zero shifts is the gradient with respect to them.
         """
         found: dict[str, Tensor] = {}
-
-        def tap(layer: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            found[layer] = inputs[0] if shifts is None else inputs[0] + shifts[layer]
-            return (found[layer], *inputs[1:])
-
-        with ExitStack() as hooks:
-            for layer, module in activations(self.model).items():
-                hooks.callback(module.register_forward_pre_hook(partial(tap, layer)).remove)
-            return self(params, x, mode), found
+        with Taps(self.seen.calls(mode), lambda call, z, _: found.update({call.name: z}), shifts):
+            out = self(params, x, mode)
+        return out, found
 
     def probe_batch(self, samples: int | None = None) -> Batch:
         """The first images of the run's probe batch, and their labels."""
