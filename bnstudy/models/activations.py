@@ -22,6 +22,7 @@ KINDS = {
     "clamp_min": "clamp",
     "clip": "clamp",
     "expit": "sigmoid",
+    "special_expit": "sigmoid",
     "linear_activation": "linear",
     "log_sigmoid": "logsigmoid",
     "logsigmoid": "logsigmoid",

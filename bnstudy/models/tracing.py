@@ -45,6 +45,9 @@ class Seen:
         return self.activations if mode == "training" else self.in_evaluation
 
 
+NOTHING = Seen((), (), {}, (), frozenset(), "output", False, ())
+
+
 def look(model: nn.Module, example: Tensor) -> Seen:
     """Run a copy of the network on a small batch [B, ...], twice in each mode. The network itself does not change, nor
     does torch's random generator.

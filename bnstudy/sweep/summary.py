@@ -43,6 +43,7 @@ def summarize(training: Training, spec: RunSpec, outcome: Outcome, stack: Stack)
         "threads": torch.get_num_threads(),
         "seconds": outcome.seconds,
         "probe_seconds": outcome.probe_seconds,
+        "probes_cannot_see": list(training.probing.seen.unseen),
         "versions": {
             "bnstudy": bnstudy.__version__,
             "python": platform.python_version(),

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 
 from bnstudy.data.dataset import Dataset
 from bnstudy.models.activations import Call, Taps
-from bnstudy.models.tracing import Seen, look
+from bnstudy.models.tracing import NOTHING, Seen, look
 from bnstudy.probes.base import ProbeSpec, Snapshot
 from bnstudy.probes.network import Mode, Network, Params, copy_for_probes, in_parts, run_in_mode
 from bnstudy.rng import stream
@@ -34,6 +34,7 @@ class Probing:
     """The probes of runs in training.
 
     seconds: a run's time by probe.
+    seen: what there is in the network; nothing if there are no probes.
     """
 
     def __init__(self, spec: RunSpec, engine: Engine, dataset: Dataset, total: int, watch: Stopwatch) -> None:
@@ -41,7 +42,7 @@ class Probing:
         self.steps = {name: frozenset(probe.when.resolve(total)) for name, probe in spec.probe.items()}
         self._spec, self._engine, self._dataset, self._watch = spec, engine, dataset, watch
         self._probe_model = copy_for_probes(engine.model)
-        self.seen = look(self._probe_model, dataset.train.x[:EXAMPLE])
+        self.seen = look(self._probe_model, dataset.train.x[:EXAMPLE]) if spec.probe else NOTHING
 
     def due(self, step: int) -> dict[str, ProbeSpec]:
         """The probes that measure when `step` steps are done, by name."""

@@ -34,7 +34,8 @@ def snapshot_with(probe: Activations, spec: RunSpec, digits: Dataset, x: Tensor)
     """The snapshot before training, with x as probe batch."""
     bare = snapshot_of(spec, digits, double=False)
     network = bare.network
-    parts = [observe(network.model, network.seen, "running", {"it": probe}, bare.params, network.buffers, p) for p in in_parts(x)]
+    probes, state = {"it": probe}, (bare.params, network.buffers)
+    parts = [observe(network.model, network.seen, "running", probes, *state, part) for part in in_parts(x)]
     return changed(bare, observed=tree_map(lambda *of_parts: torch.cat(of_parts), *parts)["it"])
 
 
