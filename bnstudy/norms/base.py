@@ -51,7 +51,7 @@ class NormSpec(Spec):
         return False
 
     def wrap(self, layer: WeightLayer) -> WeightLayer:
-        """The layer that replaces a hidden weight layer whose weights are not drawn yet.
+        """The layer that replaces a hidden weight layer, and keeps its weight and bias.
 
         A norm of weights returns a `bnstudy.norms.weight.ReparametrizedLayer`; the others return `layer` itself.
         """
