@@ -71,6 +71,8 @@ def measure(
     Raises:
         ConfigError: an argument is not allowed, or a probe cannot measure this module.
     """
+    if not isinstance(module, nn.Module):
+        raise ConfigError(f"measure() is not allowed with a {type(module).__name__}: it must be an nn.Module.")
     loss = named_option("loss", loss) if isinstance(loss, str) else loss
     with fixed_state(module):
         model, x, y = prepare(module, x, y)
@@ -118,7 +120,7 @@ class OneBatch(SerialEngine):
 
 @contextmanager
 def fixed_state(module: nn.Module) -> Iterator[None]:
-    """Draw random numbers with the seed 0 and compute attention step by step; restore the former state afterwards."""
+    """Draw random numbers with the seed 0, and compute attention step by step; restore the state afterwards."""
     devices = {p.device for p in module.parameters() if p.is_cuda}
     is_fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # in evaluation it would compute a layer in one call
@@ -132,8 +134,6 @@ def fixed_state(module: nn.Module) -> Iterator[None]:
 
 def prepare(module: nn.Module, x: Any, y: Any) -> tuple[nn.Module, Tensor, Tensor]:
     """A copy of the module, with the parameters that lazy modules lack, and the batch on its device."""
-    if not isinstance(module, nn.Module):
-        raise ConfigError(f"measure() is not allowed with a {type(module).__name__}: it must be an nn.Module.")
     x, y = (torch.as_tensor(values).detach() for values in (x, y))
     if x.ndim < 2 or len(x) < 2:
         raise ConfigError(f"x has the shape {list(x.shape)}: it must be a batch [B, ...] of at least 2 inputs.")
