@@ -21,6 +21,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
+from bnstudy.config.free_keys import as_typed, free_root, with_free_key
 from bnstudy.config.messages import flat_keys, unknown_key
 from bnstudy.store.renames import with_present_key
 from bnstudy.validation import ConfigError, nearest
@@ -54,7 +55,10 @@ def compose_sweep(loader: ConfigLoader, master: DictConfig, arguments: Sequence[
     """
     parser = OverridesParser.create(config_loader=loader)
     layers = [*study_overrides(master), master.hydra.sweeper.get("params") or {}]
-    typed = [[with_present_key(f"{key}={to_typed(value)}") for key, value in layer.items()] for layer in layers]
+    typed = [
+        [with_free_key(with_present_key(f"{key}={to_typed(value)}")) for key, value in layer.items()]
+        for layer in layers
+    ]
     below = [parser.parse_overrides(overrides) for overrides in typed]
     choices: dict[str, list[str]] = {}
     for overrides in [*below, parser.parse_overrides(list(arguments))]:
@@ -81,7 +85,7 @@ def list_points(composer: Composer, choices: Mapping[str, list[str]]) -> list[Ov
     """
     swept = [key for key, lines in choices.items() if len(lines) > 1 and composer.is_group(key)]
     groups = {key: group for key in choices for group in swept if key.startswith(f"{group}.")}
-    groups = {key: group for key, group in groups.items() if choices[key][0].startswith(key)}  # not +, ~ or ++
+    groups = {key: group for key, group in groups.items() if as_typed(choices[key][0]).startswith(key)}  # not + or ~
     points: dict[Overrides, None] = {}
     lacking: dict[str, dict[str, None]] = {}
     known: dict[Overrides, set[str]] = {}
@@ -91,12 +95,12 @@ def list_points(composer: Composer, choices: Mapping[str, list[str]]) -> list[Ov
             options = tuple(line for key, line in point.items() if key not in groups and composer.is_group(key))
             if options not in known:
                 known[options] = flat_keys(composer.options(tuple(v for k, v in point.items() if k not in groups)))
-            for key in groups.keys() - known[options]:
+            for key in (key for key in groups if free_root(key) not in known[options]):
                 lacking.setdefault(key, {})[point[groups[key]]] = None
                 del point[key]
         points[tuple(point.values())] = None
     everything = set().union(*known.values())
-    for key in (key for key in lacking if key not in everything):
+    for key in (key for key in lacking if free_root(key) not in everything):
         raise ConfigError(unknown_key(key, everything))
     for key, without in lacking.items():
         have = "has" if len(without) == 1 else "have"
@@ -131,7 +135,14 @@ def to_typed(value: Any) -> str:
     """A value of a YAML file as typed on the command line. A list is a sweep."""
     if isinstance(value, list | ListConfig):
         return ",".join(map(to_typed, value))
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{key}:{to_typed_within(inner)}' for key, inner in value.items())}}}"
     return "null" if value is None else str(value)
+
+
+def to_typed_within(value: Any) -> str:
+    """A value inside of a mapping, where a list is a list."""
+    return f"[{to_typed(value)}]" if isinstance(value, list | ListConfig) else to_typed(value)
 
 
 def list_values(override: Override) -> list[str]:
