@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from bnstudy.data.dataset import Dataset
 from bnstudy.losses import LossSpec
@@ -92,6 +93,26 @@ def modules_with_statistics(model: nn.Module, example: Tensor | None) -> list[nn
     ]
 
 
+def keeps_statistics(module: nn.Module) -> bool:
+    """Whether this module of a `copy_for_probes` keeps statistics of batches."""
+    return bool(getattr(module, "keeps_statistics", False))
+
+
+def has_known_statistics(module: nn.Module) -> bool:
+    """Whether its running statistics are those of a batch norm, in torch's buffers."""
+    return is_tracking_norm(module) and not isinstance(module, _InstanceNorm)
+
+
+def unknown_statistics(model: nn.Module) -> Iterator[str]:
+    """Sentences on the modules of a `copy_for_probes` whose statistics probes cannot read."""
+    for path, module in model.named_modules():
+        if keeps_statistics(module) and not has_known_statistics(module):
+            yield (
+                f"{path or 'The network'} ({type(module).__name__}) keeps statistics of batches in its own way: they "
+                "are not compared with precise ones, and there is no accuracy_precise."
+            )
+
+
 def is_tracking_norm(module: nn.Module) -> bool:
     """Whether this is a torch norm, perhaps written out, with running statistics."""
     return isinstance(module, ExplicitNorm | _NormBase) and module.running_mean is not None
@@ -119,7 +140,7 @@ def run_in_mode(model: nn.Module, mode: Mode, params: Params, buffers: Params, x
     model.train(mode == "training")
     if mode == "batch":
         for module in model.modules():
-            if getattr(module, "keeps_statistics", False):
+            if keeps_statistics(module):
                 module.training = True
     try:
         with sdpa_kernel(SDPBackend.MATH):  # the others have no second derivative, and no rule for vmap

@@ -67,7 +67,7 @@ def draws_from_torch(spec: RunSpec) -> bool:
 
 
 def trained_mask(spec: RunSpec, model: nn.Module) -> list[bool]:
-    """Whether training changes each parameter, in their order."""
-    names = [name for name, _ in model.named_parameters()]
-    chosen = set(names) if spec.trained == "all" else norm_parameters(model)
-    return [name in chosen for name in names]
+    """Whether training changes each parameter, in their order. A network may freeze some by `requires_grad=False`."""
+    named = dict(model.named_parameters())
+    chosen = set(named) if spec.trained == "all" else norm_parameters(model)
+    return [name in chosen and p.requires_grad for name, p in named.items()]

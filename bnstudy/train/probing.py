@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,7 @@ from bnstudy.data.dataset import Dataset
 from bnstudy.models.activations import Call, Taps
 from bnstudy.models.tracing import NOTHING, Seen, look
 from bnstudy.probes.base import ProbeSpec, Snapshot
-from bnstudy.probes.network import Mode, Network, Params, copy_for_probes, in_parts, run_in_mode
+from bnstudy.probes.network import Mode, Network, Params, copy_for_probes, in_parts, run_in_mode, unknown_statistics
 from bnstudy.rng import stream
 from bnstudy.run import RunSpec
 from bnstudy.train.engine import Engine, Tensors
@@ -41,8 +42,11 @@ class Probing:
         self.seconds = dict.fromkeys(spec.probe, 0.0)
         self.steps = {name: frozenset(probe.when.resolve(total)) for name, probe in spec.probe.items()}
         self._spec, self._engine, self._dataset, self._watch = spec, engine, dataset, watch
-        self._probe_model = copy_for_probes(engine.model)
-        self.seen = look(self._probe_model, dataset.train.x[:EXAMPLE]) if spec.probe else NOTHING
+        example = dataset.train.x[:EXAMPLE] if spec.probe else None
+        self._probe_model = copy_for_probes(engine.model, example)
+        self.seen = NOTHING if example is None else look(self._probe_model, example)
+        unseen = (*self.seen.unseen, *unknown_statistics(self._probe_model))
+        self.seen = replace(self.seen, unseen=unseen)
 
     def due(self, step: int) -> dict[str, ProbeSpec]:
         """The probes that measure when `step` steps are done, by name."""
@@ -86,6 +90,16 @@ class Probing:
                     record.add(step, "", metric, by_layer)
         with self._watch("probes"):
             record.flush()
+
+    def measure_now(self, step: int, record: Record) -> None:
+        """Record what the due probes measure of the engine as it is, for an engine that is not needed any more."""
+        params = [piece.clone() for piece in self._engine.params]
+        state = self.copy_state(step, params)
+        if self.needs(step) & {"grads", "update"}:
+            _, grads = self._engine.step_with_grads(step)
+            change = [now - then for now, then in zip(self._engine.params, params, strict=True)]
+            state |= {"grads": self._engine.by_name(grads), "update": self._engine.by_name(change)}
+        self.measure(step, state, record)
 
     def _use(
         self, probe: ProbeSpec, parts: Mapping[str, Any]
