@@ -15,9 +15,7 @@ from bnstudy.norms.base import Layout, NormSpec
 from bnstudy.rng import Noise
 
 Addition = Literal["nowhere", "before_norm", "behind_norm"]
-ActivationName = Literal[
-    "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "softplus", "tanh", "sigmoid", "linear"
-]
+ActivationName = Literal["relu", "leaky_relu", "elu", "selu", "gelu", "silu", "softplus", "tanh", "sigmoid", "linear"]
 
 
 class LinearActivation(nn.Identity):

@@ -8,6 +8,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from bnstudy.models.layers import ACTIVATIONS, NormAct, TokenNorm
+from bnstudy.models.rnn import PathNorms
 from bnstudy.norms.base import NormSpec
 from bnstudy.norms.explicit import ExplicitNorm
 from bnstudy.norms.weight import ReparametrizedLayer
@@ -35,7 +36,7 @@ def norm_parameters(model: nn.Module) -> set[str]:
     """The names of the norm's parameters: scales, shifts, and those that it adds to weights and branches."""
     names: set[str] = set()
     for path, module in model.named_modules():
-        if isinstance(module, NormAct | TokenNorm):
+        if isinstance(module, NormAct | TokenNorm | PathNorms):
             names |= {f"{path}.{name}" for name, _ in module.named_parameters()}
         elif isinstance(module, ReparametrizedLayer):
             names |= {f"{path}.{name}" for name, _ in module.named_parameters() if name not in ("weight", "bias")}
@@ -90,7 +91,8 @@ def check_norm_is_trainable(model: nn.Module) -> None:
     """Raises ConfigError if the norm has no parameters, or if `norm_parameters` cannot find them."""
     if norm_parameters(model):
         return
-    if _is_linear(model) or any(isinstance(m, NormAct | TokenNorm | ReparametrizedLayer) for m in model.modules()):
+    kinds = NormAct | TokenNorm | PathNorms | ReparametrizedLayer
+    if _is_linear(model) or any(isinstance(module, kinds) for module in model.modules()):
         raise ConfigError(
             "trained=norm is not allowed if the norm has no parameters, as with norm=none or norm.affine=false; "
             "it must be all, or choose a norm with scales and shifts, such as norm=batch."

@@ -175,7 +175,10 @@ def test_the_order_of_rows_matters_and_dropout_is_seeded():
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (("model.heads=3",), r"model.heads=3 is not allowed: it must be a divisor of model.width=16 \(1, 2, 4, 8, 16\)"),
+        (
+            ("model.heads=3",),
+            r"model.heads=3 is not allowed: it must be a divisor of model.width=16 \(1, 2, 4, 8, 16\)",
+        ),
         (("model.chunk=7",), "model.chunk=7 is not allowed: it must be a divisor of the 64 pixels"),
         (("model.patch=3",), "model.patch=3 is not allowed: it must be a divisor of the sides"),
         (("model.patch=2", "model.chunk=4"), "model.patch=2 is not allowed: it must be null with model.chunk=4"),
