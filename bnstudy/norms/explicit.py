@@ -20,8 +20,8 @@ class ExplicitNorm(Norm):
     Parameters and the other buffers have torch's names. `eps` and `momentum` (None for the cumulative average) are not
     persistent, so the `state_dict` is torch's. Statistics are computed at least in float32.
 
-    tokens: whether inputs are [B, T, C]. Statistics over the batch are over all tokens that are present; a norm over
-        groups of channels normalizes each token on its own.
+    tokens: whether inputs are [B, T, C]. Statistics over the batch are over all tokens that are present, and running
+        statistics are updated if there are at least two; a norm over groups of channels normalizes each token.
     tracks: whether training updates the running statistics.
     """
 
@@ -90,13 +90,13 @@ class ExplicitNorm(Norm):
     def _over_batch(self, x: Tensor, present: Tensor | None) -> Tensor:
         mean, var, count = moments(x, [0, *range(2, x.ndim)], present)
         if self.training and self.tracks:
-            is_known = None if present is None else present.any()
+            is_known = None if present is None else present.sum() > 1
             self._track_(mean.flatten(), unbiased_variance(var, count).flatten(), is_known)
         return (x - mean) * torch.rsqrt(var + self.eps)
 
     def _track_(self, mean: Tensor, var: Tensor, is_known: Tensor | None) -> None:
         """Update the running statistics with the mean and unbiased variance [C] of a batch, unless `is_known` is false:
-        the batch then has no token."""
+        the batch then has fewer than two tokens, and no variance."""
         if self.num_batches_tracked is None or self.running_mean is None or self.running_var is None:
             return
         mean, var = mean.detach(), var.detach()
@@ -127,26 +127,29 @@ class GhostNorm(ExplicitNorm):
         pieces = [(slice(cut), samples + 1)] if longer else []
         pieces.append((slice(cut, None), samples))
         of_pieces = [self._over_parts(x[at], None if present is None else present[at], size) for at, size in pieces]
-        outputs, means, variances, counts = zip(*of_pieces, strict=True)
+        outputs, means, variances, known = zip(*of_pieces, strict=True)
         if self.training and self.tracks:
             mean, var = torch.cat(means), torch.cat(variances)
             if present is None:
                 self._track_(mean.mean(0), var.mean(0), None)
-            else:  # parts without a token have a mean and variance of 0
-                known = (torch.cat(counts) > 0).sum()
-                self._track_(mean.sum(0) / known.clamp_min(1), var.sum(0) / known.clamp_min(1), known > 0)
+            else:
+                is_known = torch.cat([k for k in known if k is not None])
+                number = is_known.sum()
+                mean, var = (v.where(is_known, 0.0).sum(0) / number.clamp_min(1) for v in (mean, var))
+                self._track_(mean, var, number > 0)
         return torch.cat(outputs)
 
     def _over_parts(
         self, x: Tensor, present: Tensor | None, samples: int
-    ) -> tuple[Tensor, Tensor, Tensor, int | Tensor]:
-        """x [parts * samples, C, ...] normalized, the parts' means and unbiased variances, [parts, C] each, and their
-        numbers of values of a channel."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """x [parts * samples, C, ...] normalized, the parts' means and unbiased variances, [parts, C] each, and with a
+        mask whether they have the two tokens that a variance needs, [parts, 1]."""
         parts = x.unflatten(0, (-1, samples))
         mask = None if present is None else present.unflatten(0, (-1, samples))
         mean, var, count = moments(parts, [1, *range(3, parts.ndim)], mask)
         out = (parts - mean) * torch.rsqrt(var + self.eps)
-        return out.flatten(0, 1), mean.flatten(1), unbiased_variance(var, count).flatten(1), count
+        is_known = count.flatten(1) > 1 if isinstance(count, Tensor) else None
+        return out.flatten(0, 1), mean.flatten(1), unbiased_variance(var, count).flatten(1), is_known
 
 
 def moments(x: Tensor, dims: list[int], present: Tensor | None = None) -> tuple[Tensor, Tensor, int | Tensor]:

@@ -102,9 +102,11 @@ def test_ghost_batches_are_parts_of_the_images_with_their_tokens():
         assert float(layer.running_var[channel]) == pytest.approx(0.7 + 0.3 * sum(variances) / 3, rel=1e-5)
 
 
-def test_a_ghost_batch_without_a_token_does_not_change_the_running_statistics():
+@pytest.mark.parametrize("tokens", [0, 1])
+def test_a_ghost_batch_of_fewer_than_two_tokens_does_not_change_the_running_statistics(tokens):
     some = PRESENT.clone()
     some[2:4] = False
+    some[2, :tokens] = True
     ghost, rest = (GhostBatchNorm(size=2, momentum=0.3).build(C, layout="tokens") for _ in range(2))
     ghost(X, some)
     rest(X[[0, 1, 4, 5]], PRESENT[[0, 1, 4, 5]])
@@ -112,10 +114,12 @@ def test_a_ghost_batch_without_a_token_does_not_change_the_running_statistics():
 
 
 @over_the_batch
-def test_a_batch_without_a_token_breaks_nothing(spec):
-    layer = layer_of(spec)
+@pytest.mark.parametrize("tokens", [0, 1])
+def test_a_batch_of_fewer_than_two_tokens_breaks_nothing_and_is_not_tracked(spec, tokens):
+    layer, present = layer_of(spec), torch.zeros(B, T, dtype=torch.bool)
+    present[1, :tokens] = True
     before, x = copy.deepcopy(layer.state_dict()), X.clone().requires_grad_()
-    out = layer(x, torch.zeros(B, T, dtype=torch.bool))
+    out = layer(x, present)
     [grad] = torch.autograd.grad(out.sum(), [x])
     assert out.isfinite().all()
     assert grad.isfinite().all()
