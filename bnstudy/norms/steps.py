@@ -41,7 +41,10 @@ class StepNorm(ExplicitNorm):
         """
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         if self.training or self.running_mean is None or self.running_var is None:
-            mean, var = self.step_moments(wide, share)
+            mean = weighted_mean(wide, share)
+            # To add the negative is to subtract, with a gradient that is negated after its sum, not before.
+            centred = wide + mean.neg()
+            var = weighted_mean(centred.square(), share)
             if self.training and self.tracks and self.running_mean is not None:
                 if not step:
                     self._moments.clear()
@@ -49,15 +52,10 @@ class StepNorm(ExplicitNorm):
         else:
             latest = self._latest_rows()
             row = latest[: x.shape[1]] if step is None else latest.narrow(0, min(step, len(latest) - 1), 1)
-            mean, var = self.running_mean.index_select(0, row), self.running_var.index_select(0, row)
-        out = (wide - mean) * torch.rsqrt(var + self.eps)
-        out = out if self.weight is None else out * self.weight
-        return (out if self.bias is None else out + self.bias).to(x.dtype)
-
-    def step_moments(self, x: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and biased variance over the images, [C] or [T, C]."""
-        mean = (x * share).sum(0)
-        return mean, ((x - mean).square() * share).sum(0)
+            centred, var = wide - self.running_mean.index_select(0, row), self.running_var.index_select(0, row)
+        scale = torch.rsqrt(var + self.eps)
+        scale = scale if self.weight is None else scale * self.weight
+        return (centred * scale if self.bias is None else torch.addcmul(self.bias, centred, scale)).to(x.dtype)
 
     def _latest_rows(self) -> Tensor:
         """For each row of the running statistics the last until it that has any, [rows]."""
@@ -91,3 +89,12 @@ class StepNorm(ExplicitNorm):
         weight = seen * (batches.reciprocal() if self.momentum is None else self.momentum)
         self.running_mean.add_((mean - self.running_mean) * weight)
         self.running_var.add_((var - self.running_var) * weight)
+
+
+def weighted_mean(x: Tensor, share: Tensor) -> Tensor:
+    """The sum over the images of x [B, C] or [B, T, C] times their share: [C] or [T, C]. A product of matrices, which
+    takes less time than two passes over the values."""
+    with torch.autocast(x.device.type, enabled=False):
+        if x.ndim == 2:
+            return (share.to(x.dtype).transpose(0, 1) @ x).squeeze(0)
+        return (share.to(x.dtype).permute(1, 2, 0) @ x.transpose(0, 1)).squeeze(1)

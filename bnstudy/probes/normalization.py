@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from bnstudy.models.layers import Layer
+from bnstudy.norms.base import Norm
 from bnstudy.norms.explicit import ExplicitNorm
 from bnstudy.norms.weight import ReparametrizedLayer
 from bnstudy.probes.base import ProbeSpec, Snapshot
@@ -68,14 +69,15 @@ class NormInternals(ProbeSpec):
         }
 
 
-def free_norms(model: nn.Module) -> dict[str, ExplicitNorm]:
+def free_norms(model: nn.Module) -> dict[str, Norm]:
     """The norms of a `copy_for_probes` by path."""
-    return {path: module for path, module in model.named_modules() if isinstance(module, ExplicitNorm)}
+    return {path: module for path, module in model.named_modules() if isinstance(module, Norm)}
 
 
 def tracking_norms(model: nn.Module) -> dict[str, ExplicitNorm]:
     """The norms with running statistics by path."""
-    return {path: norm for path, norm in free_norms(model).items() if norm.running_mean is not None}
+    norms = free_norms(model).items()
+    return {path: norm for path, norm in norms if isinstance(norm, ExplicitNorm) and norm.running_mean is not None}
 
 
 def layer_of(path: str) -> str:
@@ -134,9 +136,8 @@ def precise_statistics(network: Network, params: Params, x: Tensor) -> dict[str,
     def moments(x: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         seen: dict[str, tuple[Tensor, Tensor]] = {}
 
-        def look(path: str, _: nn.Module, inputs: tuple[Tensor]) -> None:
-            [z] = inputs
-            seen[path] = torch.var_mean(z, [0, *range(2, z.ndim)], correction=0)
+        def look(path: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            seen[path] = norms[path].batch_moments(*inputs)
 
         with ExitStack() as hooks:
             for path, norm in norms.items():
@@ -145,7 +146,7 @@ def precise_statistics(network: Network, params: Params, x: Tensor) -> dict[str,
         return seen
 
     found: dict[str, Tensor] = {}
-    for path, (var, mean) in vmap(moments, chunk_size=at_once(x))(x).items():
+    for path, (mean, var) in vmap(moments, chunk_size=at_once(x))(x).items():
         found[f"{path}.running_mean"] = mean.mean(0)
         # Equal to the mean of var + mean^2 minus the squared mean, without cancellation.
         found[f"{path}.running_var"] = var.mean(0) + mean.var(0, correction=0)
