@@ -41,10 +41,7 @@ class StepNorm(ExplicitNorm):
         """
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         if self.training or self.running_mean is None or self.running_var is None:
-            mean = weighted_mean(wide, share)
-            # To add the negative is to subtract, with a gradient that is negated after its sum, not before.
-            centred = wide + mean.neg()
-            var = weighted_mean(centred.square(), share)
+            centred, mean, var = self._centre(wide, share)
             if self.training and self.tracks and self.running_mean is not None:
                 if not step:
                     self._moments.clear()
@@ -56,6 +53,23 @@ class StepNorm(ExplicitNorm):
         scale = torch.rsqrt(var + self.eps)
         scale = scale if self.weight is None else scale * self.weight
         return (centred * scale if self.bias is None else torch.addcmul(self.bias, centred, scale)).to(x.dtype)
+
+    def _centre(self, x: Tensor, share: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x minus its mean over the images, and this mean and the biased variance, [C] or [T, C]."""
+        mean = weighted_mean(x, share)
+        # To add the negative is to subtract, with a gradient that is negated after its sum, not before.
+        centred = x + mean.neg()
+        return centred, mean, weighted_mean(centred.square(), share)
+
+    def batch_moments(self, x: Tensor, share: Tensor, step: int | None = None) -> tuple[Tensor, Tensor]:  # type: ignore[override]  # noqa: ARG002
+        """Mean and biased variance over the images, as for `forward`."""
+        return self._centre(x.to(torch.promote_types(x.dtype, torch.float32)), share)[1:]
+
+    def join_moments(self, calls: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        """Those of all steps, or with a single row their average."""
+        mean, var = (torch.cat([t.view(-1, t.shape[-1]) for t in of_calls]) for of_calls in zip(*calls, strict=True))
+        assert self.running_mean is not None
+        return (mean, var) if len(self.running_mean) > 1 else (mean.mean(0, True), var.mean(0, True))
 
     def _latest_rows(self) -> Tensor:
         """For each row of the running statistics the last until it that has any, [rows]."""
