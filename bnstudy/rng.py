@@ -14,7 +14,7 @@ from typing import Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-Stream = Literal["init", "order", "augment", "dropout", "probe"]
+Stream = Literal["init", "order", "augment", "length", "dropout", "probe"]
 
 
 def stream(seed: int, name: Stream, index: int | str = "") -> torch.Generator:

@@ -89,6 +89,12 @@ class RunSpec(Spec):
             if not isinstance(probe, ProbeSpec):
                 raise ConfigError(f"probe.{name} is not allowed: it must be a probe, or null to leave it out.")
         self.norm.check_batch(self.batch_size)
+        for name in ("length", "test_lengths"):
+            if getattr(self.data, name) is not None and not self.model.reads_lengths:
+                raise ConfigError(
+                    f"data.{name} is not allowed with model={self.model.label}, which reads whole images; it must be "
+                    "null, or choose a network that reads them as sequences, such as model=rnn."
+                )
 
     def total_steps(self, train_size: int) -> int:
         """Number of steps of the run on `train_size` images. An epoch leaves out its last, smaller batch.

@@ -201,6 +201,8 @@ def _convert(key: str, value: Any, hint: Any) -> Any:
     if origin in (tuple, list) and isinstance(value, list | tuple):
         return origin(_convert(key, v, args[0]) for v in value)
     kind = origin or hint
+    if isinstance(kind, type) and issubclass(kind, Spec) and not kind.has_target and isinstance(value, Mapping):
+        return _from_mapping(key, value, kind)
     if kind in (int, float) and type(value) is int and abs(value) >= 2**63:
         raise ConfigError(f"{key}={show(value)} is not allowed: it must be below 2^63.")
     is_infinite = isinstance(value, float) and not math.isfinite(value)
@@ -215,6 +217,16 @@ def _convert(key: str, value: Any, hint: Any) -> Any:
     given = type(value).__name__ if isinstance(value, Spec) else show(value)
     expected = _TYPE_NAMES.get(kind, f"a {getattr(kind, '__name__', kind)}")
     raise ConfigError(f"{key}={given} is not allowed: it must be {expected}.{several}")
+
+
+def _from_mapping(key: str, value: Mapping[str, Any], kind: type[Spec]) -> Spec:
+    """The spec that a node without `_target_` describes."""
+    names = [f.name for f in fields(kind)]
+    if sorted(value) != sorted(names):
+        given = ", ".join(f"{name}: {show(of)}" for name, of in value.items())
+        example = ", ".join(f"{name}: ..." for name in names)
+        raise ConfigError(f"{key}={{{given}}} is not allowed: it must be {{{example}}}.")
+    return kind(**value)
 
 
 BESIDE = {"identity": False}

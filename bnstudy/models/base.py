@@ -16,6 +16,8 @@ class ModelSpec(Spec):
     """A network for images: an ordinary `nn.Module` from [B, C, H, W] to logits [B, classes]."""
 
     group: ClassVar[str] = "model"
+    reads_lengths: ClassVar[bool] = False
+    """Whether the network reads images as sequences that may end early, as with `data.length`."""
 
     def build(self, norm: NormSpec, shape: tuple[int, int, int], classes: int) -> nn.Module:
         """The network for images of `shape` (C, H, W).

@@ -2,7 +2,29 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import torch
 from torch import Tensor
+
+
+class Present(NamedTuple):
+    """Which tokens of a batch of images are present.
+
+    mask: bool [B, T].
+    images: float [T], the number of images that have the token.
+    share: float [B, T, 1], the weight of each image in the mean over those that have the token.
+    """
+
+    mask: Tensor
+    images: Tensor
+    share: Tensor
+
+    @classmethod
+    def of(cls, mask: Tensor) -> Present:
+        weight = mask.to(torch.get_default_dtype())
+        images = weight.sum(0)
+        return cls(mask, images, (weight / images.clamp_min(1)).unsqueeze(2))
 
 
 def read_tokens(x: Tensor, chunk: int | None = None) -> tuple[Tensor, Tensor]:

@@ -40,6 +40,23 @@ class NormSpec(Spec):
         """
         raise NotImplementedError
 
+    def build_steps(self, channels: int, steps: int, at_once: bool) -> nn.Module:  # noqa: ARG002
+        """A layer for a network that reads sequences of up to so many steps.
+
+        at_once: whether it gets the tokens of all steps at once, as that of `build`, or units [B, C] step by step. A
+            norm with statistics of the batch then returns a `bnstudy.norms.steps.StepNorm`.
+
+        Raises:
+            ConfigError: the norm is not defined for such a network.
+        """
+        layer = self.build(channels, "tokens" if at_once else "units")
+        if not at_once and len(layer.state_dict()) > len(list(layer.parameters())):
+            raise ConfigError(
+                f"The norm {self.label} is not allowed step by step in a recurrent network: it keeps statistics or "
+                "other numbers from one call to the next; choose model.norm_path=input, or define build_steps in it."
+            )
+        return layer
+
     @property
     def keeps_bias(self) -> bool:
         """Whether a weight layer in front of the norm needs its bias; a norm with a shift makes it redundant."""

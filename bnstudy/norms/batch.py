@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bnstudy.norms.base import AffineNorm, Layout
 from bnstudy.norms.explicit import ExplicitNorm, GhostNorm, for_layout
+from bnstudy.norms.steps import StepNorm
 from bnstudy.rng import Noise
 from bnstudy.validation import PER_RUN, ConfigError
 
@@ -50,9 +51,40 @@ class BatchNorm(AffineNorm):
         # For the cumulative average torch copies its counter to the host: vmap refuses that, and a GPU has to wait.
         return ExplicitNorm(layer, layout == "tokens") if self.momentum is None else for_layout(layer, layout)
 
+    def build_steps(self, channels: int, steps: int, at_once: bool) -> nn.Module:
+        """Step by step each has the statistics of its batch; evaluation uses one running average over all steps."""
+        if at_once:
+            return super().build_steps(channels, steps, at_once)
+        if type(self).build is not BatchNorm.build:
+            raise ConfigError(
+                f"norm={self.option} is not allowed on the recurrent path of a network; choose model.norm_path=input, "
+                "norm=batch or norm=batch_per_step."
+            )
+        return StepNorm(self.torch_layer(channels, "units"), rows=1)
+
     def torch_layer(self, channels: int, layout: Layout) -> nn.BatchNorm1d | nn.BatchNorm2d:
         kind = nn.BatchNorm2d if layout == "maps" else nn.BatchNorm1d
         return self.start(kind(channels, self.eps, self.momentum, self.affine, self.track_running_stats))
+
+
+@dataclass(frozen=True)
+class StepBatchNorm(BatchNorm):
+    """Cooijmans et al. 2017: batch normalization in a recurrent network with running statistics of each step.
+
+    norm=batch has one set of running statistics for all steps; on the input path it also normalizes in training over
+    the tokens of all steps. Scale and shift are shared by the steps in both.
+    """
+
+    option: ClassVar[str] = "batch_per_step"
+
+    def build(self, channels: int, layout: Layout) -> nn.Module:  # noqa: ARG002
+        raise ConfigError(
+            f"norm={self.option} is not allowed with this network: it has statistics of each step of a recurrent "
+            "network; choose norm=batch, or model=rnn."
+        )
+
+    def build_steps(self, channels: int, steps: int, at_once: bool) -> nn.Module:  # noqa: ARG002
+        return StepNorm(self.torch_layer(channels, "units"), rows=steps)
 
 
 @dataclass(frozen=True)

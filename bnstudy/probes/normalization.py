@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -134,16 +134,16 @@ def precise_statistics(network: Network, params: Params, x: Tensor) -> dict[str,
     norms = tracking_norms(network.model)
 
     def moments(x: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        seen: dict[str, tuple[Tensor, Tensor]] = {}
+        seen: dict[str, list[tuple[Tensor, Tensor]]] = {}
 
-        def look(path: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            seen[path] = norms[path].batch_moments(*inputs)
+        def look(path: str, _: nn.Module, inputs: tuple[Any, ...]) -> None:
+            seen.setdefault(path, []).append(norms[path].batch_moments(*inputs))
 
         with ExitStack() as hooks:
             for path, norm in norms.items():
                 hooks.callback(norm.register_forward_pre_hook(partial(look, path)).remove)
             network(params, x, "batch")
-        return seen
+        return {path: norms[path].join_moments(calls) for path, calls in seen.items()}
 
     found: dict[str, Tensor] = {}
     for path, (mean, var) in vmap(moments, chunk_size=at_once(x))(x).items():

@@ -12,6 +12,9 @@ SPLITS = "splits:"
 DIVISION = ("train_size", "val_fraction")
 """Settings of a dataset that divide it."""
 
+USE = ("augment", "length", "length.min", "length.max", "test_lengths")
+"""Settings of how its images are used, in specs and as columns of `load_runs`."""
+
 GENERATED = "bnstudy.data.gaussian.Gaussian"
 """Its settings alone determine the data, but for rounding: earlier versions had other checksums on other CPUs."""
 
@@ -23,7 +26,7 @@ def source(data: Mapping[str, Any], checksum: str) -> str:
         data: the settings of the dataset, as in a spec or as the columns `data.*` of `load_runs`.
         checksum: of the dataset.
     """
-    others = ("augment",) if checksum.startswith(SPLITS) else ("augment", *DIVISION)
+    others = USE if checksum.startswith(SPLITS) else (*USE, *DIVISION)
     named = {key.removeprefix("data."): value for key, value in data.items()}
     return json.dumps({k: v for k, v in named.items() if k not in others}, sort_keys=True, default=str)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from bnstudy.data.augment import keep_rows
 from bnstudy.data.dataset import Dataset, Split
 from bnstudy.losses import LossSpec
 from bnstudy.probes.network import in_parts, random_order
@@ -133,6 +134,16 @@ class Training:
                 for metric, values in scores.items():
                     self.record.add(self.step, split, metric, {"": values})
             self.record.add(self.step, "", "lr", {"": self.engine.learning_rate(self.step)})
+            if self.step == self.total:
+                self._evaluate_lengths()
+
+    def _evaluate_lengths(self) -> None:
+        """Measure the accuracy on test images of which only the first rows are there."""
+        test, by_length = self.dataset.test, {}
+        for rows in self.specs[0].data.lengths_tested(self.dataset.shape[1]) if self.dataset.is_labelled else ():
+            scores, _ = evaluate(self.engine, Split(keep_rows(test.x, rows), test.y), self.specs[0])
+            by_length[f"rows{rows}"] = scores["accuracy"]
+        self.record.add(self.step, "test", "accuracy_at_length", by_length)
 
     def _release(self, done: Done, ended: bool) -> None:
         """Let diverged runs leave, or all if training has ended."""
@@ -234,7 +245,9 @@ def evaluate(
 
 
 def check_evaluation(spec: RunSpec, dataset: Dataset) -> None:
-    """Raises ConfigError if the norm evaluates with the statistics of a batch, and a batch would be a single image."""
+    """Raises ConfigError if an image has fewer rows than are read, or if the norm evaluates with the statistics of a
+    batch, and a batch would be a single image."""
+    spec.data.lengths_tested(dataset.shape[1])
     size, images = spec.evaluation.batch_size, spec.evaluation.images
     if size is None:
         return

@@ -26,7 +26,7 @@ class SerialEngine:
         """Raises ConfigError: spec and data do not fit together."""
         self.spec, self.device = spec, device
         self.total = spec.total_steps(len(dataset.train))
-        self.batch = BatchStream(dataset, spec.data.augment, spec.batch_size, spec.seed)
+        self.batch = BatchStream(dataset, spec.data.augment, spec.batch_size, spec.seed, spec.data.length)
         self.model = build_model(spec, dataset).to(device).train()
         self._parts = trained_and_others(spec, self.model)
         self.params = [flatten_(part) for part in self._parts]

@@ -83,7 +83,8 @@ class StackedEngine:
         self._counts = torch.arange(1, total + 2, dtype=torch.float64, device=device)
 
         seeds = [spec.seed for spec in specs]
-        self._batches = BatchStack(dataset, first.data.augment, first.batch_size, [seeds[row] for row in self._rows])
+        in_rows = [seeds[row] for row in self._rows]
+        self._batches = BatchStack(dataset, first.data.augment, first.batch_size, in_rows, first.data.length)
         self._probe_index = self._stack([draw_probe_index(seed, dataset) for seed in seeds])
         self.start = [piece.clone() for piece in self.params] if needs_start(first) else []
         self.memory: dict[str, dict[str, Tensor]] = {}
