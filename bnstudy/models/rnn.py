@@ -169,8 +169,8 @@ class GRULayer(RecurrentLayer):
         sizes = [2 * self.width, self.width]
         (x_gates, x_new), (h_gates, h_new) = from_input.split(sizes, 1), from_state.split(sizes, 1)
         reset, keep = torch.sigmoid(x_gates + h_gates).chunk(2, 1)
-        new = torch.tanh(x_new + reset * h_new)
-        return (new + keep * (state[0] - new),)
+        new = torch.tanh(torch.addcmul(x_new, reset, h_new))
+        return (torch.addcmul(new, keep, state[0] - new),)
 
 
 class LSTMLayer(RecurrentLayer):
@@ -182,7 +182,7 @@ class LSTMLayer(RecurrentLayer):
     def update(self, from_input: Tensor, from_state: Tensor, state: State, share: Tensor, step: int) -> State:
         gates, candidate = (from_input + from_state).split([3 * self.width, self.width], 1)
         write, keep, read = torch.sigmoid(gates).chunk(3, 1)
-        cell = keep * state[1] + write * torch.tanh(candidate)
+        cell = torch.addcmul(keep * state[1], write, torch.tanh(candidate))
         return read * torch.tanh(self.normalize("cell", cell, share, step)), cell
 
 

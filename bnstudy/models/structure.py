@@ -13,6 +13,9 @@ from bnstudy.norms.base import Norm, NormSpec
 from bnstudy.norms.weight import ReparametrizedLayer
 from bnstudy.validation import ConfigError
 
+PLACED_NORMS = (NormAct, TokenNorm, PathNorms)
+"""The modules that hold the norms of bnstudy's own networks, and nothing else with parameters."""
+
 
 def weight_layers(model: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
     """The fully connected and convolutional layers by name, in order of depth."""
@@ -28,7 +31,7 @@ def norm_parameters(model: nn.Module) -> set[str]:
     """The names of the norm's parameters: scales, shifts, and those that it adds to weights and branches."""
     names: set[str] = set()
     for path, module in model.named_modules():
-        if isinstance(module, NormAct | TokenNorm | PathNorms):
+        if isinstance(module, PLACED_NORMS):
             names |= {f"{path}.{name}" for name, _ in module.named_parameters()}
         elif isinstance(module, ReparametrizedLayer):
             names |= {f"{path}.{name}" for name, _ in module.named_parameters() if name not in ("weight", "bias")}
@@ -83,8 +86,7 @@ def check_norm_is_trainable(model: nn.Module) -> None:
     """Raises ConfigError if the norm has no parameters, or if `norm_parameters` cannot find them."""
     if norm_parameters(model):
         return
-    kinds = (NormAct, TokenNorm, PathNorms, ReparametrizedLayer)
-    if _is_linear(model) or any(isinstance(module, kinds) for module in model.modules()):
+    if _is_linear(model) or any(isinstance(m, (*PLACED_NORMS, ReparametrizedLayer)) for m in model.modules()):
         raise ConfigError(
             "trained=norm is not allowed if the norm has no parameters, as with norm=none or norm.affine=false; "
             "it must be all, or choose a norm with scales and shifts, such as norm=batch."

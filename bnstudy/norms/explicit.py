@@ -74,6 +74,10 @@ class ExplicitNorm(Norm):
         mean, var, _ = moments(wide, [0, *range(2, wide.ndim)], mask)
         return mean.flatten(), var.flatten()
 
+    def join_moments(self, calls: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+        """`batch_moments` of the calls of one forward pass, each in the shape of the running statistics."""
+        return calls
+
     def _channels_first(self, x: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """`x` as [B, C, ...], at least in float32, and `present` as [B, 1, T]."""
         wide = x.to(torch.promote_types(x.dtype, torch.float32))

@@ -41,7 +41,7 @@ class StepNorm(ExplicitNorm):
         """
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         if self.training or self.running_mean is None or self.running_var is None:
-            mean, var = self.step_moments(wide, share)
+            centred, mean, var = self._centre(wide, share)
             if self.training and self.tracks and self.running_mean is not None:
                 if not step:
                     self._moments.clear()
@@ -49,15 +49,27 @@ class StepNorm(ExplicitNorm):
         else:
             latest = self._latest_rows()
             row = latest[: x.shape[1]] if step is None else latest.narrow(0, min(step, len(latest) - 1), 1)
-            mean, var = self.running_mean.index_select(0, row), self.running_var.index_select(0, row)
-        out = (wide - mean) * torch.rsqrt(var + self.eps)
-        out = out if self.weight is None else out * self.weight
-        return (out if self.bias is None else out + self.bias).to(x.dtype)
+            centred, var = wide - self.running_mean.index_select(0, row), self.running_var.index_select(0, row)
+        scale = torch.rsqrt(var + self.eps)
+        scale = scale if self.weight is None else scale * self.weight
+        return (centred * scale if self.bias is None else torch.addcmul(self.bias, centred, scale)).to(x.dtype)
 
-    def step_moments(self, x: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and biased variance over the images, [C] or [T, C]."""
-        mean = (x * share).sum(0)
-        return mean, ((x - mean).square() * share).sum(0)
+    def _centre(self, x: Tensor, share: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x minus its mean over the images, and this mean and the biased variance, [C] or [T, C]."""
+        mean = weighted_mean(x, share)
+        # To add the negative is to subtract, with a gradient that is negated after its sum, not before.
+        centred = x + mean.neg()
+        return centred, mean, weighted_mean(centred.square(), share)
+
+    def batch_moments(self, x: Tensor, share: Tensor, step: int | None = None) -> tuple[Tensor, Tensor]:  # type: ignore[override]  # noqa: ARG002
+        """Mean and biased variance over the images, as for `forward`."""
+        return self._centre(x.to(torch.promote_types(x.dtype, torch.float32)), share)[1:]
+
+    def join_moments(self, calls: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+        """Those of all steps, or with a single row their average."""
+        mean, var = (torch.cat([t.view(-1, t.shape[-1]) for t in of_calls]) for of_calls in zip(*calls, strict=True))
+        assert self.running_mean is not None
+        return [(mean, var) if len(self.running_mean) > 1 else (mean.mean(0, True), var.mean(0, True))]
 
     def _latest_rows(self) -> Tensor:
         """For each row of the running statistics the last until it that has any, [rows]."""
@@ -91,3 +103,12 @@ class StepNorm(ExplicitNorm):
         weight = seen * (batches.reciprocal() if self.momentum is None else self.momentum)
         self.running_mean.add_((mean - self.running_mean) * weight)
         self.running_var.add_((var - self.running_var) * weight)
+
+
+def weighted_mean(x: Tensor, share: Tensor) -> Tensor:
+    """The sum over the images of x [B, C] or [B, T, C] times their share: [C] or [T, C]. A product of matrices, which
+    takes less time than two passes over the values."""
+    with torch.autocast(x.device.type, enabled=False):
+        if x.ndim == 2:
+            return (share.to(x.dtype).transpose(0, 1) @ x).squeeze(0)
+        return (share.to(x.dtype).permute(1, 2, 0) @ x.transpose(0, 1)).squeeze(1)

@@ -130,7 +130,7 @@ def precise_statistics(network: Network, params: Params, x: Tensor) -> dict[str,
                 hook = norm.register_forward_pre_hook(partial(look, path), with_kwargs=True)
                 hooks.callback(hook.remove)
             network(params, x, "batch")
-        return seen
+        return {path: join_calls(norms[path], calls) for path, calls in seen.items()}
 
     found: dict[str, Tensor] = {}
     for path, calls in vmap(moments, chunk_size=at_once(x))(x).items():
@@ -147,6 +147,11 @@ def batch_moments(norm: nn.Module, x: Tensor, *others: Any, **named: Any) -> tup
         return norm.batch_moments(x, *others, **named)
     var, mean = torch.var_mean(x, [0, *range(2, x.ndim)], correction=0)
     return mean, var
+
+
+def join_calls(norm: nn.Module, calls: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    """The moments of the calls of one forward pass, each in the shape of the running statistics."""
+    return norm.join_moments(calls) if isinstance(norm, ExplicitNorm) else calls
 
 
 def scores(network: Network, params: Params, x: Tensor, y: Tensor, precise: Params) -> Metrics:
