@@ -10,12 +10,13 @@ import torch
 from bnstudy.data.base import Length
 from bnstudy.data.dataset import Split
 from bnstudy.models.rnn import RNN
+from bnstudy.models.sequences import read_tokens
 from bnstudy.norms.batch import BatchNorm, GhostBatchNorm, StepBatchNorm
 from bnstudy.norms.group import GroupNorm, LayerNorm
 from bnstudy.norms.none import NoNorm
 from bnstudy.norms.weight import WeightNorm
 from bnstudy.probes.network import Network, copy_for_probes
-from bnstudy.probes.normalization import precise_statistics
+from bnstudy.probes.normalization import NormInternals, precise_statistics
 from bnstudy.run import Evaluation, RunSpec
 from bnstudy.train.loop import start_serial, start_stacked
 from bnstudy.validation import ConfigError
@@ -156,3 +157,22 @@ def test_precise_statistics_of_one_batch_are_those_that_training_on_it_tracks(no
         tokens = 64 if isinstance(norm, BatchNorm) and norm.option == "batch" and "input" in path else 8
         torch.testing.assert_close(precise[f"{path}.running_mean"], tracked.running_mean)
         torch.testing.assert_close(precise[f"{path}.running_var"] * tokens / (tokens - 1), tracked.running_var)
+
+
+def test_the_distance_from_precise_statistics_is_of_those_that_evaluation_uses(few):
+    """After images of 4 rows, the steps behind them use the statistics of the fourth."""
+    short = replace(spec().data, length=Length(min=4, max=4))
+    probe = {"norm_internals": NormInternals(when=At((8,)), samples=16, precise_samples=16)}
+    kind = spec(norm=StepBatchNorm(), data=short, probe=probe)
+    training = start_serial(kind, few, CPU)
+    outcome = train_one(training)
+    buffers = training.engine.buffers()
+    norm = training.engine.model.get_submodule("layer1.norms.input")
+    tokens = training.engine.model.layer1.input(read_tokens(few.train.x[training.engine.probe_index[:16]])[0])
+    parts = torch.stack([torch.stack([part.mean(0), part.var(0, correction=0)]) for part in tokens.split(8)])
+    var = parts[:, 1].mean(0) + parts[:, 0].var(0, correction=0)
+    used = buffers["layer1.norms.input.running_mean"][[0, 1, 2, 3, 3, 3, 3, 3]]
+    expected = (used - parts[:, 0].mean(0)).norm() / var.sum().sqrt()
+    assert norm.num_batches_tracked.tolist() == [8] * 4 + [0] * 4
+    measured = values_by_step(outcome.metrics, "", "running_mean_distance", "layer1.norms.input")
+    assert measured == {8: pytest.approx(expected.item(), rel=1e-4)}
