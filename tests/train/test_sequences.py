@@ -15,8 +15,7 @@ from bnstudy.norms.batch import BatchNorm, GhostBatchNorm, StepBatchNorm
 from bnstudy.norms.group import GroupNorm, LayerNorm
 from bnstudy.norms.none import NoNorm
 from bnstudy.norms.weight import WeightNorm
-from bnstudy.probes.network import Network, copy_for_probes
-from bnstudy.probes.normalization import NormInternals, precise_statistics
+from bnstudy.probes.normalization import NormInternals
 from bnstudy.run import Evaluation, RunSpec
 from bnstudy.train.loop import start_serial, start_stacked
 from bnstudy.validation import ConfigError
@@ -139,24 +138,6 @@ def test_a_length_reads_as_on_the_command_line_and_leaves_other_ids_alone():
         spec_of("model=rnn", "data.length={min: 4}")
     with pytest.raises(ConfigError, match=r"data.length.max=3 is not allowed: it must be at least data.length.min=4"):
         spec_of("model=rnn", "data.length={min: 4, max: 3}")
-
-
-@pytest.mark.parametrize("norm", [BatchNorm(), StepBatchNorm(momentum=1.0)])
-def test_precise_statistics_of_one_batch_are_those_that_training_on_it_tracks(norm, few):
-    """Without momentum the running statistics are the unbiased ones of the last batch."""
-    model = copy_for_probes(start_serial(spec(norm=norm), few, CPU).engine.model)
-    params, buffers = dict(model.named_parameters()), dict(model.named_buffers())
-    index = torch.arange(8)
-    network = Network(model, spec().loss, few, buffers, (few.train.x[:8], few.train.y[:8]), index, torch.tensor(0.1))
-    precise = precise_statistics(network, params, few.train.x[None, :8])
-    tracking = RNN("gru", width=6).build(replace(norm, momentum=1.0), few.shape, few.classes)
-    tracking.load_state_dict(params, strict=False)
-    tracking(few.train.x[:8])
-    for path in ("layer1.norms.input", "layer1.norms.recurrent"):
-        tracked = tracking.get_submodule(path)
-        tokens = 64 if isinstance(norm, BatchNorm) and norm.option == "batch" and "input" in path else 8
-        torch.testing.assert_close(precise[f"{path}.running_mean"], tracked.running_mean)
-        torch.testing.assert_close(precise[f"{path}.running_var"] * tokens / (tokens - 1), tracked.running_var)
 
 
 def test_the_distance_from_precise_statistics_is_of_those_that_evaluation_uses(few):
