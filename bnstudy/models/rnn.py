@@ -169,7 +169,7 @@ class GRULayer(RecurrentLayer):
         sizes = [2 * self.width, self.width]
         (x_gates, x_new), (h_gates, h_new) = from_input.split(sizes, 1), from_state.split(sizes, 1)
         reset, keep = torch.sigmoid(x_gates + h_gates).chunk(2, 1)
-        new = torch.tanh(torch.addcmul(x_new, reset, h_new))
+        new = torch.tanh(x_new + reset * h_new)
         return (torch.addcmul(new, keep, state[0] - new),)
 
 

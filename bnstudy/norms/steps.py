@@ -47,7 +47,8 @@ class StepNorm(ExplicitNorm):
                     self._moments.clear()
                 self._moments.append((mean.detach(), var.detach()))
         else:
-            latest = self._latest_rows()
+            assert self.num_batches_tracked is not None
+            latest = latest_rows(self.num_batches_tracked)
             row = latest[: x.shape[1]] if step is None else latest.narrow(0, min(step, len(latest) - 1), 1)
             centred, var = wide - self.running_mean.index_select(0, row), self.running_var.index_select(0, row)
         scale = torch.rsqrt(var + self.eps)
@@ -70,12 +71,6 @@ class StepNorm(ExplicitNorm):
         mean, var = (torch.cat([t.view(-1, t.shape[-1]) for t in of_calls]) for of_calls in zip(*calls, strict=True))
         assert self.running_mean is not None
         return [(mean, var) if len(self.running_mean) > 1 else (mean.mean(0, True), var.mean(0, True))]
-
-    def _latest_rows(self) -> Tensor:
-        """For each row of the running statistics the last until it that has any, [rows]."""
-        assert self.num_batches_tracked is not None
-        rows = torch.arange(len(self.num_batches_tracked), device=self.num_batches_tracked.device)
-        return (rows * (self.num_batches_tracked > 0)).cummax(0).values
 
     @torch.no_grad()
     def update_(self, count: Tensor) -> None:
@@ -103,6 +98,11 @@ class StepNorm(ExplicitNorm):
         weight = seen * (batches.reciprocal() if self.momentum is None else self.momentum)
         self.running_mean.add_((mean - self.running_mean) * weight)
         self.running_var.add_((var - self.running_var) * weight)
+
+
+def latest_rows(batches: Tensor) -> Tensor:
+    """For each row of running statistics the last until it that has any, from the number of their batches: [rows]."""
+    return (torch.arange(len(batches), device=batches.device) * (batches > 0)).cummax(0).values
 
 
 def weighted_mean(x: Tensor, share: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch.func import vmap
 
 from bnstudy.models.flow import is_norm
 from bnstudy.norms.explicit import ExplicitNorm
+from bnstudy.norms.steps import StepNorm, latest_rows
 from bnstudy.probes.base import ProbeSpec, Snapshot
 from bnstudy.probes.network import PART, Network, Params, has_known_statistics, keeps_statistics
 
@@ -138,6 +139,8 @@ def precise_statistics(network: Network, params: Params, x: Tensor) -> dict[str,
         found[f"{path}.running_mean"] = mean.mean(0)
         # Equal to the mean of var + mean^2 minus the squared mean, without cancellation.
         found[f"{path}.running_var"] = var.mean(0) + mean.var(0, correction=0)
+        # Each step of a sequence has precise statistics, whether or not it has running ones.
+        found[f"{path}.num_batches_tracked"] = network.buffers[f"{path}.num_batches_tracked"].clamp_min(1)
     return found
 
 
@@ -179,6 +182,9 @@ def distances(network: Network, precise: Params) -> Metrics:
     for path in (name.removesuffix(".running_mean") for name in precise if name.endswith(".running_mean")):
         mean, var = (network.buffers[f"{path}.running_{which}"] for which in ("mean", "var"))
         true_mean, true_var = precise[f"{path}.running_mean"], precise[f"{path}.running_var"]
+        if isinstance(norms[path], StepNorm):
+            used = latest_rows(network.buffers[f"{path}.num_batches_tracked"])
+            mean, var = mean[used], var[used]
         eps = network.buffers.get(f"{path}.eps", torch.as_tensor(norms[path].eps))
         means[layer_of(path)] = torch.linalg.vector_norm(mean - true_mean) / true_var.sum().sqrt()
         variances[layer_of(path)] = ((var + eps) / (true_var + eps)).log().abs().mean()

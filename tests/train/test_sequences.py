@@ -10,12 +10,12 @@ import torch
 from bnstudy.data.base import Length
 from bnstudy.data.dataset import Split
 from bnstudy.models.rnn import RNN
+from bnstudy.models.sequences import read_tokens
 from bnstudy.norms.batch import BatchNorm, GhostBatchNorm, StepBatchNorm
 from bnstudy.norms.group import GroupNorm, LayerNorm
 from bnstudy.norms.none import NoNorm
 from bnstudy.norms.weight import WeightNorm
-from bnstudy.probes.network import Network, copy_for_probes
-from bnstudy.probes.normalization import precise_statistics
+from bnstudy.probes.normalization import NormInternals
 from bnstudy.run import Evaluation, RunSpec
 from bnstudy.train.loop import start_serial, start_stacked
 from bnstudy.validation import ConfigError
@@ -140,19 +140,20 @@ def test_a_length_reads_as_on_the_command_line_and_leaves_other_ids_alone():
         spec_of("model=rnn", "data.length={min: 4, max: 3}")
 
 
-@pytest.mark.parametrize("norm", [BatchNorm(), StepBatchNorm(momentum=1.0)])
-def test_precise_statistics_of_one_batch_are_those_that_training_on_it_tracks(norm, few):
-    """Without momentum the running statistics are the unbiased ones of the last batch."""
-    model = copy_for_probes(start_serial(spec(norm=norm), few, CPU).engine.model)
-    params, buffers = dict(model.named_parameters()), dict(model.named_buffers())
-    index = torch.arange(8)
-    network = Network(model, spec().loss, few, buffers, (few.train.x[:8], few.train.y[:8]), index, torch.tensor(0.1))
-    precise = precise_statistics(network, params, few.train.x[None, :8])
-    tracking = RNN("gru", width=6).build(replace(norm, momentum=1.0), few.shape, few.classes)
-    tracking.load_state_dict(params, strict=False)
-    tracking(few.train.x[:8])
-    for path in ("layer1.norms.input", "layer1.norms.recurrent"):
-        tracked = tracking.get_submodule(path)
-        tokens = 64 if isinstance(norm, BatchNorm) and norm.option == "batch" and "input" in path else 8
-        torch.testing.assert_close(precise[f"{path}.running_mean"], tracked.running_mean)
-        torch.testing.assert_close(precise[f"{path}.running_var"] * tokens / (tokens - 1), tracked.running_var)
+def test_the_distance_from_precise_statistics_is_of_those_that_evaluation_uses(few):
+    """After images of 4 rows, the steps behind them use the statistics of the fourth."""
+    short = replace(spec().data, length=Length(min=4, max=4))
+    probe = {"norm_internals": NormInternals(when=At((8,)), samples=16, precise_samples=16)}
+    kind = spec(norm=StepBatchNorm(), data=short, probe=probe)
+    training = start_serial(kind, few, CPU)
+    outcome = train_one(training)
+    buffers = training.engine.buffers()
+    norm = training.engine.model.get_submodule("layer1.norms.input")
+    tokens = training.engine.model.layer1.input(read_tokens(few.train.x[training.engine.probe_index[:16]])[0])
+    parts = torch.stack([torch.stack([part.mean(0), part.var(0, correction=0)]) for part in tokens.split(8)])
+    var = parts[:, 1].mean(0) + parts[:, 0].var(0, correction=0)
+    used = buffers["layer1.norms.input.running_mean"][[0, 1, 2, 3, 3, 3, 3, 3]]
+    expected = (used - parts[:, 0].mean(0)).norm() / var.sum().sqrt()
+    assert norm.num_batches_tracked.tolist() == [8] * 4 + [0] * 4
+    measured = values_by_step(outcome.metrics, "", "running_mean_distance", "layer1.norms.input")
+    assert measured == {8: pytest.approx(expected.item(), rel=1e-4)}
