@@ -104,7 +104,7 @@ def trained_and_others(spec: RunSpec, model: nn.Module) -> list[list[nn.Paramete
 
 def flat_gradients(loss: Tensor, parts: list[list[nn.Parameter]]) -> Tensors:
     """The gradient of the loss with respect to each part, flat."""
-    grads = iter(torch.autograd.grad(loss, [p for part in parts for p in part]))
+    grads = iter(torch.autograd.grad(loss, [p for part in parts for p in part], materialize_grads=True))
     return [torch.cat([next(grads).reshape(-1) for _ in part]) for part in parts]
 
 

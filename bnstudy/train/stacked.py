@@ -138,7 +138,8 @@ class StackedEngine:
         chosen = range(len(params)) if all_grads else self._trained
         leaves = [p.detach().requires_grad_(i in chosen) for i, p in enumerate(params)]
         losses = vmap(self._loss)(self.by_name(leaves), buffers, x, y)
-        grads = dict(zip(chosen, torch.autograd.grad(losses.sum(), [leaves[i] for i in chosen]), strict=True))
+        found = torch.autograd.grad(losses.sum(), [leaves[i] for i in chosen], materialize_grads=True)
+        grads = dict(zip(chosen, found, strict=True))
         optim = self.spec.optim
         hyper: Hyper = {**optim.hyper(), **numbers}
         for i in self._trained:
