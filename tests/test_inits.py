@@ -130,7 +130,7 @@ def test_schemes_fill_the_projections_of_attention_one_by_one():
     ],
 )
 def test_schemes_fill_convolutions_of_all_kinds(layer, fan_in):
-    weight = drawn(layer, "lecun_normal").weight
+    weight = drawn(layer, "lecun_normal").weight.detach()
     assert float(weight.std()) == pytest.approx(fan_in**-0.5, rel=5 / math.sqrt(weight.numel()))
 
 
