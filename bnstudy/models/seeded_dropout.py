@@ -108,7 +108,7 @@ def seed_dropout(model: nn.Module, shape: tuple[int, int, int], name: str) -> No
     """
     plain = type(model)
     seeded: Any = model
-    seeded.__class__ = seeded_class(plain)
+    seeded.__class__ = seeded_class(plain)  # type: ignore[arg-type]  # mypy takes __hash__ of a class for that of its objects
     for buffer in ("dropout_key", "dropout_count"):
         model.register_buffer(buffer, torch.zeros((), dtype=torch.int64))
     before = global_states()

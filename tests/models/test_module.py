@@ -71,9 +71,9 @@ def test_a_module_that_cannot_take_the_images_is_refused():
         network_of(spec("Cnn"), (3, 8, 8), 10)
 
 
-def test_a_module_without_target_is_refused():
+def test_a_module_without_target_is_refused(digits):
     with pytest.raises(ConfigError, match=r"model=module needs model.target"):
-        Module()
+        built(replace(spec("Cnn"), model=Module()), digits)
 
 
 @pytest.mark.parametrize(
