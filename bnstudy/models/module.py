@@ -48,13 +48,6 @@ class Module(ModelSpec):
             raise ConfigError(f"model.weights={show(self.weights)} is not allowed: there is no such file.")
         return {"weights": path, "weights_checksum": self.weights_checksum or checksum(path, os.stat(path).st_mtime_ns)}
 
-    def check(self) -> None:
-        if not self.target:
-            raise ConfigError(
-                "model=module needs model.target, the dotted name of a class or function that returns an nn.Module, "
-                "such as model.target=torchvision.models.resnet18."
-            )
-
     @property
     def label(self) -> str:
         return str(self.target).rpartition(".")[2]
@@ -78,6 +71,11 @@ class Module(ModelSpec):
 
     def construct(self) -> nn.Module:
         """The module as its target makes it."""
+        if not self.target:
+            raise ConfigError(
+                "model=module needs model.target, the dotted name of a class or function that returns an nn.Module, "
+                "such as model.target=torchvision.models.resnet18."
+            )
         target = import_object(str(self.target), f"model.target={self.target}")
         given = f"model.target={self.target}" + (
             f" with model.kwargs={show_mapping(self.kwargs)}" if self.kwargs else ""
