@@ -97,7 +97,7 @@ def test_the_distribution_of_pre_activations_is_that_before_changes_in_place(kin
     net, x, y = two_networks(kind)[0], digits.train.x[:8].double(), digits.train.y[:8]
     seen = measure_all(net, x, y)({k: v.detach() for k, v in net.named_parameters()}, dict(net.named_buffers()))
     _, z = net.by_hand(x)
-    assert list(seen["z_mean"]) == [*z, look(net, x).output]
+    assert list(seen["z_mean"]) == [*z, "out"]
     for name, values in z.items():
         if values.ndim == 2:
             assert seen["z_mean"][name].item() == pytest.approx(values.mean().item())
@@ -115,7 +115,7 @@ def test_the_seventeen_relus_of_resnet18_are_seventeen_calls_named_by_the_layers
 def test_a_classifier_that_is_defined_first_comes_last(digits):
     seen = look(SharedActivation(), digits.train.x[:3])
     assert list(seen.weights) == ["hidden1", "hidden2", "head"]
-    assert seen.output == "head"
+    assert [call.name for call in seen.activations] == ["hidden1", "hidden2"]
 
 
 def test_the_shift_of_a_layer_is_by_the_update_of_the_layers_that_run_before_it(digits):
