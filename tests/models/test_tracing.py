@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bnstudy.claims.metrics import OUTPUT
 from bnstudy.models.activations import Call, LinearActivation, Taps, kind_of
-from bnstudy.models.tracing import look
+from bnstudy.models.tracing import Seen, look
 from bnstudy.validation import ConfigError
 from tests.conftest import spec_of
 
@@ -153,8 +154,11 @@ class HandWrittenBatchNorm(nn.Module):
         return self.gamma * (x - x.mean(0)) / (x.var(0, correction=0) + 1e-5).sqrt() + self.beta
 
 
-def test_a_layer_counts_as_normalized_if_a_norm_follows_it_directly():
-    fc = {name: nn.Linear(6, 6) for name in ("torch", "function", "own", "behind_relu", "behind_sum", "none")}
+def test_a_layer_counts_as_normalized_if_norms_and_nothing_else_follow_it_directly():
+    fc = {
+        name: nn.Linear(6, 6)
+        for name in ("torch", "function", "own", "behind_relu", "behind_sum", "branched", "twice", "none")
+    }
 
     def forward(net: Net, x: Tensor) -> Tensor:
         x = net.bn(net.torch(net.first(x.flatten(1))))
@@ -162,7 +166,9 @@ def test_a_layer_counts_as_normalized_if_a_norm_follows_it_directly():
         x = net.mine(net.own(x))
         x = net.bn(net.behind_relu(x).relu())
         x = net.bn(net.behind_sum(x) + x)
-        return net.none(x)
+        x = net.branched(x)
+        x = net.bn(net.twice(x + net.bn(x)))
+        return net.none(net.twice(x).relu())
 
     net = Net(forward, first=nn.Linear(64, 6), bn=nn.BatchNorm1d(6), mine=HandWrittenBatchNorm(6), **fc)
     assert look(net, X).normalized == {"torch", "function", "own"}
@@ -174,13 +180,15 @@ def test_weights_are_in_order_of_use_and_unused_ones_are_named():
     assert seen.weights == {"fc": "fc.weight", "table": "table", "out": "out.weight"}
     used = ("fc.weight", "fc.bias", "table", "out.weight", "out.bias")
     assert seen.parameters == (*used, "unused.weight", "unused.bias")
-    assert seen.output == "out"
     [sentence] = seen.unseen
     assert "never uses unused.weight, unused.bias" in sentence
 
 
-def test_an_output_behind_an_activation_has_a_name_of_its_own():
-    assert look(Net(lambda net, x: net.fc(x.flatten(1)).tanh(), fc=nn.Linear(64, 10)), X).output == "output"
+def test_only_the_output_has_the_name_by_which_claims_leave_it_out():
+    assert Seen.output == OUTPUT
+    assert [name for name, *_ in calls(Net(lambda net, x: net.out(x.flatten(1)).tanh(), out=nn.Linear(64, 9)))] == [
+        "out.2"
+    ]
 
 
 def test_other_activations_in_evaluation_are_said():
@@ -252,4 +260,3 @@ def test_built_in_networks_use_their_parameters_in_the_order_of_their_definition
     for weight in seen.weights.values():
         assert set(names[: names.index(weight)]) == set(seen.parameters[: seen.parameters.index(weight)])
     assert not seen.unseen
-    assert seen.output == "out"
