@@ -37,7 +37,9 @@ class PreActivation(nn.Module):
 class Encoder(nn.Module):
     """nn.TransformerEncoder on the rows of an image."""
 
-    def __init__(self, p: float = 0.0, batch_first: bool = True, norm_first: bool = False, num_classes: int = 10) -> None:
+    def __init__(
+        self, p: float = 0.0, batch_first: bool = True, norm_first: bool = False, num_classes: int = 10
+    ) -> None:
         super().__init__()
         layer = nn.TransformerEncoderLayer(8, 2, 16, p, batch_first=batch_first, norm_first=norm_first)
         self.pos = nn.Parameter(torch.randn(1, 8, 8) * 0.02)
