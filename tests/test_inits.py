@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from bnstudy.inits import fans, initialize
+from bnstudy.inits import Keep, fans, initialize, name_others
 from bnstudy.models.structure import weight_layers
+from bnstudy.train.build import network_of
 from tests.conftest import spec_of
 
 
@@ -88,3 +89,85 @@ def test_seeds_give_different_weights():
 def test_a_layers_weights_do_not_depend_on_the_other_layers():
     shallow, deep = (initialized(f"model.depth={depth}").hidden1.weight.weight for depth in (1, 4))
     assert torch.equal(shallow, deep)
+
+
+RECURRENT = {nn.RNN: 1, nn.GRU: 3, nn.LSTM: 4}
+
+
+def drawn(model: nn.Module, scheme: str, seed: int = 0) -> nn.Module:
+    initialize(model, spec_of(f"init={scheme}").init, seed)
+    return model
+
+
+@pytest.mark.parametrize("kind", RECURRENT)
+@pytest.mark.parametrize("is_cell", [False, True])
+def test_schemes_fill_recurrent_weights_gate_by_gate(kind, is_cell):
+    layer = drawn(getattr(nn, f"{kind.__name__}Cell")(3, 5) if is_cell else kind(3, 5), "orthogonal")
+    weights = {name: p for name, p in layer.named_parameters() if "weight" in name}
+    assert len(weights) == 2
+    for name, weight in weights.items():
+        gates = weight.detach().view(RECURRENT[kind], 5, -1)
+        for gate in gates:
+            square = gate @ gate.T if "hh" in name else gate.T @ gate
+            torch.testing.assert_close(square, torch.eye(len(square)), atol=1e-5, rtol=0)
+        assert len({float(gate[0, 0]) for gate in gates}) == len(gates)
+    assert all(not p.any() for name, p in layer.named_parameters() if "bias" in name)
+
+
+def test_schemes_fill_the_projections_of_attention_one_by_one():
+    attention = drawn(nn.MultiheadAttention(8, 2), "orthogonal")
+    for matrix in (*attention.in_proj_weight.view(3, 8, 8), attention.out_proj.weight):
+        torch.testing.assert_close(matrix @ matrix.T, torch.eye(8), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("layer", "fan_in"),
+    [
+        (nn.Conv1d(40, 60, 3), 120),
+        (nn.Conv3d(10, 60, 3), 270),
+        (nn.ConvTranspose2d(40, 60, 3), 360),
+        (nn.ConvTranspose2d(40, 60, 3, groups=4), 90),
+    ],
+)
+def test_schemes_fill_convolutions_of_all_kinds(layer, fan_in):
+    weight = drawn(layer, "lecun_normal").weight
+    assert float(weight.std()) == pytest.approx(fan_in**-0.5, rel=5 / math.sqrt(weight.numel()))
+
+
+class WithPosition(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(4, 4), nn.LayerNorm(4), nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)))
+        self.pos_embedding = nn.Parameter(torch.randn(2, 4))
+
+
+def test_what_a_scheme_does_not_cover_stays_and_is_named_once(caplog):
+    model = WithPosition()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    name_others.cache_clear()
+    for _ in range(2):
+        drawn(model, "kaiming_normal")
+    [message] = caplog.messages
+    assert message == (
+        "init=KaimingNormal does not cover pos_embedding, 2.bias, 2.parametrizations.weight.original0, "
+        "2.parametrizations.weight.original1: they keep the network's own initial values, drawn under the seed."
+    )
+    changed = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert changed == {"0.weight", "0.bias"}
+
+
+def test_keep_draws_nothing():
+    model = WithPosition()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    initialize(model, Keep(), 0)
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+
+@pytest.mark.parametrize("model", ["mlp", "vgg", "resnet"])
+def test_arms_that_keep_the_networks_own_weights_share_them(model):
+    arms = [network_of(spec_of(f"model={model}", "init=keep", f"norm={n}"), (1, 16, 16), 10) for n in NORMS_OF_ARMS]
+    plain, *others = ({n: m.weight for n, m in weight_layers(arm).items()} for arm in arms)
+    for other in others:
+        assert all(torch.equal(weight, other[name]) for name, weight in plain.items())
+
+
+NORMS_OF_ARMS = ("none", "batch", "weight")

@@ -27,8 +27,8 @@ DRAWS = {name for name in dir(nn.init) if name.endswith("_") and not name.starts
 def construct_under(seed: int) -> Iterator[None]:
     """Make every number that torch, numpy or `random` draws inside a function of the seed.
 
-    The global generators are afterwards as they were. Tensors of different shapes have different streams, so that
-    networks that differ in a few tensors, such as biases that a norm makes redundant, share all others.
+    The global generators are afterwards as they were. Networks that differ in a few tensors, such as biases that a norm
+    makes redundant, share all others.
     """
     of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     start = stream(seed, "init", "network").initial_seed()
@@ -44,12 +44,16 @@ def construct_under(seed: int) -> Iterator[None]:
 
 
 class DrawByShape(TorchFunctionMode):
-    """Gives each drawn tensor a stream, named by its shape and the number of draws of this shape before it."""
+    """Gives each drawn tensor a stream, named by its shape and the number of draws of this shape before it.
+
+    The streams of biases are also named by the weight that was drawn before them.
+    """
 
     def __init__(self, seed: int) -> None:
         super().__init__()
         self._seed = seed
         self._draws: Counter[str] = Counter()
+        self._behind = ""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -58,10 +62,14 @@ class DrawByShape(TorchFunctionMode):
         if getattr(func, "__name__", "") in DRAWS:
             tensor = next((a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)), None)
             if tensor is None or not tensor.is_meta:
-                shape = str(args if tensor is None else tuple(tensor.shape))
-                index = f"network/{shape}/{self._draws[shape]}"
-                self._draws[shape] += 1
-                torch.default_generator.manual_seed(stream(self._seed, "init", index).initial_seed())
+                name = str(args if tensor is None else tuple(tensor.shape))
+                if tensor is not None and tensor.ndim < 2:
+                    name = f"{self._behind}/{name}"
+                index = f"{name}/{self._draws[name]}"
+                self._draws[name] += 1
+                if tensor is None or tensor.ndim >= 2:
+                    self._behind = index
+                torch.default_generator.manual_seed(stream(self._seed, "init", f"network/{index}").initial_seed())
         return func(*args, **kwargs)
 
 

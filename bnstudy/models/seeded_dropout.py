@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -108,7 +109,7 @@ def seed_dropout(model: nn.Module, shape: tuple[int, int, int], name: str) -> No
     """
     plain = type(model)
     seeded: Any = model
-    seeded.__class__ = type(plain.__name__, (SeededDropout, plain), {"__module__": plain.__module__})
+    seeded.__class__ = seeded_class(plain)
     for buffer in ("dropout_key", "dropout_count"):
         model.register_buffer(buffer, torch.zeros((), dtype=torch.int64))
     before = global_states()
@@ -124,6 +125,11 @@ def seed_dropout(model: nn.Module, shape: tuple[int, int, int], name: str) -> No
     if not replaced.calls:
         model.__class__ = plain
         del model.dropout_key, model.dropout_count
+
+
+@cache
+def seeded_class(plain: type[nn.Module]) -> type[nn.Module]:
+    return type(plain.__name__, (SeededDropout, plain), {"__module__": plain.__module__})
 
 
 @contextmanager
