@@ -73,7 +73,6 @@ class Tracer(TorchFunctionMode):
     taps: list[Tap] = field(default_factory=list)
     used: dict[str, None] = field(default_factory=dict)
     layers: dict[str, None] = field(default_factory=dict)
-    normalized: set[str] = field(default_factory=set)
     fused: dict[str, str] = field(default_factory=dict)
     overwrites: bool = False
     output: Flow = field(default_factory=Flow)
@@ -84,10 +83,12 @@ class Tracer(TorchFunctionMode):
         self._weights: dict[int, tuple[Tensor, tuple[str, ...]]] = {
             id(p): (p, (name,)) for name, p in self.model.named_parameters()
         }
-        self._products = 0
+        self._products: list[str] = []  # the layer of each
+        self._normalized: set[int] = set()
+        self._read: list[int] = []  # products whose raw output something other than a norm reads
         self._last = Flow()
         self._norms = 0
-        self._before: list[tuple[int, int]] = []
+        self._before: list[tuple[int, int, int]] = []
         self._hooks = ExitStack()
 
     def __enter__(self) -> Self:
@@ -102,6 +103,12 @@ class Tracer(TorchFunctionMode):
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
         self._hooks.close()
+
+    @property
+    def normalized(self) -> set[str]:
+        """The layers whose output only norms read, at each use."""
+        others = {layer for n, layer in enumerate(self._products) if n not in self._normalized or n in self._read}
+        return {*self._products} - others
 
     def finish(self, out: Tensor) -> None:
         """Record which layer computed the output, and forget the tensors."""
@@ -146,14 +153,17 @@ class Tracer(TorchFunctionMode):
         matrices = [(t, of_one) for t, of_one in weights if t.ndim >= 2]
         x, flow = _main(data) if name in SUMS else data[0]
         if name in PRODUCTS and matrices:
+            self._read += [flow.product for _, flow in data if flow.is_raw]
             flow = self._product(name, args, operands, results, matrices, [flow for _, flow in data])
             for t in results:
                 self._keep(t, flow)
             return
-        if name in NORMS and flow.is_raw and flow.layer is not None:
-            self.normalized.add(flow.layer)
         adds_bias = name in SUMS and len(data) == 1
         is_raw = flow.is_raw and not acts and (name in RESHAPES or adds_bias)
+        if name in NORMS and flow.is_raw:
+            self._normalized.add(flow.product)
+        elif not is_raw and self._norms == 0:
+            self._read += [flow.product for _, flow in data if flow.is_raw]
         for t in results:
             channel = t.ndim - 1 if name in PRODUCTS else channel_behind(flow.channel, x, t)
             self._keep(t, replace(flow, channel=channel, is_raw=is_raw))
@@ -178,7 +188,8 @@ class Tracer(TorchFunctionMode):
         self.layers[layer] = None
         if name in FUSED:
             self.fused[parameter.rpartition(".")[0] or parameter] = FUSED[name]
-        number, self._products = self._products, self._products + 1
+        number = len(self._products)
+        self._products.append(layer)
         behind = frozenset({number}).union(*(flow.behind for flow in flows))
         channel = channel_of_product(name, args, operands[0] is weight, results[0])
         self._last = Flow(layer, channel, name != "embedding", number, behind)
@@ -193,22 +204,25 @@ class Tracer(TorchFunctionMode):
 
     def _enter_module(self, module: nn.Module, _: tuple[Any, ...]) -> None:
         self._norms += is_norm(module)
-        self._before.append((self._products, len(self.taps)))
+        self._before.append((len(self._products), len(self.taps), len(self._read)))
 
     def _leave_module(self, module: nn.Module, inputs: tuple[Any, ...], out: Any) -> None:
         """Follow the data through a norm, and through a module that does not use torch's functions."""
-        before, is_plain = self._before.pop(), is_norm(module)
-        self._norms -= is_plain
+        (*before, read), is_ours = self._before.pop(), is_norm(module)
+        self._norms -= is_ours
         x = inputs[0] if inputs and isinstance(inputs[0], Tensor) else None
         flow = None if x is None else self._flow(x)
         if x is None or flow is None or not isinstance(out, Tensor):
             return
-        if is_plain or self._flow(out) is None:
+        if is_ours or self._flow(out) is None:
             self._keep(out, replace(flow, channel=channel_behind(flow.channel, x, out), is_raw=False))
-        if flow.is_raw and flow.layer is not None and out.shape == x.shape and out is not x:
-            is_leaf = before == (self._products, len(self.taps)) or is_plain
+        if flow.is_raw and out is not x:
+            is_leaf = is_ours or before == [len(self._products), len(self.taps)]
             if is_torch_norm(module) or (is_leaf and cancels_scale(module, inputs, out)):
-                self.normalized.add(flow.layer)
+                self._normalized.add(flow.product)
+                del self._read[read:]
+            elif is_ours and self._norms == 0:
+                self._read.append(flow.product)
 
 
 def layer_of(parameter: str) -> str:
@@ -237,7 +251,8 @@ def is_norm(module: nn.Module) -> bool:
 
 def cancels_scale(module: nn.Module, inputs: tuple[Any, ...], out: Tensor) -> bool:
     """Whether the module maps 2x to the same values as x, as a norm does that someone wrote by hand."""
-    if type(module).__module__.startswith("torch.") or not out.is_floating_point():
+    is_torchs = type(module).__module__.startswith("torch.")
+    if is_torchs or out.shape != inputs[0].shape or not out.is_floating_point():
         return False
     with torch._C.DisableTorchFunction():
         twice = module.forward(2 * inputs[0], *inputs[1:])

@@ -153,8 +153,11 @@ class HandWrittenBatchNorm(nn.Module):
         return self.gamma * (x - x.mean(0)) / (x.var(0, correction=0) + 1e-5).sqrt() + self.beta
 
 
-def test_a_layer_counts_as_normalized_if_a_norm_follows_it_directly():
-    fc = {name: nn.Linear(6, 6) for name in ("torch", "function", "own", "behind_relu", "behind_sum", "none")}
+def test_a_layer_counts_as_normalized_if_norms_and_nothing_else_follow_it_directly():
+    fc = {
+        name: nn.Linear(6, 6)
+        for name in ("torch", "function", "own", "behind_relu", "behind_sum", "branched", "twice", "none")
+    }
 
     def forward(net: Net, x: Tensor) -> Tensor:
         x = net.bn(net.torch(net.first(x.flatten(1))))
@@ -162,7 +165,9 @@ def test_a_layer_counts_as_normalized_if_a_norm_follows_it_directly():
         x = net.mine(net.own(x))
         x = net.bn(net.behind_relu(x).relu())
         x = net.bn(net.behind_sum(x) + x)
-        return net.none(x)
+        x = net.branched(x)
+        x = net.bn(net.twice(x + net.bn(x)))
+        return net.none(net.twice(x).relu())
 
     net = Net(forward, first=nn.Linear(64, 6), bn=nn.BatchNorm1d(6), mine=HandWrittenBatchNorm(6), **fc)
     assert look(net, X).normalized == {"torch", "function", "own"}

@@ -627,6 +627,20 @@ def test_a_report_says_that_its_study_was_extended_after_an_earlier_report(tmp_p
     assert caution in (result.folder / "report.md").read_text().replace("\\", "")
 
 
+def test_a_report_says_once_what_probes_could_not_see(tmp_path: Path) -> None:
+    ids = synthetic.write(tmp_path, fixed_rate_runs())
+    synthetic.plan(tmp_path, "s", ids, claims=["regularizes"])
+    assert not any("probes see" in caution for caution in write_report(tmp_path, "s").cautions)
+    for run_id in ids[::2]:
+        synthetic.edit_summary(tmp_path, run_id, probes_cannot_see=["gru computes its activations inside."])
+    for run_id in ids[1::2]:
+        synthetic.edit_summary(tmp_path, run_id, probes_cannot_see=[])
+    result = write_report(tmp_path, "s")
+    [sentence] = [caution for caution in result.cautions if "probes see" in caution]
+    assert sentence.endswith(": gru computes its activations inside.")
+    assert sentence in (result.folder / "index.html").read_text()
+
+
 def test_the_report_on_all_studies_says_that_two_of_them_had_different_images_of_one_name(tmp_path):
     for name, norm, checksum in (("a", "NoNorm", "00"), ("b", "BatchNorm", "01")):
         [run_id] = synthetic.write(tmp_path, [Run(norm, dead=False)])
