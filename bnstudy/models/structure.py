@@ -8,8 +8,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from bnstudy.models.layers import NormAct
-from bnstudy.norms.base import NormSpec
-from bnstudy.norms.explicit import ExplicitNorm
+from bnstudy.norms.base import Norm, NormSpec
 from bnstudy.norms.weight import ReparametrizedLayer
 from bnstudy.validation import ConfigError
 
@@ -54,7 +53,7 @@ def refuse_single_values(norm: NormSpec, model: nn.Module) -> None:
         if values_together(module, inputs[0]) == 1:
             raise ConfigError(
                 f"norm={norm.label} is not allowed with this network: in {path.partition('.norm_act')[0]} it has a "
-                "single value to normalize, which becomes 0; choose wider layers, larger images, or norm=batch."
+                "single value to normalize, which loses its size; choose wider layers, larger images, or norm=batch."
             )
 
     for path, module in model.named_modules():
@@ -62,7 +61,7 @@ def refuse_single_values(norm: NormSpec, model: nn.Module) -> None:
             module.register_forward_pre_hook(partial(check, path))
 
 
-FEATURE_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, ExplicitNorm)
+FEATURE_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, Norm)
 
 
 def values_together(module: nn.Module, x: Tensor) -> int | None:
@@ -74,8 +73,8 @@ def values_together(module: nn.Module, x: Tensor) -> int | None:
             return x[0].numel() // module.num_groups
         case nn.InstanceNorm1d() | nn.InstanceNorm2d():
             return x[0].numel() // module.num_features
-        case ExplicitNorm(groups=int(groups)):
-            return x[0].numel() // groups
+        case Norm():
+            return module.values_together(x)
     return None
 
 
