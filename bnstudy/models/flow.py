@@ -192,7 +192,8 @@ class Tracer(TorchFunctionMode):
         self._products.append(layer)
         behind = frozenset({number}).union(*(flow.behind for flow in flows))
         channel = channel_of_product(name, args, operands[0] is weight, results[0])
-        self._last = Flow(layer, channel, name != "embedding", number, behind)
+        is_raw = name != "embedding" and name not in FUSED
+        self._last = Flow(layer, channel, is_raw, number, behind)
         return self._last
 
     def _flow(self, t: Tensor) -> Flow | None:

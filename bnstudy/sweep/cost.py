@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bnstudy.models.tracing import check_output
 from bnstudy.run import RunSpec
 from bnstudy.sweep.settings import Settings
 from bnstudy.train.stacked import MIN_ROWS
@@ -55,7 +56,8 @@ class NetworkCost:
 
 
 def measure_network(model: nn.Module, images: Tensor) -> NetworkCost:
-    """Measure a network in a forward pass, which may be on the meta device."""
+    """Measure a network in a forward pass, which may be on the meta device. Raises ConfigError if its output is not
+    [B, classes]."""
     units, products = [0], [0]
 
     def note(module: nn.Module, _: Any, out: Any) -> None:
@@ -66,7 +68,7 @@ def measure_network(model: nn.Module, images: Tensor) -> NetworkCost:
             products.append(out[0].numel() * per_unit)
 
     handles = [m.register_forward_hook(note) for m in model.modules() if not any(m.children())]
-    model(images)
+    check_output(model(images), len(images))
     for handle in handles:
         handle.remove()
     return network_cost(model, sum(units), sum(products))

@@ -15,6 +15,7 @@ import torch
 from bnstudy.data.base import DataSpec
 from bnstudy.data.dataset import Dataset
 from bnstudy.models.structure import refuse_single_values
+from bnstudy.models.tracing import check_output
 from bnstudy.run import RunSpec
 from bnstudy.store.checksums import is_generated, list_runs, source
 from bnstudy.store.runs import Store
@@ -150,7 +151,9 @@ def check_evaluates_alone(run: RunSpec, shape: tuple[int, int, int], classes: in
         return
     network, images = network_of(run, shape, classes).eval(), torch.randn(4, *shape)
     refuse_single_values(run.norm, network)
-    among_four, among_two = network(images)[:2], network(images[:2])
+    among_four, among_two = network(images), network(images[:2])
+    check_output(among_four, len(images))
+    among_four = among_four[:2]
     size = float(among_four.abs().max())
     if math.isfinite(size) and not torch.allclose(among_four, among_two, rtol=1e-3, atol=1e-3 * size):
         raise ConfigError(

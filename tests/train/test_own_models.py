@@ -19,6 +19,7 @@ from bnstudy.probes.gradients import Backprop, GradientNorm
 from bnstudy.probes.shift import CovariateShift
 from bnstudy.probes.units import DeadUnits
 from bnstudy.probes.weights import WeightSize
+from bnstudy.sweep.plan import try_network
 from bnstudy.train.build import network_of, trained_mask
 from bnstudy.train.loop import start_serial, start_stacked
 from bnstudy.validation import ConfigError
@@ -94,6 +95,26 @@ def test_both_engines_train_and_probe_networks_of_someone_elses(kind, few):
     assert norms.empty
     said = [sentence for sentence in training.probing.seen.unseen if "never uses idle.weight, idle.bias" in sentence]
     assert bool(said) == kind.endswith("Idle")
+
+
+@dataclass(frozen=True)
+class Pair(ModelSpec):
+    """Returns logits and something else, in training only."""
+
+    def build(self, norm, shape, classes):  # noqa: ARG002
+        class Net(nn.Linear):
+            def forward(self, x):
+                logits = super().forward(x.flatten(1))
+                return (logits, x) if self.training else logits
+
+        return Net(math.prod(shape), classes)
+
+
+def test_a_network_that_returns_more_than_logits_is_refused_before_training(few):
+    with pytest.raises(ConfigError, match="it returns a tuple; it must return a tensor"):
+        try_network(spec(model=Pair()), few.shape, few.classes)
+    with pytest.raises(ConfigError, match="it returns a tuple; it must return a tensor"):
+        start_serial(spec(model=Pair(), probe={"dead": DeadUnits()}), few, CPU)
 
 
 def test_a_weight_norm_that_changes_no_layer_is_refused(few):
