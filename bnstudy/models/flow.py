@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from bnstudy.models.activations import is_in_place, kind_of, name_of
 from bnstudy.models.channels import channel_behind, channel_of_product
+from bnstudy.norms.base import Norm
 from bnstudy.norms.explicit import ExplicitNorm
 from bnstudy.norms.weight import ReparametrizedLayer
 
@@ -247,7 +248,7 @@ def is_torch_norm(module: nn.Module) -> bool:
 def is_norm(module: nn.Module) -> bool:
     """Whether activations inside the module are parts of a norm: torch's norms and those of bnstudy.norms."""
     ours = type(module).__module__.startswith("bnstudy.norms.") and not isinstance(module, ReparametrizedLayer)
-    return ours or is_torch_norm(module)
+    return ours or isinstance(module, Norm) or is_torch_norm(module)
 
 
 def cancels_scale(module: nn.Module, inputs: tuple[Any, ...], out: Tensor) -> bool:
