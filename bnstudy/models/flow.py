@@ -76,7 +76,6 @@ class Tracer(TorchFunctionMode):
     layers: dict[str, None] = field(default_factory=dict)
     fused: dict[str, str] = field(default_factory=dict)
     overwrites: bool = False
-    output: Flow = field(default_factory=Flow)
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -111,9 +110,8 @@ class Tracer(TorchFunctionMode):
         others = {layer for n, layer in enumerate(self._products) if n not in self._normalized or n in self._read}
         return {*self._products} - others
 
-    def finish(self, out: Tensor) -> None:
-        """Record which layer computed the output, and forget the tensors."""
-        self.output = self._flow(out) or Flow()
+    def forget(self) -> None:
+        """Free the tensors."""
         self._flows.clear()
         self._weights.clear()
 

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,17 +26,19 @@ class Seen:
     weights: the name of each parameter of two or more dimensions, by first use, under the name of its layer.
     parameters: the names of all parameters, in order of first use; those never used come last.
     normalized: the layers whose norm cancels the scale of their weight.
-    output: the layer that computes the output of the network, or "output" if it is not that of a single layer.
     overwrites: whether operations in place change what the network computed before.
     unseen: sentences that say what probes cannot see.
     """
+
+    output: ClassVar[str] = "out"
+    """The name of the output of the network in metrics, whichever layer computes it: claims leave it out by this name.
+    No call of an activation has it."""
 
     activations: tuple[Call, ...]
     in_evaluation: tuple[Call, ...]
     weights: dict[str, str]
     parameters: tuple[str, ...]
     normalized: frozenset[str]
-    output: str
     overwrites: bool
     unseen: tuple[str, ...]
 
@@ -45,7 +47,7 @@ class Seen:
         return self.activations if mode == "training" else self.in_evaluation
 
 
-NOTHING = Seen((), (), {}, (), frozenset(), "output", False, ())
+NOTHING = Seen((), (), {}, (), frozenset(), False, ())
 
 
 def look(model: nn.Module, example: Tensor) -> Seen:
@@ -65,7 +67,6 @@ def look(model: nn.Module, example: Tensor) -> Seen:
     weights = {layer_of(name): name for name in _matrices(model, tracer)}
     names = [name for name, _ in model.named_parameters()]
     unused = [name for name in names if name not in tracer.used]
-    last = tracer.output.layer or "output"
     own = {layer_of(f"{path}.weight") for path, m in model.named_modules() if isinstance(m, ReparametrizedLayer)}
     return Seen(
         activations=activations,
@@ -73,7 +74,6 @@ def look(model: nn.Module, example: Tensor) -> Seen:
         weights=weights,
         parameters=(*tracer.used, *unused),
         normalized=frozenset(layer for layer in weights if layer in tracer.normalized | own),
-        output="output" if last in {call.name for call in (*activations, *in_evaluation)} else last,
         overwrites=tracer.overwrites,
         unseen=tuple(_unseen(tracer, activations, in_evaluation, unused, weights)),
     )
@@ -87,7 +87,7 @@ def _trace(model: nn.Module, x: Tensor, training: bool) -> tuple[Tracer, Tracer]
         with Tracer(model, batch) as tracer:
             out = model(batch)
         check_output(out, len(batch))
-        tracer.finish(out)
+        tracer.forget()
         tracers.append(tracer)
     return tracers[0], tracers[1]
 
@@ -119,7 +119,7 @@ def _matrices(model: nn.Module, tracer: Tracer) -> Iterator[str]:
 def _calls(first: Tracer, second: Tracer) -> tuple[Call, ...]:
     """The calls of a mode, from a run on B and one on B + 1 samples."""
     calls: list[Call] = []
-    names = set[str]()
+    names = {Seen.output}
     for tap, other in zip(first.taps, second.taps, strict=False):
         differ = [d for d, (n, m) in enumerate(zip(tap.shape, other.shape, strict=False)) if n != m]
         if not differ or tap.is_hidden:

@@ -101,7 +101,7 @@ class ProbeSpec(Spec):
         ...]. Tokens are positions.
 
         Called without gradients, on parts of the probe batch of at most 256 samples. The output of the network comes
-        last, as both z and a, with `call.kind` "output" and the name `seen.output`.
+        last, as both z and a, with `call.kind` "output" and the name "out".
 
         Returns:
             [N, ...], or [1, ...] if one value can stand for the part, as the parts are concatenated. None if the call

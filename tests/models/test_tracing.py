@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bnstudy.claims.metrics import OUTPUT
 from bnstudy.models.activations import Call, LinearActivation, Taps, kind_of
-from bnstudy.models.tracing import look
+from bnstudy.models.tracing import Seen, look
 from bnstudy.validation import ConfigError
 from tests.conftest import spec_of
 
@@ -179,13 +180,15 @@ def test_weights_are_in_order_of_use_and_unused_ones_are_named():
     assert seen.weights == {"fc": "fc.weight", "table": "table", "out": "out.weight"}
     used = ("fc.weight", "fc.bias", "table", "out.weight", "out.bias")
     assert seen.parameters == (*used, "unused.weight", "unused.bias")
-    assert seen.output == "out"
     [sentence] = seen.unseen
     assert "never uses unused.weight, unused.bias" in sentence
 
 
-def test_an_output_behind_an_activation_has_a_name_of_its_own():
-    assert look(Net(lambda net, x: net.fc(x.flatten(1)).tanh(), fc=nn.Linear(64, 10)), X).output == "output"
+def test_only_the_output_has_the_name_by_which_claims_leave_it_out():
+    assert Seen.output == OUTPUT
+    assert [name for name, *_ in calls(Net(lambda net, x: net.out(x.flatten(1)).tanh(), out=nn.Linear(64, 9)))] == [
+        "out.2"
+    ]
 
 
 def test_other_activations_in_evaluation_are_said():
@@ -257,4 +260,3 @@ def test_built_in_networks_use_their_parameters_in_the_order_of_their_definition
     for weight in seen.weights.values():
         assert set(names[: names.index(weight)]) == set(seen.parameters[: seen.parameters.index(weight)])
     assert not seen.unseen
-    assert seen.output == "out"

@@ -17,7 +17,7 @@ from bnstudy.models.tracing import look
 from bnstudy.probes.activations import Activations
 from bnstudy.probes.base import Snapshot
 from bnstudy.probes.gradients import Backprop, GradientNorm
-from bnstudy.probes.network import Network, copy_for_probes
+from bnstudy.probes.network import Network, copy_for_probes, grad
 from bnstudy.probes.shift import CovariateShift
 from bnstudy.probes.units import DeadUnits
 from bnstudy.train.probing import observe
@@ -97,7 +97,7 @@ def test_the_distribution_of_pre_activations_is_that_before_changes_in_place(kin
     net, x, y = two_networks(kind)[0], digits.train.x[:8].double(), digits.train.y[:8]
     seen = measure_all(net, x, y)({k: v.detach() for k, v in net.named_parameters()}, dict(net.named_buffers()))
     _, z = net.by_hand(x)
-    assert list(seen["z_mean"]) == [*z, look(net, x).output]
+    assert list(seen["z_mean"]) == [*z, "out"]
     for name, values in z.items():
         if values.ndim == 2:
             assert seen["z_mean"][name].item() == pytest.approx(values.mean().item())
@@ -115,7 +115,7 @@ def test_the_seventeen_relus_of_resnet18_are_seventeen_calls_named_by_the_layers
 def test_a_classifier_that_is_defined_first_comes_last(digits):
     seen = look(SharedActivation(), digits.train.x[:3])
     assert list(seen.weights) == ["hidden1", "hidden2", "head"]
-    assert seen.output == "head"
+    assert [call.name for call in seen.activations] == ["hidden1", "hidden2"]
 
 
 def test_the_shift_of_a_layer_is_by_the_update_of_the_layers_that_run_before_it(digits):
@@ -157,3 +157,38 @@ class Recurrent(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(self.gru(x[:, 0] + self.position)[0][:, -1])
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.out = nn.Linear(8, 24), nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).chunk(3, -1)
+        return self.out(F.scaled_dot_product_attention(q, k, v).mean((1, 2)))
+
+
+def test_losses_behind_torchs_attention_are_differentiated_twice_alone_and_stacked(digits):
+    torch.manual_seed(0)
+    nets, x, y = [Attention() for _ in range(2)], digits.train.x[:8], digits.train.y[:8]
+    quiet = copy_for_probes(nets[0])
+    seen = look(quiet, x)
+
+    def measure(params: dict[str, Tensor]) -> Tensor:
+        network = Network(quiet, seen, CrossEntropy(), None, {}, (x, y), None, torch.tensor(0.1))
+        loss = lambda weight: network.loss({**params, "qkv.weight": weight})  # noqa: E731
+        return grad(lambda weight: grad(loss)(weight).sum())(params["qkv.weight"])
+
+    def by_hand(net: Attention) -> Tensor:
+        q, k, v = net.qkv(x).chunk(3, -1)
+        mixed = torch.softmax(q @ k.transpose(-1, -2) / 8**0.5, -1) @ v
+        loss = F.cross_entropy(net.out(mixed.mean((1, 2))), y)
+        [g] = torch.autograd.grad(loss, net.qkv.weight, create_graph=True)
+        return torch.autograd.grad(g.sum(), net.qkv.weight)[0]
+
+    states = [{name: p.detach() for name, p in net.named_parameters()} for net in nets]
+    stacked = vmap(measure)(tree_map(lambda *of_runs: torch.stack(of_runs), *states))
+    for run, net in enumerate(nets):
+        torch.testing.assert_close(measure(states[run]), by_hand(net), atol=1e-6, rtol=1e-3)
+        torch.testing.assert_close(stacked[run], by_hand(net), atol=1e-6, rtol=1e-3)
