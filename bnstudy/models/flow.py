@@ -221,7 +221,7 @@ class Tracer(TorchFunctionMode):
             if is_torch_norm(module) or (is_leaf and cancels_scale(module, inputs, out)):
                 self._normalized.add(flow.product)
                 del self._read[read:]
-            elif is_ours and self._norms == 0:
+            elif is_ours and self._norms == 0 and flow.product not in self._normalized:  # by a norm inside
                 self._read.append(flow.product)
 
 
