@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from bnstudy import load_metrics, when
 from bnstudy.claims import metrics
+from bnstudy.config.free_keys import with_free_key
 from bnstudy.report.figures import load_figures
 from bnstudy.store.files import conf_dir
 
@@ -83,7 +84,8 @@ def test_the_configuration_page_lists_every_key_and_no_other():
 
 def commands(program: str) -> list[list[str]]:
     """The command lines of a program in the fenced blocks of all pages, without those for files of one's own."""
-    blocks = [block for text in PAGES.values() for block in re.findall(r"^```\n(.*?)^```", text, re.M | re.S)]
+    fenced = [found for text in PAGES.values() for found in re.findall(r"^```(\w*)\n(.*?)^```", text, re.M | re.S)]
+    blocks = [block for kind, block in fenced if not kind]
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     found = [shlex.split(line, comments=True) for line in lines if line.startswith(f"{program} ")]
     return [words[1:] for words in found if "--config-dir" not in words and "_target_: my_" not in " ".join(words)]
@@ -91,7 +93,7 @@ def commands(program: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("words", commands("bnstudy"), ids=" ".join)
 def test_a_documented_command_composes(words):
-    overrides = OverridesParser.create().parse_overrides([word for word in words if "=" in word])
+    overrides = OverridesParser.create().parse_overrides([with_free_key(word) for word in words if "=" in word])
     if any(o.key_or_group == "hydra/sweeper" and o.value() == "optuna" for o in overrides):
         pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     first = [

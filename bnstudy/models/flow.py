@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from bnstudy.models.activations import is_in_place, kind_of, name_of
 from bnstudy.models.channels import channel_behind, channel_of_product
+from bnstudy.norms.base import Norm
 from bnstudy.norms.explicit import ExplicitNorm
 from bnstudy.norms.weight import ReparametrizedLayer
 
@@ -220,7 +221,7 @@ class Tracer(TorchFunctionMode):
             if is_torch_norm(module) or (is_leaf and cancels_scale(module, inputs, out)):
                 self._normalized.add(flow.product)
                 del self._read[read:]
-            elif is_ours and self._norms == 0:
+            elif is_ours and self._norms == 0 and flow.product not in self._normalized:  # by a norm inside
                 self._read.append(flow.product)
 
 
@@ -245,7 +246,7 @@ def is_torch_norm(module: nn.Module) -> bool:
 def is_norm(module: nn.Module) -> bool:
     """Whether activations inside the module are parts of a norm: torch's norms and those of bnstudy.norms."""
     ours = type(module).__module__.startswith("bnstudy.norms.") and not isinstance(module, ReparametrizedLayer)
-    return ours or is_torch_norm(module)
+    return ours or isinstance(module, Norm) or is_torch_norm(module)
 
 
 def cancels_scale(module: nn.Module, inputs: tuple[Any, ...], out: Tensor) -> bool:

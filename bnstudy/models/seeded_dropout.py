@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from bnstudy.models.attention import explicit_attention
+from bnstudy.norms.explicit import tensors_to_buffers
 from bnstudy.rng import uniform
 from bnstudy.validation import ConfigError
 
@@ -135,12 +136,14 @@ def seeded_class(plain: type[nn.Module]) -> type[nn.Module]:
 def trial(model: nn.Module) -> Iterator[None]:
     """Let forward passes in training mode leave no trace in the network."""
     modes = [(module, module.training) for module in model.modules()]
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    tensors_to_buffers(model)
+    owned = [(m, name, b) for m in model.modules() for name, b in m._buffers.items() if b is not None]
+    buffers = [(*own, own[-1].clone()) for own in owned]
     with torch.no_grad():
         model.train()
         yield
-        for buffer, value in buffers:
-            buffer.copy_(value)
+        for module, name, buffer, value in buffers:  # a module may have assigned another tensor
+            module._buffers[name] = buffer.copy_(value)
     for module, training in modes:
         module.training = training
 

@@ -12,6 +12,7 @@ from bnstudy.models.construction import construct_under, materialize
 from bnstudy.models.module import Module
 from bnstudy.models.seeded_dropout import seed_dropout
 from bnstudy.models.structure import check_norm_has_effect, check_norm_is_trainable, has_branches, norm_parameters
+from bnstudy.norms.explicit import tensors_to_buffers
 from bnstudy.norms.keep import KeepNorm
 from bnstudy.run import RunSpec
 from bnstudy.validation import ConfigError, show
@@ -35,6 +36,7 @@ def network_of(spec: RunSpec, shape: tuple[int, int, int], classes: int) -> nn.M
     with construct_under(spec.seed):
         model = spec.model.build(spec.norm, shape, classes)
         materialize(model, shape)
+    tensors_to_buffers(model)
     make_attention_explicit(model)
     if draws_from_torch(spec):
         seed_dropout(model, shape, f"model={spec.model.label}")

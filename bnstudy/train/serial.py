@@ -40,6 +40,7 @@ class SerialEngine:
         self.spec, self.device = spec, device
         self.total = spec.total_steps(len(dataset.train))
         self.model = model.to(device).train()
+        self._assigned = assigned_buffers(self.model, dataset.train.x[:2])
         self._parts = trained_and_others(spec, self.model)
         self.model.requires_grad_(True)  # probes measure gradients of all parameters
         self.params = [flatten_(part) for part in self._parts]
@@ -59,6 +60,8 @@ class SerialEngine:
         """Make a step; returns the loss and the gradients of these parts."""
         x, y = self.batch(t)
         loss = self._loss(x, y)
+        for module, name, buffer in self._assigned:
+            module._buffers[name] = buffer.copy_(getattr(module, name).detach())
         grads = flat_gradients(loss, parts)
         self.spec.optim.update_(self.params[0], grads[0], self.slots[0], self._rate(t), t + 1, self._hyper)
         return loss.detach(), grads
@@ -101,6 +104,25 @@ class SerialEngine:
         for name, buffer in self.buffers().items():
             buffer.copy_(state["buffers"][name])
         self.memory = state["memory"]
+
+
+@torch.no_grad()
+def assigned_buffers(model: nn.Module, example: Tensor) -> list[tuple[nn.Module, str, Tensor]]:
+    """The module, name and tensor of each buffer that a forward pass replaces by another of its shape, instead of
+    changing it in place: the state of a run consists of the same tensors at all steps."""
+    own = [(m, name, b) for m in model.modules() for name, b in m._buffers.items() if b is not None]
+    if not own:
+        return []
+    kept = [b.clone() for _, _, b in own]
+    with torch.random.fork_rng([example.device] if example.is_cuda else []):
+        model(example)
+    found = []
+    for (module, name, b), value in zip(own, kept, strict=True):
+        now = module._buffers[name]
+        if now is not b and now is not None and now.shape == b.shape:
+            found.append((module, name, b))
+        module._buffers[name] = b.copy_(value)
+    return found
 
 
 def trained_and_others(spec: RunSpec, model: nn.Module) -> list[list[nn.Parameter]]:

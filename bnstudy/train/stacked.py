@@ -140,7 +140,12 @@ class StackedEngine:
 
     def _loss(self, params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
         """The loss of one run."""
-        return training_loss(self.spec, lambda images: functional_call(self.model, (params, buffers), (images,)), x, y)
+        tensors = {**params, **buffers}
+        loss = training_loss(self.spec, lambda images: functional_call(self.model, tensors, (images,)), x, y)
+        for name, buffer in buffers.items():
+            if tensors[name] is not buffer:  # a module assigned a new one
+                buffer.copy_(tensors[name].detach())
+        return loss
 
     def batch(self, t: int) -> tuple[Tensor, Tensor]:
         return self._batches.gather(*self._batches.select(t))

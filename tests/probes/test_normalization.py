@@ -138,7 +138,7 @@ def test_scales_shifts_and_effective_rates_equal_the_parameters(measured_and_mod
         (("norm=batch", "norm.affine=false", "norm.track_running_stats=false"), {"effective_lr"}),
         (("norm=layer", "norm.position=after", "norm.affine=false"), set()),
         (("norm=weight",), {"effective_lr"}),
-        (("norm=rms",), {"gamma_mean", "gamma_std", "gamma_min"}),
+        (("norm=rms",), {"gamma_mean", "gamma_std", "gamma_min", "effective_lr"}),
         (("norm=dyt",), {"gamma_mean", "gamma_std", "gamma_min", "beta_mean", "beta_std"}),
     ],
 )

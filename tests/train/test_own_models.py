@@ -26,6 +26,7 @@ from bnstudy.validation import ConfigError
 from bnstudy.when import At
 from tests.conftest import CPU, spec_of
 from tests.probes import own_networks
+from tests.probes.test_network import HandWritten
 from tests.train.helpers import assert_same_outcome, train_all, train_serial
 
 
@@ -153,3 +154,27 @@ def test_training_only_the_norm_trains_some_parameters(few):
         mask = trained_mask(kind, network_of(kind, few.shape, few.classes))
         assert any(mask)
         assert not all(mask)
+
+
+@dataclass(frozen=True)
+class WithHandWrittenNorm(ModelSpec):
+    """A hidden layer with a batch norm of the user's own."""
+
+    assigned: bool = False
+
+    def build(self, norm, shape, classes):  # noqa: ARG002
+        hidden = nn.Linear(math.prod(shape), 16), HandWritten(16, self.assigned), nn.ReLU()
+        return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(16, classes))
+
+
+def test_both_engines_keep_the_statistics_of_hand_written_norms(few):
+    """Whether the norm changes a buffer in place or assigns a new tensor to an attribute."""
+    outcomes = []
+    for assigned in (False, True):
+        first = spec(model=WithHandWrittenNorm(assigned), norm=NoNorm(), lr=0.1)
+        specs = [first, replace(first, seed=1)]
+        stacked = train_all(start_stacked(specs, few, CPU))
+        for one in specs:
+            assert_same_outcome(stacked[one.run_id], train_serial(one, few), tolerance=1e-4)
+        outcomes.append([stacked[one.run_id].final["val_loss"] for one in specs])
+    assert outcomes[0] == pytest.approx(outcomes[1], rel=1e-5)
