@@ -86,6 +86,12 @@ class Counter(TorchDispatchMode):
             self.matrix_products += 1
             self.multiplications += out.numel() * per_output
             self.outputs += out.numel()
+        elif func.overloadpacket is aten.mkldnn_rnn_layer:  # a layer of an LSTM on a CPU
+            steps, weights = args[0].shape[0], args[1:3]
+            self.matrix_products += 2 * steps
+            self.multiplications += steps * args[0].shape[1] * sum(weight.numel() for weight in weights)
+            self.outputs += steps * args[0].shape[1] * sum(len(weight) for weight in weights)
+            self.calls += 20 * steps
         return out
 
 
@@ -107,8 +113,7 @@ def measure_network(model: nn.Module, images: Tensor) -> NetworkCost:
             units.append(out[0].numel())
 
     handles = [m.register_forward_hook(note) for m in model.modules() if not any(m.children())]
-    # oneDNN would execute a whole LSTM as one operation.
-    with Counter() as count, torch.no_grad(), torch.backends.mkldnn.flags(enabled=False):
+    with Counter() as count, torch.no_grad():
         model(images)
     for handle in handles:
         handle.remove()
