@@ -186,10 +186,11 @@ class FinishedRuns:
         obstacles = [text for m, c in zip(missing, choices, strict=True) for text in (m, *c.obstacles()) if text]
         if unmeasured := int(d.isna().sum()):
             obstacles.append(f"{claim.metric} was not measured in {unmeasured} of {len(d)} seeds")
-        if claim.measure.whole and (
-            stopped := sum(_stopped_early(runs) for square in sides for runs in square.values())
-        ):
-            obstacles.append(f"{claim.metric} compares whole courses of training, and {stopped} runs stopped early")
+        if claim.measure.whole and (stopped := sum(_stopped_early(runs) for one in sides for runs in one.values())):
+            trained = sum(len(runs) for one in sides for runs in one.values())
+            obstacles.append(
+                f"{claim.metric} is of whole courses of training; {stopped} of {trained} runs stopped early"
+            )
         steps = sorted({int(n) for square in sides for runs in square.values() for n in runs["steps"].unique()})
         obstacles += [*self._limits(claim, case, slack, failed, steps), *_below_guessing(claim, choices)]
         images = self._image_error(claim, choices, d)

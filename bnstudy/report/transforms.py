@@ -167,7 +167,8 @@ def hold(rows: pd.DataFrame, runs: pd.DataFrame, worst: pd.Series) -> pd.DataFra
 
     The new rows are at the steps at which other runs of the same length were measured, and at the last step.
     """
-    since = runs["diverged_step"].where(runs["diverged"]).astype(float).fillna(runs["steps"])
+    ends = stopped_steps(runs).fillna(runs["steps"])
+    since = runs["diverged_step"].where(runs["diverged"]).astype(float).fillna(ends)
     lost = runs.assign(since=since).loc[worst.index, ["run_id", "arm", "steps", "since"]].assign(value=worst)
     total = rows["run_id"].map(runs.set_index("run_id")["steps"])
     ends = pd.DataFrame({"steps": lost["steps"], "step": lost["steps"]})

@@ -6,20 +6,24 @@ that was killed ends with the same numbers. docs/speed.md gives the measurements
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bnstudy.models.tracing import check_output
 from bnstudy.run import RunSpec
 from bnstudy.sweep.settings import Settings
 from bnstudy.train.stacked import MIN_ROWS
 from bnstudy.validation import machine_bytes
+
+aten = torch.ops.aten
 
 CACHE_BYTES = 16 * 2**20
 """Largest working set of a stack on a CPU core: larger ones do not stay in the cache."""
@@ -39,44 +43,96 @@ COMPILE_SECONDS = 30.0
 """Training time of one kind of runs, for up to two workers, from which on compiling, 15 seconds, is worth it."""
 
 
+MAX_COMPILED_CALLS = 1000
+"""Operations of a forward pass beyond which a step is not compiled: an unrolled recurrent network is a graph of many
+thousands, which compiles for minutes."""
+
+
 @dataclass(frozen=True)
 class NetworkCost:
     """The size of a network and of its computation.
 
     params: number of parameters.
     units: number of outputs of all layers for one image.
-    products: multiplications in the weight layers for one image.
+    products: multiplications in matrix products and convolutions for one image.
     convolves: whether it has convolutions.
+    calls: operations in a forward pass.
+    repeats: matrix products for each weight: 1, or in an unrolled recurrent network the number of its steps.
     """
 
     params: int
     units: int
     products: int
     convolves: bool
+    calls: int = 0
+    repeats: float = 1.0
+
+
+class Counter(TorchDispatchMode):
+    """Counts what torch executes: operations, matrix products and convolutions with their multiplications and outputs.
+
+    Each use of a weight counts, also by a function or in a recurrent cell. torch.utils.flop_counter does the same, but
+    takes seconds to load.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = self.matrix_products = self.multiplications = self.outputs = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self.calls += 1
+        per_output = multiplications_per_output(func.overloadpacket, args)
+        if per_output:
+            self.matrix_products += 1
+            self.multiplications += out.numel() * per_output
+            self.outputs += out.numel()
+        elif func.overloadpacket is aten.mkldnn_rnn_layer:  # a layer of an LSTM on a CPU
+            steps, weights = args[0].shape[0], args[1:3]
+            self.matrix_products += 2 * steps
+            self.multiplications += steps * args[0].shape[1] * sum(weight.numel() for weight in weights)
+            self.outputs += steps * args[0].shape[1] * sum(len(weight) for weight in weights)
+            self.calls += 20 * steps
+        return out
+
+
+def multiplications_per_output(operation: Any, args: Any) -> int:
+    """0 for an operation that is no matrix product or convolution."""
+    if operation in (aten.mm, aten.bmm):
+        return int(args[0].shape[-1])
+    if operation in (aten.addmm, aten.baddbmm):
+        return int(args[1].shape[-1])
+    return math.prod(args[1].shape[1:]) if operation is aten.convolution else 0
 
 
 def measure_network(model: nn.Module, images: Tensor) -> NetworkCost:
     """Measure a network in a forward pass, which may be on the meta device. Raises ConfigError if its output is not
     [B, classes]."""
-    units, products = [0], [0]
+    units = [0]
 
-    def note(module: nn.Module, _: Any, out: Any) -> None:
+    def note(_: nn.Module, __: Any, out: Any) -> None:
         if isinstance(out, Tensor):
             units.append(out[0].numel())
-            weight = getattr(module, "weight", None)
-            per_unit = weight[0].numel() if isinstance(weight, Tensor) and weight.ndim > 1 else 0
-            products.append(out[0].numel() * per_unit)
 
     handles = [m.register_forward_hook(note) for m in model.modules() if not any(m.children())]
-    check_output(model(images), len(images))
+    with Counter() as count, torch.no_grad():
+        check_output(model(images), len(images))
     for handle in handles:
         handle.remove()
-    return network_cost(model, sum(units), sum(products))
+    n, matrices = len(images), sum(p.ndim > 1 for p in model.parameters())
+    return replace(
+        network_cost(model),
+        units=max(sum(units), count.outputs // n),
+        products=count.multiplications // n,
+        calls=count.calls,
+        repeats=max(1.0, count.matrix_products / max(1, matrices)),
+    )
 
 
-def network_cost(model: nn.Module, units: int = 0, products: int = 0) -> NetworkCost:
+def network_cost(model: nn.Module) -> NetworkCost:
+    """The number of parameters, and whether it has convolutions; a forward pass shows the rest."""
     convolves = any(isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d) for m in model.modules())
-    return NetworkCost(sum(p.numel() for p in model.parameters()), units, products, convolves)
+    return NetworkCost(sum(p.numel() for p in model.parameters()), 0, 0, convolves)
 
 
 @dataclass(frozen=True)
@@ -107,7 +163,8 @@ def choose_method(
     if compiled == "auto":
         seconds = len(specs) * steps * eager_seconds(specs[0], network)
         worth = seconds > COMPILE_SECONDS * max(1.0, workers / 2)  # several of many workers compile a kind
-        compiled = device == "cpu" and not network.convolves and worth and has_compiler()
+        small = not network.convolves and network.calls <= MAX_COMPILED_CALLS
+        compiled = device == "cpu" and small and worth and has_compiler()
     fastest = choose_engine(specs, network, device, bool(compiled))
     engine = fastest if settings.engine == "auto" else settings.engine
     norms_vary = len({spec.norm for spec in specs}) > 1
@@ -118,8 +175,12 @@ def choose_method(
 
 
 def choose_engine(specs: list[RunSpec], network: NetworkCost, device: str, compiled: bool) -> str:
-    """Serial where one run's convolutions or large matrices keep a CPU core busy, so that a stack is no faster."""
-    fills_a_core = network.convolves or step_operations(specs[0], network) > STACK_OPERATIONS[compiled]
+    """Serial where one run's convolutions or large matrices keep a CPU core busy, so that a stack is no faster.
+
+    Of a recurrent network one step counts: many small products are dominated by the time of a call.
+    """
+    operations = step_operations(specs[0], network) / network.repeats
+    fills_a_core = network.convolves or operations > STACK_OPERATIONS[compiled]
     return "serial" if len(specs) == 1 or (device == "cpu" and fills_a_core) else "stacked"
 
 

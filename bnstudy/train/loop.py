@@ -244,7 +244,8 @@ class Training:
         if leaving and staying:
             self.engine.keep(staying)
             self.record.keep(staying)
-        self.specs, self._best = [self.specs[run] for run in staying], [self._best[run] for run in staying]
+            self._best = [self._best[run] for run in staying]
+        self.specs = [self.specs[run] for run in staying]
         self.watch.shared_by = max(1, len(staying))
 
     def state(self, run: int = 0) -> dict[str, Any]:

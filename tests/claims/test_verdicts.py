@@ -477,3 +477,12 @@ def test_five_verdicts_agree_with_plain_pandas():
         assert (verdict.p <= 0.05) == (verdict.low > delta)
         if verdict.low > 0:  # closest to rejecting an effect of at most delta
             assert verdict.p >= 2 * stats.ttest_1samp(d, delta + slack, alternative="greater").pvalue - 1e-9
+
+
+@pytest.mark.parametrize(("name", "is_refused"), [("faster_convergence", True), ("dead_relus", False)])
+def test_a_claim_about_whole_courses_of_training_has_no_verdict_on_runs_that_stopped_early(name, is_refused):
+    study = sweeps.of(claims=(name,))
+    stopped = replace(study, runs=study.runs.assign(stopped_step=[40, *[None] * (len(study.runs) - 1)]))
+    sentence = "updates_to_target is of whole courses of training; 1 of "
+    assert any(sentence in v.because and v.because.endswith("stopped early") for v in verdicts(stopped)) is is_refused
+    assert not any(sentence in v.because for v in verdicts(study))

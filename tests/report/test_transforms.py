@@ -16,6 +16,7 @@ from bnstudy.report.transforms import (
     mean_band,
     panels,
     until_divergence,
+    with_last_step,
 )
 from bnstudy.stats import intervals
 
@@ -121,3 +122,20 @@ def test_a_divergence_point_has_the_last_finite_loss(two_models: StudyData) -> N
     points = divergence_points(panel, bin_losses(panel.network_rows("loss", "train")))
     assert points["step"].tolist() == [37]
     assert np.isfinite(points["value"]).all()
+
+
+def test_curves_of_an_arm_end_where_its_first_run_stops_early() -> None:
+    frame = measurements(*[("a", "x", s, 0.5) for s in (0, 10)], *[("b", "x", s, 0.9) for s in (0, 10, 50, 100)])
+    stopped = runs(("a", "x", None), ("b", "x", None)).assign(stopped_step=[10, None])
+    for kept in (until_divergence(frame, stopped), hold_at_chance(frame, stopped)):
+        assert sorted(kept["step"]) == [0, 0, 10, 10]
+    dull = stopped.assign(counts_as_guessing=[True, False])
+    held = hold_at_chance(frame, dull).set_index(["run_id", "step"])["value"]
+    assert held.to_dict() == {("a", 0): 0.5, ("a", 10): 0.1, ("b", 0): 0.9, ("b", 10): 0.9}
+
+
+def test_the_end_of_a_run_that_stopped_early_is_its_last_step() -> None:
+    frame = measurements(("a", "x", 10, 1.0), ("b", "x", 10, 2.0), ("b", "x", 100, 3.0))
+    stopped = runs(("a", "x", None), ("b", "x", None)).assign(stopped_step=[10, None])
+    at_end = MOMENTS[-1](with_last_step(frame, stopped))
+    assert at_end["value"].tolist() == [1.0, 3.0]

@@ -6,6 +6,8 @@ from itertools import pairwise
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from bnstudy.sweep import cost
 from bnstudy.sweep.cost import (
@@ -103,3 +105,71 @@ def test_the_compiler_is_the_one_that_torch_would_call(monkeypatch):
     assert not has_compiler()
     specs = [spec_of(f"seed={seed}") for seed in range(32)]
     assert not choose_method(specs, 10**6, SMALL, Settings(), "cpu", 1, 1).compiled
+
+
+class Unrolled(nn.Module):
+    """A recurrent network whose weights are plain parameters, used by functions once for each row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w, self.u = nn.Parameter(torch.zeros(16, 8)), nn.Parameter(torch.zeros(16, 16))
+
+    def forward(self, x):
+        h = x.new_zeros(len(x), 16)
+        for row in x[:, 0].unbind(1):
+            h = torch.tanh(F.linear(row, self.w) + F.linear(h, self.u))
+        return h
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_each_use_of_a_weight_counts(device):
+    with torch.device(device):
+        found = measure_network(Unrolled(), torch.zeros(4, 1, 8, 8))
+    assert found.products == 8 * (16 * 8 + 16 * 16)
+    assert found.units == 8 * 2 * 16
+    assert found.repeats == 8
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize(("cell", "gates"), [(nn.RNN, 1), (nn.GRU, 3), (nn.LSTM, 4)])
+def test_a_recurrent_layer_counts_at_each_step(cell, gates, device):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cell = cell(8, 16, batch_first=True)
+
+        def forward(self, x):
+            return self.cell(x[:, 0])[0]
+
+    with torch.device(device):
+        found = measure_network(Net(), torch.zeros(4, 1, 8, 8))
+    assert found.products == 8 * gates * 16 * (8 + 16)
+
+
+@pytest.mark.parametrize("norm", ["none", "batch", "layer", "weight", "ghost"])
+@pytest.mark.parametrize("model", ["mlp", "vgg", "resnet"])
+def test_a_built_in_network_costs_the_products_of_its_layers(model, norm):
+    """Counted at each layer from the shapes of its weight and its output."""
+    spec, products = spec_of(f"model={model}", f"norm={norm}"), []
+    net = spec.model.build(spec.norm, (1, 8, 8), 10)
+
+    def note(module, _, out):
+        products.append(out[0].numel() * module.weight[0].numel())
+
+    for layer in net.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            layer.register_forward_hook(note)
+    found = measure_network(net, torch.zeros(16, 1, 8, 8))
+    assert found.products == sum(products)
+    assert found.repeats == 1
+
+
+def test_a_recurrent_network_is_stacked_and_a_large_graph_not_compiled():
+    specs = [spec_of(f"seed={seed}") for seed in range(32)]
+    fit = int(STACK_OPERATIONS[False] / (6 * specs[0].batch_size))
+    unrolled = replace(SMALL, products=20 * fit, repeats=28.0)
+    assert choose_engine(specs, unrolled, "cpu", compiled=False) == "stacked"
+    assert choose_engine(specs, replace(unrolled, repeats=1.0), "cpu", compiled=False) == "serial"
+    for calls, compiled in ((1000, True), (1001, False)):
+        found = choose_method(specs, 10**6, replace(SMALL, calls=calls), Settings(), "cpu", 1, 1)
+        assert found.compiled is compiled
