@@ -21,6 +21,7 @@ MODULES = {
     "ProbeSpec": "bnstudy.probes.base",
     "Snapshot": "bnstudy.probes.base",
     "RunSpec": "bnstudy.run",
+    "measure": "bnstudy.api",
     "load_runs": "bnstudy.store.loading",
     "load_metrics": "bnstudy.store.loading",
     "load_timing": "bnstudy.store.loading",

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from bnstudy.models.structure import weight_layers
 from bnstudy.norms.weight import ReparametrizedLayer
 from bnstudy.rng import Seeded, stream
 from bnstudy.validation import Spec
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class InitSpec(Spec):
-    """The initial weights. `gain` multiplies the standard deviation of the scheme."""
+    """The initial weights. `gain` multiplies the standard deviation of the scheme.
+
+    draws: whether it replaces the weights that the network's constructor drew.
+    """
 
     group: ClassVar[str] = "init"
+    draws: ClassVar[bool] = True
     gain: float = 1.0
 
     def check(self) -> None:
@@ -34,24 +42,125 @@ class InitSpec(Spec):
         bias.zero_()
 
 
+@dataclass(frozen=True)
+class Keep(InitSpec):
+    """The initial weights that the network's constructor gives it, drawn under the run's seed."""
+
+    draws: ClassVar[bool] = False
+
+    def check(self) -> None:
+        self.require(self.gain == 1, "gain", "1, as no scheme draws the weights")
+
+
 @torch.no_grad()
 def initialize(model: nn.Module, init: InitSpec, seed: int) -> None:
     """Fill the weights and biases of all weight layers and the keys of layers that draw noise, in place.
 
     Each tensor has its own random stream, named by its layer. Norms start at scale 1 and shift 0 and draw nothing, so
-    arms that differ only in norms start with the same weights.
+    arms that differ only in norms start with the same weights. Parameters that the scheme does not cover keep the
+    values that the constructor gave them.
     """
-    for name, layer in weight_layers(model).items():
-        init.weight_(layer.weight, stream(seed, "init", f"{name}.weight"))
-        layer.weight.mul_(init.gain)
-        if layer.bias is not None:
-            fan_in = layer.weight[0].numel()
-            init.bias_(layer.bias, fan_in, stream(seed, "init", f"{name}.bias"))
-        if isinstance(layer, ReparametrizedLayer):
-            layer.start_()
+    if init.draws:
+        draw_weights_(model, init, seed)
+    for module in model.modules():
+        if isinstance(module, ReparametrizedLayer):
+            module.start_()
     for name, module in model.named_modules():
         if isinstance(module, Seeded):
             module.seed_(stream(seed, "dropout", name))
+
+
+def draw_weights_(model: nn.Module, init: InitSpec, seed: int) -> None:
+    """Fill the weights that the scheme covers, and the biases beside them; name the others."""
+    covered: set[nn.Parameter] = set()
+    for part in covered_weights(model):
+        generator = stream(seed, "init", part.name)
+        for weight in part.matrices():
+            filled = (
+                weight if weight.is_contiguous() else torch.empty_like(weight, memory_format=torch.contiguous_format)
+            )
+            init.weight_(filled, generator)
+            weight.copy_(filled.mul_(init.gain))
+        covered.add(part.weight)
+        if part.bias is not None:
+            fan_in = part.matrices()[0][0].numel()
+            init.bias_(part.bias, fan_in, stream(seed, "init", part.bias_name))
+            covered.add(part.bias)
+    others = [name for name, p in model.named_parameters() if p not in covered and not is_constant(p)]
+    if others:
+        name_others(init.label, tuple(others))
+
+
+def is_constant(p: Tensor) -> bool:
+    """Whether all values are equal: the scale of a norm, or a bias of zeros."""
+    return bool((p == p.flatten()[:1]).all())
+
+
+@cache
+def name_others(scheme: str, names: tuple[str, ...]) -> None:
+    """Say once which parameters a scheme does not cover."""
+    log.warning(
+        "init=%s does not cover %s: %s the network's own initial values, drawn under the seed.",
+        scheme,
+        ", ".join(names),
+        "it keeps" if len(names) == 1 else "they keep",
+    )
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A weight that init schemes cover, with the bias beside it.
+
+    name, bias_name: of their streams.
+    parts: matrices of which the weight consists: the gates of a recurrent layer, the projections of attention.
+    transposed: whether they are [in, out, ...], not [out, in, ...].
+    """
+
+    name: str
+    weight: nn.Parameter
+    bias_name: str
+    bias: nn.Parameter | None
+    parts: int = 1
+    transposed: bool = False
+
+    def matrices(self) -> list[Tensor]:
+        """Views of the weight, [out, in, ...] each."""
+        parts = self.weight.chunk(self.parts)
+        return [part.transpose(0, 1) if self.transposed else part for part in parts]
+
+
+TRANSPOSED = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
+GATES = {"RNN_TANH": 1, "RNN_RELU": 1, "LSTM": 4, "GRU": 3}
+
+
+def covered_weights(model: nn.Module) -> Iterator[Weights]:
+    """All weights that init schemes cover, in order of depth."""
+    for path, module in model.named_modules():
+        layer = path.removesuffix(".weight")
+        for name, weight in module.named_parameters(recurse=False):
+            parts = weight_parts(module, name)
+            if parts:
+                bias_name = name.replace("weight", "bias")
+                bias = module._parameters.get(bias_name)
+                is_transposed = isinstance(module, TRANSPOSED)
+                yield Weights(f"{layer}.{name}", weight, f"{layer}.{bias_name}", bias, parts, is_transposed)
+
+
+def weight_parts(module: nn.Module, name: str) -> int:
+    """Of how many matrices a parameter of the module consists; 0 if schemes do not cover it."""
+    match module:
+        case nn.Linear() | nn.Conv1d() | nn.Conv2d() | nn.Conv3d():
+            return int(name == "weight")
+        case nn.ConvTranspose1d() | nn.ConvTranspose2d() | nn.ConvTranspose3d():
+            return module.groups * (name == "weight")
+        case nn.RNNBase():
+            gates = 1 if name.startswith("weight_hr") else GATES[module.mode]
+            return gates * name.startswith("weight_")
+        case nn.RNNCellBase():
+            return module.weight_ih.shape[0] // module.hidden_size * name.startswith("weight_")
+        case nn.MultiheadAttention():
+            return {"in_proj_weight": 3, "q_proj_weight": 1, "k_proj_weight": 1, "v_proj_weight": 1}.get(name, 0)
+    return 0
 
 
 def fans(weight: Tensor) -> tuple[int, int]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal
@@ -42,6 +43,31 @@ class Evaluation(Spec):
 
 
 @dataclass(frozen=True)
+class EarlyStopping(Spec):
+    """Whether a run ends before its last step (Prechelt 1998), decided at its evaluations on the validation split.
+
+    patience: evaluations in a row without a better value after which the run ends; null for never.
+    by: the value, the lowest loss or the highest accuracy.
+    best_weights: the run ends with the weights of its best evaluation, which its last evaluation and probes then
+        measure; false for the weights of its last step.
+    """
+
+    group: ClassVar[str] = "early_stopping"
+    patience: int | None = None
+    by: Literal["loss", "accuracy"] = "loss"
+    best_weights: bool = True
+
+    def check(self) -> None:
+        self.require(self.patience is None or self.patience >= 1, "patience", "at least 1, or null for never")
+
+    def best(self, values: Sequence[float]) -> int:
+        """The place of the best value, the first of equals. NaN is the worst."""
+        sign = 1 if self.by == "loss" else -1
+        sizes = [math.inf if math.isnan(value) else sign * value for value in values]
+        return sizes.index(min(sizes))
+
+
+@dataclass(frozen=True)
 class RunSpec(Spec):
     """The full description of one training of one network. Two runs with equal specs are the same run.
 
@@ -67,11 +93,15 @@ class RunSpec(Spec):
     steps: int | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
     trained: Literal["all", "norm"] = "all"
+    early_stopping: EarlyStopping | None = field(default=None, metadata=ADDED)
 
     def canonical(self) -> Mapping[str, object]:
-        """The evaluation's batch size is a number where it has an effect, and null elsewhere."""
+        """The evaluation's batch size is a number where it has an effect, and null elsewhere; so is `early_stopping`
+        where it never stops."""
         size = self.evaluation.batch_size or self.batch_size if self.norm.evaluates_by_batch else None
-        return {"evaluation": replace(self.evaluation, batch_size=size)}
+        stops = self.early_stopping is not None and self.early_stopping.patience is not None
+        stopping = self.early_stopping if stops else None
+        return {"evaluation": replace(self.evaluation, batch_size=size), "early_stopping": stopping}
 
     def check(self) -> None:
         self.require(self.lr > 0, "lr", "a number above 0")

@@ -221,7 +221,7 @@ def _convert(key: str, value: Any, hint: Any) -> Any:
 
 def _from_mapping(key: str, value: Mapping[str, Any], kind: type[Spec]) -> Spec:
     """The spec that a node without `_target_` describes."""
-    names = [f.name for f in fields(kind)]  # type: ignore[arg-type]  # mypy wants __hash__ in the class
+    names = [f.name for f in fields(kind)]
     if sorted(value) != sorted(names):
         given = ", ".join(f"{name}: {show(of)}" for name, of in value.items())
         example = ", ".join(f"{name}: ..." for name in names)

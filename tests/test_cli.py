@@ -88,7 +88,7 @@ BAD = [
     (("lrr=0.1",), "lrr is not a known key; did you mean lr?"),
     (("model.widht=3",), "model.widht is not a known key; did you mean model.width?"),
     (("+extra=1",), "extra is not a known key"),
-    (("norm=bach",), "norm=bach is not known; did you mean batch? Known: batch, ghost, group, instance, layer, "),
+    (("norm=bach",), "norm=bach is not known; did you mean batch? Known: batch, "),
     (("nrom=batch",), "nrom is not a known key; did you mean norm?"),
     (("studdy=cost",), "studdy is not a known key; did you mean study? Known: batch_size, cache_dir, "),
     (("claim=dead_relus",), "claim=dead_relus is not allowed: a study lists its claims. To judge others: bnstudy"),

@@ -186,6 +186,10 @@ class FinishedRuns:
         obstacles = [text for m, c in zip(missing, choices, strict=True) for text in (m, *c.obstacles()) if text]
         if unmeasured := int(d.isna().sum()):
             obstacles.append(f"{claim.metric} was not measured in {unmeasured} of {len(d)} seeds")
+        if claim.measure.whole and (
+            stopped := sum(_stopped_early(runs) for square in sides for runs in square.values())
+        ):
+            obstacles.append(f"{claim.metric} compares whole courses of training, and {stopped} runs stopped early")
         steps = sorted({int(n) for square in sides for runs in square.values() for n in runs["steps"].unique()})
         obstacles += [*self._limits(claim, case, slack, failed, steps), *_below_guessing(claim, choices)]
         images = self._image_error(claim, choices, d)
@@ -283,6 +287,11 @@ class FinishedRuns:
             tables["without"] = tables["with"].assign(value=claim.reference, bound="")
         with_, without = (tables[side].add_suffix(f"_{side}") for side in SIDES)
         return with_.join(without, how="inner").sort_index()
+
+
+def _stopped_early(runs: Frame) -> int:
+    """How many of the runs early stopping ended."""
+    return int(runs["stopped_step"].notna().sum()) if "stopped_step" in runs else 0
 
 
 def _differences(claim: Claim, tables: list[pd.DataFrame]) -> pd.Series:

@@ -77,6 +77,7 @@ class Metric:
     learned: whether it describes a trained network, so that it says nothing where most runs of a side failed.
     images: of accuracies on test images, whether the metric is that at the end (test) or at another step (final: the
         standard error over images is that of the accuracies at the end); empty for others.
+    whole: whether it reads the course of training, which runs that stopped early do not have to its end.
     slack: the possible error of a difference, on the claim's scale, where learning rates are this factor apart.
     delta: the default smallest effect of interest on a difference, one number or one per dataset.
     """
@@ -90,6 +91,7 @@ class Metric:
     floor: float | None = None
     learned: bool = False
     images: Literal["", "test", "final"] = ""
+    whole: bool = False
     slack: Callable[[float], float] = lambda _: 0.0
     delta: float | dict[str, Any] | None = None
 
@@ -134,7 +136,7 @@ def by_seed(runs: Frame, value: pd.Series, is_bound: pd.Series | bool = False, b
     return frame.set_axis(pd.Index(runs["seed"]))
 
 
-@metric("accuracy", scales=RATIO_FIRST, target="accuracy", tuned_by="lowest")
+@metric("accuracy", scales=RATIO_FIRST, target="accuracy", tuned_by="lowest", whole=True)
 def updates_to_target(runs: Frame, metrics: Frame, target: float) -> Frame:
     """First step at which the smoothed validation accuracy, a share, is at least `target`, interpolated between
     evaluations; the length of training for runs that count as guessing or never reached it."""
@@ -174,14 +176,14 @@ def ms_per_update(runs: Frame, *_: Any) -> Frame:
     return by_seed(runs, runs["step_ms"].where(runs["engine"] == "serial"))
 
 
-@metric("accuracy", scales=RATIO, target="accuracy", tuned_by="lowest")
+@metric("accuracy", scales=RATIO, target="accuracy", tuned_by="lowest", whole=True)
 def seconds_to_target(runs: Frame, metrics: Frame, target: float) -> Frame:
     """`updates_to_target` times the seconds per step."""
     steps, ms = updates_to_target(runs, metrics, target), ms_per_update(runs, metrics)
     return steps.assign(value=steps["value"] * ms["value"] / 1000)
 
 
-@metric("loss", "accuracy", target="training_loss", delta=POINTS, learned=True, images="final")
+@metric("loss", "accuracy", target="training_loss", delta=POINTS, learned=True, images="final", whole=True)
 def test_accuracy_at_training_loss(runs: Frame, metrics: Frame, target: pd.Series) -> Frame:
     """Test accuracy in percentage points, interpolated between evaluations, where the training loss first is at most
     the seed's `target`; the loss is averaged over the steps since the evaluation before. That of guessing for runs that
@@ -227,7 +229,7 @@ def _accuracy_at(steps: np.ndarray, accuracies: np.ndarray, losses: np.ndarray, 
     return float(np.interp(at, steps, accuracies))
 
 
-@metric("loss", scales=RATIO_FIRST, tuned_by="lowest")
+@metric("loss", scales=RATIO_FIRST, tuned_by="lowest", whole=True)
 def mean_training_loss(runs: Frame, metrics: Frame, *_: Any) -> Frame:
     """Mean over all steps of the loss of the current batch; for diverged runs 10 times the larger of the loss of
     guessing, which runs of earlier versions lack, and the initial loss."""
@@ -257,7 +259,7 @@ def accuracy_above_chance(runs: Frame, *_: Any) -> Frame:
     return by_seed(runs, 100 * (runs["test_accuracy"] - runs["chance"]))
 
 
-@metric("train_accuracy", "accuracy", target="training_error", delta=POINTS, learned=True, images="final")
+@metric("train_accuracy", "accuracy", target="training_error", delta=POINTS, learned=True, images="final", whole=True)
 def gap_at_training_accuracy(runs: Frame, metrics: Frame, target: pd.Series) -> Frame:
     """Accuracy on training images, in evaluation mode, minus that on test images, in percentage points, interpolated
     between measurements, where the error on training images first is at most the seed's `target`. 0, the gap of
@@ -343,7 +345,7 @@ def batch_less_running(runs: Frame, metrics: Frame, *_: Any) -> Frame:
     return _with_worst(runs, 100 * gain, worst=0.0)
 
 
-@metric("z_drift_relative", scales=RATIO_FIRST, learned=True)
+@metric("z_drift_relative", scales=RATIO_FIRST, learned=True, whole=True)
 def distribution_drift(runs: Frame, metrics: Frame, *_: Any) -> Frame:
     """Drift of the percentiles of a unit's pre-activations between measurements, relative to their spread: the
     geometric mean over hidden layers and measurements, so that the first steps do not dominate."""
@@ -351,7 +353,7 @@ def distribution_drift(runs: Frame, metrics: Frame, *_: Any) -> Frame:
     return _with_worst(runs, geometric_means(rows))
 
 
-@metric("ics_cosine", scales=RATIO_FIRST, learned=True)
+@metric("ics_cosine", scales=RATIO_FIRST, learned=True, whole=True)
 def gradient_shift(runs: Frame, metrics: Frame, *_: Any) -> Frame:
     """1 - cos(G, G') of a layer's gradient before and after the layers in front of it are updated (Santurkar et al.
     2018): the mean over layers and measurements, 0 for no shift and 2 for opposite gradients."""
@@ -359,7 +361,7 @@ def gradient_shift(runs: Frame, metrics: Frame, *_: Any) -> Frame:
     return _with_worst(runs, 1 - rows.groupby("run_id", observed=True)["value"].mean(), worst=2.0)
 
 
-@metric("beta_eff_scaled", scales=RATIO, learned=True)
+@metric("beta_eff_scaled", scales=RATIO, learned=True, whole=True)
 def roughness(runs: Frame, metrics: Frame, *_: Any) -> Frame:
     """Effective smoothness beta along the gradient in the coordinates W/||W|| (`beta_eff_scaled` of the landscape
     probe), the geometric mean over measurements; smaller is smoother."""

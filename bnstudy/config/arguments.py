@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from bnstudy import __version__
 from bnstudy.config.folders import check_folder
+from bnstudy.config.free_keys import with_free_key
 from bnstudy.config.messages import unknown_key, write_without_spaces
 from bnstudy.store.files import conf_dir
 from bnstudy.store.renames import with_present_key
@@ -54,7 +55,7 @@ def parse_training_arguments(arguments: Sequence[str]) -> tuple[ArgumentParser, 
     if flags.config_dir is not None:
         check_folder("--config-dir", flags.config_dir)
     hydras = OverridesParser.create()
-    overrides = [read_word(with_present_key(word), hydras) for word in flags.overrides]
+    overrides = [read_word(with_free_key(with_present_key(word)), hydras) for word in flags.overrides]
     flags.overrides = [override.input_line for override in overrides]
     samples = any(o.key_or_group == "hydra/sweeper" and o.value() != "bnstudy" for o in overrides)
     for override in overrides:

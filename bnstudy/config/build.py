@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, OmegaConf
 
 from bnstudy.config.compose import SweepPoint
+from bnstudy.config.free_keys import FREE, as_typed
 from bnstudy.config.messages import unknown_key
 from bnstudy.run import RunSpec
 from bnstudy.store.renames import with_present_names
@@ -40,7 +41,7 @@ def build_request(
         )
     launcher = build_launcher(launcher_node)
     runs = []
-    for point, (name, arm) in zip(points, varying_names([p.overrides for p in points]), strict=True):
+    for point, (name, arm) in zip(points, varying_names([[*map(as_typed, p.overrides)] for p in points]), strict=True):
         with naming(name):
             runs.append(PlannedRun(build_run_spec(point.config), name, arm))
     if settings.until is not None and not (study and study.claims):
@@ -89,7 +90,7 @@ def is_foreign(launcher_node: Any) -> bool:
 
 def build_spec(node: Any, key: str) -> Any:
     """Build the spec that a node's `_target_` names. A mapping without one stays a mapping, less its null entries."""
-    if not isinstance(node, Mapping):
+    if not isinstance(node, Mapping) or key == FREE:
         return node
     node = with_present_names(node)
     inner = {name: build_spec(value, f"{key}.{name}") for name, value in node.items() if name != "_target_"}

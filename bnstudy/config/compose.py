@@ -11,7 +11,7 @@ import copy
 import itertools
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -21,6 +21,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
+from bnstudy.config.free_keys import as_typed, free_root, with_free_key
 from bnstudy.config.messages import flat_keys, unknown_key
 from bnstudy.store.renames import with_present_key
 from bnstudy.validation import ConfigError, nearest
@@ -54,11 +55,18 @@ def compose_sweep(loader: ConfigLoader, master: DictConfig, arguments: Sequence[
     """
     parser = OverridesParser.create(config_loader=loader)
     layers = [*study_overrides(master), master.hydra.sweeper.get("params") or {}]
-    typed = [[with_present_key(f"{key}={to_typed(value)}") for key, value in layer.items()] for layer in layers]
+    typed = [
+        [with_free_key(with_present_key(f"{key}={to_typed(value)}")) for key, value in layer.items()]
+        for layer in layers
+    ]
     below = [parser.parse_overrides(overrides) for overrides in typed]
     choices: dict[str, list[str]] = {}
-    for overrides in [*below, parser.parse_overrides(list(arguments))]:
+    above = parser.parse_overrides(list(arguments))
+    for overrides in [*below, above]:
         choices = update_choices(choices, overrides)
+    of_study = {o.key_or_group for overrides in below[:-1] for o in overrides} - {
+        o.key_or_group for overrides in (below[-1], above) for o in overrides
+    }
     count = math.prod(map(len, choices.values()))
     if count > MAX_POINTS:
         raise ConfigError(
@@ -68,20 +76,26 @@ def compose_sweep(loader: ConfigLoader, master: DictConfig, arguments: Sequence[
     if count >= MAX_POINTS / 10:
         logger.warning("Planning %d runs takes about %d seconds.", count, count * SECONDS_PER_POINT)
     composer = Composer(loader, master)
-    return [SweepPoint(point, composer.config(point)) for point in list_points(composer, choices)]
+    return [SweepPoint(point, composer.config(point)) for point in list_points(composer, choices, of_study)]
 
 
-def list_points(composer: Composer, choices: Mapping[str, list[str]]) -> list[Overrides]:
-    """The overrides of each point, without the keys of a swept group that the point's option does not have.
+def list_points(composer: Composer, choices: Mapping[str, list[str]], of_study: Collection[str]) -> list[Overrides]:
+    """The overrides of each point, without the keys that its options do not have: those of a swept group, and the
+    study's own.
 
-    In `norm=none,batch norm.eps=1e-3` the key is for batch. Points that become equal are one.
+    In `norm=none,batch norm.eps=1e-3` the key is for batch. The sizes that a study gives its networks apply to those
+    that have them. Points that become equal are one.
+
+    of_study: the keys that only the study sets.
 
     Raises:
-        ConfigError: no option has a key.
+        ConfigError: no option has a key that the user typed.
     """
     swept = [key for key, lines in choices.items() if len(lines) > 1 and composer.is_group(key)]
     groups = {key: group for key in choices for group in swept if key.startswith(f"{group}.")}
-    groups = {key: group for key, group in groups.items() if choices[key][0].startswith(key)}  # not +, ~ or ++
+    own = {key: key.partition(".")[0] for key in of_study if "." in key}
+    groups |= {key: group for key, group in own.items() if composer.is_group(group)}
+    groups = {key: group for key, group in groups.items() if as_typed(choices[key][0]).startswith(key)}  # not + or ~
     points: dict[Overrides, None] = {}
     lacking: dict[str, dict[str, None]] = {}
     known: dict[Overrides, set[str]] = {}
@@ -91,12 +105,12 @@ def list_points(composer: Composer, choices: Mapping[str, list[str]]) -> list[Ov
             options = tuple(line for key, line in point.items() if key not in groups and composer.is_group(key))
             if options not in known:
                 known[options] = flat_keys(composer.options(tuple(v for k, v in point.items() if k not in groups)))
-            for key in groups.keys() - known[options]:
-                lacking.setdefault(key, {})[point[groups[key]]] = None
+            for key in (key for key in groups if free_root(key) not in known[options]):
+                lacking.setdefault(key, {})[point.get(groups[key], f"this {groups[key]}")] = None
                 del point[key]
         points[tuple(point.values())] = None
     everything = set().union(*known.values())
-    for key in (key for key in lacking if key not in everything):
+    for key in (key for key in lacking if free_root(key) not in everything and key not in of_study):
         raise ConfigError(unknown_key(key, everything))
     for key, without in lacking.items():
         have = "has" if len(without) == 1 else "have"
@@ -131,7 +145,14 @@ def to_typed(value: Any) -> str:
     """A value of a YAML file as typed on the command line. A list is a sweep."""
     if isinstance(value, list | ListConfig):
         return ",".join(map(to_typed, value))
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{key}:{to_typed_within(inner)}' for key, inner in value.items())}}}"
     return "null" if value is None else str(value)
+
+
+def to_typed_within(value: Any) -> str:
+    """A value inside of a mapping, where a list is a list."""
+    return f"[{to_typed(value)}]" if isinstance(value, list | ListConfig) else to_typed(value)
 
 
 def list_values(override: Override) -> list[str]:

@@ -87,7 +87,6 @@ class DataSpec(Spec):
 
 
 def default_test_lengths(length: Length, height: int) -> tuple[int, ...]:
-    """All lengths of training; and, never seen in training, half the shortest, the full height, and one halfway from the
-    longest to it."""
+    """All lengths of training; and, not seen in it, half the shortest, the full height, and halfway to that."""
     unseen = {max(1, length.min // 2), (length.max + height) // 2, height}
     return tuple(sorted(unseen.union(range(length.min, length.max + 1))))

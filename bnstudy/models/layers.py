@@ -11,15 +11,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from bnstudy.models.activations import LinearActivation
 from bnstudy.norms.base import Layout, NormSpec
 from bnstudy.rng import Noise
 
 Addition = Literal["nowhere", "before_norm", "behind_norm"]
 ActivationName = Literal["relu", "leaky_relu", "elu", "selu", "gelu", "silu", "softplus", "tanh", "sigmoid", "linear"]
-
-
-class LinearActivation(nn.Identity):
-    """a = z. Not a plain nn.Identity, which also stands for no norm, so that probes find the activation."""
 
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {

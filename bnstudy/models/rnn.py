@@ -102,6 +102,8 @@ class RecurrentLayer(nn.Module):
     gates: ClassVar[int]
     sums_paths: ClassVar[bool] = True
     states: ClassVar[int] = 1
+    input: nn.Module
+    recurrent: nn.Module
 
     def __init__(self, spec: RNN, norm: NormSpec, n_in: int, steps: int) -> None:
         super().__init__()
@@ -133,7 +135,7 @@ class RecurrentLayer(nn.Module):
             outputs.append(state[0])
         for norm in self.norms.values():
             if isinstance(norm, StepNorm):
-                norm.update_(present.count)
+                norm.update_(present.images)
         return torch.stack(outputs, 1)
 
     def normalize(self, path: str, z: Tensor, share: Tensor, step: int) -> Tensor:

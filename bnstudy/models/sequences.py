@@ -12,19 +12,19 @@ class Present(NamedTuple):
     """Which tokens of a batch of images are present.
 
     mask: bool [B, T].
-    count: float [T], the number of images that have the token.
+    images: float [T], the number of images that have the token.
     share: float [B, T, 1], the weight of each image in the mean over those that have the token.
     """
 
     mask: Tensor
-    count: Tensor
+    images: Tensor
     share: Tensor
 
     @classmethod
     def of(cls, mask: Tensor) -> Present:
         weight = mask.to(torch.get_default_dtype())
-        count = weight.sum(0)
-        return cls(mask, count, (weight / count.clamp_min(1)).unsqueeze(2))
+        images = weight.sum(0)
+        return cls(mask, images, (weight / images.clamp_min(1)).unsqueeze(2))
 
 
 def read_tokens(x: Tensor, chunk: int | None = None) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Finds the parts of a network: its weight layers, activations, residual branches and norm parameters."""
+"""Finds the parts of a network: its weight layers, residual branches and norm parameters."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from bnstudy.models.layers import ACTIVATIONS, NormAct, TokenNorm
+from bnstudy.models.layers import NormAct, TokenNorm
 from bnstudy.models.rnn import PathNorms
-from bnstudy.norms.base import NormSpec
-from bnstudy.norms.explicit import ExplicitNorm
+from bnstudy.norms.base import Norm, NormSpec
 from bnstudy.norms.weight import ReparametrizedLayer
 from bnstudy.validation import ConfigError
 
@@ -18,13 +17,6 @@ from bnstudy.validation import ConfigError
 def weight_layers(model: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
     """The fully connected and convolutional layers by name, in order of depth."""
     return {n.removesuffix(".weight"): m for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
-
-
-def activations(model: nn.Module) -> dict[str, nn.Module]:
-    """The activation modules by the name of their layer, in order of depth. Probes read the network here."""
-    kinds = tuple(ACTIVATIONS.values())
-    found = {n: m for n, m in model.named_modules() if isinstance(m, kinds)}
-    return {name.removesuffix(".act").removesuffix(".norm_act"): m for name, m in found.items()}
 
 
 def has_branches(model: nn.Module) -> bool:
@@ -62,7 +54,7 @@ def refuse_single_values(norm: NormSpec, model: nn.Module) -> None:
         if values_together(module, inputs[0]) == 1:
             raise ConfigError(
                 f"norm={norm.label} is not allowed with this network: in {path.partition('.norm_act')[0]} it has a "
-                "single value to normalize, which becomes 0; choose wider layers, larger images, or norm=batch."
+                "single value to normalize, which loses its size; choose wider layers, larger images, or norm=batch."
             )
 
     for path, module in model.named_modules():
@@ -70,7 +62,7 @@ def refuse_single_values(norm: NormSpec, model: nn.Module) -> None:
             module.register_forward_pre_hook(partial(check, path))
 
 
-FEATURE_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, ExplicitNorm)
+FEATURE_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, Norm)
 
 
 def values_together(module: nn.Module, x: Tensor) -> int | None:
@@ -82,8 +74,8 @@ def values_together(module: nn.Module, x: Tensor) -> int | None:
             return x[0].numel() // module.num_groups
         case nn.InstanceNorm1d() | nn.InstanceNorm2d():
             return x[0].numel() // module.num_features
-        case ExplicitNorm(groups=int(groups)):
-            return x[0].numel() // groups
+        case Norm():
+            return module.values_together(x)
     return None
 
 
@@ -91,7 +83,7 @@ def check_norm_is_trainable(model: nn.Module) -> None:
     """Raises ConfigError if the norm has no parameters, or if `norm_parameters` cannot find them."""
     if norm_parameters(model):
         return
-    kinds = NormAct | TokenNorm | PathNorms | ReparametrizedLayer
+    kinds = (NormAct, TokenNorm, PathNorms, ReparametrizedLayer)
     if _is_linear(model) or any(isinstance(module, kinds) for module in model.modules()):
         raise ConfigError(
             "trained=norm is not allowed if the norm has no parameters, as with norm=none or norm.affine=false; "
@@ -99,8 +91,8 @@ def check_norm_is_trainable(model: nn.Module) -> None:
         )
     raise ConfigError(
         "trained=norm is not allowed with this network: norm parameters are found only in the layers of "
-        "bnstudy.models.layers (dense, conv, NormAct, TokenNorm), and the network has none of these; it must be all, or build "
-        "the network of such layers."
+        "bnstudy.models.layers (dense, conv, NormAct, TokenNorm), and the network has none of these; it must be all, "
+        "or build the network of such layers."
     )
 
 

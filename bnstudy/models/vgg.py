@@ -19,7 +19,8 @@ CONVOLUTIONS = {8: (2, 2, 2), 11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 
 
 CHANNELS = (64, 128, 256, 512, 512)
 
-DEPTH, WIDTH = 8, 0.25
+DEPTH: Literal[8] = 8
+WIDTH = 0.25
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class NormSpec(Spec):
         """
         raise NotImplementedError
 
-    def build_steps(self, channels: int, steps: int, at_once: bool) -> nn.Module:
+    def build_steps(self, channels: int, steps: int, at_once: bool) -> nn.Module:  # noqa: ARG002
         """A layer for a network that reads sequences of up to so many steps.
 
         at_once: whether it gets the tokens of all steps at once, as that of `build`, or units [B, C] step by step. A
@@ -68,7 +68,7 @@ class NormSpec(Spec):
         return False
 
     def wrap(self, layer: WeightLayer) -> WeightLayer:
-        """The layer that replaces a hidden weight layer whose weights are not drawn yet.
+        """The layer that replaces a hidden weight layer, and keeps its weight and bias.
 
         A norm of weights returns a `bnstudy.norms.weight.ReparametrizedLayer`; the others return `layer` itself.
         """

@@ -3,7 +3,7 @@ differentiate them twice."""
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import TypeGuard, get_args
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bnstudy.norms.base import Layout, Norm, per_channel, scale_and_shift
 from bnstudy.validation import ConfigError
 
-TorchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.GroupNorm | nn.InstanceNorm2d
+TorchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm | nn.GroupNorm | nn.InstanceNorm2d
 
 
 class ExplicitNorm(Norm):
@@ -174,14 +174,36 @@ def for_layout(layer: TorchNorm, layout: Layout) -> nn.Module:
 
 
 def make_explicit(model: nn.Module) -> None:
-    """Replace each of torch's normalizations in `model` by an `ExplicitNorm`.
+    """Replace each of torch's normalizations in `model` by an `ExplicitNorm`. A module in two places stays one. A norm
+    that the model keeps in evaluation mode is left, as the model may find it by its class.
 
     Call it before the model moves to a device: a norm without parameters does not know its device.
     """
-    for parent in list(model.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, TorchNorm) and type(child) in get_args(TorchNorm):
-                setattr(parent, name, ExplicitNorm(child))
+    mode = model.training
+    model.train()
+    found = [(parent, name, child) for parent in model.modules() for name, child in parent._modules.items()]
+    norms = {child: ExplicitNorm(child) for _, _, child in found if _can_be_explicit(child)}
+    for parent, name, child in found:
+        if child in norms:
+            setattr(parent, name, norms[child])
+    model.train(mode)
+
+
+def _can_be_explicit(module: nn.Module | None) -> TypeGuard[TorchNorm]:
+    """Whether this is a norm of torch's own code that is not frozen; of instance norms, those without averages."""
+    if not isinstance(module, TorchNorm) or type(module) not in get_args(TorchNorm) or not module.training:
+        return False
+    return not isinstance(module, nn.InstanceNorm2d) or module.running_mean is None
+
+
+def tensors_to_buffers(model: nn.Module) -> None:
+    """Make the tensors that modules hold as plain attributes buffers, as hand-written norms do with their statistics:
+    only buffers are part of a run's state."""
+    for module in model.modules():
+        for name, value in list(vars(module).items()):
+            if isinstance(value, Tensor):
+                delattr(module, name)
+                module.register_buffer(name, value.detach(), persistent=False)
 
 
 def make_numbers_buffers(model: nn.Module) -> None:

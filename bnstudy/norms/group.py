@@ -67,9 +67,9 @@ class GroupNorm(AffineNorm):
 
 
 def refuse_single_unit(option: str, units: int) -> None:
-    """Raises ConfigError if a fully connected layer has one unit: a mean over a single value leaves 0."""
+    """Raises ConfigError if a fully connected layer has one unit: a value divided by its own size says nothing."""
     if units == 1:
         raise ConfigError(
-            f"norm={option} is not allowed with a fully connected layer of one unit, whose value would be normalized "
-            "to 0; choose wider layers, such as model.width=2, or norm=batch."
+            f"norm={option} is not allowed with a fully connected layer of one unit, whose value would lose its size; "
+            "choose wider layers, such as model.width=2, or norm=batch."
         )

@@ -28,7 +28,7 @@ class SkipInit(NoActivationNorm):
         if not has_branches:
             raise ConfigError(
                 "norm=skipinit is not allowed with a network without residual branches, because it scales these; "
-                "choose model=resnet, or norm=none."
+                "choose model=resnet or model=transformer, or norm=none."
             )
 
 

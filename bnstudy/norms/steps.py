@@ -24,7 +24,7 @@ class StepNorm(ExplicitNorm):
     running_mean: Tensor | None
     running_var: Tensor | None
 
-    def __init__(self, like: nn.BatchNorm1d, rows: int) -> None:
+    def __init__(self, like: nn.BatchNorm1d | nn.BatchNorm2d, rows: int) -> None:
         super().__init__(like)
         for name in ("running_mean", "running_var"):
             of_one = getattr(self, name)
@@ -47,7 +47,8 @@ class StepNorm(ExplicitNorm):
                     self._moments.clear()
                 self._moments.append((mean.detach(), var.detach()))
         else:
-            row = self._latest_rows(step)
+            latest = self._latest_rows()
+            row = latest[: x.shape[1]] if step is None else latest.narrow(0, min(step, len(latest) - 1), 1)
             mean, var = self.running_mean.index_select(0, row), self.running_var.index_select(0, row)
         out = (wide - mean) * torch.rsqrt(var + self.eps)
         out = out if self.weight is None else out * self.weight
@@ -58,12 +59,11 @@ class StepNorm(ExplicitNorm):
         mean = (x * share).sum(0)
         return mean, ((x - mean).square() * share).sum(0)
 
-    def _latest_rows(self, step: int | None) -> Tensor:
-        """The row of the running statistics for each step, or for one: [T] or [1]."""
+    def _latest_rows(self) -> Tensor:
+        """For each row of the running statistics the last until it that has any, [rows]."""
         assert self.num_batches_tracked is not None
         rows = torch.arange(len(self.num_batches_tracked), device=self.num_batches_tracked.device)
-        latest = (rows * (self.num_batches_tracked > 0)).cummax(0).values
-        return latest if step is None else latest.narrow(0, min(step, len(latest) - 1), 1)
+        return (rows * (self.num_batches_tracked > 0)).cummax(0).values
 
     @torch.no_grad()
     def update_(self, count: Tensor) -> None:

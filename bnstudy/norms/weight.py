@@ -61,7 +61,8 @@ class WeightNormLayer(ReparametrizedLayer):
 
 class WeightNormLinear(WeightNormLayer, nn.Linear):
     def __init__(self, like: nn.Linear) -> None:
-        nn.Linear.__init__(self, like.in_features, like.out_features, like.bias is not None)
+        nn.Linear.__init__(self, like.in_features, like.out_features, like.bias is not None, device="meta")
+        self.weight, self.bias = like.weight, like.bias
         self.g = nn.Parameter(torch.ones(like.out_features, 1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -71,7 +72,8 @@ class WeightNormLinear(WeightNormLayer, nn.Linear):
 class WeightNormConv2d(WeightNormLayer, nn.Conv2d):
     def __init__(self, like: nn.Conv2d) -> None:
         keys = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
-        nn.Conv2d.__init__(self, bias=like.bias is not None, **{key: getattr(like, key) for key in keys})
+        nn.Conv2d.__init__(self, bias=like.bias is not None, device="meta", **{key: getattr(like, key) for key in keys})
+        self.weight, self.bias = like.weight, like.bias
         self.g = nn.Parameter(torch.ones(like.out_channels, 1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from bnstudy.models.structure import activations
+from bnstudy.models.activations import Call
 from bnstudy.probes.base import ProbeSpec, Snapshot
 from bnstudy.probes.units import rounding
 
@@ -17,10 +17,11 @@ PERCENTILES = (15, 50, 85)
 """Those of Ioffe & Szegedy 2015, Fig. 1."""
 
 GRID = 2
-"""At most GRID x GRID positions of a feature map are kept: by default 1,024 values of each channel."""
+"""At most GRID x GRID positions of a feature map, and GRID tokens, are kept: of a map by default 1,024 values of each
+channel."""
 
-SATURATED = {nn.Sigmoid: (0.05, 0.95), nn.Tanh: (-0.9, 0.9)}
-"""Outputs below and above which a unit is saturated: the outer 5% of the range at each end."""
+SATURATED = {"sigmoid": (torch.sigmoid, 0.05, 0.95), "tanh": (torch.tanh, -0.9, 0.9)}
+"""Activations, and outputs below and above which a unit is saturated: the outer 5% of the range at each end."""
 
 
 @dataclass(frozen=True)
@@ -50,23 +51,22 @@ class Activations(ProbeSpec):
         step: dropout, and that of norm=noisy_batch.
     """
 
-    needs_network: ClassVar[bool] = True  # only for the activation of each layer
-
     samples: int = 256
     statistics: Literal["running", "batch", "training"] = "batch"  # type: ignore[misc]  # a field instead of a constant
 
     def check(self) -> None:
         self.require(self.samples >= 2, "samples", "at least 2")
 
-    def observe(self, activation: nn.Module, z: Tensor, a: Tensor) -> Tensor:  # noqa: ARG002
-        """z as [N, units, 1]; for a convolution [N, channels, 1 + positions]: the mean output over all positions, then
-        z at some of them."""
+    def observe(self, call: Call, z: Tensor, a: Tensor) -> Tensor:  # noqa: ARG002
+        """[N, units, 1 + positions]: the mean output over all positions, then z at some of them."""
         z, a = z[: self.samples], a[: self.samples]
-        return z.unsqueeze(2) if z.ndim == 2 else torch.cat([a.mean((2, 3)).unsqueeze(2), on_grid(z)], 2)
+        mean = a if a.ndim == 2 else a.flatten(2).mean(2)
+        return torch.cat([mean.unsqueeze(2), on_grid(z)], 2)
 
     def measure(self, snapshot: Snapshot) -> Mapping[str, Mapping[str, Tensor]]:
-        z, acts = self._values(snapshot), self._activations(snapshot)
-        outputs = {layer: means(seen[: self.samples], acts[layer]) for layer, seen in snapshot.observed.items()}
+        z = self._values(snapshot)
+        kinds = {call.name: call.kind for call in snapshot.seen.calls(self.statistics)}
+        outputs = {layer: kept[: self.samples, :, 0] for layer, kept in snapshot.observed.items()}
         of_units = {layer: percentiles(values) for layer, values in z.items()}
         drifts = {layer: drift(of_units[layer], before) for layer, before in snapshot.memory.items()}
         return {
@@ -76,7 +76,7 @@ class Activations(ProbeSpec):
             **by_percentile("unit", {layer: found[:, 0] for layer, found in of_units.items()}),
             "z_drift": {layer: absolute for layer, (absolute, _) in drifts.items()},
             "z_drift_relative": {layer: relative for layer, (_, relative) in drifts.items()},
-            "saturated_share": saturated_shares(z, acts),
+            "saturated_share": saturated_shares(z, kinds),
             "effective_rank": {layer: effective_rank(features) for layer, features in outputs.items()},
         }
 
@@ -86,30 +86,15 @@ class Activations(ProbeSpec):
 
     def _values(self, snapshot: Snapshot) -> dict[str, Tensor]:
         """z by layer, [samples * positions, units]."""
-        kept = {layer: seen[: self.samples] for layer, seen in snapshot.observed.items()}
-        z = {layer: seen if is_dense(seen) else seen[:, :, 1:] for layer, seen in kept.items()}
-        return {layer: values.movedim(1, 2).flatten(0, 1) for layer, values in z.items()}
-
-    def _activations(self, snapshot: Snapshot) -> dict[str, nn.Module]:
-        """The activation of each observed layer."""
-        found = activations(snapshot.network.model)
-        return {layer: found.get(layer, nn.Identity()) for layer in snapshot.observed}
-
-
-def is_dense(seen: Tensor) -> bool:
-    """Whether an observation [N, units, ...] is of a layer without positions."""
-    return seen.shape[2] == 1
-
-
-def means(seen: Tensor, activation: nn.Module) -> Tensor:
-    """The outputs of each unit, for a convolution their means over all positions: [N, units]."""
-    return activation(seen[:, :, 0]) if is_dense(seen) else seen[:, :, 0]
+        kept = {layer: values[: self.samples, :, 1:] for layer, values in snapshot.observed.items()}
+        return {layer: values.movedim(1, 2).flatten(0, 1) for layer, values in kept.items()}
 
 
 def on_grid(z: Tensor) -> Tensor:
-    """[N, channels, H, W] -> [N, channels, positions], spaced evenly over the map."""
-    rows, columns = (_spread(size) for size in z.shape[2:])
-    return torch.stack([z[:, :, row, column] for row in rows for column in columns], 2)
+    """[N, channels, ...] -> [N, channels, positions], spaced evenly over each further dimension."""
+    for dim in range(2, z.ndim):
+        z = torch.stack([z.select(dim, place) for place in _spread(z.shape[dim])], dim)
+    return z.flatten(2) if z.ndim > 2 else z.unsqueeze(2)
 
 
 def _spread(size: int) -> list[int]:
@@ -140,13 +125,13 @@ def drift(now: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
     return moved.mean(), ratios.sum() / differs.sum()
 
 
-def saturated_shares(z: Mapping[str, Tensor], acts: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+def saturated_shares(z: Mapping[str, Tensor], kinds: Mapping[str, str]) -> dict[str, Tensor]:
     """The saturated share of each layer whose activation has two bounds."""
     shares = {}
-    for layer, activation in acts.items():
-        if type(activation) in SATURATED:
-            low, high = SATURATED[type(activation)]
-            a = activation(z[layer])
+    for layer, values in z.items():
+        if kinds.get(layer) in SATURATED:
+            activation, low, high = SATURATED[kinds[layer]]
+            a = activation(values)
             shares[layer] = ((a < low) | (a > high)).to(a.dtype).mean()
     return shares
 

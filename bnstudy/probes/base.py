@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Literal, NoReturn
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from bnstudy.models.activations import Call
+from bnstudy.models.tracing import Seen
 from bnstudy.probes.network import Network
 from bnstudy.validation import Spec
 from bnstudy.when import LogThenRegular, When
@@ -23,19 +26,19 @@ NEEDS = {
     "observed": "observe",
     "memory": "remember",
 }
-"""What a probe defines if it needs a part of the snapshot. Every snapshot has `params` and `layers`."""
+"""What a probe defines if it needs a part of the snapshot. Every snapshot has `params` and `seen`."""
 
 
 class Snapshot:
     """One run's state between two steps: the parts that a probe declares that it needs.
 
     params: all parameters by name.
-    layers: the name of each weight layer, in order of depth, and of its weight parameter.
+    seen: what there is in the network: its activations, weights and output.
     grads: the gradient of the loss of the next training batch, by parameter name.
     update: the change of each parameter by the next step, by parameter name.
     start: the parameters before training, by name.
     network: the network as functions of its parameters, with the run's batches.
-    observed: what the probe's `observe` kept of the probe batch, [N, ...] by layer, in order of depth.
+    observed: what the probe's `observe` kept of the probe batch, [N, ...] by layer, in order of execution.
     memory: what the probe's `remember` returned at its previous measurement; empty at the first.
 
     Raises:
@@ -43,7 +46,7 @@ class Snapshot:
     """
 
     params: Tensors
-    layers: Mapping[str, str]
+    seen: Seen
     grads: Tensors
     update: Tensors
     start: Tensors
@@ -53,6 +56,11 @@ class Snapshot:
 
     def __init__(self, **parts: Any) -> None:
         vars(self).update(parts)
+
+    @cached_property
+    def layers(self) -> Mapping[str, str]:
+        """The weights, which are all parameters of two or more dimensions, by layer, in order of execution."""
+        return self.seen.weights
 
     def __getattr__(self, name: str) -> NoReturn:
         if name not in NEEDS:
@@ -86,16 +94,17 @@ class ProbeSpec(Spec):
     def parts(self) -> set[str]:
         """The parts of a snapshot that the probe declares."""
         declared = {part for part, need in NEEDS.items() if getattr(type(self), need) is not getattr(ProbeSpec, need)}
-        return {"params", "layers", *declared}
+        return {"params", *declared}
 
-    def observe(self, activation: nn.Module, z: Tensor, a: Tensor) -> Tensor | None:
-        """What to keep of one layer, whose `activation` maps z to a: both [N, units] or [N, channels, H, W].
+    def observe(self, call: Call, z: Tensor, a: Tensor) -> Tensor | None:
+        """What to keep of one call of an activation, which maps z to a: both [N, units] or [N, channels, positions,
+        ...]. Tokens are positions.
 
-        Called without gradients, on parts of the probe batch of at most 256 samples. The outputs of the network come
-        last, with an `nn.Identity` and under the name of the last weight layer.
+        Called without gradients, on parts of the probe batch of at most 256 samples. The output of the network comes
+        last, as both z and a, with `call.kind` "output" and the name `seen.output`.
 
         Returns:
-            [N, ...], or [1, ...] if one value can stand for the part, as the parts are concatenated. None if the layer
+            [N, ...], or [1, ...] if one value can stand for the part, as the parts are concatenated. None if the call
             does not concern the probe.
         """
         raise NotImplementedError

@@ -32,7 +32,8 @@ class GradientNorm(ProbeSpec):
 
 @dataclass(frozen=True)
 class Backprop(ProbeSpec):
-    """Gradients at the pre-activations of each hidden layer, from the next training batch, in training mode.
+    """Gradients at the pre-activations of each hidden layer, from the next training batch, in training mode. A layer
+    whose activation is called several times has one value for each call.
 
     `backprop_rms`: root mean square of dL/dz over samples, units and positions, by layer.
     `backprop_ratio`: the value of the first hidden layer over that of the last. Above 1 gradients explode on the
@@ -47,11 +48,14 @@ class Backprop(ProbeSpec):
         x, y = network.batch
         _, z = network.inside(snapshot.params, x)
 
-        def loss(shifts: Mapping[str, Tensor]) -> Tensor:
-            out, _ = network.inside(snapshot.params, x, shifts=shifts)
+        def loss(at: tuple[Mapping[str, Tensor], Tensor]) -> Tensor:
+            shifts, images = at
+            out, _ = network.inside(snapshot.params, images, shifts=shifts)
             return network.loss_spec.mean(out, y)
 
-        arriving = grad(loss)({layer: torch.zeros_like(value) for layer, value in z.items()})
+        zeros = {layer: torch.zeros_like(value) for layer, value in z.items()}
+        # Operations in place may overwrite only what is differentiated too: hence with respect to the images.
+        arriving = grad(loss)((zeros, x))[0] if snapshot.seen.overwrites else grad(lambda at: loss((at, x)))(zeros)
         rms = {layer: g.double().square().mean().sqrt() for layer, g in arriving.items()}
         if not rms:
             return {}

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vjp
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from bnstudy.data.dataset import Dataset
 from bnstudy.losses import LossSpec
-from bnstudy.models.structure import activations
-from bnstudy.norms.explicit import ExplicitNorm, make_explicit
+from bnstudy.models.activations import Taps
+from bnstudy.models.tracing import Seen
+from bnstudy.norms.explicit import ExplicitNorm, make_explicit, tensors_to_buffers
+from bnstudy.rng import Noise, Seeded
 
 Params = Mapping[str, Tensor]
 Batch = tuple[Tensor, Tensor]
@@ -41,7 +44,8 @@ def grad(function: Callable[[Any], Tensor]) -> Callable[[Any], Any]:
 
 Mode = Literal["training", "running", "batch"]
 """How the network is run. training: as in the next step, with batch statistics, dropout and other noise. running: as in
-evaluation, with running statistics. batch: as in evaluation, but with the statistics of the given batch."""
+evaluation, with running statistics. batch: as in evaluation, but with the statistics of the given batch: modules that
+keep statistics are in training mode."""
 
 PART = 256
 """Images that are run through the network at once. More would need a stack's memory and exceed the cache of a CPU,
@@ -59,27 +63,88 @@ def random_order(n: int, device: torch.device) -> Tensor:
     return torch.from_numpy(np.random.default_rng(0).permutation(n)).to(device)
 
 
-def copy_for_probes(model: nn.Module) -> nn.Module:
+def copy_for_probes(model: nn.Module, example: Tensor | None = None) -> nn.Module:
     """Copy the model for probes: its norms are written out, which makes them differentiable any number of times, and do
-    not update their running statistics."""
-    model = copy.deepcopy(model)
+    not update their running statistics. `run_in_mode` runs it.
+
+    example: images on which the copy is run once, to find modules of the user's that keep statistics of batches.
+    """
+    model = copy.deepcopy(model).train()
     make_explicit(model)
+    tensors_to_buffers(model)
     for module in model.modules():
         if isinstance(module, ExplicitNorm):
             module.tracks = False
+    for module in modules_with_statistics(model, example):
+        module.keeps_statistics = True  # type: ignore[assignment]  # a mark, not a part of the network
     return model.requires_grad_(False)
+
+
+def modules_with_statistics(model: nn.Module, example: Tensor | None) -> list[nn.Module]:
+    """The modules that keep statistics of training batches: torch's norms, and those with a buffer that a training step
+    on the example changes. A norm that stays in evaluation mode is frozen; a random stream is no statistic."""
+    changed = set() if example is None else changed_buffers(model, example)
+    return [
+        module
+        for path, module in model.named_modules()
+        if module.training
+        and not isinstance(module, Noise | Seeded)
+        and (is_tracking_norm(module) or any(f"{path}.{name}".lstrip(".") in changed for name in module._buffers))
+    ]
+
+
+def keeps_statistics(module: nn.Module) -> bool:
+    """Whether this module of a `copy_for_probes` keeps statistics of batches."""
+    return bool(getattr(module, "keeps_statistics", False))
+
+
+def has_known_statistics(module: nn.Module) -> bool:
+    """Whether its running statistics are those of a batch norm, in torch's buffers."""
+    return is_tracking_norm(module) and not isinstance(module, _InstanceNorm)
+
+
+def unknown_statistics(model: nn.Module) -> Iterator[str]:
+    """Sentences on the modules of a `copy_for_probes` whose statistics probes cannot read."""
+    for path, module in model.named_modules():
+        if keeps_statistics(module) and not has_known_statistics(module):
+            yield (
+                f"{path or 'The network'} ({type(module).__name__}) keeps statistics of batches in its own way: they "
+                "are not compared with precise ones, and there is no accuracy_precise."
+            )
+
+
+def is_tracking_norm(module: nn.Module) -> bool:
+    """Whether this is a torch norm, perhaps written out, with running statistics."""
+    return isinstance(module, ExplicitNorm | _NormBase) and module.running_mean is not None
+
+
+@torch.no_grad()
+def changed_buffers(model: nn.Module, example: Tensor) -> set[str]:
+    """The names of the buffers that a forward pass changes, in place or by assignment. The model stays as it is."""
+    before = dict(model.named_buffers(remove_duplicate=False))
+    after = {name: b.clone() for name, b in before.items()}
+    with torch.random.fork_rng([example.device] if example.is_cuda else []):
+        functional_call(model, after, (example,))
+    return {name for name, b in before.items() if not _same(b, after[name])}
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and bool(((a == b) | (a.isnan() & b.isnan())).all())
 
 
 def run_in_mode(model: nn.Module, mode: Mode, params: Params, buffers: Params, x: Tensor) -> Tensor:
     """The outputs of a `copy_for_probes`. Its buffers do not change, and afterwards it is in training mode."""
-    own = {name: b.clone() for name, b in buffers.items()}  # a module that counts batches does so in place
+    # Copies, as modules change buffers in place. Under vmap they must be as many as the batches.
+    always = x.new_ones((), dtype=torch.bool)
+    own = {name: torch.where(always, b, b) for name, b in {**dict(model.named_buffers()), **buffers}.items()}
     model.train(mode == "training")
     if mode == "batch":
         for module in model.modules():
-            if isinstance(module, ExplicitNorm):
-                module.train()
+            if keeps_statistics(module):
+                module.training = True
     try:
-        return functional_call(model, (dict(params), own), (x,))
+        with sdpa_kernel(SDPBackend.MATH):  # the others have no second derivative, and no rule for vmap
+            return functional_call(model, (dict(params), own), (x,))
     finally:
         model.train()
 
@@ -89,6 +154,7 @@ class Network:
     """One run's network as pure functions of its parameters, with its current buffers.
 
     model: a `copy_for_probes` of the run's.
+    seen: what `look` found in it.
     batch: the next training batch: x [B, C, H, W] and y [B].
     probe_index: the training images of the run's probe batch: indices [N].
     lr: the learning rate of the next step, a scalar tensor.
@@ -96,6 +162,7 @@ class Network:
     """
 
     model: nn.Module
+    seen: Seen
     loss_spec: LossSpec
     dataset: Dataset
     buffers: Params
@@ -121,21 +188,14 @@ class Network:
     def inside(
         self, params: Params, x: Tensor, mode: Mode = "training", shifts: Mapping[str, Tensor] | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The outputs and the pre-activations by layer, [N, units] or [N, channels, H, W].
+        """The outputs and the input of each call of an activation, by its name and in the network's own layout.
 
-        shifts: added to the pre-activations. The gradient with respect to zero shifts is the gradient with respect to
-            the pre-activations.
+        shifts: added to these inputs. The gradient with respect to zero shifts is the gradient with respect to them.
         """
         found: dict[str, Tensor] = {}
-
-        def tap(layer: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            found[layer] = inputs[0] if shifts is None else inputs[0] + shifts[layer]
-            return (found[layer], *inputs[1:])
-
-        with ExitStack() as hooks:
-            for layer, module in activations(self.model).items():
-                hooks.callback(module.register_forward_pre_hook(partial(tap, layer)).remove)
-            return self(params, x, mode), found
+        with Taps(self.seen.calls(mode), lambda call, z, _: found.update({call.name: z}), shifts):
+            out = self(params, x, mode)
+        return out, found
 
     def probe_batch(self, samples: int | None = None) -> Batch:
         """The first images of the run's probe batch, and their labels."""

@@ -6,24 +6,24 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
-from bnstudy.models.layers import Layer
+from bnstudy.models.flow import is_norm
 from bnstudy.norms.explicit import ExplicitNorm
-from bnstudy.norms.weight import ReparametrizedLayer
 from bnstudy.probes.base import ProbeSpec, Snapshot
-from bnstudy.probes.network import PART, Network, Params
+from bnstudy.probes.network import PART, Network, Params, has_known_statistics, keeps_statistics
 
 Metrics = dict[str, dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
 class NormInternals(ProbeSpec):
-    """For norms with running statistics:
+    """For norms with running statistics, under the path of the norm; of the layers of bnstudy's networks, that of the
+    layer:
 
     `accuracy_running`, `accuracy_batch`, `accuracy_precise`, and `loss_` likewise: evaluation on `samples` held-out
     images in batches of the size of training, with running statistics, those of each batch, and precise ones.
@@ -33,11 +33,12 @@ class NormInternals(ProbeSpec):
 
     Precise statistics are the population's (Wu & Johnson 2021, section 3.1), from up to `precise_samples` of the probe
     batch in batches of the size of training, without dropout: mean E[mu_B] and variance E[var_B + mu_B^2] - E[mu_B]^2,
-    with the biased variance of each batch.
+    with the biased variance of each batch. A norm that is called several times has those of all calls. Those of a norm
+    that is not torch's are unknown: only `_running` and `_batch` are then measured.
 
-    For every norm: `gamma_mean`, `gamma_std`, `gamma_min`, `beta_mean`, `beta_std` over the channels, by layer; and
-    `effective_lr`: learning rate / ||W||^2 (van Laarhoven 2017) of each trained weight W whose scale a norm cancels,
-    because it directly follows or normalizes the weight itself.
+    For every norm of torch and of `bnstudy.norms`: `gamma_mean`, `gamma_std`, `gamma_min`, `beta_mean`, `beta_std` over
+    the channels, by layer; and `effective_lr`: learning rate / ||W||^2 (van Laarhoven 2017) of each weight W whose
+    scale a norm cancels, because it directly follows, whoever wrote it, or normalizes the weight itself.
 
     samples: null for all held-out images. They cost time, not memory: at most PART are run at once.
     """
@@ -53,8 +54,8 @@ class NormInternals(ProbeSpec):
 
     def measure(self, snapshot: Snapshot) -> Mapping[str, Mapping[str, Tensor]]:
         network = snapshot.network
-        measured = {**gammas_and_betas(network.model, snapshot.params), "effective_lr": effective_rates(snapshot)}
-        if not tracking_norms(network.model):
+        measured = {**gammas_and_betas(network, snapshot.params), "effective_lr": effective_rates(snapshot)}
+        if not any(keeps_statistics(module) for module in network.model.modules()):
             return measured
         size = len(network.batch[1])
         x, _ = network.probe_batch(self.precise_samples)
@@ -68,14 +69,9 @@ class NormInternals(ProbeSpec):
         }
 
 
-def free_norms(model: nn.Module) -> dict[str, ExplicitNorm]:
-    """The norms of a `copy_for_probes` by path."""
-    return {path: module for path, module in model.named_modules() if isinstance(module, ExplicitNorm)}
-
-
-def tracking_norms(model: nn.Module) -> dict[str, ExplicitNorm]:
-    """The norms with running statistics by path."""
-    return {path: norm for path, norm in free_norms(model).items() if norm.running_mean is not None}
+def tracking_norms(model: nn.Module) -> dict[str, nn.Module]:
+    """The batch norms of a `copy_for_probes` whose running statistics are known, by path."""
+    return {path: m for path, m in model.named_modules() if keeps_statistics(m) and has_known_statistics(m)}
 
 
 def layer_of(path: str) -> str:
@@ -83,35 +79,27 @@ def layer_of(path: str) -> str:
     return path.split(".norm_act")[0]
 
 
-def gammas_and_betas(model: nn.Module, params: Params) -> Metrics:
+def gammas_and_betas(network: Network, params: Params) -> Metrics:
     named: Metrics = {name: {} for name in ("gamma_mean", "gamma_std", "gamma_min", "beta_mean", "beta_std")}
-    for path in free_norms(model):
-        gamma, beta, layer = params.get(f"{path}.weight"), params.get(f"{path}.bias"), layer_of(path)
-        if gamma is not None:
+    norms = {path for path, module in network.model.named_modules() if is_norm(module)}
+    for name in network.seen.parameters:
+        path, _, kind = name.rpartition(".")
+        layer = layer_of(path)
+        if path in norms and kind == "weight":
+            gamma = params[name]
             named["gamma_mean"][layer] = gamma.mean()
             named["gamma_std"][layer] = gamma.std(correction=0)
             named["gamma_min"][layer] = gamma.amin()
-        if beta is not None:
-            named["beta_mean"][layer] = beta.mean()
-            named["beta_std"][layer] = beta.std(correction=0)
+        elif path in norms and kind == "bias":
+            named["beta_mean"][layer] = params[name].mean()
+            named["beta_std"][layer] = params[name].std(correction=0)
     return named
 
 
 def effective_rates(snapshot: Snapshot) -> dict[str, Tensor]:
     network = snapshot.network
-    followed = {name for name, module in network.model.named_modules() if is_normalized(module)}
-    sizes = {layer: snapshot.params[w].square().sum() for layer, w in snapshot.layers.items() if layer in followed}
-    return {layer: network.lr / size for layer, size in sizes.items()}
-
-
-def is_normalized(module: nn.Module) -> bool:
-    """Whether this is a layer whose norm cancels the scale of its weight."""
-    if not isinstance(module, Layer) or module.norm_act is None:
-        return False
-    if isinstance(module.weight, ReparametrizedLayer):
-        return True
-    directly = module.norm_act.norm_first and not module.adds_first
-    return directly and any(isinstance(inner, ExplicitNorm) for inner in module.norm_act.norm.modules())
+    weights = {layer: snapshot.params[w] for layer, w in snapshot.layers.items() if layer in network.seen.normalized}
+    return {layer: network.lr / weight.square().sum() for layer, weight in weights.items()}
 
 
 def in_batches(x: Tensor, size: int) -> Tensor:
@@ -128,40 +116,49 @@ def at_once(x: Tensor) -> int:
 
 def precise_statistics(network: Network, params: Params, x: Tensor) -> dict[str, Tensor]:
     """Population mean and variance of the inputs of each norm for x [k, B, C, H, W], by the names of the buffers of the
-    running statistics."""
+    running statistics, in order of execution."""
     norms = tracking_norms(network.model)
 
-    def moments(x: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        seen: dict[str, tuple[Tensor, Tensor]] = {}
+    def moments(x: Tensor) -> dict[str, list[tuple[Tensor, Tensor]]]:
+        seen: dict[str, list[tuple[Tensor, Tensor]]] = {}
 
-        def look(path: str, _: nn.Module, inputs: tuple[Tensor]) -> None:
-            [z] = inputs
-            seen[path] = torch.var_mean(z, [0, *range(2, z.ndim)], correction=0)
+        def look(path: str, norm: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+            seen.setdefault(path, []).append(batch_moments(norm, *inputs, **named))
 
         with ExitStack() as hooks:
             for path, norm in norms.items():
-                hooks.callback(norm.register_forward_pre_hook(partial(look, path)).remove)
+                hook = norm.register_forward_pre_hook(partial(look, path), with_kwargs=True)
+                hooks.callback(hook.remove)
             network(params, x, "batch")
         return seen
 
     found: dict[str, Tensor] = {}
-    for path, (var, mean) in vmap(moments, chunk_size=at_once(x))(x).items():
+    for path, calls in vmap(moments, chunk_size=at_once(x))(x).items():
+        mean, var = (torch.cat(of_calls) for of_calls in zip(*calls, strict=True))
         found[f"{path}.running_mean"] = mean.mean(0)
         # Equal to the mean of var + mean^2 minus the squared mean, without cancellation.
         found[f"{path}.running_var"] = var.mean(0) + mean.var(0, correction=0)
     return found
 
 
+def batch_moments(norm: nn.Module, x: Tensor, *others: Any, **named: Any) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance [C] over the batch of what a norm is called with."""
+    if isinstance(norm, ExplicitNorm):
+        return norm.batch_moments(x, *others, **named)
+    var, mean = torch.var_mean(x, [0, *range(2, x.ndim)], correction=0)
+    return mean, var
+
+
 def scores(network: Network, params: Params, x: Tensor, y: Tensor, precise: Params) -> Metrics:
-    """Loss and accuracy on x [k, B, C, H, W], y [k, B] with each kind of statistics."""
-    replaced = {**network.buffers, **precise}
+    """Loss and accuracy on x [k, B, C, H, W], y [k, B] with each kind of statistics that is known."""
     images = x.flatten(0, 1)
     by_batch = vmap(lambda batch: network(params, batch, "batch"), chunk_size=at_once(x))
     outs = {
         "running": network.evaluate(params, images),
         "batch": by_batch(x).flatten(0, 1),
-        "precise": network.evaluate(params, images, replaced),
     }
+    if all(has_known_statistics(module) for module in network.model.modules() if keeps_statistics(module)):
+        outs["precise"] = network.evaluate(params, images, {**network.buffers, **precise})
     y = y.flatten(0, 1)
     measured = {f"loss_{kind}": {"": network.loss_spec.mean(out, y)} for kind, out in outs.items()}
     if network.dataset.is_labelled:
@@ -173,10 +170,11 @@ def scores(network: Network, params: Params, x: Tensor, y: Tensor, precise: Para
 def distances(network: Network, precise: Params) -> Metrics:
     """The distance of the running statistics from the precise ones, by layer."""
     means, variances = {}, {}
-    for path, norm in tracking_norms(network.model).items():
+    norms = tracking_norms(network.model)
+    for path in (name.removesuffix(".running_mean") for name in precise if name.endswith(".running_mean")):
         mean, var = (network.buffers[f"{path}.running_{which}"] for which in ("mean", "var"))
         true_mean, true_var = precise[f"{path}.running_mean"], precise[f"{path}.running_var"]
-        eps = network.buffers.get(f"{path}.eps", norm.eps)
+        eps = network.buffers.get(f"{path}.eps", torch.as_tensor(norms[path].eps))
         means[layer_of(path)] = torch.linalg.vector_norm(mean - true_mean) / true_var.sum().sqrt()
         variances[layer_of(path)] = ((var + eps) / (true_var + eps)).log().abs().mean()
     return {"running_mean_distance": means, "running_var_distance": variances}

@@ -18,7 +18,7 @@ class CovariateShift(ProbeSpec):
     """Santurkar et al. 2018, Definition 2.1, by weight layer, on the next training batch in training mode.
 
     G is the gradient with respect to the weight of the layer at the current parameters, G' the same after the
-    optimizer's update of all parameters before it, including those of norms:
+    optimizer's update of all parameters that the forward pass uses before it, including those of norms:
 
     `ics_norm`: ||G - G'||_2.
     `ics_relative`: ||G - G'|| / ||G||, comparable between arms: with batch normalization G scales as 1/||W||.
@@ -52,7 +52,7 @@ def gradient(network: Network, params: Params, weight: str) -> Tensor:
 def update_before(snapshot: Snapshot) -> Iterator[tuple[str, str, dict[str, Tensor]]]:
     """Yield each layer that has parameters before it, the name of its weight, and all parameters with those before the
     weight updated."""
-    names = list(snapshot.params)
+    names = snapshot.seen.parameters
     for layer, weight in snapshot.layers.items():
         before = names[: names.index(weight)]
         if before:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from bnstudy.models.activations import RECTIFIERS, Call
 from bnstudy.probes.base import ProbeSpec, Snapshot
 
 Units = Mapping[str, Tensor]
@@ -18,7 +19,8 @@ Units = Mapping[str, Tensor]
 @dataclass(frozen=True)
 class DeadUnits(ProbeSpec):
     """A ReLU unit is dead if its output is 0 for every sample of the probe batch in evaluation mode. A unit of a
-    convolution is a channel, dead if it is 0 at all positions. Shares are of the units of a layer, and under "" of all
+    convolution, or of tokens, is a channel, dead if it is 0 at all positions. Each call of a ReLU, a ReLU6 or
+    clamp(min=0) has units of its own. Shares are of the units of a call, by the name of its layer, and under "" of all
     units of the network.
 
     `dead_share`: dead now.
@@ -41,11 +43,11 @@ class DeadUnits(ProbeSpec):
 
     statistics: Literal["running", "batch"] = "running"  # type: ignore[misc]  # a field instead of a constant
 
-    def observe(self, activation: nn.Module, z: Tensor, a: Tensor) -> Tensor | None:  # noqa: ARG002
+    def observe(self, call: Call, z: Tensor, a: Tensor) -> Tensor | None:  # noqa: ARG002
         """The largest output of each unit, [1, units]; of the network, the smallest and largest, [1, 2, classes]."""
-        if type(activation) is nn.Identity:
+        if call.kind == "output":
             return torch.stack([a.amin(0), a.amax(0)]).unsqueeze(0)
-        if not isinstance(activation, nn.ReLU):
+        if call.kind not in RECTIFIERS:
             return None
         return a.amax([0, *range(2, a.ndim)]).unsqueeze(0)  # outputs of ReLU are 0 or more
 
@@ -58,7 +60,7 @@ class DeadUnits(ProbeSpec):
             "born_dead_share": shares(born),
             "died_share": shares({layer: units & ~born[layer] for layer, units in dead.items()}),
             "revived_share": shares({layer: ever[layer] & ~units for layer, units in dead.items()}),
-            "network_dead": {"": same_for_all(snapshot.observed[outputs(snapshot)])},
+            "network_dead": {"": same_for_all(snapshot.observed[snapshot.seen.output])},
         }
 
     def remember(self, snapshot: Snapshot) -> Mapping[str, Tensor]:
@@ -68,16 +70,11 @@ class DeadUnits(ProbeSpec):
 
     def _units(self, snapshot: Snapshot) -> tuple[Units, Units, Units]:
         """The units dead now, at the first measurement, and at any measurement until now."""
-        memory, last = snapshot.memory, outputs(snapshot)
+        memory, last = snapshot.memory, snapshot.seen.output
         dead = {layer: largest.amax(0) == 0 for layer, largest in snapshot.observed.items() if layer != last}
         born = {layer: memory.get(f"{layer}.born", units) for layer, units in dead.items()}
         ever = {layer: memory.get(f"{layer}.ever", units) | units for layer, units in dead.items()}
         return dead, born, ever
-
-
-def outputs(snapshot: Snapshot) -> str:
-    """The name of the layer under which the outputs of the network are observed."""
-    return list(snapshot.layers)[-1]
 
 
 def shares(units: Units) -> dict[str, Tensor]:

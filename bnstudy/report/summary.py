@@ -85,7 +85,7 @@ def _loss(runs: pd.DataFrame, diverged: int) -> str:
 
 def cautions(study: StudyData) -> list[str]:
     """What limits the results: versions of a dataset, few seeds, missing runs, seeds added after looking at results,
-    the classes of the data, runs that may have been stopped in error."""
+    the classes of the data, what probes could not see, runs that may have been stopped in error."""
     found = [*study.mixed_images]
     fewest = int(study.runs.groupby("arm", observed=True)["seed"].nunique().min())
     if fewest < VERDICT_SEEDS:
@@ -102,7 +102,15 @@ def cautions(study: StudyData) -> list[str]:
             "The number of seeds was not fixed in advance: seeds are added until the claims are decided. Intervals and "
             "tests of the verdicts are valid for any number of looks, all others for a single look."
         )
-    return [*found, *_unbalanced(study.runs), *_stopped_by_former_bound(study), *_computed_otherwise(study.runs)]
+    found += [*_unbalanced(study.runs), *_not_seen(study.runs)]
+    return [*found, *_stopped_by_former_bound(study), *_computed_otherwise(study.runs)]
+
+
+def _not_seen(runs: pd.DataFrame) -> Iterator[str]:
+    """What probes could not see in the networks of each panel; runs of earlier versions did not record it."""
+    for panel, own in runs.groupby("panel", observed=True) if "probes_cannot_see" in runs else ():
+        for sentence in dict.fromkeys(s for of_run in own["probes_cannot_see"].dropna() for s in of_run):
+            yield f"What probes see of {panel}: {sentence}"
 
 
 def _unbalanced(runs: pd.DataFrame) -> Iterator[str]:

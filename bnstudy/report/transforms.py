@@ -133,8 +133,27 @@ def bin_losses(loss: pd.DataFrame, n: int = 24) -> pd.DataFrame:
 def until_divergence(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """Finite rows of each arm before the first of its runs diverges: later means would be means of survivors."""
     first = runs[runs["diverged"]].groupby("arm", observed=True)["diverged_step"].min()
+    rows = until_stopped(rows, runs)
     end = rows["arm"].map(first).astype(float)
     return rows[~(rows["step"] >= end) & np.isfinite(rows["value"])]
+
+
+def until_stopped(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Rows of each arm up to where the first of its runs stops early."""
+    first = stopped_steps(runs).groupby(runs["arm"], observed=True).min()
+    return rows[~(rows["step"] > rows["arm"].map(first).astype(float))]
+
+
+def stopped_steps(runs: pd.DataFrame) -> pd.Series:
+    """The steps at which early stopping ended runs; missing for the others."""
+    none = pd.Series(np.nan, runs.index)
+    return runs.get("stopped_step", none).astype(float)
+
+
+def with_last_step(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """The rows with the number of `steps` that their run made."""
+    steps = stopped_steps(runs).fillna(runs["steps"])
+    return rows.merge(runs[["run_id"]].assign(steps=steps), on="run_id")
 
 
 def hold_at_chance(accuracy: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
@@ -144,7 +163,7 @@ def hold_at_chance(accuracy: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
 def hold(rows: pd.DataFrame, runs: pd.DataFrame, worst: pd.Series) -> pd.DataFrame:
     """Give runs their value in `worst`, by the index of `runs`, from their divergence to the end of training, or at the
-    end if they did not diverge.
+    end if they did not diverge. Rows of an arm end where the first of its runs stops early.
 
     The new rows are at the steps at which other runs of the same length were measured, and at the last step.
     """
@@ -157,7 +176,7 @@ def hold(rows: pd.DataFrame, runs: pd.DataFrame, worst: pd.Series) -> pd.DataFra
     end = rows["run_id"].map(lost.set_index("run_id")["since"]).astype(float)
     columns = ["run_id", "arm", "step", "value"]
     kept = rows.loc[~(rows["step"] >= end), columns]
-    return pd.concat([kept, held[columns].astype(kept.dtypes)], ignore_index=True)
+    return until_stopped(pd.concat([kept, held[columns].astype(kept.dtypes)], ignore_index=True), runs)
 
 
 class Clock:

@@ -92,7 +92,7 @@ def prepare(request: Request) -> Sweep:
         check_sizes(plan, kinds, device)
     executor, workers = choose_executor(request, plan, kinds, device)
     sharing = 1 if executor == "slurm" else workers  # each job has memory of its own
-    stacks = make_stacks(plan, kinds, device, workers, sharing)
+    stacks = make_stacks(plan, kinds, device, workers, sharing, datasets.inputs)
     if any(stack.method.compiled for stack in stacks):
         check_compiled_programs()
     lines = describe_plan(plan, stacks, device, executor, workers)

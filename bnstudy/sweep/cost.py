@@ -84,12 +84,14 @@ class Method:
     rows: maximum number of runs at once.
     compiled: whether the step is compiled, for exactly this number of rows.
     norms_vary: whether eps and momentum of the norms differ among the runs.
+    reason: why the runs are not stacked, if they would be.
     """
 
     engine: str
     rows: int
     compiled: bool
     norms_vary: bool
+    reason: str = ""
 
 
 def choose_method(

@@ -27,6 +27,7 @@ def describe_plan(plan: Plan, stacks: Sequence[Stack], device: str, executor: st
     processes = "1 process" if count == 1 else f"{count} processes"
     where = {"inprocess": f"on {device}", "processes": f"on {device}, in {processes}"}
     lines = [f"{counts}, {how}, {where.get(executor, f'by {executor}')}."]
+    lines += describe_reasons(stacks)
     seconds = expected_seconds(plan, count)
     return lines if math.isnan(seconds) else [*lines, f"Expected to take about {duration(seconds)}."]
 
@@ -39,6 +40,12 @@ def describe_methods(stacks: Sequence[Stack]) -> str:
     parts = [f"{plural(len(stacked), 'stack')} of {sizes}"] if stacked else []
     parts += [f"{alone} one by one" if stacked else "one by one"] if alone else []
     return " and ".join(parts)
+
+
+def describe_reasons(stacks: Sequence[Stack]) -> list[str]:
+    """One line for each network and reason that it cannot be stacked."""
+    reasons = {(stack.runs[0].spec.model.label, stack.method.reason) for stack in stacks if stack.method.reason}
+    return [f"model={label} cannot be stacked ({reason}): its runs go one by one." for label, reason in sorted(reasons)]
 
 
 def describe_stack(stack: Stack) -> str:

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from bnstudy.sweep.fallback import one_line
 from bnstudy.sweep.messages import Send
 from bnstudy.sweep.signals import StopFlag
+from bnstudy.sweep.stackable import one_line
 
 T = TypeVar("T")
 

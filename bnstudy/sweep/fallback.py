@@ -8,6 +8,7 @@ import torch
 
 from bnstudy.sweep.plan import Stack
 from bnstudy.sweep.settings import Settings
+from bnstudy.sweep.stackable import one_line
 
 
 def next_method(stack: Stack, failure: Exception, settings: Settings) -> tuple[Stack, str] | None:
@@ -24,7 +25,8 @@ def next_method(stack: Stack, failure: Exception, settings: Settings) -> tuple[S
     if settings.engine == "stacked" and count == 1:
         return None
     engine = "stacked" if settings.engine == "stacked" else "serial"
-    alone = replace(method, engine=engine, rows=1, compiled=settings.compile is True)
+    reason = one_line(failure) if engine == "serial" else ""
+    alone = replace(method, engine=engine, rows=1, compiled=settings.compile is True, reason=reason)
     return replace(stack, method=alone), f"{stack.title} cannot be stacked ({one_line(failure)}): going on one by one."
 
 
@@ -32,9 +34,3 @@ def is_out_of_memory(failure: Exception) -> bool:
     # A CPU allocation that fails raises a RuntimeError.
     kinds = isinstance(failure, MemoryError | torch.OutOfMemoryError)
     return kinds or "DefaultCPUAllocator" in str(failure) or "not enough memory" in str(failure)
-
-
-def one_line(failure: Exception) -> str:
-    """The type and the first line of the message: torch may add many."""
-    lines = str(failure).strip().splitlines()
-    return f"{type(failure).__name__}: {lines[0]}" if lines else type(failure).__name__

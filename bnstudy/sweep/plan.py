@@ -21,7 +21,9 @@ from bnstudy.store.runs import Store
 from bnstudy.sweep.cost import Method, NetworkCost, choose_method, measure_network, network_cost
 from bnstudy.sweep.limits import limit_network
 from bnstudy.sweep.request import PlannedRun, Request, naming
+from bnstudy.sweep.same_networks import Inputs, refuse_same_networks
 from bnstudy.sweep.settings import Settings
+from bnstudy.sweep.stackable import why_not_stacked
 from bnstudy.train.build import network_of
 from bnstudy.train.loop import check_evaluation
 from bnstudy.validation import ConfigError, to_dict
@@ -57,11 +59,15 @@ class Stack:
 
 @dataclass(frozen=True)
 class Plan:
-    """The distinct runs of a request, and those of them that are not stored yet."""
+    """The distinct runs of a request, and those of them that are not stored yet.
+
+    studies: if there are several, the runs of each.
+    """
 
     settings: Settings
     runs: tuple[PlannedRun, ...]
     todo: tuple[PlannedRun, ...]
+    studies: tuple[tuple[PlannedRun, ...], ...] = ()
 
     @property
     def store(self) -> Store:
@@ -73,21 +79,27 @@ def make_plan(request: Request) -> Plan:
     runs = {run.spec.run_id: run for run in reversed(request.runs)}
     distinct = tuple(reversed(runs.values()))
     store = Store(request.settings.results)
-    return Plan(request.settings, distinct, tuple(run for run in distinct if not store.is_finished(run.spec.run_id)))
+    todo = tuple(run for run in distinct if not store.is_finished(run.spec.run_id))
+    return Plan(request.settings, distinct, todo, tuple(member.runs for member in request.members))
 
 
 class Datasets:
-    """Loads the datasets of a sweep; the one used last stays in memory."""
+    """Loads the datasets of a sweep; the one used last stays in memory.
+
+    inputs: what networks for the datasets loaded so far get.
+    """
 
     def __init__(self, cache: Path, device: torch.device) -> None:
         self.cache, self.device = cache, device
+        self.inputs: dict[DataSpec, Inputs] = {}
         self._loaded: tuple[DataSpec, Dataset] | None = None
 
     def get(self, spec: DataSpec) -> Dataset:
         """Raises ConfigError if the dataset is missing or damaged."""
         if self._loaded is None or self._loaded[0] != spec:
             self._loaded = None
-            self._loaded = spec, spec.load(self.cache, self.device)
+            self._loaded = spec, (data := spec.load(self.cache, self.device))
+            self.inputs[spec] = Inputs(data.shape, data.classes, data.is_labelled)
         return self._loaded[1]
 
 
@@ -103,7 +115,7 @@ def check_run(run: RunSpec, datasets: Datasets, tried: dict[str, tuple[int, Netw
     Raises:
         ConfigError: the run cannot be trained.
     """
-    parts = (run.data, run.model, run.norm, run.loss, run.trained, run.batch_size, run.evaluation)
+    parts = (run.data, run.model, run.norm, run.loss, run.trained, run.batch_size, run.evaluation, run.early_stopping)
     combination = json.dumps([to_dict(part) for part in parts])
     if combination not in tried:
         data = datasets.get(run.data)
@@ -173,7 +185,8 @@ def check_data(plan: Plan, datasets: Datasets) -> Kinds:
         says that it was not compared.
 
     Raises:
-        ConfigError: a dataset is missing, a model, norm or batch size does not fit it, or it has changed.
+        ConfigError: a dataset is missing, a model, norm or batch size does not fit it, or it has changed; or arms of a
+            study are the same network.
     """
     kinds: Kinds = {}
     tried: dict[str, tuple[int, NetworkCost]] = {}
@@ -201,6 +214,8 @@ def check_data(plan: Plan, datasets: Datasets) -> Kinds:
                 "its test images. Runs that diverged or did not learn are shown with this accuracy."
             )
     check_images(plan, checksums)
+    for of_study in (plan.studies or (plan.runs,)) if plan.todo else ():
+        refuse_same_networks(of_study, datasets.inputs)
     return kinds
 
 
@@ -233,7 +248,9 @@ def check_images(plan: Plan, checksums: Mapping[DataSpec, str]) -> None:
             )
 
 
-def make_stacks(plan: Plan, kinds: Kinds, device: str, workers: int, sharing: int) -> list[Stack]:
+def make_stacks(
+    plan: Plan, kinds: Kinds, device: str, workers: int, sharing: int, inputs: Mapping[DataSpec, Inputs]
+) -> list[Stack]:
     """Group the runs that are not stored yet, stacks on the same data together and the longest of them first.
 
     Runs that a single worker trains one by one come last, in the order of the command line: with the norm as its last
@@ -243,6 +260,9 @@ def make_stacks(plan: Plan, kinds: Kinds, device: str, workers: int, sharing: in
     the same way.
 
     sharing: as in `choose_method`.
+
+    Raises:
+        ConfigError: engine=stacked is not allowed with a network.
     """
     todo = {run.spec.run_id for run in plan.todo}
     stacks = []
@@ -250,6 +270,8 @@ def make_stacks(plan: Plan, kinds: Kinds, device: str, workers: int, sharing: in
         of_kind = [run for run in plan.runs if run.spec.stack_key == key]
         method = choose_method([run.spec for run in of_kind], steps, network, plan.settings, device, workers, sharing)
         rest = [run for run in of_kind if run.spec.run_id in todo]
+        if rest and method.engine == "stacked":
+            method = try_method(rest[0], method, plan.settings, inputs)
         stacks += [Stack(tuple(part), method, steps) for part in split(rest, method.rows)]
     order = {data: i for i, data in enumerate(dict.fromkeys(run.spec.data for run in plan.todo))}
     place = {run.spec.run_id: i for i, run in enumerate(plan.todo)}
@@ -262,6 +284,22 @@ def make_stacks(plan: Plan, kinds: Kinds, device: str, workers: int, sharing: in
         return order[first.data], in_turn, place[first.run_id] if in_turn else -cost
 
     return sorted(stacks, key=position)
+
+
+def try_method(run: PlannedRun, method: Method, settings: Settings, inputs: Mapping[DataSpec, Inputs]) -> Method:
+    """The method of a stack, or if the network cannot be stacked, that of runs that are trained one by one.
+
+    Raises:
+        ConfigError: the network cannot be stacked, and the user chose engine=stacked.
+    """
+    reason = why_not_stacked(run.spec, inputs[run.spec.data], method.norms_vary)
+    if reason and settings.engine == "stacked":
+        with naming(run.name):
+            raise ConfigError(
+                f"engine=stacked is not allowed with model={run.spec.model.label} and norm={run.spec.norm.label}: it "
+                f"cannot be stacked ({reason}); choose engine=auto, which trains such runs one by one."
+            )
+    return Method("serial", 1, settings.compile is True, method.norms_vary, reason) if reason else method
 
 
 def split(runs: Sequence[PlannedRun], limit: int) -> list[Sequence[PlannedRun]]:

@@ -22,13 +22,14 @@ from bnstudy.run import RunSpec
 from bnstudy.store.leases import Leases
 from bnstudy.store.runs import Store
 from bnstudy.sweep.disk import PASSING, Disk, reason
-from bnstudy.sweep.fallback import is_out_of_memory, next_method, one_line
+from bnstudy.sweep.fallback import is_out_of_memory, next_method
 from bnstudy.sweep.machine import resolve_device, set_up_torch
 from bnstudy.sweep.messages import Beat, Failure, RunDone, Send, Waiting, plural, record_error, recorded_error
 from bnstudy.sweep.plan import Datasets, Stack, program_key, split
 from bnstudy.sweep.request import PlannedRun
 from bnstudy.sweep.settings import Settings
 from bnstudy.sweep.signals import Interrupted, StopFlag
+from bnstudy.sweep.stackable import one_line
 from bnstudy.sweep.summary import summarize
 from bnstudy.train import checkpoint
 from bnstudy.train.compiled import Program

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from bnstudy.data.dataset import Dataset
 from bnstudy.inits import initialize
+from bnstudy.models.attention import make_attention_explicit
+from bnstudy.models.construction import construct_under, materialize
+from bnstudy.models.module import Module
+from bnstudy.models.seeded_dropout import seed_dropout
 from bnstudy.models.structure import check_norm_has_effect, check_norm_is_trainable, has_branches, norm_parameters
+from bnstudy.norms.keep import KeepNorm
 from bnstudy.run import RunSpec
+from bnstudy.validation import ConfigError, show
 
 
 def build_model(spec: RunSpec, dataset: Dataset) -> nn.Module:
@@ -18,12 +25,19 @@ def build_model(spec: RunSpec, dataset: Dataset) -> nn.Module:
 
 
 def network_of(spec: RunSpec, shape: tuple[int, int, int], classes: int) -> nn.Module:
-    """Build the run's network without drawing its initial weights.
+    """Build the run's network with the weights that its constructor gives it, drawn under the run's seed.
 
     Raises:
         ConfigError: the images, the network, its norm and the parameters to train do not fit together.
     """
-    model = spec.model.build(spec.norm, shape, classes)
+    check_parts(spec)
+    torch.backends.mha.set_fastpath_enabled(False)  # torch's own rounds differently, and only in evaluation
+    with construct_under(spec.seed):
+        model = spec.model.build(spec.norm, shape, classes)
+        materialize(model, shape)
+    make_attention_explicit(model)
+    if draws_from_torch(spec):
+        seed_dropout(model, shape, f"model={spec.model.label}")
     spec.norm.check_network(has_branches(model))
     check_norm_has_effect(spec.norm, model)
     if spec.trained == "norm":
@@ -31,8 +45,29 @@ def network_of(spec: RunSpec, shape: tuple[int, int, int], classes: int) -> nn.M
     return model
 
 
+def check_parts(spec: RunSpec) -> None:
+    """Raises ConfigError for parts of a plain module where there is none, or that contradict each other."""
+    if not isinstance(spec.model, Module):
+        if isinstance(spec.norm, KeepNorm):
+            raise ConfigError(
+                f"norm=keep is not allowed with model={spec.model.label}, which has no norms of its own; it is for "
+                "model=module. Choose another norm, such as norm=batch."
+            )
+    elif spec.model.weights is not None and spec.init.draws:
+        raise ConfigError(
+            f"model.weights={show(spec.model.weights)} is not allowed with init={spec.init.label}, which would draw "
+            "other weights: type init=keep."
+        )
+
+
+def draws_from_torch(spec: RunSpec) -> bool:
+    """Whether the network may draw numbers from torch's generator in training. Built-in networks have `Noise`."""
+    is_built_in = type(spec.model).__module__.startswith("bnstudy.") and not isinstance(spec.model, Module)
+    return not is_built_in and torch.get_default_device().type != "meta"
+
+
 def trained_mask(spec: RunSpec, model: nn.Module) -> list[bool]:
-    """Whether training changes each parameter, in their order."""
-    names = [name for name, _ in model.named_parameters()]
-    chosen = set(names) if spec.trained == "all" else norm_parameters(model)
-    return [name in chosen for name in names]
+    """Whether training changes each parameter, in their order. A network may freeze some by `requires_grad=False`."""
+    named = dict(model.named_parameters())
+    chosen = set(named) if spec.trained == "all" else norm_parameters(model)
+    return [name in chosen and p.requires_grad for name, p in named.items()]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.func import functional_call
+from torch.utils._pytree import tree_map
 
 from bnstudy.data.augment import keep_rows
 from bnstudy.data.dataset import Dataset, Split
@@ -27,6 +29,18 @@ from bnstudy.validation import ConfigError
 Done = Callable[[RunSpec, Outcome], None]
 
 
+@dataclass(frozen=True)
+class Stopped:
+    """Where a run ends, and the step of its best evaluation.
+
+    early_step: the step, if it is before the planned end.
+    """
+
+    step: int
+    best_step: int
+    early_step: int | None
+
+
 class Training:
     """Runs in training, all at the same step.
 
@@ -39,14 +53,30 @@ class Training:
 
     beat_seconds = 0.5
 
-    def __init__(self, engine: Engine, specs: Sequence[RunSpec], dataset: Dataset, device: torch.device) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        specs: Sequence[RunSpec],
+        dataset: Dataset,
+        device: torch.device,
+        stopped: Stopped | None = None,
+    ) -> None:
+        """
+        Args:
+            stopped: for a run that only makes its end.
+        """
         self.engine, self.specs, self.dataset, self.device = engine, list(specs), dataset, device
         first = specs[0]
         check_evaluation(first, dataset)
         self.name = engine.name
-        self.step, self.total = 0, first.total_steps(len(dataset.train))
+        planned = first.total_steps(len(dataset.train))
+        self.step, self.total = 0, stopped.step if stopped else planned
+        self._stopped, self._stopping = stopped, None if stopped else first.early_stopping
+        self._best: list[dict[str, Any]] = [{} for _ in specs]
+        self._ended: list[tuple[RunSpec, Outcome]] = []
         guessing = first.loss.of_guessing(dataset.train.y, dataset.classes)
         self.record = Record(self.total, len(dataset.train) // first.batch_size, len(specs), device, guessing)
+        self.record.planned = planned
         self.watch = Stopwatch(device, len(specs))
         self.probing = Probing(first, engine, dataset, self.total, self.watch)
         self._evaluation = first.evaluation
@@ -70,10 +100,12 @@ class Training:
                     # Probes measure the state before a step, but may need its gradients and the change that it makes.
                     step = self.step
                     self._evaluate()
-                    params = [piece.clone() for piece in self.engine.params]
-                    state = self.probing.copy_state(step, params)
-                    update = self._make_step_for_probes(params)
-                    self.probing.measure(step, {**state, **update}, self.record)
+                    self._stop_early()
+                    if self.specs:
+                        params = [piece.clone() for piece in self.engine.params]
+                        state = self.probing.copy_state(step, params)
+                        update = self._make_step_for_probes(params)
+                        self.probing.measure(step, {**state, **update}, self.record)
                     self._release(done, ended=step == self.total)
                 if time.perf_counter() > next_beat and self.specs:
                     with self.watch(None):
@@ -123,7 +155,9 @@ class Training:
             self.record.timing.append((self.step, self.watch.seconds["training"]))
             if self.step not in self._evaluations:
                 return
-            images = None if self.step == self.total else self._evaluation.images
+            # A run that ends with its best weights is evaluated with them on all images later.
+            is_last = self.step == self.total and not (self._stopping and self._stopping.best_weights)
+            images = None if is_last else self._evaluation.images
             for split in ("val", "test"):
                 scores, correct = evaluate(self.engine, getattr(self.dataset, split), self.specs[0], images)
                 if split == "test" and self.step == self.total and correct is not None:
@@ -140,20 +174,64 @@ class Training:
     def _evaluate_lengths(self) -> None:
         """Measure the accuracy on test images of which only the first rows are there."""
         test, by_length = self.dataset.test, {}
-        for rows in self.specs[0].data.lengths_tested(self.dataset.shape[1]):
+        for rows in self.specs[0].data.lengths_tested(self.dataset.shape[1]) if self.dataset.is_labelled else ():
             scores, _ = evaluate(self.engine, Split(keep_rows(test.x, rows), test.y), self.specs[0])
-            by_length[f"rows{rows}"] = scores.get("accuracy")
-        if self.dataset.is_labelled:
-            self.record.add(self.step, "test", "accuracy_at_length", by_length)
+            by_length[f"rows{rows}"] = scores["accuracy"]
+        self.record.add(self.step, "test", "accuracy_at_length", by_length)
+
+    def _stop_early(self) -> None:
+        """Keep the weights of runs that are better than before, and make the end of those that are not for long."""
+        stopping = self._stopping
+        if stopping is None or self.step not in self._evaluations:
+            return
+        assert stopping.patience is not None  # else the specs have no early stopping
+        with self.watch(None):
+            self.record.flush()
+            diverged, leaving = self.record.find_diverged(self.step), []
+            for run, spec in enumerate(self.specs):
+                steps, values = zip(*self.record.series(run, "val", stopping.by, self.step), strict=True)
+                best = stopping.best(values)
+                if steps[best] == self.step and stopping.best_weights:
+                    own = self.engine.state(run)
+                    self._best[run] = tree_map(torch.clone, {key: own[key] for key in ("params", "slots", "buffers")})
+                stops = len(values) - 1 - best >= stopping.patience and self.step < self.total
+                if run not in diverged and (stops or (self.step == self.total and stopping.best_weights)):
+                    stopped = Stopped(self.step, steps[best], self.step if stops else None)
+                    self._ended.append((spec, self._make_end(run, stopped)))
+                    leaving.append(run)
+            self._drop(leaving)
+
+    def _make_end(self, run: int, stopped: Stopped) -> Outcome:
+        """The outcome of a run that ends at this step, with its best weights if they are kept."""
+        spec, outcomes = self.specs[run], []
+        state = {**self.state(run), **self._best[run], "record": self.record.state_before(run, self.step)}
+        end = Training(SerialEngine(spec, self.dataset, self.device), [spec], self.dataset, self.device, stopped)
+        end.load([state])
+        end.train(lambda _, outcome: outcomes.append(outcome))
+        return outcomes[0]
+
+    def _best_step(self, run: int) -> int | None:
+        """The step of the best evaluation by the measure of early stopping; None without early stopping."""
+        if self._stopped is not None:
+            return self._stopped.best_step
+        if self._stopping is None:
+            return None
+        steps, values = zip(*self.record.series(run, "val", self._stopping.by, self.step), strict=True)
+        return int(steps[self._stopping.best(values)])
 
     def _release(self, done: Done, ended: bool) -> None:
-        """Let diverged runs leave, or all if training has ended."""
+        """Let runs leave that stopped early or diverged, or all if training has ended."""
         with self.watch(None):
+            while self._ended:
+                done(*self._ended.pop(0))
             diverged = self.record.find_diverged(self.step)
             leaving = [run for run in range(len(self.specs)) if ended or run in diverged]
             for run in leaving:
                 seconds, probe_seconds = self.watch.seconds, self.probing.seconds
-                outcome = self.record.conclude(run, diverged.get(run), self.dataset, seconds, probe_seconds)
+                stopped_step = self._stopped.early_step if self._stopped else None
+                outcome = self.record.conclude(
+                    run, diverged.get(run), self.dataset, seconds, probe_seconds, self._best_step(run), stopped_step
+                )
                 done(self.specs[run], outcome)
             self._drop(leaving)
 
@@ -166,7 +244,7 @@ class Training:
         if leaving and staying:
             self.engine.keep(staying)
             self.record.keep(staying)
-        self.specs = [self.specs[run] for run in staying]
+        self.specs, self._best = [self.specs[run] for run in staying], [self._best[run] for run in staying]
         self.watch.shared_by = max(1, len(staying))
 
     def state(self, run: int = 0) -> dict[str, Any]:
@@ -175,6 +253,7 @@ class Training:
             "step": self.step,
             **self.engine.state(run),
             "record": self.record.state(run),
+            "best": self._best[run],
             "seconds": dict(self.watch.seconds),
             "probe_seconds": dict(self.probing.seconds),
         }
@@ -188,6 +267,7 @@ class Training:
         self.engine.load(states)
         self.step = states[0]["step"]
         self.record.load([state["record"] for state in states])
+        self._best = [state.get("best", {}) for state in states]
         self.watch.seconds.update(states[0]["seconds"])
         self.probing.seconds.update(states[0]["probe_seconds"])
 
@@ -246,9 +326,11 @@ def evaluate(
 
 
 def check_evaluation(spec: RunSpec, dataset: Dataset) -> None:
-    """Raises ConfigError if images have fewer rows than are read of them, or if the norm evaluates with the statistics of
-    a batch, and a batch would be a single image."""
+    """Raises ConfigError if an image has fewer rows than are read, if the norm evaluates with the statistics of a batch
+    and a batch would be a single image, or if early stopping is by an accuracy that there is not."""
     spec.data.lengths_tested(dataset.shape[1])
+    if spec.early_stopping and spec.early_stopping.by == "accuracy" and not dataset.is_labelled:
+        raise spec.early_stopping.refuse("by", f"loss with {dataset.name}, which has no labels")
     size, images = spec.evaluation.batch_size, spec.evaluation.images
     if size is None:
         return

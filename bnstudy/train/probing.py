@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,15 +13,19 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from bnstudy.data.dataset import Dataset
-from bnstudy.models.structure import activations, weight_layers
+from bnstudy.models.activations import Call, Taps
+from bnstudy.models.tracing import NOTHING, Seen, look
 from bnstudy.probes.base import ProbeSpec, Snapshot
-from bnstudy.probes.network import Mode, Network, Params, copy_for_probes, in_parts, run_in_mode
+from bnstudy.probes.network import Mode, Network, Params, copy_for_probes, in_parts, run_in_mode, unknown_statistics
 from bnstudy.rng import stream
 from bnstudy.run import RunSpec
 from bnstudy.train.engine import Engine, Tensors
 from bnstudy.train.record import Record, Stopwatch
 
 PROBE_BATCH = 1024
+
+EXAMPLE = 4
+"""Images on which the network is looked at."""
 
 Probes = Mapping[str, ProbeSpec]
 ByLayer = Mapping[str, Tensor]
@@ -30,14 +35,18 @@ class Probing:
     """The probes of runs in training.
 
     seconds: a run's time by probe.
+    seen: what there is in the network; nothing if there are no probes.
     """
 
     def __init__(self, spec: RunSpec, engine: Engine, dataset: Dataset, total: int, watch: Stopwatch) -> None:
         self.seconds = dict.fromkeys(spec.probe, 0.0)
         self.steps = {name: frozenset(probe.when.resolve(total)) for name, probe in spec.probe.items()}
         self._spec, self._engine, self._dataset, self._watch = spec, engine, dataset, watch
-        self._probe_model = copy_for_probes(engine.model)
-        self._layers = layer_weights(engine.model)
+        example = dataset.train.x[:EXAMPLE] if spec.probe else None
+        self._probe_model = copy_for_probes(engine.model, example)
+        self.seen = NOTHING if example is None else look(self._probe_model, example)
+        unseen = (*self.seen.unseen, *unknown_statistics(self._probe_model))
+        self.seen = replace(self.seen, unseen=unseen)
 
     def due(self, step: int) -> dict[str, ProbeSpec]:
         """The probes that measure when `step` steps are done, by name."""
@@ -82,15 +91,25 @@ class Probing:
         with self._watch("probes"):
             record.flush()
 
+    def measure_now(self, step: int, record: Record) -> None:
+        """Record what the due probes measure of the engine as it is, for an engine that is not needed any more."""
+        params = [piece.clone() for piece in self._engine.params]
+        state = self.copy_state(step, params)
+        if self.needs(step) & {"grads", "update"}:
+            _, grads = self._engine.step_with_grads(step)
+            change = [now - then for now, then in zip(self._engine.params, params, strict=True)]
+            state |= {"grads": self._engine.by_name(grads), "update": self._engine.by_name(change)}
+        self.measure(step, state, record)
+
     def _use(
         self, probe: ProbeSpec, parts: Mapping[str, Any]
     ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
         """What the probe measures of one run, by metric and layer, and what it remembers."""
         if "network" in parts:
-            fixed = self._probe_model, self._spec.loss, self._dataset
+            fixed = self._probe_model, self.seen, self._spec.loss, self._dataset
             size = self._spec.evaluation.batch_size
             parts = {**parts, "network": Network(*fixed, **parts["network"], evaluation_batch=size)}
-        snapshot = Snapshot(layers=self._layers, **parts)
+        snapshot = Snapshot(seen=self.seen, **parts)
         measured = {metric: dict(by_layer) for metric, by_layer in probe.measure(snapshot).items()}
         return measured, dict(probe.remember(snapshot)) if "memory" in parts else {}
 
@@ -109,7 +128,7 @@ class Probing:
         observed: dict[str, ByLayer] = {}
         for mode, together in by_mode.items():
             with self._count_for(*together):
-                one = partial(observe, self._probe_model, mode, together)
+                one = partial(observe, self._probe_model, self.seen, mode, together)
                 of_run = engine.by_name(engine.params), engine.buffers()
                 count = len(in_parts(index.movedim(samples, 0), size if mode == "running" else None))
                 xs = (self._dataset.train.x[part] for part in index.tensor_split(count, samples))
@@ -127,12 +146,6 @@ class Probing:
             self.seconds[name] += (self._watch.seconds["probes"] - before) / len(names)
 
 
-def layer_weights(model: nn.Module) -> dict[str, str]:
-    """The name of each weight layer, in order of depth, and of its weight parameter."""
-    names = {id(p): name for name, p in model.named_parameters()}
-    return {layer: names[id(m.weight)] for layer, m in weight_layers(model).items()}
-
-
 def draw_probe_index(seed: int, dataset: Dataset) -> Tensor:
     """Draw the training images of a run's probe batch, at most 1024: indices, the same for all arms of a seed."""
     index = torch.randperm(len(dataset.train), generator=stream(seed, "probe"))[:PROBE_BATCH]
@@ -141,20 +154,19 @@ def draw_probe_index(seed: int, dataset: Dataset) -> Tensor:
 
 @torch.no_grad()
 def observe(
-    model: nn.Module, mode: Mode, probes: Probes, params: Params, buffers: Params, x: Tensor
+    model: nn.Module, seen: Seen, mode: Mode, probes: Probes, params: Params, buffers: Params, x: Tensor
 ) -> dict[str, dict[str, Tensor]]:
-    """What each probe keeps of each layer when a `copy_for_probes` is run on x: by probe, by layer."""
+    """What each probe keeps of each call of an activation when a `copy_for_probes` is run on x: by probe, by layer."""
     kept: dict[str, dict[str, Tensor]] = {name: {} for name in probes}
 
-    def keep(layer: str, activation: nn.Module, inputs: tuple[Tensor], a: Tensor) -> None:
+    def keep(call: Call, z: Tensor, a: Tensor) -> None:
+        z, a = call.arrange(z), call.arrange(a)
         for name, probe in probes.items():
-            of_layer = probe.observe(activation, inputs[0], a)
+            of_layer = probe.observe(call, z, a)
             if of_layer is not None:
-                kept[name][layer] = of_layer
+                kept[name][call.name] = of_layer
 
-    with ExitStack() as hooks:
-        for layer, module in activations(model).items():
-            hooks.callback(module.register_forward_hook(partial(keep, layer)).remove)
+    with Taps(seen.calls(mode), keep):
         out = run_in_mode(model, mode, params, buffers, x)
-    keep(list(weight_layers(model))[-1], nn.Identity(), (out,), out)
+    keep(Call(seen.output, "output"), out, out)
     return kept

@@ -32,6 +32,8 @@ class Outcome:
 
     learned: False for a run that made all its steps without divergence and ended near guessing; None if it diverged, or
         has nothing to learn or no accuracy.
+    stopped_step: the step at which early stopping ended the run; None if it did not.
+    best: the evaluation with the highest validation accuracy; with early stopping, the best one by its own measure.
     seconds: by purpose.
     probe_seconds: by probe.
     test_correct: bool [m], which test images the run classifies correctly at its end; None without labels, or if the
@@ -42,6 +44,7 @@ class Outcome:
     learned: bool | None
     diverged_step: int | None
     diverged_because: str | None
+    stopped_step: int | None
     metrics: pa.Table
     timing: pa.Table
     final: dict[str, float]
@@ -57,6 +60,7 @@ class Record:
     Values stay on the device until `flush`, so that recording never waits for it.
 
     guessing: the training loss of guessing; not a positive number where there is no such bound.
+    planned: the number of steps that the runs make unless they stop early.
     losses: [total, R]; NaN where a step is not made yet. The training loop writes to it.
     rows: the runs share them; `values` [rows, R] has a column for each run.
     timing: (step, seconds of training until then) at each measurement.
@@ -69,6 +73,7 @@ class Record:
     ) -> None:
         self.steps_per_epoch = steps_per_epoch
         self.guessing = guessing
+        self.planned = total
         self.losses = torch.full((total, runs), math.nan, device=device)
         self.rows: list[Row] = []
         self.values = np.empty((0, runs))
@@ -102,7 +107,7 @@ class Record:
 
     def find_diverged(self, done: int) -> dict[int, Divergence]:
         """The runs that diverged within the first `done` steps."""
-        return find_diverged(self.losses[:done], self.guessing, len(self.losses))
+        return find_diverged(self.losses[:done], self.guessing, self.planned)
 
     def _learned(self, run: int, dataset: Dataset) -> bool | None:
         """Whether the final validation accuracy is above that of guessing; None where there is nothing to learn."""
@@ -123,6 +128,11 @@ class Record:
         """The last value of a metric of the whole network up to step `until`; NaN if there is none."""
         found = self.series(run, split, metric, until)
         return found[-1][1] if found else math.nan
+
+    def _at(self, run: int, step: int) -> dict[str, float]:
+        """Loss and accuracy at an evaluation, by split and metric; NaN where not measured."""
+        kinds = [(split, metric) for split in ("val", "test") for metric in ("loss", "accuracy")]
+        return {f"{s}_{m}": dict(self.series(run, s, m, step)).get(step, math.nan) for s, m in kinds}
 
     def metrics(self, run: int, until: int) -> pa.Table:
         """The tidy table of a run's measurements up to step `until`."""
@@ -163,17 +173,23 @@ class Record:
         dataset: Dataset,
         seconds: Mapping[str, float],
         probe_seconds: Mapping[str, float],
+        best_step: int | None = None,
+        stopped_step: int | None = None,
     ) -> Outcome:
-        """The outcome of a run that has diverged, or else has made all its steps."""
+        """The outcome of a run that has diverged, or else has made all its steps.
+
+        best_step: that of the best evaluation; None, or one behind divergence, for that with the highest validation
+            accuracy.
+        """
         learned = None if divergence else self._learned(run, dataset)
         total = len(self.losses)
         measured_until = divergence[0] if divergence else total
         val_losses = [value for _, value in self.series(run, "val", "loss", total)]
         divergence = divergence or final_divergence(self.losses[:, run], val_losses, learned, self.guessing)
         until = total if divergence is None else divergence[0]
-        accuracies = self.series(run, "val", "accuracy", until)
-        best_step, best = max(accuracies, key=lambda row: row[1]) if accuracies else (until, math.nan)
-        test_accuracies = dict(self.series(run, "test", "accuracy", until))
+        if best_step is None or best_step > until:
+            accuracies = self.series(run, "val", "accuracy", until)
+            best_step = max(accuracies, key=lambda row: row[1])[0] if accuracies else until
         # Contiguous, since the mean of a column is summed in another order.
         last_epoch = self.losses[max(0, until - self.steps_per_epoch) : until + 1, run].contiguous()
         step, reason = divergence or (None, None)
@@ -189,7 +205,8 @@ class Record:
                 "train_loss": float(last_epoch.mean()),
                 **{f"{split}_{m}": self.latest(run, split, m, until) for split in ("val", "test") for m in measured},
             },
-            best={"val_accuracy": best, "step": best_step, "test_accuracy": test_accuracies.get(best_step, math.nan)},
+            best={"step": best_step, **self._at(run, best_step)},
+            stopped_step=None if divergence else stopped_step,
             seconds={**seconds, "total": sum(seconds.values())},
             probe_seconds=dict(probe_seconds),
             test_correct=None if self.test_correct is None or divergence else self.test_correct[run].numpy(),
@@ -200,6 +217,14 @@ class Record:
         self.flush()
         values = self.values[:, run].tolist()
         return {"losses": self.losses[:, run].clone(), "rows": self.rows, "values": values, "timing": self.timing}
+
+    def state_before(self, run: int, step: int) -> dict[str, Any]:
+        """A run's part as if `step` were the run's last, and nothing were measured there yet."""
+        state = self.state(run)
+        kept = [i for i, row in enumerate(self.rows) if row[0] < step]
+        measured = {"rows": [self.rows[i] for i in kept], "values": [state["values"][i] for i in kept]}
+        timing = [row for row in self.timing if row[0] < step]
+        return {"losses": state["losses"][:step], **measured, "timing": timing}
 
     def load(self, states: Sequence[Mapping[str, Any]]) -> None:
         """Continue from the parts of the runs."""

@@ -21,25 +21,33 @@ class SerialEngine:
     """One run. Its parameters are a flat tensor [P], or two: the trained parameters and the others."""
 
     name = "serial"
+    batch: Callable[[int], tuple[Tensor, Tensor]]
+    probe_index: Tensor
+    _loss: Callable[[Tensor, Tensor], Tensor]
 
     def __init__(self, spec: RunSpec, dataset: Dataset, device: torch.device, compiled: bool = False) -> None:
         """Raises ConfigError: spec and data do not fit together."""
-        self.spec, self.device = spec, device
-        self.total = spec.total_steps(len(dataset.train))
+        self._begin(spec, dataset, device, build_model(spec, dataset))
         self.batch = BatchStream(dataset, spec.data.augment, spec.batch_size, spec.seed, spec.data.length)
-        self.model = build_model(spec, dataset).to(device).train()
-        self._parts = trained_and_others(spec, self.model)
-        self.params = [flatten_(part) for part in self._parts]
-        self.slots = [{name: torch.zeros_like(self.params[0]) for name in spec.optim.slots()}]
-        self.start = [piece.clone() for piece in self.params] if needs_start(spec) else []
-        self.memory: dict[str, dict[str, Tensor]] = {}
         self.probe_index = draw_probe_index(spec.seed, dataset)
-        self._hyper = spec.optim.hyper()
-        self._loss: Callable[[Tensor, Tensor], Tensor] = self._plain_loss
         if compiled:
             # Dynamo keeps a few compilations of one function, and then silently falls back to eager.
             torch.compiler.reset()
             self._loss = torch.compile(self._plain_loss)
+
+    def _begin(self, spec: RunSpec, dataset: Dataset, device: torch.device, model: nn.Module) -> None:
+        """Start with this network."""
+        self.spec, self.device = spec, device
+        self.total = spec.total_steps(len(dataset.train))
+        self.model = model.to(device).train()
+        self._parts = trained_and_others(spec, self.model)
+        self.model.requires_grad_(True)  # probes measure gradients of all parameters
+        self.params = [flatten_(part) for part in self._parts]
+        self.slots = [{name: torch.zeros_like(self.params[0]) for name in spec.optim.slots()}]
+        self.start = [piece.clone() for piece in self.params] if needs_start(spec) else []
+        self.memory: dict[str, dict[str, Tensor]] = {}
+        self._hyper = spec.optim.hyper()
+        self._loss = self._plain_loss
 
     def step(self, t: int) -> Tensor:
         return self._step(t, self._parts[:1])[0]
@@ -104,7 +112,7 @@ def trained_and_others(spec: RunSpec, model: nn.Module) -> list[list[nn.Paramete
 
 def flat_gradients(loss: Tensor, parts: list[list[nn.Parameter]]) -> Tensors:
     """The gradient of the loss with respect to each part, flat."""
-    grads = iter(torch.autograd.grad(loss, [p for part in parts for p in part]))
+    grads = iter(torch.autograd.grad(loss, [p for part in parts for p in part], materialize_grads=True))
     return [torch.cat([next(grads).reshape(-1) for _ in part]) for part in parts]
 
 

@@ -61,7 +61,7 @@ class StackedEngine:
 
         models = [build_model(spec, dataset) for spec in specs]
         for model in models:
-            self._prepare_norms(model, free)
+            prepare_norms(model, first, device, free, compiled=program is not None)
         self.model = models[0].to(device).train()
         self._shapes = {name: p.shape for name, p in self.model.named_parameters()}
         pieces = [[p.detach().flatten() for p in model.parameters()] for model in models]
@@ -97,15 +97,6 @@ class StackedEngine:
     def _stack(self, of_runs: Sequence[Tensor]) -> Tensor:
         return torch.stack([of_runs[row] for row in self._rows]).to(self.device)
 
-    def _prepare_norms(self, model: nn.Module, free: bool) -> None:
-        """Replace torch's norms where vmap or the compiler need it."""
-        # On a CPU vmap has no rule for a batch norm in bf16: torch then wants the statistics in bf16 too.
-        if free or (self.spec.precision == "bf16" and self.device.type == "cpu"):
-            make_numbers_buffers(model)
-        elif self._program is not None or mixes_runs(model):
-            # Compiled, torch's own norms under vmap are several times as slow.
-            make_explicit(model)
-
     def step(self, t: int) -> Tensor:
         if self._program is None:
             losses, _ = self._step(*self._step_inputs(t))
@@ -139,7 +130,8 @@ class StackedEngine:
         chosen = range(len(params)) if all_grads else self._trained
         leaves = [p.detach().requires_grad_(i in chosen) for i, p in enumerate(params)]
         losses = vmap(self._loss)(self.by_name(leaves), buffers, x, y)
-        grads = dict(zip(chosen, torch.autograd.grad(losses.sum(), [leaves[i] for i in chosen]), strict=True))
+        found = torch.autograd.grad(losses.sum(), [leaves[i] for i in chosen], materialize_grads=True)
+        grads = dict(zip(chosen, found, strict=True))
         optim = self.spec.optim
         hyper: Hyper = {**optim.hyper(), **numbers}
         for i in self._trained:
@@ -201,6 +193,16 @@ class StackedEngine:
             if all(name in state["buffers"] for state in in_rows):  # eps and momentum exist in written-out norms only
                 buffer.copy_(torch.stack([state["buffers"][name] for state in in_rows]))
         self.memory |= tree_map(lambda *of_rows: torch.stack(of_rows), *(state["memory"] for state in in_rows))
+
+
+def prepare_norms(model: nn.Module, spec: RunSpec, device: torch.device, free: bool, compiled: bool) -> None:
+    """Replace torch's norms where vmap or the compiler need it."""
+    # On a CPU vmap has no rule for a batch norm in bf16: torch then wants the statistics in bf16 too.
+    if free or (spec.precision == "bf16" and device.type == "cpu"):
+        make_numbers_buffers(model)
+    elif compiled or mixes_runs(model):
+        # Compiled, torch's own norms under vmap are several times as slow.
+        make_explicit(model)
 
 
 def learning_rates(specs: Sequence[RunSpec], total: int) -> Tensor:

@@ -7,6 +7,7 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
@@ -172,3 +173,58 @@ def test_a_plan_that_takes_long_is_announced(loader, monkeypatch, caplog):
     for seeds, messages in ((3, []), (4, ["Planning 4 runs takes about 0 seconds."])):
         compose_sweep(loader, master_of(loader), (f"seed=range(0,{seeds})", "steps=5"))
         assert caplog.messages == messages
+
+
+@pytest.fixture
+def with_own_model(tmp_path):
+    """A loader that also knows `model=mine`, which has no width and no depth."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.yaml").write_text("_target_: mine.Net\nchannels: 8\n")
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        loader.get_search_path().prepend("mine", f"file://{tmp_path}")
+        loader.repository = type(loader.repository)(loader.get_search_path())
+        yield loader
+
+
+def points_of_study(loader, *arguments: str):
+    return compose_sweep(loader, master_of(loader, arguments[0]), arguments)
+
+
+def test_the_sizes_of_a_study_apply_to_the_networks_that_have_them(with_own_model, caplog):
+    made = points_of_study(with_own_model, "study=convergence", "model=mine,mlp", "seed=0", "lr=0.1")
+    sizes = {(p.config["model"].get("width"), p.config["model"].get("channels"), p.config["steps"]) for p in made}
+    assert sizes == {(64, None, 200), (None, 8, 200)}
+    assert caplog.messages == ["model.width does not apply to model=mine, which has no such key."]
+
+
+def test_the_points_of_a_swept_size_that_does_not_apply_are_one(with_own_model):
+    made = points_of_study(with_own_model, "study=lu_born_dead", "model=mine", "seed=0")
+    assert len({p.overrides for p in made}) == len(made)
+    assert {tuple(p.config["model"]) for p in made} == {("_target_", "channels")}
+
+
+def test_a_measurement_of_a_study_is_left_out_with_its_probe(with_own_model, caplog):
+    (point,) = points_of_study(
+        with_own_model, "study=dead_relu", "model=mlp", "norm=none", "init=kaiming", "probe=none", "seed=0", "lr=0.1"
+    )
+    assert not point.config["probe"]
+    assert caplog.messages == ["probe.dead_units.when.fractions does not apply to probe=none, which has no such key."]
+
+
+@pytest.mark.parametrize("typed", ["model.width=32", "model.width=16,32", "hydra.sweeper.params={model.width: '16'}"])
+def test_a_typed_key_that_no_network_has_is_refused_in_a_study_too(with_own_model, typed):
+    own = ("study=convergence", "model=mine", "seed=0", "lr=0.1", typed)
+    master = master_of(with_own_model, *(word for word in own if word.startswith(("study", "hydra"))))
+    with pytest.raises((ConfigError, HydraException), match=r"model.width|Could not override"):
+        compose_sweep(with_own_model, master, own)
+
+
+def test_a_study_of_a_default_option_names_the_group(with_own_model, caplog):
+    master = master_of(with_own_model, "study=convergence")
+    OmegaConf.set_struct(master, False)
+    master.study.sweep = {"norm.groups": 4, "norm.eps": 1e-3}
+    master.study.scales, master.study.grid = {"quick": {"steps": 5}}, {}
+    (point,) = compose_sweep(with_own_model, master, ())
+    assert point.config["norm"]["eps"] == 1e-3
+    assert caplog.messages == ["norm.groups does not apply to this norm, which has no such key."]

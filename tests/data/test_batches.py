@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bnstudy.data.augment import Draws, crop_flip, draw_epoch
+from bnstudy.data.augment import crop_flip, draw_epoch, keep_rows
+from bnstudy.data.base import Length
 from bnstudy.data.batches import BatchStack, BatchStream
 from bnstudy.rng import stream
 
@@ -25,7 +26,8 @@ def test_augmentation_applies_the_draws_of_the_epoch_to_the_batch(dataset):
     augmented = BatchStream(dataset, "crop_flip", batch_size=8, seed=5)
     for step in (0, 2, 4):
         epoch, batch = divmod(step, 3)
-        draws = Draws(*(t[8 * batch : 8 * batch + 8] for t in draw_epoch(30, height=6, seed=5, epoch=epoch)))
+        of_epoch = draw_epoch(30, height=6, augment="crop_flip", length=None, seed=5, epoch=epoch)
+        draws = {name: t[8 * batch : 8 * batch + 8] for name, t in of_epoch.items()}
         assert torch.equal(augmented(step)[0], crop_flip(plain(step)[0], draws, dataset.black))
         assert torch.equal(augmented(step)[1], plain(step)[1])
 
@@ -57,3 +59,28 @@ def test_the_remaining_runs_of_a_stack_keep_their_batches(dataset, augment):
     after = stack.gather(*stack.select(1))
     for tensor, original in zip(after, before, strict=True):
         assert torch.equal(tensor, original[[2, 0, 2]])
+
+
+LENGTH = Length(min=2, max=5)
+
+
+def test_an_image_shows_as_many_rows_as_were_drawn_for_it_in_the_epoch(dataset):
+    plain, cut = (BatchStream(dataset, "crop_flip", 8, seed=5, length=length) for length in (None, LENGTH))
+    for step in (0, 2, 4):
+        epoch, batch = divmod(step, 3)
+        rows = draw_epoch(30, 6, "none", LENGTH, seed=5, epoch=epoch)["rows"][8 * batch : 8 * batch + 8]
+        for image, whole, n in zip(cut(step)[0], plain(step)[0], rows.tolist(), strict=True):
+            assert torch.equal(image[:, :n], whole[:, :n])
+            assert image[:, n:].isnan().all()
+        assert torch.equal(cut(step)[1], plain(step)[1])
+    assert torch.equal(keep_rows(dataset.train.x, 4)[:, :, :4], dataset.train.x[:, :, :4])
+    assert keep_rows(dataset.train.x, 4)[:, :, 4:].isnan().all()
+
+
+def test_a_stack_has_the_lengths_of_its_runs(dataset):
+    stack = BatchStack(dataset, "none", 8, [3, 0, 3], LENGTH)
+    for step in (0, 3, 1):
+        x, _ = stack.gather(*stack.select(step))
+        for run, seed in enumerate((3, 0, 3)):
+            alone = BatchStream(dataset, "none", 8, seed, LENGTH)(step)[0]
+            torch.testing.assert_close(x[run], alone, rtol=0, atol=0, equal_nan=True)

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from bnstudy.models.inception import BLOCKS, STAGES
-from bnstudy.models.structure import activations, weight_layers
+from bnstudy.models.structure import weight_layers
+from bnstudy.models.tracing import look
 from bnstudy.train.build import network_of
 from bnstudy.validation import ConfigError
 from tests.conftest import spec_of
@@ -68,7 +69,8 @@ def test_the_block_puts_its_four_branches_side_by_side():
 
 def test_each_convolution_has_a_norm_and_an_activation_and_channels_in_multiples_of_8():
     model = network("norm=batch", "model.depth=6")
-    assert list(activations(model)) == list(weight_layers(model))[:-1]
+    seen = look(model, torch.randn(2, 3, 32, 32))
+    assert [call.name for call in seen.activations] == list(weight_layers(model))[:-1]
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     assert len(norms) == 1 + 6 * 6
     assert all(norm.num_features % 8 == 0 for norm in norms)

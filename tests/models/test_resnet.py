@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from bnstudy.inits import initialize
 from bnstudy.models.layers import Dropout
 from bnstudy.models.resnet import BlockOrder, ResNet
-from bnstudy.models.structure import activations, norm_parameters, weight_layers
+from bnstudy.models.structure import norm_parameters, weight_layers
+from bnstudy.models.tracing import look
 from bnstudy.norms.batch import BatchNorm
 from bnstudy.probes.network import copy_for_probes
-from bnstudy.probes.normalization import is_normalized
 from bnstudy.train.build import network_of
 from bnstudy.validation import ConfigError
 from tests.conftest import spec_of
@@ -78,19 +78,14 @@ def test_networks_of_all_block_orders_start_with_the_same_weights(norm):
 def test_each_hidden_layer_has_an_activation_of_its_name_in_order_of_the_forward_pass(order):
     model = network(f"model.block={order}")
     hidden = [name for name in weight_layers(model) if name != "out"]
-    assert list(activations(model)) == hidden
-    called = []
-    for name, act in activations(model).items():
-        act.register_forward_hook(lambda *_, name=name: called.append(name))
-    model(X.double())
-    assert called == hidden
+    assert [call.name for call in look(model, X).activations] == hidden
 
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_a_weight_layer_in_front_of_an_addition_does_not_count_as_normalized(order):
     model = copy_for_probes(network(f"model.block={order}"))
-    found = {name: is_normalized(module) for name, module in model.named_modules() if name in weight_layers(model)}
-    assert found == {name: name != "out" and (order == "original" or "conv2" not in name) for name in found}
+    hidden = [name for name in weight_layers(model) if name != "out"]
+    assert look(model, X).normalized == {name for name in hidden if order == "original" or "conv2" not in name}
 
 
 @pytest.mark.parametrize("order", ["preactivation", "after_addition"])

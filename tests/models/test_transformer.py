@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from bnstudy.inits import initialize
 from bnstudy.models.layers import Dropout
-from bnstudy.models.structure import has_branches, norm_parameters, weight_layers
+from bnstudy.models.structure import has_branches, norm_parameters
+from bnstudy.models.tracing import look
 from bnstudy.models.transformer import in_patches, sinusoids
 from bnstudy.train.build import network_of
 from bnstudy.validation import ConfigError
@@ -109,8 +110,11 @@ def test_weight_norm_starts_as_the_network_without_norm():
 def test_layers_are_named_in_order_of_depth():
     block = ["attention.query", "attention.key", "attention.value", "attention.out", "mlp.hidden", "mlp.out"]
     names = ["embed", *(f"block{i}.{layer}" for i in (1, 2) for layer in block), "out"]
-    for norm in ("none", "layer"):
-        assert list(weight_layers(network(f"norm={norm}"))) == names
+    for norm in ("none", "layer", "weight"):
+        seen = look(network(f"norm={norm}"), X)
+        assert list(seen.weights) == names
+        assert [call.name for call in seen.activations] == ["block1.mlp.hidden", "block2.mlp.hidden"]
+        assert not seen.unseen
 
 
 @pytest.mark.parametrize("order", ["pre", "post"])

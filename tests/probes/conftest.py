@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from bnstudy.data.dataset import Dataset
+from bnstudy.models.tracing import look
 from bnstudy.probes.base import Snapshot
 from bnstudy.probes.network import Network, copy_for_probes
 from bnstudy.run import RunSpec
 from bnstudy.train.build import build_model
-from bnstudy.train.probing import draw_probe_index, layer_weights
+from bnstudy.train.probing import draw_probe_index
 from tests.conftest import spec_of
 
 TINY = ("model=mlp", "model.depth=2", "model.width=5", "batch_size=8", "init.gain=1.5")
@@ -21,8 +22,11 @@ def snapshot_of(spec: RunSpec, dataset: Dataset, double: bool = True, **others: 
     dtype = torch.float64 if double else torch.float32
     model = build_model(spec, dataset).to(dtype)
     x = dataset.train.x[: spec.batch_size].to(dtype)
+    quiet = copy_for_probes(model)
+    seen = look(quiet, x[:4])
     network = Network(
-        copy_for_probes(model),
+        quiet,
+        seen,
         spec.loss,
         dataset,
         dict(model.named_buffers()),
@@ -32,7 +36,7 @@ def snapshot_of(spec: RunSpec, dataset: Dataset, double: bool = True, **others: 
         spec.evaluation.batch_size,
     )
     params = {name: p.detach() for name, p in model.named_parameters()}
-    return Snapshot(params=params, layers=layer_weights(model), network=network, memory={}, **others)
+    return Snapshot(params=params, seen=seen, network=network, memory={}, **others)
 
 
 def changed(snapshot: Snapshot, **parts: object) -> Snapshot:

@@ -34,7 +34,8 @@ def snapshot_with(probe: Activations, spec: RunSpec, digits: Dataset, x: Tensor)
     """The snapshot before training, with x as probe batch."""
     bare = snapshot_of(spec, digits, double=False)
     network = bare.network
-    parts = [observe(network.model, "running", {"it": probe}, bare.params, network.buffers, p) for p in in_parts(x)]
+    probes, state = {"it": probe}, (bare.params, network.buffers)
+    parts = [observe(network.model, network.seen, "running", probes, *state, part) for part in in_parts(x)]
     return changed(bare, observed=tree_map(lambda *of_parts: torch.cat(of_parts), *parts)["it"])
 
 
@@ -168,7 +169,7 @@ def test_the_drift_is_the_movement_of_the_units_percentiles(digits):
     assert probe.measure(first)["z_drift"] == probe.measure(first)["z_drift_relative"] == {}
     measured = probe.measure(second)
     for layer, seen in first.observed.items():
-        was, now = seen[:, :, 0].numpy(), moved[layer][:, :, 0].numpy()
+        was, now = seen[:, :, 1].numpy(), moved[layer][:, :, 1].numpy()  # 0 has the outputs
         far, relative = [], []
         for unit in range(was.shape[1]):
             spread = slow_percentile(was[:, unit], 85) - slow_percentile(was[:, unit], 15)

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
 import torch
-from torch.func import functional_call, grad
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
 
 from bnstudy.losses import CrossEntropy
+from bnstudy.norms.explicit import ExplicitNorm
 from bnstudy.probes.base import ProbeSpec, Snapshot
-from bnstudy.probes.network import copy_for_probes, in_parts
+from bnstudy.probes.network import copy_for_probes, in_parts, run_in_mode
 from bnstudy.train.build import build_model
 from bnstudy.train.loop import start_serial
 from bnstudy.when import At
@@ -104,9 +107,9 @@ def test_shifts_are_added_to_the_pre_activations(digits):
 
 def test_a_copy_for_probes_does_not_change_the_model(digits):
     net = build_model(spec_of(*TINY, "norm=batch"), digits)
-    copy = copy_for_probes(net)
+    own = copy_for_probes(net)
     x = digits.train.x[:8]
-    functional_call(copy, (dict(net.named_parameters()), dict(net.named_buffers())), (x,))
+    functional_call(own, (dict(net.named_parameters()), dict(net.named_buffers())), (x,))
     assert net.hidden1.norm_act.norm.num_batches_tracked == 0
     net(x)
     assert net.hidden1.norm_act.norm.num_batches_tracked == 1
@@ -147,3 +150,128 @@ def test_a_probe_gets_only_the_parts_that_it_declares_beside_others(digits):
 class Undeclared(ProbeSpec):
     def measure(self, snapshot):
         return {"": snapshot.grads}
+
+
+class HandWritten(nn.Module):
+    """Batch normalization as textbooks write it.
+
+    assigned: the statistics are plain attributes that each batch replaces, and not buffers that it changes in place.
+    """
+
+    def __init__(self, channels, assigned=False):
+        super().__init__()
+        self.assigned = assigned
+        self.gamma, self.beta = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        if assigned:
+            self.mean, self.var = torch.zeros(channels), torch.ones(channels)
+        else:
+            self.register_buffer("mean", torch.zeros(channels))
+            self.register_buffer("var", torch.ones(channels))
+
+    def forward(self, x):
+        mean, var = self.mean, self.var
+        if self.training:
+            mean, var = x.mean(0), x.var(0, correction=0)
+            if self.assigned:
+                self.mean, self.var = 0.9 * self.mean + 0.1 * mean, 0.9 * self.var + 0.1 * var
+            else:
+                self.mean.mul_(0.9).add_(0.1 * mean)
+                self.var.mul_(0.9).add_(0.1 * var)
+        return self.gamma * (x - mean) / (var + 1e-5).sqrt() + self.beta
+
+
+class Subclass(nn.BatchNorm1d):
+    """A norm of torch's with code of its own."""
+
+    def forward(self, x):
+        return super().forward(x)
+
+
+class Frozen(nn.Module):
+    """A network that keeps its batch norms in evaluation mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.out = nn.BatchNorm1d(64), nn.Linear(64, 10)
+
+    def train(self, mode=True):
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm1d):
+                module.eval()
+        return self
+
+    def forward(self, x):
+        return self.out(self.norm(x.flatten(1)))
+
+
+def run(model, x, mode, params=None):
+    """The outputs of a probe's copy in a mode."""
+    own = copy_for_probes(model, x)
+    params = dict(model.named_parameters()) if params is None else params
+    return run_in_mode(own, mode, params, dict(model.named_buffers()), x)
+
+
+NORMS = {
+    "in place": lambda: HandWritten(64),
+    "assigned": lambda: HandWritten(64, assigned=True),
+    "subclass": lambda: Subclass(64),
+    "torch": lambda: nn.BatchNorm1d(64),
+    "synchronized": lambda: nn.SyncBatchNorm(64),
+}
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_batch_mode_is_training_for_what_keeps_statistics_and_evaluation_for_the_rest(norm, digits):
+    torch.manual_seed(0)
+    x = digits.train.x[:32]
+    model = nn.Sequential(nn.Flatten(), NORMS[norm](), nn.Dropout(0.5), nn.Linear(64, 10))
+    kept = copy.deepcopy(model)
+    z = x.flatten(1)
+    normalized = (z - z.mean(0)) / (z.var(0, correction=0) + 1e-5).sqrt()
+    torch.testing.assert_close(run(model, x, "batch"), model[3](normalized), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(run(model, x, "running"), model[3](z / (1 + 1e-5) ** 0.5))
+    assert vars(model[1]).keys() == vars(kept[1]).keys()
+    for module, before in zip(model.modules(), kept.modules(), strict=True):
+        states = (
+            {**m._buffers, **{n: v for n, v in vars(m).items() if isinstance(v, Tensor)}} for m in (module, before)
+        )
+        torch.testing.assert_close(*states)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_batches_mapped_over_shared_statistics_equal_a_loop(norm, digits):
+    model = nn.Sequential(nn.Flatten(), NORMS[norm](), nn.Linear(64, 10))
+    xs = digits.train.x[:24].view(3, 8, 1, 8, 8)
+    own, params = copy_for_probes(model, xs[0]), dict(model.named_parameters())
+    buffers = dict(model.named_buffers())
+    together = vmap(lambda x: run_in_mode(own, "batch", params, buffers, x))(xs)
+    torch.testing.assert_close(together, torch.stack([run(model, x, "batch") for x in xs]))
+
+
+def test_a_frozen_norm_uses_running_statistics_in_every_mode(digits):
+    x, model = digits.train.x[:16], Frozen()
+    expected = model.out(x.flatten(1) / (1 + 1e-5) ** 0.5)
+    for mode in ("training", "batch", "running"):
+        torch.testing.assert_close(run(model, x, mode), expected)
+
+
+def test_a_norm_with_two_names_is_written_out_once():
+    norm = nn.BatchNorm1d(4)
+    model = nn.Sequential(nn.Linear(4, 4), norm, norm, nn.Sequential(norm))
+    written = copy_for_probes(model)
+    assert isinstance(written[1], ExplicitNorm)
+    assert written[1] is written[2] is written[3][0]
+
+
+def test_a_random_stream_is_no_statistic(digits):
+    """Dropout counts its draws in a buffer."""
+    model = build_model(spec_of(*TINY, "norm=batch", "model.dropout=0.5"), digits)
+    found = [m for m in copy_for_probes(model, digits.train.x[:8]).modules() if getattr(m, "keeps_statistics", False)]
+    assert [type(module) for module in found] == [ExplicitNorm] * 2
+
+
+def test_finding_statistics_leaves_the_random_state(digits):
+    model, before = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(64, 10)), torch.get_rng_state()
+    copy_for_probes(model, digits.train.x[:8])
+    assert torch.equal(torch.get_rng_state(), before)

@@ -13,6 +13,7 @@ from bnstudy.probes.normalization import NormInternals
 from bnstudy.train.build import build_model
 from tests.conftest import spec_of
 from tests.probes.conftest import TINY, changed, snapshot_of
+from tests.train.test_token_norms import TokenNetwork
 
 
 @pytest.fixture
@@ -137,6 +138,8 @@ def test_scales_shifts_and_effective_rates_equal_the_parameters(measured_and_mod
         (("norm=batch", "norm.affine=false", "norm.track_running_stats=false"), {"effective_lr"}),
         (("norm=layer", "norm.position=after", "norm.affine=false"), set()),
         (("norm=weight",), {"effective_lr"}),
+        (("norm=rms",), {"gamma_mean", "gamma_std", "gamma_min"}),
+        (("norm=dyt",), {"gamma_mean", "gamma_std", "gamma_min", "beta_mean", "beta_std"}),
     ],
 )
 def test_metrics_without_meaning_are_left_out(overrides, metrics, double):
@@ -197,3 +200,19 @@ def test_a_single_held_out_image_has_no_accuracies(digits):
     measured = NormInternals().measure(snapshot_of(spec_of(*TINY, "norm=batch"), one, double=False))
     assert "running_mean_distance" in measured
     assert not [name for name in measured if name.startswith(("accuracy", "loss"))]
+
+
+def test_precise_statistics_of_tokens_leave_out_those_that_are_absent(double):
+    """Before training: the distance is that from 0 and 1 to the mean and variance of a loop over one batch."""
+    spec = replace(spec_of("norm=batch", "batch_size=24"), model=TokenNetwork())
+    snapshot = snapshot_of(spec, double)
+    measured = NormInternals(samples=24, precise_samples=24).measure(snapshot)
+    rows = snapshot.network.probe_batch(24)[0].transpose(1, 2).flatten(2)
+    hidden = torch.nn.functional.linear(rows, snapshot.params["hidden1.weight"])
+    present = rows.mean(-1) > -0.3
+    tokens = torch.stack([token for image, mask in zip(hidden, present, strict=True) for token in image[mask]])
+    assert len(tokens) < hidden.shape[0] * hidden.shape[1]
+    mean, var = tokens.mean(0), tokens.var(0, correction=0)
+    assert measured["running_mean_distance"]["norm"].item() == pytest.approx((mean.norm() / var.sum().sqrt()).item())
+    far = ((1 + 1e-5) / (var + 1e-5)).log().abs().mean()
+    assert measured["running_var_distance"]["norm"].item() == pytest.approx(far.item(), rel=1e-6)

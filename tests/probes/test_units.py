@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bnstudy.models.tracing import look
 from bnstudy.probes.base import Snapshot
 from bnstudy.probes.network import copy_for_probes
 from bnstudy.probes.units import DeadUnits
-from bnstudy.train.probing import draw_probe_index, layer_weights, observe
+from bnstudy.train.probing import draw_probe_index, observe
 from bnstudy.when import At
 from tests.conftest import spec_of
 from tests.probes.conftest import TINY
@@ -21,8 +22,9 @@ Measured = dict[str, dict[str, float]]
 
 def snapshot(model: nn.Module, x: Tensor, memory: Mapping[str, Tensor]) -> Snapshot:
     quiet, params, buffers = copy_for_probes(model), dict(model.named_parameters()), dict(model.named_buffers())
-    seen = observe(quiet, "running", {"dead": DeadUnits()}, params, buffers, x)["dead"]
-    return Snapshot(params={}, layers=layer_weights(model), observed=seen, memory=memory)
+    seen = look(quiet, x[:4])
+    observed = observe(quiet, seen, "running", {"dead": DeadUnits()}, params, buffers, x)["dead"]
+    return Snapshot(params={}, seen=seen, observed=observed, memory=memory)
 
 
 def measure_after(model: nn.Module, x: Tensor, *changes: Callable[[nn.Module], None]) -> list[Measured]:

@@ -148,7 +148,8 @@ def swept(results: Path, *sweeps: str) -> list[SweepPoint]:
 
 def stacks_of(points: list[SweepPoint], workers: int = 1) -> list[Stack]:
     plan = planned(points)
-    return make_stacks(plan, check_data(plan, Datasets(plan.settings.cache, CPU)), "cpu", workers, workers)
+    datasets = Datasets(plan.settings.cache, CPU)
+    return make_stacks(plan, check_data(plan, datasets), "cpu", workers, workers, datasets.inputs)
 
 
 def mark_finished(results: Path, runs: Sequence[PlannedRun]) -> None:

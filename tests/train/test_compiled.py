@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from bnstudy.models.inception import Inception
 from bnstudy.models.mlp import MLP
+from bnstudy.models.transformer import Transformer
 from bnstudy.models.vgg import VGG
 from bnstudy.norms.batch import BatchNorm, GhostBatchNorm, NoisyBatchNorm
-from bnstudy.norms.group import GroupNorm
+from bnstudy.norms.group import GroupNorm, LayerNorm
 from bnstudy.norms.weight import WeightNorm
 from bnstudy.optim import SGD, AdamW
 from bnstudy.run import Evaluation, RunSpec
@@ -82,8 +84,11 @@ def test_a_compiled_stack_resumes_identically_after_a_run_has_left(few, compilat
         {"norm": NoisyBatchNorm()},
         {"norm": WeightNorm()},
         {"trained": "norm"},
+        {"model": Transformer(depth=1, width=16, activation="gelu", dropout=0.1), "norm": LayerNorm()},
+        {"model": Transformer(depth=1, width=16, activation="gelu", order="post")},
+        {"model": Inception(width=1 / 64, activation="gelu"), "steps": 5},
     ],
-    ids=["convolutions", "ghost", "noisy", "weight", "only the norm trained"],
+    ids=["convolutions", "ghost", "noisy", "weight", "only the norm trained", "transformer", "post", "inception"],
 )
 def test_a_compiled_stack_agrees_with_an_eager_one(change, few):
     assert_agrees(runs(2, **change), few, Program(2))

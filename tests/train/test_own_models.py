@@ -14,10 +14,17 @@ from bnstudy.models.mlp import MLP
 from bnstudy.norms.batch import BatchNorm
 from bnstudy.norms.none import NoNorm
 from bnstudy.norms.weight import WeightNorm
+from bnstudy.probes.activations import Activations
+from bnstudy.probes.gradients import Backprop, GradientNorm
+from bnstudy.probes.shift import CovariateShift
+from bnstudy.probes.units import DeadUnits
+from bnstudy.probes.weights import WeightSize
 from bnstudy.train.build import network_of, trained_mask
 from bnstudy.train.loop import start_serial, start_stacked
 from bnstudy.validation import ConfigError
+from bnstudy.when import At
 from tests.conftest import CPU, spec_of
+from tests.probes import own_networks
 from tests.train.helpers import assert_same_outcome, train_all, train_serial
 
 
@@ -54,6 +61,38 @@ def test_both_engines_train_models_that_call_norm_build(few):
     stacked = train_all(start_stacked(specs, few, CPU))
     for one in specs:
         assert_same_outcome(stacked[one.run_id], train_serial(one, few), tolerance=1e-4)
+
+
+@dataclass(frozen=True)
+class Own(ModelSpec):
+    """One of the networks that know nothing of bnstudy, by the name of its class; `Idle` has an unused layer."""
+
+    kind: str = "Thrice"
+
+    def build(self, norm, shape, classes):  # noqa: ARG002
+        net = getattr(own_networks, self.kind.removesuffix("Idle"))()
+        if self.kind.endswith("Idle"):
+            net.idle = nn.Linear(3, 3)
+        return net
+
+
+@pytest.mark.parametrize("kind", ["Thrice", "SharedActivation", "Residual", "ThriceIdle"])
+def test_both_engines_train_and_probe_networks_of_someone_elses(kind, few):
+    when = At((0, 3))
+    probes = (DeadUnits(when=when), Activations(when=when), Backprop(when=when), GradientNorm(when=when))
+    probe = {type(one).__name__: one for one in (*probes, CovariateShift(when=when), WeightSize(when=when))}
+    first = spec(model=Own(kind=kind), probe=probe, steps=4, epochs=None)
+    specs = [first, replace(first, seed=1)]
+    training = start_stacked(specs, few, CPU)
+    stacked = train_all(training)
+    for one in specs:
+        assert_same_outcome(stacked[one.run_id], train_serial(one, few), tolerance=1e-3)
+    metrics = stacked[first.run_id].metrics.to_pandas()
+    assert {"dead_share", "backprop_rms", "grad_norm", "ics_norm", "z_mean"} <= set(metrics["metric"])
+    norms = metrics[(metrics["metric"] == "grad_norm") & metrics["layer"].str.startswith("idle")]["value"]
+    assert norms.empty
+    said = [sentence for sentence in training.probing.seen.unseen if "never uses idle.weight, idle.bias" in sentence]
+    assert bool(said) == kind.endswith("Idle")
 
 
 def test_a_weight_norm_that_changes_no_layer_is_refused(few):

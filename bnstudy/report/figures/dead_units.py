@@ -14,7 +14,7 @@ from bnstudy.report.figures import layout, style
 from bnstudy.report.figures.depth_profiles import MAX_NAMES, set_depth_axis
 from bnstudy.report.figures.style import LineStyle, Palette, ReportFigure
 from bnstudy.report.layer_series import layer_grid, layer_names, layer_series
-from bnstudy.report.transforms import MOMENTS, Panel, hold, mean_band, split_by_arm
+from bnstudy.report.transforms import MOMENTS, Panel, hold, mean_band, split_by_arm, with_last_step
 from bnstudy.validation import printable
 
 SHARE = "Share of ReLU units whose output is zero for every sample of the probe batch"
@@ -35,7 +35,7 @@ LEAST_TOP = 5.0
 def draw_dead_units(panel: Panel, palette: Palette) -> ReportFigure | None:
     """Share of dead units by layer at the end of training, and of the whole network over training."""
     over_time = panel.network_rows("dead_share")
-    rows = panel.layer_rows("dead_share").merge(panel.arm_runs[["run_id", "steps"]], on="run_id")
+    rows = with_last_step(panel.layer_rows("dead_share"), panel.arm_runs)
     at_end = pd.concat([MOMENTS[-1](rows), _all_dead(rows, panel.arm_runs)])
     if over_time.empty or at_end.empty:
         return None

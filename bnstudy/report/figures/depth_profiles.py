@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from bnstudy.report.figures import layout, style
 from bnstudy.report.figures.style import Palette, ReportFigure
-from bnstudy.report.transforms import MOMENTS, Panel, mean_band, split_by_arm
+from bnstudy.report.transforms import MOMENTS, Panel, mean_band, split_by_arm, with_last_step
 from bnstudy.validation import printable
 
 MAX_NAMES = 8
@@ -52,7 +52,7 @@ def draw_backprop(panel: Panel, palette: Palette) -> ReportFigure | None:
 
 def _draw_profile(profile: DepthProfile, panel: Panel, palette: Palette) -> ReportFigure | None:
     """Draw a metric against depth, axes for each of `MOMENTS` at which it was measured, on a log axis."""
-    rows = panel.layer_rows(profile.metric).merge(panel.arm_runs[["run_id", "steps"]], on="run_id")
+    rows = with_last_step(panel.layer_rows(profile.metric), panel.arm_runs)
     measured = [(m.title, at) for m in MOMENTS if not (at := m(rows)).empty]
     if not measured:
         return None
