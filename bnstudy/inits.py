@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import ClassVar, Literal
 
@@ -14,9 +14,12 @@ from torch import Tensor, nn
 
 from bnstudy.norms.weight import ReparametrizedLayer
 from bnstudy.rng import Seeded, stream
-from bnstudy.validation import Spec
+from bnstudy.validation import ConfigError, Spec
 
 log = logging.getLogger(__name__)
+
+Kind = Literal["conv", "dense"]
+"""Of a layer: a convolution, or any other."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,10 @@ class InitSpec(Spec):
 
     def check(self) -> None:
         self.require(self.gain >= 0, "gain", "0 or more")
+
+    def of(self, kind: Kind) -> InitSpec:  # noqa: ARG002
+        """The scheme for the layers of a kind."""
+        return self
 
     def weight_(self, weight: Tensor, generator: torch.Generator) -> None:
         """Fill a weight matrix [out, in] or kernel [out, in, h, w] in place, without `gain`."""
@@ -50,6 +57,24 @@ class Keep(InitSpec):
 
     def check(self) -> None:
         self.require(self.gain == 1, "gain", "1, as no scheme draws the weights")
+
+
+@dataclass(frozen=True)
+class ByKind(InitSpec):
+    """One scheme for convolutions and another for all other layers, as in torchvision's VGG."""
+
+    conv: InitSpec = field(kw_only=True)
+    dense: InitSpec = field(kw_only=True)
+
+    def check(self) -> None:
+        self.require(self.gain == 1, "gain", "1: each scheme has its own gain")
+        for name in ("conv", "dense"):
+            scheme = getattr(self, name)
+            if not scheme.draws or isinstance(scheme, ByKind):
+                raise ConfigError(f"init.{name}={scheme.label} is not allowed: it must be a scheme that draws weights.")
+
+    def of(self, kind: Kind) -> InitSpec:
+        return self.conv if kind == "conv" else self.dense
 
 
 @torch.no_grad()
@@ -74,17 +99,17 @@ def draw_weights_(model: nn.Module, init: InitSpec, seed: int) -> None:
     """Fill the weights that the scheme covers, and the biases beside them; name the others."""
     covered: set[nn.Parameter] = set()
     for part in covered_weights(model):
-        generator = stream(seed, "init", part.name)
+        scheme, generator = init.of(part.kind), stream(seed, "init", part.name)
         for weight in part.matrices():
             filled = (
                 weight if weight.is_contiguous() else torch.empty_like(weight, memory_format=torch.contiguous_format)
             )
-            init.weight_(filled, generator)
-            weight.copy_(filled.mul_(init.gain))
+            scheme.weight_(filled, generator)
+            weight.copy_(filled.mul_(scheme.gain))
         covered.add(part.weight)
         if part.bias is not None:
             fan_in = part.matrices()[0][0].numel()
-            init.bias_(part.bias, fan_in, stream(seed, "init", part.bias_name))
+            scheme.bias_(part.bias, fan_in, stream(seed, "init", part.bias_name))
             covered.add(part.bias)
     others = [name for name, p in model.named_parameters() if p not in covered and not is_constant(p)]
     if others:
@@ -112,6 +137,7 @@ class Weights:
     """A weight that init schemes cover, with the bias beside it.
 
     name, bias_name: of their streams.
+    kind: of their layer.
     parts: matrices of which the weight consists: the gates of a recurrent layer, the projections of attention.
     transposed: whether they are [in, out, ...], not [out, in, ...].
     """
@@ -120,6 +146,7 @@ class Weights:
     weight: nn.Parameter
     bias_name: str
     bias: nn.Parameter | None
+    kind: Kind
     parts: int = 1
     transposed: bool = False
 
@@ -130,6 +157,7 @@ class Weights:
 
 
 TRANSPOSED = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
+CONVOLUTIONS = nn.Conv1d | nn.Conv2d | nn.Conv3d | TRANSPOSED
 GATES = {"RNN_TANH": 1, "RNN_RELU": 1, "LSTM": 4, "GRU": 3}
 
 
@@ -142,8 +170,9 @@ def covered_weights(model: nn.Module) -> Iterator[Weights]:
             if parts:
                 bias_name = name.replace("weight", "bias")
                 bias = module._parameters.get(bias_name)
+                kind: Kind = "conv" if isinstance(module, CONVOLUTIONS) else "dense"
                 is_transposed = isinstance(module, TRANSPOSED)
-                yield Weights(f"{layer}.{name}", weight, f"{layer}.{bias_name}", bias, parts, is_transposed)
+                yield Weights(f"{layer}.{name}", weight, f"{layer}.{bias_name}", bias, kind, parts, is_transposed)
 
 
 def weight_parts(module: nn.Module, name: str) -> int:

@@ -9,6 +9,7 @@ from torch import nn
 from bnstudy.inits import Keep, fans, initialize, name_others
 from bnstudy.models.structure import weight_layers
 from bnstudy.train.build import network_of
+from bnstudy.validation import ConfigError
 from tests.conftest import spec_of
 
 
@@ -53,6 +54,19 @@ def test_fan_out_counts_outputs():
 def test_orthogonal_rows_are_orthonormal():
     weight = initialized("init=orthogonal").hidden1.weight.weight
     torch.testing.assert_close(weight @ weight.T, torch.eye(128), atol=1e-5, rtol=0)
+
+
+def test_convolutions_and_other_layers_may_have_schemes_of_their_own():
+    own = initialized("init=by_kind", "init@init.conv=orthogonal", "init@init.dense=torch_default", "model=vgg")
+    for scheme, layer in (("orthogonal", "conv2"), ("torch_default", "out")):
+        alone = initialized(f"init={scheme}", "model=vgg")
+        assert torch.equal(getattr(own, layer).weight.weight, getattr(alone, layer).weight.weight)
+
+
+@pytest.mark.parametrize("wrong", ["init.gain=2", "init@init.conv=keep", "init@init.dense=by_kind"])
+def test_schemes_by_kind_draw_weights_and_have_their_own_gain(wrong):
+    with pytest.raises(ConfigError, match="is not allowed: it must be"):
+        spec_of("init=by_kind", wrong)
 
 
 def test_the_gain_multiplies_the_weights():

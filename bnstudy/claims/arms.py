@@ -151,6 +151,8 @@ def piece(specs: pd.DataFrame, column: str) -> pd.Series:
     differs = _differs(specs, column, _owners(specs, column))
     if column in CLASSES:
         return texts.where(differs, "")
+    if name == "_target_":  # of a class within a class, such as init.conv
+        return (column.removesuffix("_target_").rstrip(".") + "=" + texts.str.rpartition(".")[2]).where(differs, "")
     clash = sum(c.rpartition(".")[2] == name and specs[c].map(_exact).nunique() > 1 for c in specs.columns) > 1
     return ((column if clash or column == EVALUATION_BATCH else name) + "=" + texts).where(differs, "")
 

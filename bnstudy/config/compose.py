@@ -135,10 +135,16 @@ def update_choices(below: Mapping[str, list[str]], overrides: Iterable[Override]
 
     The length of a run is one choice with two spellings: `steps` replaces `epochs` below it and vice versa.
     """
-    above = {override.key_or_group: list_values(override) for override in overrides}
+    above = {with_package(override): list_values(override) for override in overrides}
     replaced = LENGTHS if LENGTHS & above.keys() else set()
     kept = {key: values for key, values in below.items() if key not in replaced}
     return {**kept, **above}
+
+
+def with_package(override: Override) -> str:
+    """The key of an override. An option of a group in another place, such as `init@init.conv`, is another choice."""
+    key: str = override.key_or_group
+    return f"{key}@{override.package}" if override.package else key
 
 
 def to_typed(value: Any) -> str:
@@ -200,7 +206,7 @@ class Composer:
 
     def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
         self._parse = cache(OverridesParser.create(config_loader=loader).parse_override)
-        self.is_group = cache(lambda key: bool(loader.get_group_options(key)))
+        self.is_group = cache(lambda key: bool(loader.get_group_options(key.partition("@")[0])))
         self._compose = cache(partial(_compose, loader, master))
 
     def config(self, overrides: Overrides) -> dict[str, Any]:

@@ -56,6 +56,11 @@ def test_the_scale_of_pixels_is_a_factor() -> None:
     ]
 
 
+def test_a_class_within_a_class_is_named_by_its_key() -> None:
+    schemes = [("init.conv", {"_target_": f"bnstudy.inits.{name}"}) for name in ("Normal", "Orthogonal")]
+    assert names([Run(fields=(scheme,)) for scheme in schemes]) == ["init.conv=Normal", "init.conv=Orthogonal"]
+
+
 def test_a_factor_that_the_data_determine_is_dropped() -> None:
     runs = [Run(data="Digits"), Run(data="MNIST")]
     assert runs[0].spec["data"]["val_fraction"] != runs[1].spec["data"]["val_fraction"]

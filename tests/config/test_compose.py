@@ -84,6 +84,12 @@ def test_scale_replaces_sweep_and_the_command_line_replaces_both(points):
     assert {p.config["data"]["_target_"] for p in standard} == {"bnstudy.data.torchvision_sets.MNIST"}
 
 
+def test_an_option_in_another_place_is_a_choice_of_its_own(points):
+    made = points("init=by_kind", "init@init.conv=orthogonal,normal", "steps=5")
+    assert [p.config["init"]["conv"]["_target_"] for p in made] == ["bnstudy.inits.Orthogonal", "bnstudy.inits.Normal"]
+    assert {p.config["init"]["dense"]["_target_"] for p in made} == {"bnstudy.inits.XavierUniform"}
+
+
 def test_a_glob_selects_the_options_that_match(points):
     made = points("norm=glob(*,exclude=[i*,g*,k*,s*,w*,noisy*,dyt,rms,batch_*])", "steps=5")
     assert [p.overrides[0] for p in made] == ["norm=batch", "norm=layer", "norm=none"]
