@@ -135,8 +135,8 @@ def seeded_class(plain: type[nn.Module]) -> type[nn.Module]:
 @contextmanager
 def trial(model: nn.Module) -> Iterator[None]:
     """Let forward passes in training mode leave no trace in the network."""
-    modes = [(module, module.training) for module in model.modules()]
     tensors_to_buffers(model)
+    attributes = [(module, dict(vars(module))) for module in model.modules()]
     owned = [(m, name, b) for m in model.modules() for name, b in m._buffers.items() if b is not None]
     buffers = [(*own, own[-1].clone()) for own in owned]
     with torch.no_grad():
@@ -144,8 +144,9 @@ def trial(model: nn.Module) -> Iterator[None]:
         yield
         for module, name, buffer, value in buffers:  # a module may have assigned another tensor
             module._buffers[name] = buffer.copy_(value)
-    for module, training in modes:
-        module.training = training
+    for module, before in attributes:  # the mode, and what the module kept, such as its features
+        vars(module).clear()
+        vars(module).update(before)
 
 
 def global_states() -> tuple[object, ...]:
