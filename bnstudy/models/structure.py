@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bnstudy.models.flow import cancels_scale, is_norm
 from bnstudy.models.layers import NormAct, TokenNorm
 from bnstudy.models.rnn import PathNorms
-from bnstudy.models.seeded_dropout import trial
+from bnstudy.models.trial import trial
 from bnstudy.norms.base import Norm, NormSpec
 from bnstudy.norms.weight import ReparametrizedLayer
 from bnstudy.validation import ConfigError

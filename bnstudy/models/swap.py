@@ -14,8 +14,8 @@ from torch.overrides import TorchFunctionMode
 
 from bnstudy.models.activations import kind_of, name_of
 from bnstudy.models.flow import NORM_FUNCTIONS, PRODUCTS, RESHAPES, SUMS
-from bnstudy.models.seeded_dropout import trial
 from bnstudy.models.structure import hand_written_norm
+from bnstudy.models.trial import trial
 from bnstudy.norms.base import Layout, NoActivationNorm, NormSpec
 from bnstudy.norms.none import NoNorm
 from bnstudy.validation import ConfigError

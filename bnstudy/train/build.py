@@ -18,6 +18,7 @@ from bnstudy.models.structure import (
     has_branches,
     norm_parameters,
 )
+from bnstudy.models.trial import refuse_memory
 from bnstudy.norms.explicit import tensors_to_buffers
 from bnstudy.norms.keep import KeepNorm
 from bnstudy.run import RunSpec
@@ -46,6 +47,7 @@ def network_of(spec: RunSpec, shape: tuple[int, int, int], classes: int) -> nn.M
     make_attention_explicit(model)
     if is_of_users(spec):
         seed_dropout(model, shape, f"model={spec.model.label}")
+        refuse_memory(model, shape, f"model={spec.model.label}")
     spec.norm.check_network(has_branches(model))
     check_norm_has_effect(spec.norm, model)
     if spec.trained == "norm":

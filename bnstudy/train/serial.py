@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bnstudy.data.batches import BatchStream
 from bnstudy.data.dataset import Dataset
-from bnstudy.models.seeded_dropout import trial
+from bnstudy.models.trial import trial
 from bnstudy.run import RunSpec
 from bnstudy.train.build import build_model, trained_mask
 from bnstudy.train.engine import Tensors, needs_start, training_loss

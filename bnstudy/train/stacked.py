@@ -204,9 +204,10 @@ class StackedEngine:
 def prepare_norms(model: nn.Module, spec: RunSpec, device: torch.device, free: bool, compiled: bool) -> None:
     """Replace torch's norms where vmap or the compiler need it."""
     # On a CPU vmap has no rule for a batch norm in bf16: torch then wants the statistics in bf16 too.
-    if free or (spec.precision == "bf16" and device.type == "cpu"):
+    lacks_rule = spec.precision == "bf16" and device.type == "cpu"
+    if free:
         make_numbers_buffers(model)
-    elif compiled or mixes_runs(model):
+    elif lacks_rule or compiled or mixes_runs(model):
         # Compiled, torch's own norms under vmap are several times as slow.
         make_explicit(model)
 
