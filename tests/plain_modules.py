@@ -84,3 +84,83 @@ class Unnormalized(nn.Sequential):
 
 def pair() -> tuple[int, int]:
     return 1, 2
+
+
+class SharedNorm(nn.Module):
+    """One norm behind two convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = (nn.Conv2d(n, 4, 3, padding=1, bias=False) for n in (1, 4))
+        self.bn, self.out = nn.BatchNorm2d(4), nn.Linear(4, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(F.relu(self.bn(self.conv2(F.relu(self.bn(self.conv1(x)))))).mean((2, 3)))
+
+
+class TwoNames(nn.Module):
+    """Layers that are attributes and elements of a list. It keeps its features."""
+
+    def __init__(self, shared: bool = False) -> None:
+        super().__init__()
+        self.hidden1, self.bn = nn.Linear(64, 12, bias=False), nn.BatchNorm1d(12)
+        self.hidden2, self.out = nn.Linear(12, 12), nn.Linear(12, 10)
+        self.layers = nn.ModuleList([self.hidden1, self.hidden2])
+        if shared:
+            self.again = nn.Linear(12, 12)
+            self.again.weight = self.hidden2.weight
+            self.layers.append(self.again)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.features = F.relu(self.bn(self.layers[0](x.flatten(1))))
+        for layer in self.layers[1:]:
+            self.features = F.relu(layer(self.features))
+        return self.out(self.features)
+
+
+class TiedBehindNorms(nn.Module):
+    """A norm behind each of two layers that share their weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(64, 64), nn.Linear(64, 64)
+        self.second.weight = self.first.weight
+        self.bn1, self.bn2, self.out = nn.BatchNorm1d(64), nn.BatchNorm1d(64), nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.first(x.flatten(1))))
+        return self.out(F.relu(self.bn2(self.second(x))))
+
+
+class TokenBatchNorm(nn.BatchNorm1d):
+    """Batch normalization of tokens [B, T, C]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.transpose(1, 2)).transpose(1, 2)
+
+
+class BatchNormReLU(nn.BatchNorm1d):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(super().forward(x))
+
+
+class HandWrittenNorm(nn.Module):
+    def __init__(self, units: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(units))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + 1e-5) * self.scale
+
+
+class OneNorm(nn.Module):
+    """A linear layer of the rows of an image, or of all its pixels, and a norm behind it."""
+
+    def __init__(self, norm: nn.Module, units: int, rows: bool = False) -> None:
+        super().__init__()
+        self.hidden, self.norm, self.out = nn.Linear(8 if rows else 64, units, bias=False), norm, nn.Linear(units, 10)
+        self.rows = rows
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.hidden(x.flatten(1, 2) if self.rows else x.flatten(1)))
+        return self.out(x.mean(1) if self.rows else x)

@@ -29,7 +29,7 @@ PRODUCTS |= {"einsum", "tensordot", "embedding", "embedding_bag", "multi_head_at
 """Functions that multiply data by a weight."""
 
 SUMS = {"add", "radd", "iadd", "sub", "rsub", "isub"}
-NORMS = {"batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "normalize"}
+NORM_FUNCTIONS = {"batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "normalize"}
 
 RESHAPES = {"reshape", "view", "flatten", "unflatten", "transpose", "swapaxes", "swapdims", "permute", "movedim", "t"}
 RESHAPES |= {"squeeze", "unsqueeze", "contiguous", "clone", "to", "float", "double", "type_as", "dropout", "getitem"}
@@ -159,7 +159,7 @@ class Tracer(TorchFunctionMode):
             return
         adds_bias = name in SUMS and len(data) == 1
         is_raw = flow.is_raw and not acts and (name in RESHAPES or adds_bias)
-        if name in NORMS and flow.is_raw:
+        if name in NORM_FUNCTIONS and flow.is_raw:
             self._normalized.add(flow.product)
         elif not is_raw and self._norms == 0:
             self._read += [flow.product for _, flow in data if flow.is_raw]

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from bnstudy.models.attention import make_attention_explicit
 from bnstudy.models.base import ModelSpec
 from bnstudy.models.construction import materialize
-from bnstudy.models.seeded_dropout import trial
 from bnstudy.models.swap import swap_norms
+from bnstudy.models.trial import trial
 from bnstudy.norms.base import NormSpec
 from bnstudy.norms.keep import KeepNorm
 from bnstudy.validation import ADDED, BESIDE, ConfigError, import_object, show

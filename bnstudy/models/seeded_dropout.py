@@ -6,8 +6,7 @@ Torch draws dropout from its global generator: the numbers would depend on what 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from bnstudy.models.attention import explicit_attention
-from bnstudy.norms.explicit import tensors_to_buffers
+from bnstudy.models.trial import trial
 from bnstudy.rng import uniform
 from bnstudy.validation import ConfigError
 
@@ -130,22 +129,6 @@ def seed_dropout(model: nn.Module, shape: tuple[int, int, int], name: str) -> No
 @cache
 def seeded_class(plain: type[nn.Module]) -> type[nn.Module]:
     return type(plain.__name__, (SeededDropout, plain), {"__module__": plain.__module__})
-
-
-@contextmanager
-def trial(model: nn.Module) -> Iterator[None]:
-    """Let forward passes in training mode leave no trace in the network."""
-    modes = [(module, module.training) for module in model.modules()]
-    tensors_to_buffers(model)
-    owned = [(m, name, b) for m in model.modules() for name, b in m._buffers.items() if b is not None]
-    buffers = [(*own, own[-1].clone()) for own in owned]
-    with torch.no_grad():
-        model.train()
-        yield
-        for module, name, buffer, value in buffers:  # a module may have assigned another tensor
-            module._buffers[name] = buffer.copy_(value)
-    for module, training in modes:
-        module.training = training
 
 
 def global_states() -> tuple[object, ...]:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from bnstudy.models.flow import cancels_scale, is_norm
 from bnstudy.models.layers import NormAct, TokenNorm
 from bnstudy.models.rnn import PathNorms
+from bnstudy.models.trial import trial
 from bnstudy.norms.base import Norm, NormSpec
 from bnstudy.norms.weight import ReparametrizedLayer
 from bnstudy.validation import ConfigError
 
 PLACED_NORMS = (NormAct, TokenNorm, PathNorms)
-"""The modules that hold the norms of bnstudy's own networks, and nothing else with parameters."""
+"""The modules that hold norms, whatever their classes, and nothing else with parameters."""
 
 
 def weight_layers(model: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
@@ -31,7 +35,7 @@ def norm_parameters(model: nn.Module) -> set[str]:
     """The names of the norm's parameters: scales, shifts, and those that it adds to weights and branches."""
     names: set[str] = set()
     for path, module in model.named_modules():
-        if isinstance(module, PLACED_NORMS):
+        if isinstance(module, PLACED_NORMS) or is_norm(module):
             names |= {f"{path}.{name}" for name, _ in module.named_parameters()}
         elif isinstance(module, ReparametrizedLayer):
             names |= {f"{path}.{name}" for name, _ in module.named_parameters() if name not in ("weight", "bias")}
@@ -82,19 +86,49 @@ def values_together(module: nn.Module, x: Tensor) -> int | None:
     return None
 
 
-def check_norm_is_trainable(model: nn.Module) -> None:
-    """Raises ConfigError if the norm has no parameters, or if `norm_parameters` cannot find them."""
+def hand_written_norm(model: nn.Module, shape: tuple[int, int, int]) -> str:
+    """A norm of the network that someone wrote by hand, such as "norm1, a MyNorm"; "" if none is found."""
+    found: list[str] = []
+
+    def check(path: str, module: nn.Module, inputs: tuple[Any, ...], out: Any) -> None:
+        if inputs and isinstance(inputs[0], Tensor) and isinstance(out, Tensor) and cancels_scale(module, inputs, out):
+            found.append(f"{path}, a {type(module).__name__}")
+
+    known = {part for module in model.modules() if isinstance(module, PLACED_NORMS) for part in module.modules()}
+    hooks = [
+        module.register_forward_hook(partial(check, path))
+        for path, module in model.named_modules()
+        if module not in known and not is_norm(module) and not any(module.children())
+    ]
+    with trial(model):
+        model(torch.randn(32, *shape, generator=torch.Generator().manual_seed(0)))
+    for hook in hooks:
+        hook.remove()
+    return found[0] if found else ""
+
+
+def check_norm_is_trainable(model: nn.Module, by_hand: str) -> None:
+    """Raises ConfigError if the norm has no parameters, or if `norm_parameters` does not find all.
+
+    by_hand: one of the network's norms that someone wrote by hand; "" if there is none.
+    """
+    if by_hand:
+        raise ConfigError(
+            f"trained=norm is not allowed with this network: the parameters of {by_hand}, are not known as those of a "
+            "norm; it must be all, or put the norm in a NormAct or TokenNorm of bnstudy.models.layers."
+        )
     if norm_parameters(model):
         return
-    if _is_linear(model) or any(isinstance(m, (*PLACED_NORMS, ReparametrizedLayer)) for m in model.modules()):
+    known = (*PLACED_NORMS, ReparametrizedLayer)
+    if _is_linear(model) or any(isinstance(module, known) or is_norm(module) for module in model.modules()):
         raise ConfigError(
             "trained=norm is not allowed if the norm has no parameters, as with norm=none or norm.affine=false; "
             "it must be all, or choose a norm with scales and shifts, such as norm=batch."
         )
     raise ConfigError(
-        "trained=norm is not allowed with this network: norm parameters are found only in the layers of "
-        "bnstudy.models.layers (dense, conv, NormAct, TokenNorm), and the network has none of these; it must be all, "
-        "or build the network of such layers."
+        "trained=norm is not allowed with this network: it has no norm with parameters that is one of torch's, of "
+        "bnstudy.norms, or in a NormAct or TokenNorm of bnstudy.models.layers; it must be all, or build the network "
+        "of such layers."
     )
 
 

@@ -158,8 +158,6 @@ class Norm(nn.Module):
     tokens: whether inputs are [B, T, C], of which each token is normalized on its own; else they are [B, C, ...].
     """
 
-    is_norm: ClassVar[bool] = True
-
     def __init__(self, tokens: bool = False) -> None:
         super().__init__()
         self.tokens = tokens

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vjp
+from torch.func import vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.instancenorm import _InstanceNorm
@@ -18,6 +18,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from bnstudy.data.dataset import Dataset
 from bnstudy.losses import LossSpec
 from bnstudy.models.activations import Taps
+from bnstudy.models.functional import run_with
 from bnstudy.models.tracing import Seen
 from bnstudy.norms.explicit import ExplicitNorm, make_explicit, tensors_to_buffers
 from bnstudy.rng import Noise, Seeded
@@ -121,10 +122,10 @@ def is_tracking_norm(module: nn.Module) -> bool:
 @torch.no_grad()
 def changed_buffers(model: nn.Module, example: Tensor) -> set[str]:
     """The names of the buffers that a forward pass changes, in place or by assignment. The model stays as it is."""
-    before = dict(model.named_buffers(remove_duplicate=False))
+    before = dict(model.named_buffers())
     after = {name: b.clone() for name, b in before.items()}
     with torch.random.fork_rng([example.device] if example.is_cuda else []):
-        functional_call(model, after, (example,))
+        run_with(model, after, example)
     return {name for name, b in before.items() if not _same(b, after[name])}
 
 
@@ -144,7 +145,7 @@ def run_in_mode(model: nn.Module, mode: Mode, params: Params, buffers: Params, x
                 module.training = True
     try:
         with sdpa_kernel(SDPBackend.MATH):  # the others have no second derivative, and no rule for vmap
-            return functional_call(model, (dict(params), own), (x,))
+            return run_with(model, {**params, **own}, x)
     finally:
         model.train()
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.func import functional_call, vmap
+from torch.func import vmap
 
+from bnstudy.models.functional import run_with
 from bnstudy.run import RunSpec
 from bnstudy.sweep.same_networks import Inputs
 from bnstudy.train.build import network_of
@@ -40,7 +41,7 @@ def try_to_stack(run: RunSpec, inputs: Inputs, norms_vary: bool) -> None:
     x, y = torch.randn(MIN_ROWS, IMAGES, *inputs.shape), inputs.targets(MIN_ROWS, IMAGES)
 
     def loss(params: Tensors, buffers: Tensors, x: Tensor, y: Tensor) -> Tensor:
-        return training_loss(run, lambda images: functional_call(network, (params, buffers), (images,)), x, y)
+        return training_loss(run, lambda images: run_with(network, {**params, **buffers}, images), x, y)
 
     losses = vmap(loss)(params, buffers, x, y)
     torch.autograd.grad(losses.sum(), list(params.values()), allow_unused=True)

@@ -11,7 +11,14 @@ from bnstudy.models.attention import make_attention_explicit
 from bnstudy.models.construction import construct_under, materialize
 from bnstudy.models.module import Module
 from bnstudy.models.seeded_dropout import seed_dropout
-from bnstudy.models.structure import check_norm_has_effect, check_norm_is_trainable, has_branches, norm_parameters
+from bnstudy.models.structure import (
+    check_norm_has_effect,
+    check_norm_is_trainable,
+    hand_written_norm,
+    has_branches,
+    norm_parameters,
+)
+from bnstudy.models.trial import refuse_memory
 from bnstudy.norms.explicit import tensors_to_buffers
 from bnstudy.norms.keep import KeepNorm
 from bnstudy.run import RunSpec
@@ -38,12 +45,13 @@ def network_of(spec: RunSpec, shape: tuple[int, int, int], classes: int) -> nn.M
         materialize(model, shape)
     tensors_to_buffers(model)
     make_attention_explicit(model)
-    if draws_from_torch(spec):
+    if is_of_users(spec):
         seed_dropout(model, shape, f"model={spec.model.label}")
+        refuse_memory(model, shape, f"model={spec.model.label}")
     spec.norm.check_network(has_branches(model))
     check_norm_has_effect(spec.norm, model)
     if spec.trained == "norm":
-        check_norm_is_trainable(model)
+        check_norm_is_trainable(model, hand_written_norm(model, shape) if is_of_users(spec) else "")
     return model
 
 
@@ -62,8 +70,8 @@ def check_parts(spec: RunSpec) -> None:
         )
 
 
-def draws_from_torch(spec: RunSpec) -> bool:
-    """Whether the network may draw numbers from torch's generator in training. Built-in networks have `Noise`."""
+def is_of_users(spec: RunSpec) -> bool:
+    """Whether the network may have dropout, attention and norms of any kind; those of built-in networks are known."""
     is_built_in = type(spec.model).__module__.startswith("bnstudy.") and not isinstance(spec.model, Module)
     return not is_built_in and torch.get_default_device().type != "meta"
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 from torch.utils._pytree import tree_map
 
 from bnstudy.data.augment import keep_rows
 from bnstudy.data.dataset import Dataset, Split
 from bnstudy.losses import LossSpec
+from bnstudy.models.functional import run_with
 from bnstudy.probes.network import in_parts, random_order
 from bnstudy.run import RunSpec
 from bnstudy.train.compiled import Program
@@ -310,9 +310,7 @@ def evaluate(
     params, buffers = engine.by_name(engine.params), engine.buffers()
     engine.model.eval()
     parts = [
-        engine.map(
-            lambda p, b, x=x, y=y: score(functional_call(engine.model, (p, b), (x,)), y, spec.loss), params, buffers
-        )
+        engine.map(lambda p, b, x=x, y=y: score(run_with(engine.model, {**p, **b}, x), y, spec.loss), params, buffers)
         for x, y in zip(xs, ys, strict=True)
     ]
     engine.model.train()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bnstudy.data.batches import BatchStream
 from bnstudy.data.dataset import Dataset
+from bnstudy.models.trial import trial
 from bnstudy.run import RunSpec
 from bnstudy.train.build import build_model, trained_mask
 from bnstudy.train.engine import Tensors, needs_start, training_loss
@@ -110,19 +111,16 @@ class SerialEngine:
 def assigned_buffers(model: nn.Module, example: Tensor) -> list[tuple[nn.Module, str, Tensor]]:
     """The module, name and tensor of each buffer that a forward pass replaces by another of its shape, instead of
     changing it in place: the state of a run consists of the same tensors at all steps."""
-    own = [(m, name, b) for m in model.modules() for name, b in m._buffers.items() if b is not None]
-    if not own:
-        return []
-    kept = [b.clone() for _, _, b in own]
-    with torch.random.fork_rng([example.device] if example.is_cuda else []):
-        model(example)
-    found = []
-    for (module, name, b), value in zip(own, kept, strict=True):
-        now = module._buffers[name]
-        if now is not b and now is not None and now.shape == b.shape:
-            found.append((module, name, b))
-        module._buffers[name] = b.copy_(value)
-    return found
+    with torch.random.fork_rng([example.device] if example.is_cuda else []), trial(model):
+        own = [(m, name, b) for m in model.modules() for name, b in m._buffers.items() if b is not None]
+        if own:
+            model(example)
+        found = []
+        for module, name, b in own:
+            now = module._buffers[name]
+            if now is not None and now is not b and now.shape == b.shape:
+                found.append((module, name, b))
+        return found
 
 
 def trained_and_others(spec: RunSpec, model: nn.Module) -> list[list[nn.Parameter]]:

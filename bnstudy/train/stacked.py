@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 from torch.utils._pytree import tree_map
 
 from bnstudy.data.batches import BatchStack
 from bnstudy.data.dataset import Dataset
+from bnstudy.models.functional import run_with
 from bnstudy.norms.explicit import make_explicit, make_numbers_buffers
 from bnstudy.optim import Hyper
 from bnstudy.run import RunSpec
@@ -141,9 +142,9 @@ class StackedEngine:
     def _loss(self, params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
         """The loss of one run."""
         tensors = {**params, **buffers}
-        loss = training_loss(self.spec, lambda images: functional_call(self.model, tensors, (images,)), x, y)
+        loss = training_loss(self.spec, lambda images: run_with(self.model, tensors, images), x, y)
         for name, buffer in buffers.items():
-            if tensors[name] is not buffer:  # a module assigned a new one
+            if tensors[name] is not buffer and tensors[name].shape == buffer.shape:  # a module assigned a new one
                 buffer.copy_(tensors[name].detach())
         return loss
 
@@ -203,9 +204,10 @@ class StackedEngine:
 def prepare_norms(model: nn.Module, spec: RunSpec, device: torch.device, free: bool, compiled: bool) -> None:
     """Replace torch's norms where vmap or the compiler need it."""
     # On a CPU vmap has no rule for a batch norm in bf16: torch then wants the statistics in bf16 too.
-    if free or (spec.precision == "bf16" and device.type == "cpu"):
+    lacks_rule = spec.precision == "bf16" and device.type == "cpu"
+    if free:
         make_numbers_buffers(model)
-    elif compiled or mixes_runs(model):
+    elif lacks_rule or compiled or mixes_runs(model):
         # Compiled, torch's own norms under vmap are several times as slow.
         make_explicit(model)
 

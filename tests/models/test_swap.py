@@ -14,10 +14,25 @@ from bnstudy.norms.base import Layout, NormSpec
 from bnstudy.norms.batch import BatchNorm
 from bnstudy.norms.group import GroupNorm, LayerNorm
 from bnstudy.norms.none import NoNorm
+from bnstudy.norms.rms import RMSNorm
 from bnstudy.norms.skipinit import SkipInit
-from bnstudy.norms.weight import WeightNorm
+from bnstudy.norms.weight import WeightNorm, WeightNormConv2d, WeightNormLinear
 from bnstudy.validation import ConfigError
-from tests.plain_modules import Cnn, Encoder, Functional, PreActivation, Recurrent, Unnormalized
+from tests.plain_modules import (
+    BatchNormReLU,
+    Cnn,
+    Encoder,
+    Functional,
+    HandWrittenNorm,
+    OneNorm,
+    PreActivation,
+    Recurrent,
+    SharedNorm,
+    TiedBehindNorms,
+    TokenBatchNorm,
+    TwoNames,
+    Unnormalized,
+)
 
 SHAPE = (1, 8, 8)
 IMAGES = torch.randn(5, *SHAPE, generator=torch.Generator().manual_seed(0))
@@ -195,3 +210,53 @@ def test_all_norms_of_a_torchvision_network_are_found():
     assert not any(place.has_bias for place in places)
     swap_norms(model, GroupNorm(groups=8), (3, 32, 32), "resnet18")
     assert model(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_a_bias_stays_in_front_of_norms_that_do_not_make_it_redundant():
+    model = swapped(Cnn(bias=False), RMSNorm())
+    shift, norm = model.bn1
+    with torch.no_grad():
+        shift.bias.copy_(torch.arange(8.0))
+        z = F.conv2d(IMAGES, model.conv1.weight, torch.arange(8.0))
+        torch.testing.assert_close(model.bn1(model.conv1(IMAGES)), norm(z))
+    assert isinstance(swapped(Cnn(bias=False), BatchNorm()).bn1, nn.BatchNorm2d)
+
+
+def test_a_weight_norm_replaces_all_layers_in_front_of_a_shared_norm():
+    model = swapped(SharedNorm(), WeightNorm())
+    assert [type(layer) for layer in (model.conv1, model.conv2)] == [WeightNormConv2d] * 2
+
+
+def test_a_weight_norm_replaces_a_layer_under_all_its_names():
+    model = swapped(TwoNames(), WeightNorm())
+    assert type(model.hidden1) is WeightNormLinear
+    assert model.layers[0] is model.hidden1
+
+
+def test_a_weight_norm_of_layers_that_share_their_weight_is_refused():
+    with pytest.raises(ConfigError, match="first and second share theirs"):
+        swapped(TiedBehindNorms(), WeightNorm())
+
+
+def test_a_norm_derived_from_torchs_may_have_its_channels_elsewhere():
+    assert recorded(swapped(OneNorm(TokenBatchNorm(6), 6, rows=True), Recorder())) == [(6, "tokens", [5, 8, 6])]
+    derived = type("Derived", (nn.LayerNorm,), {"__module__": __name__})(6)
+    assert recorded(swapped(OneNorm(derived, 6), Recorder())) == [(6, "units", [5, 6])]
+
+
+@pytest.mark.parametrize("norm", [TokenBatchNorm(8), nn.LayerNorm([8, 8])])
+def test_a_norm_whose_channels_are_unknown_is_refused(norm):
+    with pytest.raises(ConfigError, match="does not say which dimension are the channels"):
+        swapped(OneNorm(norm, 8, rows=True), BatchNorm())
+
+
+def test_a_norm_with_an_activation_inside_is_refused():
+    with pytest.raises(ConfigError, match="it calls relu inside a norm, which cannot be replaced"):
+        swapped(OneNorm(BatchNormReLU(6), 6), NoNorm())
+
+
+@pytest.mark.parametrize("norm", [NoNorm(), BatchNorm()])
+def test_a_norm_written_by_hand_is_refused(norm):
+    both = nn.Sequential(nn.BatchNorm1d(6), HandWrittenNorm(6))
+    with pytest.raises(ConfigError, match=r"norm\.1, a HandWrittenNorm, normalizes its input by code of its own"):
+        swapped(OneNorm(both, 6), norm)

@@ -38,7 +38,7 @@ OWN = ("model._target_=mine.Rows", "~model.depth", "~model.width", "~model.activ
 
 @dataclass(frozen=True)
 class Own(ModelSpec):
-    """A network with a part that vmap refuses, or with none."""
+    """A network with dropout, which is stackable as the stream of each run draws it, or with a branch, which is not."""
 
     part: str = "none"
 
@@ -52,9 +52,7 @@ class Own(ModelSpec):
         return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Dropout(0.5) if part == "dropout" else Branch())
 
 
-@pytest.mark.parametrize(
-    ("part", "reason"), [("none", ""), ("dropout", "RuntimeError: vmap: "), ("branch", "data-dep")]
-)
+@pytest.mark.parametrize(("part", "reason"), [("none", ""), ("dropout", ""), ("branch", "data-dep")])
 def test_the_reason_is_the_error_of_vmap(part, reason):
     found = why_not_stacked(replace(spec_of(), model=Own(part)), IMAGES, norms_vary=False)
     assert (found == "") == (reason == "")

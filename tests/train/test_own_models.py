@@ -130,13 +130,33 @@ def test_a_weight_norm_that_changes_all_hidden_layers_is_accepted(model, few):
     assert network(few.train.x[:2]).shape == (2, few.classes)
 
 
+@dataclass(frozen=True)
+class Bare(ModelSpec):
+    """Two layers without any norm."""
+
+    def build(self, norm, shape, classes):  # noqa: ARG002
+        return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), 16), nn.ReLU(), nn.Linear(16, classes))
+
+
+@dataclass(frozen=True)
+class WithHandWrittenNorm(ModelSpec):
+    """A hidden layer with a batch norm of the user's own."""
+
+    assigned: bool = False
+
+    def build(self, norm, shape, classes):  # noqa: ARG002
+        hidden = nn.Linear(math.prod(shape), 16), HandWritten(16, self.assigned), nn.ReLU()
+        return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(16, classes))
+
+
 ABSENT = "trained=norm is not allowed if the norm has no parameters"
 
 
 @pytest.mark.parametrize(
     ("model", "norm", "reason"),
     [
-        (Plain(), BatchNorm(), "norm parameters are found only in the layers of"),
+        (Bare(), BatchNorm(), "it has no norm with parameters"),
+        (WithHandWrittenNorm(), BatchNorm(), "parameters of 2, a HandWritten, are not known"),
         (Mixed(), NoNorm(), ABSENT),
         (Mixed(), BatchNorm(affine=False), ABSENT),
         (MLP(depth=1), NoNorm(), ABSENT),
@@ -149,22 +169,11 @@ def test_training_only_the_norm_is_refused_where_none_of_its_parameters_is_found
 
 
 def test_training_only_the_norm_trains_some_parameters(few):
-    for model, norm in ((Mixed(), BatchNorm()), (Plain(wraps=True), WeightNorm())):
+    for model, norm in ((Mixed(), BatchNorm()), (Plain(), BatchNorm()), (Plain(wraps=True), WeightNorm())):
         kind = spec(model=model, norm=norm, trained="norm")
         mask = trained_mask(kind, network_of(kind, few.shape, few.classes))
         assert any(mask)
         assert not all(mask)
-
-
-@dataclass(frozen=True)
-class WithHandWrittenNorm(ModelSpec):
-    """A hidden layer with a batch norm of the user's own."""
-
-    assigned: bool = False
-
-    def build(self, norm, shape, classes):  # noqa: ARG002
-        hidden = nn.Linear(math.prod(shape), 16), HandWritten(16, self.assigned), nn.ReLU()
-        return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(16, classes))
 
 
 def test_both_engines_keep_the_statistics_of_hand_written_norms(few):

@@ -15,7 +15,7 @@ from bnstudy.models.base import ModelSpec
 from bnstudy.models.module import Module
 from bnstudy.models.seeded_dropout import SeededDropout
 from bnstudy.norms.none import NoNorm
-from bnstudy.train.build import build_model
+from bnstudy.train.build import build_model, trained_mask
 from bnstudy.train.loop import start_serial, start_stacked
 from tests.conftest import CPU, spec_of
 from tests.train.helpers import assert_same_outcome, assert_same_state, train_all, train_until
@@ -36,6 +36,8 @@ def spec(target: str, norm: str = "keep", init: str = "keep", **kwargs):
         ("Encoder", "keep", {"p": 0.2}),
         ("Encoder", "none", {"batch_first": False}),
         ("Lazy", "batch", {}),
+        ("TwoNames", "keep", {}),
+        ("TwoNames", "weight", {"shared": True}),
     ],
 )
 def test_both_engines_train_plain_modules_alike(target, norm, kwargs, few):
@@ -83,6 +85,28 @@ def test_arms_share_all_weights_but_those_of_norms(few):
         assert {name.split(".")[0] for name in names} >= {"out"}
         for name in names:
             assert torch.equal(kept.get_parameter(name), without.get_parameter(name))
+
+
+def test_a_layer_with_two_names_trains_as_if_it_had_one(few):
+    run = replace(spec("TwoNames", shared=True), steps=8)
+    model, stream = build_model(run, few).train(), BatchStream(few, None, 8, run.seed)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=run.optim.momentum)
+    for t in range(8):
+        x, y = stream(t)
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    training = start_serial(run, few, CPU)
+    train_all(training)  # with evaluations between the steps
+    for name, p in training.engine.model.named_parameters():
+        torch.testing.assert_close(p, dict(model.named_parameters())[name])
+
+
+def test_training_only_the_norms_of_a_plain_module_trains_all_of_them(few):
+    run = replace(spec("Cnn"), trained="norm")
+    model = build_model(run, few)
+    chosen = [name for (name, _), c in zip(model.named_parameters(), trained_mask(run, model), strict=True) if c]
+    assert chosen == ["bn1.weight", "bn1.bias", "bn2.weight", "bn2.bias"]
 
 
 @dataclass(frozen=True)
