@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import Any, Self
 
 import torch
@@ -29,6 +30,7 @@ PRODUCTS |= {"einsum", "tensordot", "embedding", "embedding_bag", "multi_head_at
 """Functions that multiply data by a weight."""
 
 SUMS = {"add", "radd", "iadd", "sub", "rsub", "isub"}
+JOINS = {*SUMS, "cat", "concat", "concatenate", "hstack"}
 NORMS = {"batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "normalize"}
 
 RESHAPES = {"reshape", "view", "flatten", "unflatten", "transpose", "swapaxes", "swapdims", "permute", "movedim", "t"}
@@ -150,7 +152,7 @@ class Tracer(TorchFunctionMode):
                 self._weights |= {id(t): (t, names) for t in results if id(t) not in self._weights}
             return
         matrices = [(t, of_one) for t, of_one in weights if t.ndim >= 2]
-        x, flow = _main(data) if name in SUMS else data[0]
+        x, flow = _main(data) if name in JOINS else data[0]
         if name in PRODUCTS and matrices:
             self._read += [flow.product for _, flow in data if flow.is_raw]
             flow = self._product(name, args, operands, results, matrices, [flow for _, flow in data])
@@ -231,9 +233,8 @@ def layer_of(parameter: str) -> str:
 
 
 def _main(data: list[tuple[Tensor, Flow]]) -> tuple[Tensor, Flow]:
-    """Of the operands of a sum: the first, unless the second is computed from it, as in x + f(x)."""
-    first = data[0]
-    return next((other for other in data[1:] if other[1].behind > first[1].behind), first)
+    """Of the tensors that are added or joined: the first, unless a later one is computed from it, as in x + f(x)."""
+    return reduce(lambda main, other: other if other[1].behind > main[1].behind else main, data)
 
 
 TORCH_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, ExplicitNorm)
