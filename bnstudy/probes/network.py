@@ -21,6 +21,7 @@ from bnstudy.models.activations import Taps
 from bnstudy.models.tracing import Seen
 from bnstudy.norms.explicit import ExplicitNorm, make_explicit, tensors_to_buffers
 from bnstudy.rng import Noise, Seeded
+from bnstudy.validation import ConfigError
 
 Params = Mapping[str, Tensor]
 Batch = tuple[Tensor, Tensor]
@@ -89,7 +90,10 @@ def modules_with_statistics(model: nn.Module, example: Tensor | None) -> list[nn
         for path, module in model.named_modules()
         if module.training
         and not isinstance(module, Noise | Seeded)
-        and (is_tracking_norm(module) or any(f"{path}.{name}".lstrip(".") in changed for name in module._buffers))
+        and (
+            is_tracking_norm(module)
+            or any(f"{path}.{name}".lstrip(".") in changed for name, _ in module.named_buffers(recurse=False))
+        )
     ]
 
 
@@ -133,7 +137,11 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 
 def run_in_mode(model: nn.Module, mode: Mode, params: Params, buffers: Params, x: Tensor) -> Tensor:
-    """The outputs of a `copy_for_probes`. Its buffers do not change, and afterwards it is in training mode."""
+    """The outputs of a `copy_for_probes`. Its buffers do not change, and afterwards it is in training mode.
+
+    Raises:
+        ConfigError: the loss is differentiated, and the network recomputes activations for that.
+    """
     # Copies, as modules change buffers in place. Under vmap they must be as many as the batches.
     always = x.new_ones((), dtype=torch.bool)
     own = {name: torch.where(always, b, b) for name, b in {**dict(model.named_buffers()), **buffers}.items()}
@@ -145,6 +153,13 @@ def run_in_mode(model: nn.Module, mode: Mode, params: Params, buffers: Params, x
     try:
         with sdpa_kernel(SDPBackend.MATH):  # the others have no second derivative, and no rule for vmap
             return functional_call(model, (dict(params), own), (x,))
+    except RuntimeError as error:
+        if "saved tensor hooks" not in str(error):
+            raise
+        raise ConfigError(
+            "Probes of gradients are not allowed with this network, which recomputes its activations "
+            "(torch.utils.checkpoint); choose probe=light, or leave out the recomputation."
+        ) from error
     finally:
         model.train()
 
