@@ -61,7 +61,6 @@ class Tap:
     """A call of an activation. is_hidden: whether it is part of a norm, or does not concern units."""
 
     kind: str
-    index: int
     shape: tuple[int, ...]
     flow: Flow
     is_hidden: bool
@@ -136,7 +135,7 @@ class Tracer(TorchFunctionMode):
         flow = self._flow(z)
         is_limit = flow is None and name_of(func) in ("clamp", "clamp_min", "clip")
         where = self._last if flow is None else flow
-        self.taps.append(Tap(kind, len(self.taps), tuple(z.shape), where, is_limit or self._norms > 0))
+        self.taps.append(Tap(kind, tuple(z.shape), where, is_limit or self._norms > 0))
 
     def _record(
         self, func: Callable[..., Any], args: Sequence[Any], operands: list[Tensor], results: list[Tensor], acts: bool
@@ -210,7 +209,7 @@ class Tracer(TorchFunctionMode):
 
     def _leave_module(self, module: nn.Module, inputs: tuple[Any, ...], out: Any) -> None:
         """Follow the data through a norm, and through a module that does not use torch's functions."""
-        (*before, read), is_ours = self._before.pop(), is_norm(module)
+        (products, taps, read), is_ours = self._before.pop(), is_norm(module)
         self._norms -= is_ours
         x = inputs[0] if inputs and isinstance(inputs[0], Tensor) else None
         flow = None if x is None else self._flow(x)
@@ -219,8 +218,9 @@ class Tracer(TorchFunctionMode):
         if is_ours or self._flow(out) is None:
             self._keep(out, replace(flow, channel=channel_behind(flow.channel, x, out), is_raw=False))
         if flow.is_raw and out is not x:
-            is_leaf = is_ours or before == [len(self._products), len(self.taps)]
-            if is_torch_norm(module) or (is_leaf and cancels_scale(module, inputs, out)):
+            activates = any(tap.shape == x.shape for tap in self.taps[taps:])  # other taps limit statistics
+            is_plain = is_ours or (products == len(self._products) and not activates)
+            if is_torch_norm(module) or (is_plain and cancels_scale(module, inputs, out)):
                 self._normalized.add(flow.product)
                 del self._read[read:]
             elif is_ours and self._norms == 0 and flow.product not in self._normalized:  # by a norm inside

@@ -258,7 +258,7 @@ def test_a_network_that_calls_other_activations_than_when_looked_at_is_refused()
     taken = [torch.relu, torch.relu]
     net = Net(lambda net, x: net.fc(x.flatten(1)) if not taken else taken[0](net.fc(x.flatten(1))), fc=nn.Linear(64, 9))
     found = look(net, X).activations
-    for other in ([torch.tanh], []):
+    for other in ([torch.tanh], [], [lambda z: z.relu().relu()]):
         taken[:] = other
         with (
             pytest.raises(ConfigError, match="does not call the same activations in each forward pass"),

@@ -10,9 +10,10 @@ from torch.func import functional_call, grad, vmap
 from torch.utils.checkpoint import checkpoint
 
 from bnstudy.losses import CrossEntropy
+from bnstudy.models.tracing import keeps_statistics
 from bnstudy.norms.explicit import ExplicitNorm
 from bnstudy.probes.base import ProbeSpec, Snapshot
-from bnstudy.probes.network import copy_for_probes, in_parts, keeps_statistics, run_in_mode
+from bnstudy.probes.network import copy_for_probes, in_parts, run_in_mode
 from bnstudy.train.build import build_model
 from bnstudy.train.loop import start_serial
 from bnstudy.validation import ConfigError
@@ -173,7 +174,7 @@ class HandWritten(nn.Module):
     def forward(self, x):
         mean, var = self.mean, self.var
         if self.training:
-            mean, var = x.mean(0), x.var(0, correction=0)
+            mean, var = x.mean(0), x.var(0, correction=0).clamp(min=0)  # in training only
             if self.assigned:
                 self.mean, self.var = 0.9 * self.mean + 0.1 * mean, 0.9 * self.var + 0.1 * var
             else:
