@@ -89,14 +89,12 @@ class Call:
     name: the layer whose output it gets; a second call behind the same layer has `.2` behind its name.
     kind: such as "relu"; "output" for the output of the network.
     channel, samples: the dimensions of its channels and of the samples.
-    index: its place among all calls of a forward pass that `kind_of` knows, those left out here included.
     """
 
     name: str
     kind: str
     channel: int = 1
     samples: int = 0
-    index: int = -1
 
     def arrange(self, x: Tensor) -> Tensor:
         """x with the samples first and the channels second: [N, units] or [N, channels, positions ...]."""
@@ -114,19 +112,18 @@ class Taps(TorchFunctionMode):
     """Reads the inputs and outputs of activations while a network runs inside, also under vmap and vjp.
 
     Args:
-        calls: those of the network in its present mode, in order.
+        calls: those of the network in its present mode that `kind_of` knows, in order; None for one that is not read.
         keep: called with each call, its input z before any change in place, and its output.
         shifts: added to z, by name of the call.
 
     Raises:
-        ConfigError: on leaving, if the network did not make these calls.
+        ConfigError: the network does not make these calls, and no others.
     """
 
-    def __init__(self, calls: Sequence[Call], keep: Keep, shifts: Mapping[str, Tensor] | None = None) -> None:
+    def __init__(self, calls: Sequence[Call | None], keep: Keep, shifts: Mapping[str, Tensor] | None = None) -> None:
         super().__init__()
-        self.calls = {call.index: call for call in calls}
-        self.keep, self.shifts = keep, shifts or {}
-        self.count = self.found = 0
+        self.calls, self.keep, self.shifts = calls, keep, shifts or {}
+        self.count = 0
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -135,13 +132,14 @@ class Taps(TorchFunctionMode):
         kind = kind_of(func, args, kwargs)
         if kind is None:
             return func(*args, **kwargs)
-        call = self.calls.get(self.count)
+        if self.count == len(self.calls):
+            raise other_calls()
+        call = self.calls[self.count]
         self.count += 1
         if call is None:
             return func(*args, **kwargs)
         if call.kind != kind:
             raise other_calls()
-        self.found += 1
         name, rest = (None, args[1:]) if args else ("input", ())
         z, in_place = (args[0] if args else kwargs["input"]), is_in_place(func, args, kwargs)
         if call.name in self.shifts:
@@ -154,7 +152,7 @@ class Taps(TorchFunctionMode):
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
-        if error[0] is None and self.found != len(self.calls):
+        if error[0] is None and self.count != len(self.calls):
             raise other_calls()
 
 

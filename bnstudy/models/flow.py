@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import Any, Self
 
 import torch
@@ -29,6 +30,7 @@ PRODUCTS |= {"einsum", "tensordot", "embedding", "embedding_bag", "multi_head_at
 """Functions that multiply data by a weight."""
 
 SUMS = {"add", "radd", "iadd", "sub", "rsub", "isub"}
+JOINS = {*SUMS, "cat", "concat", "concatenate", "hstack"}
 NORM_FUNCTIONS = {"batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "normalize"}
 
 RESHAPES = {"reshape", "view", "flatten", "unflatten", "transpose", "swapaxes", "swapdims", "permute", "movedim", "t"}
@@ -59,7 +61,6 @@ class Tap:
     """A call of an activation. is_hidden: whether it is part of a norm, or does not concern units."""
 
     kind: str
-    index: int
     shape: tuple[int, ...]
     flow: Flow
     is_hidden: bool
@@ -134,7 +135,7 @@ class Tracer(TorchFunctionMode):
         flow = self._flow(z)
         is_limit = flow is None and name_of(func) in ("clamp", "clamp_min", "clip")
         where = self._last if flow is None else flow
-        self.taps.append(Tap(kind, len(self.taps), tuple(z.shape), where, is_limit or self._norms > 0))
+        self.taps.append(Tap(kind, tuple(z.shape), where, is_limit or self._norms > 0))
 
     def _record(
         self, func: Callable[..., Any], args: Sequence[Any], operands: list[Tensor], results: list[Tensor], acts: bool
@@ -150,7 +151,7 @@ class Tracer(TorchFunctionMode):
                 self._weights |= {id(t): (t, names) for t in results if id(t) not in self._weights}
             return
         matrices = [(t, of_one) for t, of_one in weights if t.ndim >= 2]
-        x, flow = _main(data) if name in SUMS else data[0]
+        x, flow = _main(data) if name in JOINS else data[0]
         if name in PRODUCTS and matrices:
             self._read += [flow.product for _, flow in data if flow.is_raw]
             flow = self._product(name, args, operands, results, matrices, [flow for _, flow in data])
@@ -208,7 +209,7 @@ class Tracer(TorchFunctionMode):
 
     def _leave_module(self, module: nn.Module, inputs: tuple[Any, ...], out: Any) -> None:
         """Follow the data through a norm, and through a module that does not use torch's functions."""
-        (*before, read), is_ours = self._before.pop(), is_norm(module)
+        (products, taps, read), is_ours = self._before.pop(), is_norm(module)
         self._norms -= is_ours
         x = inputs[0] if inputs and isinstance(inputs[0], Tensor) else None
         flow = None if x is None else self._flow(x)
@@ -217,8 +218,9 @@ class Tracer(TorchFunctionMode):
         if is_ours or self._flow(out) is None:
             self._keep(out, replace(flow, channel=channel_behind(flow.channel, x, out), is_raw=False))
         if flow.is_raw and out is not x:
-            is_leaf = is_ours or before == [len(self._products), len(self.taps)]
-            if is_torch_norm(module) or (is_leaf and cancels_scale(module, inputs, out)):
+            activates = any(tap.shape == x.shape for tap in self.taps[taps:])  # other taps limit statistics
+            is_plain = is_ours or (products == len(self._products) and not activates)
+            if is_torch_norm(module) or (is_plain and cancels_scale(module, inputs, out)):
                 self._normalized.add(flow.product)
                 del self._read[read:]
             elif is_ours and self._norms == 0 and flow.product not in self._normalized:  # by a norm inside
@@ -231,9 +233,8 @@ def layer_of(parameter: str) -> str:
 
 
 def _main(data: list[tuple[Tensor, Flow]]) -> tuple[Tensor, Flow]:
-    """Of the operands of a sum: the first, unless the second is computed from it, as in x + f(x)."""
-    first = data[0]
-    return next((other for other in data[1:] if other[1].behind > first[1].behind), first)
+    """Of the tensors that are added or joined: the first, unless a later one is computed from it, as in x + f(x)."""
+    return reduce(lambda main, other: other if other[1].behind > main[1].behind else main, data)
 
 
 TORCH_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, ExplicitNorm)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,9 +19,10 @@ from bnstudy.data.dataset import Dataset
 from bnstudy.losses import LossSpec
 from bnstudy.models.activations import Taps
 from bnstudy.models.functional import run_with
-from bnstudy.models.tracing import Seen
+from bnstudy.models.tracing import Mode, Seen, keeps_statistics, set_mode
 from bnstudy.norms.explicit import ExplicitNorm, make_explicit, tensors_to_buffers
 from bnstudy.rng import Noise, Seeded
+from bnstudy.validation import ConfigError
 
 Params = Mapping[str, Tensor]
 Batch = tuple[Tensor, Tensor]
@@ -42,11 +43,6 @@ def grad(function: Callable[[Any], Tensor]) -> Callable[[Any], Any]:
     """Like `torch.func.grad`; see `value_and_grad`."""
     return lambda at: value_and_grad(function)(at)[1]
 
-
-Mode = Literal["training", "running", "batch"]
-"""How the network is run. training: as in the next step, with batch statistics, dropout and other noise. running: as in
-evaluation, with running statistics. batch: as in evaluation, but with the statistics of the given batch: modules that
-keep statistics are in training mode."""
 
 PART = 256
 """Images that are run through the network at once. More would need a stack's memory and exceed the cache of a CPU,
@@ -90,13 +86,11 @@ def modules_with_statistics(model: nn.Module, example: Tensor | None) -> list[nn
         for path, module in model.named_modules()
         if module.training
         and not isinstance(module, Noise | Seeded)
-        and (is_tracking_norm(module) or any(f"{path}.{name}".lstrip(".") in changed for name in module._buffers))
+        and (
+            is_tracking_norm(module)
+            or any(f"{path}.{name}".lstrip(".") in changed for name, _ in module.named_buffers(recurse=False))
+        )
     ]
-
-
-def keeps_statistics(module: nn.Module) -> bool:
-    """Whether this module of a `copy_for_probes` keeps statistics of batches."""
-    return bool(getattr(module, "keeps_statistics", False))
 
 
 def has_known_statistics(module: nn.Module) -> bool:
@@ -134,18 +128,25 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 
 def run_in_mode(model: nn.Module, mode: Mode, params: Params, buffers: Params, x: Tensor) -> Tensor:
-    """The outputs of a `copy_for_probes`. Its buffers do not change, and afterwards it is in training mode."""
+    """The outputs of a `copy_for_probes`. Its buffers do not change, and afterwards it is in training mode.
+
+    Raises:
+        ConfigError: the loss is differentiated, and the network recomputes activations for that.
+    """
     # Copies, as modules change buffers in place. Under vmap they must be as many as the batches.
     always = x.new_ones((), dtype=torch.bool)
     own = {name: torch.where(always, b, b) for name, b in {**dict(model.named_buffers()), **buffers}.items()}
-    model.train(mode == "training")
-    if mode == "batch":
-        for module in model.modules():
-            if keeps_statistics(module):
-                module.training = True
+    set_mode(model, mode)
     try:
         with sdpa_kernel(SDPBackend.MATH):  # the others have no second derivative, and no rule for vmap
             return run_with(model, {**params, **own}, x)
+    except RuntimeError as error:
+        if "saved tensor hooks" not in str(error):
+            raise
+        raise ConfigError(
+            "Probes of gradients are not allowed with this network, which recomputes its activations "
+            "(torch.utils.checkpoint); choose probe=light, or leave out the recomputation."
+        ) from error
     finally:
         model.train()
 
@@ -194,7 +195,7 @@ class Network:
         shifts: added to these inputs. The gradient with respect to zero shifts is the gradient with respect to them.
         """
         found: dict[str, Tensor] = {}
-        with Taps(self.seen.calls(mode), lambda call, z, _: found.update({call.name: z}), shifts):
+        with Taps(self.seen.passes[mode], lambda call, z, _: found.update({call.name: z}), shifts):
             out = self(params, x, mode)
         return out, found
 

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from bnstudy.models.flow import is_norm
+from bnstudy.models.tracing import keeps_statistics
 from bnstudy.norms.explicit import ExplicitNorm
 from bnstudy.norms.steps import StepNorm, latest_rows
 from bnstudy.probes.base import ProbeSpec, Snapshot
-from bnstudy.probes.network import PART, Network, Params, has_known_statistics, keeps_statistics
+from bnstudy.probes.network import PART, Network, Params, has_known_statistics
 
 Metrics = dict[str, dict[str, Tensor]]
 

@@ -57,8 +57,25 @@ class Panel:
     def layer_rows(self, metric: str) -> pd.DataFrame:
         """Rows of a metric of the layers, with `depth`, which is 1 for the first layer."""
         m = self.metrics
-        rows = m[(m["metric"] == metric) & (m["layer"] != "")]
+        rows = join_calls(m[(m["metric"] == metric) & (m["layer"] != "")])
         return rows.assign(depth=rows.groupby(["run_id", "step"], observed=True).cumcount() + 1)
+
+
+def join_calls(rows: pd.DataFrame) -> pd.DataFrame:
+    """Replace the rows of the calls of a layer, `name`, `name.2`, `name.3`, ..., by their mean: a recurrent layer has a
+    call at each step of a sequence."""
+    names = rows["layer"].unique().astype(str)
+    layers = {name: _called_layer(name, {*names}) for name in names}
+    if all(name == layer for name, layer in layers.items()):
+        return rows
+    others = [column for column in rows if column != "value"]
+    named = rows.assign(layer=rows["layer"].astype(str).map(layers))
+    return named.groupby(others, sort=False, observed=True, dropna=False, as_index=False)["value"].mean()[[*rows]]
+
+
+def _called_layer(name: str, names: set[str]) -> str:
+    layer, _, number = name.rpartition(".")
+    return layer if layer in names and number.isdecimal() else name
 
 
 def panels(study: StudyData) -> list[Panel]:

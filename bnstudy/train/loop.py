@@ -211,13 +211,14 @@ class Training:
         return outcomes[0]
 
     def _best_step(self, run: int) -> int | None:
-        """The step of the best evaluation by the measure of early stopping; None without early stopping."""
+        """The step of the best evaluation by the measure of early stopping; None without one."""
         if self._stopped is not None:
             return self._stopped.best_step
-        if self._stopping is None:
+        stopping = self._stopping
+        evaluations = self.record.series(run, "val", stopping.by, self.step) if stopping else []
+        if stopping is None or not evaluations:  # a run that diverged before
             return None
-        steps, values = zip(*self.record.series(run, "val", self._stopping.by, self.step), strict=True)
-        return int(steps[self._stopping.best(values)])
+        return evaluations[stopping.best([value for _, value in evaluations])][0]
 
     def _release(self, done: Done, ended: bool) -> None:
         """Let runs leave that stopped early or diverged, or all if training has ended."""

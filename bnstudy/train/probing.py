@@ -14,9 +14,9 @@ from torch.utils._pytree import tree_map
 
 from bnstudy.data.dataset import Dataset
 from bnstudy.models.activations import Call, Taps
-from bnstudy.models.tracing import NOTHING, Seen, look
+from bnstudy.models.tracing import NOTHING, Mode, Seen, look
 from bnstudy.probes.base import ProbeSpec, Snapshot
-from bnstudy.probes.network import Mode, Network, Params, copy_for_probes, in_parts, run_in_mode, unknown_statistics
+from bnstudy.probes.network import Network, Params, copy_for_probes, in_parts, run_in_mode, unknown_statistics
 from bnstudy.rng import stream
 from bnstudy.run import RunSpec
 from bnstudy.train.engine import Engine, Tensors
@@ -166,7 +166,7 @@ def observe(
             if of_layer is not None:
                 kept[name][call.name] = of_layer
 
-    with Taps(seen.calls(mode), keep):
+    with Taps(seen.passes[mode], keep):
         out = run_in_mode(model, mode, params, buffers, x)
     keep(Call(seen.output, "output"), out, out)
     return kept

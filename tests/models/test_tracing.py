@@ -70,6 +70,33 @@ def test_an_activation_is_seen_as_module_function_and_method(activation, kind):
     assert calls(net) == [("fc", kind, 1, 0)]
 
 
+def test_joined_channels_have_the_name_of_the_deepest_layer_if_it_is_computed_from_the_others():
+    def dense(net: Net, x: Tensor) -> Tensor:
+        x = net.first(x)
+        x = torch.cat([x, net.second(x.relu())], 1)
+        x = torch.cat([x, net.third(x.relu())], 1)
+        return net.out(x.relu().mean((2, 3)))
+
+    parts = {"first": nn.Conv2d(1, 2, 3), "second": nn.Conv2d(2, 3, 1), "third": nn.Conv2d(5, 4, 1)}
+    net = Net(dense, **parts, out=nn.Linear(9, 10))
+    assert [name for name, *_ in calls(net)] == ["first", "second", "third"]
+
+
+def test_branches_that_are_joined_have_the_name_of_the_first():
+    def forward(net: Net, x: Tensor) -> Tensor:
+        x = net.stem(x).relu()
+        return net.out(torch.cat([net.one(x), net.two(x)], 1).relu().mean((2, 3)))
+
+    net = Net(
+        forward,
+        stem=nn.Conv2d(1, 2, 3),
+        one=nn.Conv2d(2, 3, 1),
+        two=nn.Conv2d(2, 4, 3, padding=1),
+        out=nn.Linear(7, 10),
+    )
+    assert [name for name, *_ in calls(net)] == ["stem", "one"]
+
+
 def test_functions_that_are_no_activations_of_units_are_not_seen():
     def forward(net: Net, x: Tensor) -> Tensor:
         z = net.fc(x.flatten(1).clamp(-1, 1))
@@ -231,7 +258,7 @@ def test_a_network_that_calls_other_activations_than_when_looked_at_is_refused()
     taken = [torch.relu, torch.relu]
     net = Net(lambda net, x: net.fc(x.flatten(1)) if not taken else taken[0](net.fc(x.flatten(1))), fc=nn.Linear(64, 9))
     found = look(net, X).activations
-    for other in ([torch.tanh], []):
+    for other in ([torch.tanh], [], [lambda z: z.relu().relu()]):
         taken[:] = other
         with (
             pytest.raises(ConfigError, match="does not call the same activations in each forward pass"),

@@ -7,13 +7,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
+from torch.utils.checkpoint import checkpoint
 
 from bnstudy.losses import CrossEntropy
+from bnstudy.models.tracing import keeps_statistics
 from bnstudy.norms.explicit import ExplicitNorm
 from bnstudy.probes.base import ProbeSpec, Snapshot
 from bnstudy.probes.network import copy_for_probes, in_parts, run_in_mode
 from bnstudy.train.build import build_model
 from bnstudy.train.loop import start_serial
+from bnstudy.validation import ConfigError
 from bnstudy.when import At
 from tests.conftest import CPU, spec_of
 from tests.probes.conftest import TINY, snapshot_of
@@ -171,7 +174,7 @@ class HandWritten(nn.Module):
     def forward(self, x):
         mean, var = self.mean, self.var
         if self.training:
-            mean, var = x.mean(0), x.var(0, correction=0)
+            mean, var = x.mean(0), x.var(0, correction=0).clamp(min=0)  # in training only
             if self.assigned:
                 self.mean, self.var = 0.9 * self.mean + 0.1 * mean, 0.9 * self.var + 0.1 * var
             else:
@@ -262,6 +265,27 @@ def test_a_norm_with_two_names_is_written_out_once():
     written = copy_for_probes(model)
     assert isinstance(written[1], ExplicitNorm)
     assert written[1] is written[2] is written[3][0]
+
+
+class Recomputed(nn.Linear):
+    def forward(self, x):
+        return checkpoint(super().forward, x.flatten(1), use_reentrant=False)
+
+
+def test_a_network_that_recomputes_activations_runs_but_is_not_differentiated(digits):
+    model, x = Recomputed(64, 10), digits.train.x[:8]
+    own, params = copy_for_probes(model), {name: p.detach() for name, p in model.named_parameters()}
+    out = run_in_mode(own, "training", params, {}, x)
+    torch.testing.assert_close(out, nn.functional.linear(x.flatten(1), *params.values()))
+    with pytest.raises(ConfigError, match="choose probe=light, or leave out the recomputation"):
+        grad(lambda params: run_in_mode(own, "training", params, {}, x).sum())(params)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")  # which is deprecated
+def test_a_scripted_module_keeps_no_statistics(digits):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 9), torch.jit.script(nn.ReLU()), nn.BatchNorm1d(9))
+    found = [keeps_statistics(module) for module in copy_for_probes(model, digits.train.x[:8])]
+    assert found == [False, False, False, True]
 
 
 def test_a_random_stream_is_no_statistic(digits):

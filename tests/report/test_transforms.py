@@ -13,6 +13,7 @@ from bnstudy.report.transforms import (
     bin_losses,
     divergence_points,
     hold_at_chance,
+    join_calls,
     mean_band,
     panels,
     until_divergence,
@@ -51,6 +52,20 @@ def test_layers_are_numbered_in_order_of_depth(two_models: StudyData) -> None:
     order = rows.drop_duplicates("depth").sort_values("depth")["layer"].tolist()
     assert order == [*(f"conv{i}" for i in range(1, 11)), "out"]
     assert rows.groupby("depth")["layer"].nunique().eq(1).all()
+
+
+def test_the_calls_of_a_layer_are_joined_and_other_names_with_numbers_are_not() -> None:
+    layers = ["net.1", "cell", "cell.2", "net.2", "cell.10", "out"]
+    rows = [(run, step, layer, float(i + step)) for run in "ab" for step in (0, 9) for i, layer in enumerate(layers)]
+    frame = pd.DataFrame(rows, columns=["run_id", "step", "layer", "value"]).astype({"layer": "category"})
+    joined = join_calls(frame)
+    assert joined[:4].to_numpy().tolist() == [
+        ["a", 0, "net.1", 0.0],
+        ["a", 0, "cell", (1 + 2 + 4) / 3],
+        ["a", 0, "net.2", 3.0],
+        ["a", 0, "out", 5.0],
+    ]
+    assert joined.groupby(["run_id", "step"]).size().tolist() == [4] * 4
 
 
 def test_mean_band_on_a_log_axis_is_geometric() -> None:

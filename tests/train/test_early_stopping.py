@@ -11,7 +11,7 @@ import pytest
 from bnstudy.run import EarlyStopping
 from bnstudy.train.loop import start_serial, start_stacked
 from bnstudy.validation import ConfigError
-from bnstudy.when import Every
+from bnstudy.when import AtEnd, Every
 from tests.conftest import CPU, spec_of
 from tests.train.helpers import assert_same_outcome, train_all, train_serial, train_until
 
@@ -129,6 +129,13 @@ def test_a_run_that_goes_on_from_a_checkpoint_stops_with_the_same_numbers(few, s
 def test_a_diverged_run_is_no_stopped_run(few):
     outcome = train_serial(spec(lr=1e6, early_stopping=EarlyStopping(1)), few)
     assert (outcome.status, outcome.stopped_step) == ("diverged", None)
+
+
+def test_a_run_may_diverge_before_its_first_evaluation(few):
+    one = spec(lr=1e6, early_stopping=EarlyStopping(1))
+    outcome = train_serial(replace(one, evaluation=replace(one.evaluation, when=AtEnd())), few)
+    assert (outcome.status, outcome.stopped_step) == ("diverged", None)
+    assert math.isnan(outcome.best["val_loss"])
 
 
 def test_a_value_that_is_not_a_number_is_the_worst():

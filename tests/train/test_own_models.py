@@ -24,8 +24,8 @@ from bnstudy.train.build import network_of, trained_mask
 from bnstudy.train.loop import start_serial, start_stacked
 from bnstudy.validation import ConfigError
 from bnstudy.when import At
+from tests import own_networks
 from tests.conftest import CPU, spec_of
-from tests.probes import own_networks
 from tests.probes.test_network import HandWritten
 from tests.train.helpers import assert_same_outcome, train_all, train_serial
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -130,6 +132,74 @@ class Residual(nn.Module):
         return self.out((z2 * (z2 > 0)).mean((2, 3))), {"stem": z, "one": z1, "two": z2}
 
 
+class Recurrent(nn.Module):
+    """torch's GRU over the rows of an image, a norm, and a hidden layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru, self.norm = nn.GRU(8, 6, batch_first=True), nn.LayerNorm(6)
+        self.hidden, self.out = nn.Linear(6, 7), nn.Linear(7, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(F.relu(self.hidden(self.norm(self.gru(x.squeeze(1))[0][:, -1]))))
+
+    def by_hand(self, x: Tensor) -> tuple[Tensor, Z]:
+        g = self.gru
+        h = x.new_zeros(len(x), 6)
+        for row in x.squeeze(1).unbind(1):
+            of_x = (row @ g.weight_ih_l0.T + g.bias_ih_l0).chunk(3, 1)
+            of_h = (h @ g.weight_hh_l0.T + g.bias_hh_l0).chunk(3, 1)
+            reset, update = (1 / (1 + (-a - b).exp()) for a, b in zip(of_x[:2], of_h[:2], strict=True))
+            h = (1 - update) * (of_x[2] + reset * of_h[2]).tanh() + update * h
+        z = self.hidden(self.norm(h))
+        return self.out(z * (z > 0)), {"hidden": z}
+
+
+class Encoder(nn.Module):
+    """torch's Transformer over the rows of an image, with a learned position."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(6, 2, 9, dropout=0.0, batch_first=True)
+        self.embed, self.position = nn.Linear(8, 6), nn.Parameter(0.1 * torch.randn(8, 6))
+        self.encoder, self.out = nn.TransformerEncoder(layer, 2), nn.Linear(6, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.encoder(self.embed(x.squeeze(1)) + self.position).mean(1))
+
+    def by_hand(self, x: Tensor) -> tuple[Tensor, Z]:
+        tokens, z = self.embed(x.squeeze(1)) + self.position, {}
+        for number, layer in enumerate(self.encoder.layers):
+            attention = layer.self_attn
+            q, k, v = (tokens @ attention.in_proj_weight.T + attention.in_proj_bias).chunk(3, 2)
+            heads = []
+            for head in (slice(0, 3), slice(3, 6)):
+                shares = (q[..., head] @ k[..., head].mT / math.sqrt(3)).exp()
+                heads.append(shares / shares.sum(2, keepdim=True) @ v[..., head])
+            tokens = layer.norm1(tokens + attention.out_proj(torch.cat(heads, 2)))
+            inner = z[f"encoder.layers.{number}.linear1"] = layer.linear1(tokens)
+            tokens = layer.norm2(tokens + layer.linear2(inner * (inner > 0)))
+        return self.out(tokens.mean(1)), z
+
+
+class Lazy(nn.Module):
+    """A lazy layer, and a layer that is used twice with the same activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.act, self.first, self.again, self.out = nn.ReLU(), nn.LazyLinear(9), nn.Linear(9, 9), nn.LazyLinear(10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act(self.first(x.flatten(1)))
+        return self.out(self.act(self.again(self.act(self.again(x)))))
+
+    def by_hand(self, x: Tensor) -> tuple[Tensor, Z]:
+        z1 = self.first(x.flatten(1))
+        z2 = self.again(z1 * (z1 > 0))
+        z3 = self.again(z2 * (z2 > 0))
+        return self.out(z3 * (z3 > 0)), {"first": z1, "again": z2, "again.2": z3}
+
+
 class ResNet18(nn.Module):
     """That of torchvision, for images of 32x32 made of smaller ones."""
 
@@ -155,4 +225,3 @@ class ResNet18(nn.Module):
 
 
 SMALL = (Functional, SharedActivation, Thrice, InPlace, Tokens, Residual)
-NETWORKS = (*SMALL, ResNet18)

@@ -1,12 +1,12 @@
-"""Five networks that know nothing of bnstudy: what is measured of them equals loops by hand."""
+"""`measure`: what it says of networks that know nothing of bnstudy equals loops by hand."""
 
 from __future__ import annotations
 
 import copy
-import inspect
 import math
 import re
 import shlex
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,77 +20,9 @@ from torch import Tensor, nn
 from bnstudy import ConfigError, ProbeSpec, load_metrics, load_runs, measure
 from bnstudy.probes.normalization import NormInternals
 from bnstudy.probes.units import DeadUnits
-from tests.probes.own_networks import Functional, ResNet18, Z
+from tests import own_networks
+from tests.own_networks import Encoder, Functional, Lazy, Recurrent, ResNet18
 from tests.probes.test_network import HandWritten
-
-
-class Recurrent(nn.Module):
-    """torch's GRU over the rows of an image, a norm, and a hidden layer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gru, self.norm = nn.GRU(8, 6, batch_first=True), nn.LayerNorm(6)
-        self.hidden, self.out = nn.Linear(6, 7), nn.Linear(7, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.out(F.relu(self.hidden(self.norm(self.gru(x.squeeze(1))[0][:, -1]))))
-
-    def by_hand(self, x: Tensor) -> tuple[Tensor, Z]:
-        g = self.gru
-        h = x.new_zeros(len(x), 6)
-        for row in x.squeeze(1).unbind(1):
-            of_x = (row @ g.weight_ih_l0.T + g.bias_ih_l0).chunk(3, 1)
-            of_h = (h @ g.weight_hh_l0.T + g.bias_hh_l0).chunk(3, 1)
-            reset, update = (1 / (1 + (-a - b).exp()) for a, b in zip(of_x[:2], of_h[:2], strict=True))
-            h = (1 - update) * (of_x[2] + reset * of_h[2]).tanh() + update * h
-        z = self.hidden(self.norm(h))
-        return self.out(z * (z > 0)), {"hidden": z}
-
-
-class Encoder(nn.Module):
-    """torch's Transformer over the rows of an image, with a learned position."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        layer = nn.TransformerEncoderLayer(6, 2, 9, dropout=0.0, batch_first=True)
-        self.embed, self.position = nn.Linear(8, 6), nn.Parameter(0.1 * torch.randn(8, 6))
-        self.encoder, self.out = nn.TransformerEncoder(layer, 2), nn.Linear(6, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.out(self.encoder(self.embed(x.squeeze(1)) + self.position).mean(1))
-
-    def by_hand(self, x: Tensor) -> tuple[Tensor, Z]:
-        tokens, z = self.embed(x.squeeze(1)) + self.position, {}
-        for number, layer in enumerate(self.encoder.layers):
-            attention = layer.self_attn
-            q, k, v = (tokens @ attention.in_proj_weight.T + attention.in_proj_bias).chunk(3, 2)
-            heads = []
-            for head in (slice(0, 3), slice(3, 6)):
-                shares = (q[..., head] @ k[..., head].mT / math.sqrt(3)).exp()
-                heads.append(shares / shares.sum(2, keepdim=True) @ v[..., head])
-            tokens = layer.norm1(tokens + attention.out_proj(torch.cat(heads, 2)))
-            inner = z[f"encoder.layers.{number}.linear1"] = layer.linear1(tokens)
-            tokens = layer.norm2(tokens + layer.linear2(inner * (inner > 0)))
-        return self.out(tokens.mean(1)), z
-
-
-class Lazy(nn.Module):
-    """A lazy layer, and a layer that is used twice with the same activation."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.act, self.first, self.again, self.out = nn.ReLU(), nn.LazyLinear(9), nn.Linear(9, 9), nn.LazyLinear(10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.act(self.first(x.flatten(1)))
-        return self.out(self.act(self.again(self.act(self.again(x)))))
-
-    def by_hand(self, x: Tensor) -> tuple[Tensor, Z]:
-        z1 = self.first(x.flatten(1))
-        z2 = self.again(z1 * (z1 > 0))
-        z3 = self.again(z2 * (z2 > 0))
-        return self.out(z3 * (z3 > 0)), {"first": z1, "again": z2, "again.2": z3}
-
 
 NETWORKS = {"cnn": Functional, "resnet18": ResNet18, "gru": Recurrent, "transformer": Encoder, "lazy": Lazy}
 UNITS = {"transformer": 2}
@@ -179,6 +111,12 @@ def test_a_second_derivative_exists_of_each_network(measured):
     if name != "resnet18":  # measured without it, as it is large
         assert values(frame, "sharpness_residual")[""] < 1
         assert values(frame, "loss_max")[""] > 0
+
+
+def test_the_gates_inside_a_gru_are_said_not_to_be_seen(measured):
+    name, *_, frame = measured
+    said = [s for s in frame.attrs["cannot_see"] if "gru (nn.GRU) computes its activations inside a single call" in s]
+    assert len(said) == (name == "gru")
 
 
 def test_measuring_changes_neither_the_module_nor_the_random_state():
@@ -363,12 +301,9 @@ def test_targets_that_are_numbers_are_measured_with_mse():
 @pytest.mark.parametrize("name", ["cnn", "gru", "transformer", "lazy"])
 def test_each_network_is_trained_with_norms_of_its_own_and_others(name, command, tmp_path):
     """From a folder outside of the repository, with all probes."""
-    own = [inspect.getsource(cls) for cls in NETWORKS.values() if cls is not ResNet18]
-    imports = ("from __future__ import annotations", "import math", "import torch", "import torch.nn.functional as F")
-    header = "\n".join([*imports, "from torch import Tensor, nn", "Z = dict"])
-    (tmp_path / "my_networks.py").write_text("\n\n".join([header, *own]))
+    shutil.copy(own_networks.__file__, tmp_path / "my_networks.py")
     target = f"model.target=my_networks.{NETWORKS[name].__name__}"
-    norms = {"cnn": "keep,none,batch", "gru": "keep,none", "transformer": "keep,none", "lazy": "keep"}[name]
+    norms = {"cnn": "keep,none", "gru": "keep,none", "transformer": "keep,none", "lazy": "keep"}[name]
     words = ("model=module", target, f"norm={norms}", "init=keep", "probe=full", "steps=4", "batch_size=16")
     status, _, err = command("-m", *words, "lr=0.1", "seed=0,1", "data.train_size=200")
     assert status == 0, err
