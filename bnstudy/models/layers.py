@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from bnstudy.models.activations import LinearActivation
+from bnstudy.models.sequences import Present, normalize_tokens
 from bnstudy.norms.base import Layout, NormSpec
+from bnstudy.norms.steps import StepNorm
 from bnstudy.rng import Noise
 
 Addition = Literal["nowhere", "before_norm", "behind_norm"]
@@ -63,18 +65,21 @@ class NormAct(nn.Module):
 class TokenNorm(nn.Module):
     """A norm of tokens [B, T, C].
 
+    tokens: the largest T.
     ends_branch: a residual branch ends here, before or behind the norm; the norm may add a module to it.
     """
 
-    def __init__(self, norm: NormSpec, channels: int, ends_branch: bool = False) -> None:
+    def __init__(self, norm: NormSpec, channels: int, tokens: int, ends_branch: bool = False) -> None:
         super().__init__()
-        self.norm = norm.build(channels, "tokens")
+        self.norm = norm.build_steps(channels, tokens, at_once=True)
         self.ends_branch = ends_branch
         self.branch = norm.branch() if ends_branch else None
 
-    def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:
-        """present: which tokens there are, [B, T]; None for all."""
-        return self.norm(x, present)
+    def forward(self, x: Tensor, present: Present) -> Tensor:
+        out = normalize_tokens(self.norm, x, present)
+        if isinstance(self.norm, StepNorm):
+            self.norm.update_(present.images)
+        return out
 
     def add(self, branch: Tensor, shortcut: Tensor) -> Tensor:
         """The sum of a residual branch and its shortcut."""

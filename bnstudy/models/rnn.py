@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bnstudy.models.base import ModelSpec
 from bnstudy.models.layers import classifier
-from bnstudy.models.sequences import Present, read_tokens, token_sizes
+from bnstudy.models.sequences import Present, normalize_tokens, read_tokens, token_sizes
 from bnstudy.norms.base import NormSpec
 from bnstudy.norms.steps import StepNorm
 from bnstudy.validation import ConfigError
@@ -123,8 +123,7 @@ class RecurrentLayer(nn.Module):
     def forward(self, x: Tensor, present: Present) -> Tensor:
         inputs = self.input(x)
         if "input" in self.norms:
-            norm = self.norms["input"]
-            inputs = norm(inputs, present.share) if isinstance(norm, StepNorm) else norm(inputs, present.mask)
+            inputs = normalize_tokens(self.norms["input"], inputs, present)
         state: State = (x.new_zeros(len(x), self.width),) * self.states
         outputs = []
         steps = zip(inputs.unbind(1), present.mask.unsqueeze(2).unbind(1), present.share.unbind(1), strict=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from bnstudy.norms.steps import StepNorm
 
 
 class Present(NamedTuple):
@@ -37,6 +39,11 @@ def read_tokens(x: Tensor, chunk: int | None = None) -> tuple[Tensor, Tensor]:
     tokens = pixels.flatten(2) if chunk is None else pixels.flatten(1).unflatten(1, (-1, chunk * x.shape[1]))
     present = ~tokens.isnan().any(-1)
     return tokens.where(present.unsqueeze(-1), 0.0), present
+
+
+def normalize_tokens(norm: nn.Module, x: Tensor, present: Present) -> Tensor:
+    """Tokens x [B, T, C] of all steps behind a norm. A `StepNorm` has to be updated after it."""
+    return norm(x, present.share) if isinstance(norm, StepNorm) else norm(x, present.mask)
 
 
 def token_sizes(shape: tuple[int, int, int], chunk: int | None = None) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bnstudy.models.attention import attend
 from bnstudy.models.base import ModelSpec
 from bnstudy.models.layers import ACTIVATIONS, ActivationName, Dropout, TokenNorm, classifier
-from bnstudy.models.sequences import read_tokens, token_sizes
+from bnstudy.models.sequences import Present, read_tokens, token_sizes
 from bnstudy.norms.base import NormSpec
 from bnstudy.validation import PER_RUN, ConfigError
 
@@ -89,35 +89,36 @@ class TransformerNet(nn.Module):
         self.dropout = Dropout(spec.dropout) if spec.dropout else None
         self.blocks = [f"block{i + 1}" for i in range(spec.depth)]
         for name in self.blocks:
-            self.add_module(name, Block(spec, norm))
-        self.norm = TokenNorm(norm, spec.width) if spec.order == "pre" else None
+            self.add_module(name, Block(spec, norm, tokens))
+        self.norm = TokenNorm(norm, spec.width, tokens) if spec.order == "pre" else None
         self.out = classifier(spec.width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x, present = read_tokens(x if self.patch is None else in_patches(x, self.patch), self.pixels)
+        x, mask = read_tokens(x if self.patch is None else in_patches(x, self.patch), self.pixels)
+        present = Present.of(mask)
         x = self.embed(x) + self.positions
         x = x if self.dropout is None else self.dropout(x)
         for name in self.blocks:
             x = self.get_submodule(name)(x, present)
         x = x if self.norm is None else self.norm(x, present)
-        return self.out(mean_of_present(x, present))
+        return self.out(mean_of_present(x, mask))
 
 
 class Block(nn.Module):
     """Attention and an MLP, each a residual branch with a norm: x + f(norm(x)) or norm(x + f(x))."""
 
-    def __init__(self, spec: Transformer, norm: NormSpec) -> None:
+    def __init__(self, spec: Transformer, norm: NormSpec, tokens: int) -> None:
         super().__init__()
         self.norm_first = spec.order == "pre"
-        self.norm1 = TokenNorm(norm, spec.width, ends_branch=True)
+        self.norm1 = TokenNorm(norm, spec.width, tokens, ends_branch=True)
         self.attention = Attention(norm, spec.width, spec.heads)
         self.dropout1 = Dropout(spec.dropout) if spec.dropout else None
-        self.norm2 = TokenNorm(norm, spec.width, ends_branch=True)
+        self.norm2 = TokenNorm(norm, spec.width, tokens, ends_branch=True)
         self.mlp = mlp(norm, spec.width, spec.activation)
         self.dropout2 = Dropout(spec.dropout) if spec.dropout else None
 
-    def forward(self, x: Tensor, present: Tensor) -> Tensor:
-        branch = self.attention(self.norm1(x, present) if self.norm_first else x, present)
+    def forward(self, x: Tensor, present: Present) -> Tensor:
+        branch = self.attention(self.norm1(x, present) if self.norm_first else x, present.mask)
         x = self.norm1.add(branch if self.dropout1 is None else self.dropout1(branch), x)
         x = x if self.norm_first else self.norm1(x, present)
         branch = self.mlp(self.norm2(x, present) if self.norm_first else x)

@@ -69,18 +69,19 @@ class BatchNorm(AffineNorm):
 
 @dataclass(frozen=True)
 class StepBatchNorm(BatchNorm):
-    """Cooijmans et al. 2017: batch normalization in a recurrent network with running statistics of each step.
+    """Cooijmans et al. 2017: batch normalization of sequences with statistics of each step; in a Transformer, of each
+    position.
 
-    norm=batch has one set of running statistics for all steps; on the input path it also normalizes in training over
-    the tokens of all steps. Scale and shift are shared by the steps in both.
+    norm=batch has one set of running statistics for all steps; in a Transformer and on the input path of a recurrent
+    network it also normalizes in training over the tokens of all steps. Both share scale and shift among the steps.
     """
 
     option: ClassVar[str] = "batch_per_step"
 
     def build(self, channels: int, layout: Layout) -> nn.Module:  # noqa: ARG002
         raise ConfigError(
-            f"norm={self.option} is not allowed with this network: it has statistics of each step of a recurrent "
-            "network; choose norm=batch, or model=rnn."
+            f"norm={self.option} is not allowed with this network: it has statistics of each step of a "
+            "sequence; choose norm=batch, model=rnn or model=transformer."
         )
 
     def build_steps(self, channels: int, steps: int, at_once: bool) -> nn.Module:  # noqa: ARG002

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bnstudy.inits import initialize
 from bnstudy.models.layers import Dropout
+from bnstudy.models.sequences import Present
 from bnstudy.models.structure import has_branches, norm_parameters
 from bnstudy.models.tracing import look
 from bnstudy.models.transformer import in_patches, sinusoids
@@ -19,7 +20,7 @@ from tests.conftest import spec_of
 
 SHAPE = (1, 8, 8)
 X = torch.randn(5, *SHAPE, generator=torch.Generator().manual_seed(0))
-NORMS = ("none", "batch", "layer", "group", "rms", "dyt", "weight")
+NORMS = ("none", "batch", "batch_per_step", "layer", "group", "rms", "dyt", "weight")
 
 
 def network(*overrides: str, shape=SHAPE, seed: int = 3) -> nn.Module:
@@ -100,7 +101,7 @@ def test_each_block_starts_as_its_shortcut_with_skipinit():
     model = network("norm=skipinit")
     assert has_branches(model)
     x = torch.randn(2, 8, 16)
-    assert torch.equal(model.block1(x, torch.ones(2, 8, dtype=torch.bool)), x)
+    assert torch.equal(model.block1(x, Present.of(torch.ones(2, 8, dtype=torch.bool))), x)
 
 
 def test_weight_norm_starts_as_the_network_without_norm():
@@ -118,7 +119,7 @@ def test_layers_are_named_in_order_of_depth():
 
 
 @pytest.mark.parametrize("order", ["pre", "post"])
-@pytest.mark.parametrize("norm", ["layer", "batch"])
+@pytest.mark.parametrize("norm", ["layer", "batch", "batch_per_step"])
 def test_absent_tokens_change_nothing(norm, order):
     """Rows behind the fifth are absent: the network gives what it gives for images of five rows."""
     model = network(f"model.order={order}", f"norm={norm}").train()
@@ -126,6 +127,21 @@ def test_absent_tokens_change_nothing(norm, order):
     x = X.clone()
     x[:, :, 5:] = torch.nan
     torch.testing.assert_close(model(x), short(X[:, :, :5]))
+
+
+def test_statistics_of_each_position_are_those_of_one_batch_norm_per_position():
+    """Images of 3 to 8 rows, against a BatchNorm1d for each position that gets the images that have it."""
+    model, lengths = network("norm=batch_per_step").train(), torch.tensor([8, 3, 5, 8, 6])
+    x = X.where((torch.arange(8) < lengths[:, None])[:, None, :, None], torch.nan)
+    theirs = [nn.BatchNorm1d(16) for _ in range(8)]
+    seen: list[tuple[Tensor, Tensor]] = []
+    model.norm.register_forward_hook(lambda _, inputs, out: seen.append((inputs[0], out)))
+    model(x)
+    model.eval()(x)
+    for (z, out), train in zip(seen, (True, False), strict=True):
+        for t, norm in enumerate(theirs):
+            present = lengths > t
+            torch.testing.assert_close(out[present, t], norm.train(train)(z[present, t]), rtol=1e-4, atol=1e-5)
 
 
 def test_gradients_are_finite_where_tokens_are_absent():

@@ -69,6 +69,6 @@ def test_a_step_with_fewer_than_two_images_does_not_change_the_running_statistic
 def test_moments_of_a_pass_are_those_that_training_tracks(x, rows):
     norm, steps = StepNorm(nn.BatchNorm1d(3, momentum=1.0), rows), present(4, 4, 4, 4, 4, 4)
     step_by_step(norm, x, steps)
-    mean, var = norm.join_moments([norm.batch_moments(x[:, t], steps.share[:, t], t) for t in range(4)])
+    [(mean, var)] = norm.join_moments([norm.batch_moments(x[:, t], steps.share[:, t], t) for t in range(4)])
     torch.testing.assert_close(mean, norm.running_mean)
     torch.testing.assert_close(var * 6 / 5, norm.running_var)

@@ -11,6 +11,7 @@ from bnstudy.data.base import Length
 from bnstudy.data.dataset import Split
 from bnstudy.models.rnn import RNN
 from bnstudy.models.sequences import read_tokens
+from bnstudy.models.transformer import Transformer
 from bnstudy.norms.batch import BatchNorm, GhostBatchNorm, StepBatchNorm
 from bnstudy.norms.group import GroupNorm, LayerNorm
 from bnstudy.norms.none import NoNorm
@@ -63,6 +64,11 @@ def assert_agreement(kind: RunSpec, dataset) -> None:
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
 def test_the_engines_agree_for_all_cells_and_norms(cell, norm, wide):
     assert_agreement(spec(model=RNN(cell, width=6), norm=NORMS[norm]), wide)
+
+
+@pytest.mark.parametrize("norm", ["batch", "batch_per_step", "layer"])
+def test_the_engines_agree_for_a_transformer(norm, wide):
+    assert_agreement(spec(model=Transformer(depth=1, width=4, heads=2), norm=NORMS[norm]), wide)
 
 
 def test_the_engines_agree_for_layers_chunks_and_the_other_paths(wide):
