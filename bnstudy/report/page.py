@@ -19,6 +19,7 @@ from bnstudy.claims.verdicts import STATUSES, Verdict, describe_rates
 from bnstudy.report import summary
 from bnstudy.report.figures import Palette, draw_panel, load_figures
 from bnstudy.report.figures.effects import draw_effect
+from bnstudy.report.figures.networks import draw_networks
 from bnstudy.report.figures.style import report_style
 from bnstudy.report.images import Image, render_image, slug
 from bnstudy.report.reproductions import ReproductionResult, reproduce
@@ -204,6 +205,13 @@ def claim_sections(found: Iterable[Verdict], parts: Sequence[StudyPart], taken: 
         )  # fmt: skip
         shown |= {i.name for i in named}
     return sections
+
+
+def networks_image(found: Sequence[Verdict], taken: set[str]) -> Image | None:
+    """The claims of a study side by side; None if it has one claim or one network."""
+    with report_style():
+        figure = draw_networks(found)
+        return render_image(figure, "networks", taken) if figure else None
 
 
 def summarize_claim(of_claim: Sequence[Verdict]) -> str:

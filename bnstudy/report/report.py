@@ -21,7 +21,7 @@ from bnstudy.claims.contrasts import Contrast, contrasts
 from bnstudy.claims.frames import NothingFinished, StudyData, describe_damages, load_study
 from bnstudy.claims.possible_claims import possible_contrasts
 from bnstudy.report.commands import report_command
-from bnstudy.report.page import StudyPart, claim_sections, count_statuses, part_of
+from bnstudy.report.page import StudyPart, claim_sections, count_statuses, networks_image, part_of
 from bnstudy.report.rendering import publish
 from bnstudy.report.summary import describe_runs, duration
 from bnstudy.store.loading import describe_images
@@ -236,8 +236,11 @@ def _write(
     primary = [verdict for section in claims for verdict in section.primary]
     counts = ", ".join(f"{status} in {n}" for status, n in count_statuses(primary))
     page["tally"] = f"{len(claims)} claims, {len(primary)} cases: {counts}." if len(primary) > MANY else ""
+    networks = None if page["several"] else networks_image(found, draft.taken)
     content = {**page, "parts": draft.parts, "claims": claims, "in_claims": in_claims, "cautions": list(cautions)}
+    content["networks"] = networks
     images = [section.effect for section in claims] + [image for part in draft.parts for image in part.images]
+    images += [networks] if networks else []
     files = {"runs.csv": as_csv(runs), "claims.json": as_json(verdicts.as_json(found))}
     index = publish(results_dir, name, "index", content, images, files)
     several, trained = page["several"], runs.drop_duplicates("run_id")

@@ -16,7 +16,11 @@ from bnstudy.validation import ConfigError
 from tests.conftest import spec_of
 
 GROUPS = ["model", "norm", "init", "data", "optim", "schedule", "probe", "scale"]
-OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((conf_dir() / group).glob("*.yaml"))]
+OPTIONS = [
+    (group, path.relative_to(conf_dir() / group).with_suffix("").as_posix())
+    for group in GROUPS
+    for path in sorted((conf_dir() / group).rglob("*.yaml"))
+]
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)

@@ -12,6 +12,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from bnstudy import config
+from bnstudy.config.build import build_request
 from bnstudy.config.compose import compose_sweep, to_plain
 from bnstudy.store.files import conf_dir
 from bnstudy.validation import ConfigError
@@ -179,6 +180,17 @@ def test_a_plan_that_takes_long_is_announced(loader, monkeypatch, caplog):
     for seeds, messages in ((3, []), (4, ["Planning 4 runs takes about 0 seconds."])):
         compose_sweep(loader, master_of(loader), (f"seed=range(0,{seeds})", "steps=5"))
         assert caplog.messages == messages
+
+
+STUDIES = sorted({path.stem for path in (conf_dir() / "study").glob("*.yaml")} - {"all"})
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_every_study_composes_to_valid_runs_at_every_scale(loader, study):
+    for scale in ("quick", "standard", "full"):
+        words = (f"study={study}", f"scale={scale}", "norm=batch", "seed=0", "lr=0.1")
+        request = build_request(compose_sweep(loader, master_of(loader, *words[:2]), words))
+        assert len({run.spec.run_id for run in request.runs}) == len(request.runs) > 0
 
 
 @pytest.fixture

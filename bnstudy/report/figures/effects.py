@@ -73,15 +73,15 @@ def draw_effect(found: Sequence[Verdict]) -> ReportFigure:
     figure, axes = style.new_figure(1, 1, AROUND + height, title)
     ax = axes[0, 0]
     ax.set_xscale("log" if claim.scale == "log_ratio" else "linear")
-    ax.set(xlim=_limits(shown), ylim=(height, -0.2), yticks=[], xlabel=claim.unit)
+    ax.set(xlim=effect_limits(shown), ylim=(height, -0.2), yticks=[], xlabel=claim.unit)
     ax.spines["left"].set_visible(False)
     _directions(ax, claim)
     for strip, below in zip(strips, [*(s.top for s in strips[1:]), height], strict=True):
         _strip(ax, strip, below)
     if claim.scale == "log_ratio":
-        _ratio_ticks(ax)
+        set_ratio_ticks(ax)
     widened = any(verdict.contrast.slack > 0 for verdict in shown)
-    style.add_legend(figure, _handles(widened), "differences by seed, in the unit of the axis")
+    style.add_legend(figure, effect_handles(widened), "differences by seed, in the unit of the axis")
     return ReportFigure(title, CAPTION + WIDER * widened, _alt(shown), figure)
 
 
@@ -94,7 +94,7 @@ def _strips(shown: Sequence[Verdict]) -> Iterator[Strip]:
         top, last = strip.label + STRIP - 0.08, verdict.case
 
 
-def _limits(shown: Sequence[Verdict]) -> tuple[float, float]:
+def effect_limits(shown: Sequence[Verdict]) -> tuple[float, float]:
     """Of the axis: all seeds, the intervals as far as they are finite, and the band with some room."""
     widest = 1.4 * max(verdict.contrast.threshold for verdict in shown)
     values = [widest, -widest, *(value for v in shown for value in (*v.contrast.d, v.low, v.high))]
@@ -121,31 +121,35 @@ def _directions(ax: Axes, claim: Claim) -> None:
 
 
 def _strip(ax: Axes, strip: Strip, below: float) -> None:
-    verdict, contrast, claim = strip.verdict, strip.verdict.contrast, strip.verdict.contrast.claim
-    colour, delta = COLOURS[verdict.status], contrast.threshold
-    ax.fill_betweenx([strip.top, below], claim.in_unit(-delta), claim.in_unit(delta), color=BAND, linewidth=0, zorder=1)
-    zero = claim.in_unit(0.0)
-    ax.plot([zero] * 2, [strip.dots - 0.08, strip.bar + 0.1], color=style.BASELINE_COLOUR, linewidth=0.9, zorder=2)
+    verdict, contrast = strip.verdict, strip.verdict.contrast
+    draw_verdict(ax, verdict, strip.top, below, strip.dots, strip.bar)
     text: dict[str, Any] = {"fontsize": 8, "va": "center", "transform": ax.get_yaxis_transform(), "zorder": 5}
     for i, line in enumerate(strip.name):
         ax.text(0, strip.top + 0.13 + LINE * i, line, fontweight="bold", **text)
     result = f"{verdict.status}  {verdict.interval}".strip()
     fits = len(verdict.view) + len(result) < LETTERS
     ax.text(0, strip.label, verdict.view if fits else contrast.view_name, color="#444444", **text)
-    ax.text(1, strip.label, result, color=colour, ha="right", fontweight="bold", **text)
+    ax.text(1, strip.label, result, color=COLOURS[verdict.status], ha="right", fontweight="bold", **text)
+
+
+def draw_verdict(ax: Axes, verdict: Verdict, top: float, below: float, dots: float, bar: float) -> None:
+    """A dot for each seed, the mean with its interval, and the band of what is too small, at these heights."""
+    contrast, claim = verdict.contrast, verdict.contrast.claim
+    colour, delta = COLOURS[verdict.status], contrast.threshold
+    ax.fill_betweenx([top, below], claim.in_unit(-delta), claim.in_unit(delta), color=BAND, linewidth=0, zorder=1)
+    zero = claim.in_unit(0.0)
+    ax.plot([zero] * 2, [dots - 0.08, bar + 0.1], color=style.BASELINE_COLOUR, linewidth=0.9, zorder=2)
     d = np.sort(contrast.d.to_numpy(float))
     d = d[np.isfinite(d)]
-    spread = ((np.arange(len(d)) * 0.618) % 1 - 0.5) * 0.13
-    ax.plot(
-        _in_unit(claim, d), strip.dots + spread, "o", color=DOTS, alpha=0.45, markersize=3, markeredgewidth=0, zorder=3
-    )
+    y = dots + ((np.arange(len(d)) * 0.618) % 1 - 0.5) * 0.13
+    ax.plot(_in_unit(claim, d), y, "o", color=DOTS, alpha=0.45, markersize=3, markeredgewidth=0, zorder=3)
     if math.isfinite(verdict.effect):
         ends = [v if math.isfinite(v) else verdict.effect for v in (verdict.low, verdict.high)]
-        ax.plot(_in_unit(claim, np.array(ends)), [strip.bar] * 2, color=colour, linewidth=2.2, zorder=4)
-        ax.plot(claim.in_unit(verdict.effect), strip.bar, "D", color=colour, markersize=5, zorder=5)
+        ax.plot(_in_unit(claim, np.array(ends)), [bar] * 2, color=colour, linewidth=2.2, zorder=4)
+        ax.plot(claim.in_unit(verdict.effect), bar, "D", color=colour, markersize=5, zorder=5)
 
 
-def _ratio_ticks(ax: Axes) -> None:
+def set_ratio_ticks(ax: Axes) -> None:
     """Plain numbers, closer where the axis is short."""
     low, high = ax.get_xlim()
     steps = next(steps for factor, steps in TICKS.items() if high / low <= factor)
@@ -159,7 +163,7 @@ def _in_unit(claim: Claim, d: np.ndarray) -> np.ndarray:
     return np.array([claim.in_unit(float(value)) for value in d])
 
 
-def _handles(widened: bool) -> list[Line2D]:
+def effect_handles(widened: bool) -> list[Line2D]:
     bar = f"mean, 95% interval{f' {WIDENED}' if widened else ''}"
     return [
         Line2D([], [], linestyle="", marker="o", color=DOTS, alpha=0.45, markersize=4, label="a seed"),
