@@ -122,8 +122,8 @@ class RunSpec(Spec):
         for name in ("length", "test_lengths"):
             if getattr(self.data, name) is not None and not self.model.reads_lengths:
                 raise ConfigError(
-                    f"data.{name} is not allowed with model={self.model.label}, which reads whole images; it must be "
-                    "null, or choose a network that reads them as sequences, such as model=rnn."
+                    f"data.{name} is not allowed with model={self.model.label}, which is not known to take images "
+                    "with absent rows; it must be null, or choose a network that reads rows, such as model=rnn."
                 )
 
     def total_steps(self, train_size: int) -> int:

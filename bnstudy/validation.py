@@ -201,7 +201,7 @@ def _convert(key: str, value: Any, hint: Any) -> Any:
     if origin in (tuple, list) and isinstance(value, list | tuple):
         return origin(_convert(key, v, args[0]) for v in value)
     kind = origin or hint
-    if isinstance(kind, type) and issubclass(kind, Spec) and not kind.has_target and isinstance(value, Mapping):
+    if _is_plain_node(kind) and isinstance(value, Mapping):
         return _from_mapping(key, value, kind)
     if kind in (int, float) and type(value) is int and abs(value) >= 2**63:
         raise ConfigError(f"{key}={show(value)} is not allowed: it must be below 2^63.")
@@ -215,7 +215,8 @@ def _convert(key: str, value: Any, hint: Any) -> Any:
     if kind is str and type(value) is int:
         return str(value)
     given = type(value).__name__ if isinstance(value, Spec) else show(value)
-    expected = _TYPE_NAMES.get(kind, f"a {getattr(kind, '__name__', kind)}")
+    named = _TYPE_NAMES.get(kind, f"a {getattr(kind, '__name__', kind)}")
+    expected = _example(kind) if _is_plain_node(kind) else named
     raise ConfigError(f"{key}={given} is not allowed: it must be {expected}.{several}")
 
 
@@ -224,9 +225,17 @@ def _from_mapping(key: str, value: Mapping[str, Any], kind: type[Spec]) -> Spec:
     names = [f.name for f in fields(kind)]
     if sorted(value) != sorted(names):
         given = ", ".join(f"{name}: {show(of)}" for name, of in value.items())
-        example = ", ".join(f"{name}: ..." for name in names)
-        raise ConfigError(f"{key}={{{given}}} is not allowed: it must be {{{example}}}.")
+        raise ConfigError(f"{key}={{{given}}} is not allowed: it must be {_example(kind)}.")
     return kind(**value)
+
+
+def _is_plain_node(kind: Any) -> bool:
+    """Whether values are of a spec whose node in a config has no `_target_`."""
+    return isinstance(kind, type) and issubclass(kind, Spec) and not kind.has_target
+
+
+def _example(kind: type[Spec]) -> str:
+    return f"{{{', '.join(f'{f.name}: ...' for f in fields(kind))}}}"
 
 
 BESIDE = {"identity": False}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
+from torch.utils._pytree import tree_map
 
 from bnstudy.models.flow import is_norm
 from bnstudy.models.tracing import keeps_statistics
@@ -111,9 +112,13 @@ def in_batches(x: Tensor, size: int) -> Tensor:
     return kept.reshape(count, -1, *x.shape[1:])
 
 
-def at_once(x: Tensor) -> int:
-    """How many of the batches x [k, B, ...] fit into a part."""
-    return max(1, PART // x.shape[1])
+def for_each_batch(function: Callable[[Tensor], Any], x: Tensor) -> Any:
+    """The results of `function` for the batches x [k, B, ...], stacked. As many batches are run at once as fit into a
+    part, or one after another where torch has no rule for several, as for nn.GRU."""
+    try:
+        return vmap(function, chunk_size=max(1, PART // x.shape[1]))(x)
+    except RuntimeError:
+        return tree_map(lambda *of_batches: torch.stack(of_batches), *map(function, x.unbind()))
 
 
 def precise_statistics(network: Network, params: Params, x: Tensor) -> dict[str, Tensor]:
@@ -135,7 +140,7 @@ def precise_statistics(network: Network, params: Params, x: Tensor) -> dict[str,
         return {path: join_calls(norms[path], calls) for path, calls in seen.items()}
 
     found: dict[str, Tensor] = {}
-    for path, calls in vmap(moments, chunk_size=at_once(x))(x).items():
+    for path, calls in for_each_batch(moments, x).items():
         mean, var = (torch.cat(of_calls) for of_calls in zip(*calls, strict=True))
         found[f"{path}.running_mean"] = mean.mean(0)
         # Equal to the mean of var + mean^2 minus the squared mean, without cancellation.
@@ -161,10 +166,9 @@ def join_calls(norm: nn.Module, calls: list[tuple[Tensor, Tensor]]) -> list[tupl
 def scores(network: Network, params: Params, x: Tensor, y: Tensor, precise: Params) -> Metrics:
     """Loss and accuracy on x [k, B, C, H, W], y [k, B] with each kind of statistics that is known."""
     images = x.flatten(0, 1)
-    by_batch = vmap(lambda batch: network(params, batch, "batch"), chunk_size=at_once(x))
     outs = {
         "running": network.evaluate(params, images),
-        "batch": by_batch(x).flatten(0, 1),
+        "batch": for_each_batch(lambda batch: network(params, batch, "batch"), x).flatten(0, 1),
     }
     if all(has_known_statistics(module) for module in network.model.modules() if keeps_statistics(module)):
         outs["precise"] = network.evaluate(params, images, {**network.buffers, **precise})

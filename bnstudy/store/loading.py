@@ -163,13 +163,20 @@ def _spec_columns(config: Mapping[str, Any]) -> dict[str, Any]:
     columns: dict[str, Any] = {}
     for key, node in config.items():
         if isinstance(node, Mapping) and "_target_" in node:
-            columns[key] = (key == "data" and node.get("name")) or node["_target_"].rsplit(".", 1)[-1]
+            columns[key] = _own_name(key, node) or node["_target_"].rsplit(".", 1)[-1]
             columns.update(_flatten(node, f"{key}."))
         elif isinstance(node, Mapping):
             columns[key] = "+".join(node) or "none"
         else:
             columns[key] = node
     return columns
+
+
+def _own_name(key: str, node: Mapping[str, Any]) -> str | None:
+    """The name of a dataset, or of the class or function that makes a network which knows nothing of bnstudy."""
+    if key == "model" and isinstance(node.get("target"), str):
+        return str(node["target"]).rsplit(".", 1)[-1]
+    return node.get("name") if key == "data" else None
 
 
 def _summary_columns(summary: Mapping[str, Any]) -> dict[str, Any]:

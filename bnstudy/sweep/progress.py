@@ -103,7 +103,8 @@ class Progress:
             self._initial = reached
             self.begin = time.monotonic()
             self.bar.start_t, self.bar.initial = time.time(), reached
-        of_one = f"{shorten(beat.name)} loss {beat.loss:.3g}, val acc {percent(beat.accuracy)}".strip()
+        loss = f"{beat.loss:.3g}" if beat.step else "-"
+        of_one = f"{shorten(beat.name)} loss {loss}, val acc {percent(beat.accuracy)}".strip()
         parts = [f"{len(self._done)}/{self.runs} runs"] if self.runs > 1 else []
         parts += [of_one] if beat.runs == 1 else []
         self.bar.set_postfix_str(", ".join(parts), refresh=False)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from bnstudy.data.dataset import Dataset, Split
-from bnstudy.probes.normalization import NormInternals
+from bnstudy.probes.normalization import NormInternals, for_each_batch
 from bnstudy.train.build import build_model
 from tests.conftest import spec_of
 from tests.probes.conftest import TINY, changed, snapshot_of
@@ -216,3 +216,9 @@ def test_precise_statistics_of_tokens_leave_out_those_that_are_absent(double):
     assert measured["running_mean_distance"]["norm"].item() == pytest.approx((mean.norm() / var.sum().sqrt()).item())
     far = ((1 + 1e-5) / (var + 1e-5)).log().abs().mean()
     assert measured["running_var_distance"]["norm"].item() == pytest.approx(far.item(), rel=1e-6)
+
+
+def test_batches_are_run_one_after_another_where_torch_has_no_rule_for_several():
+    gru, x = nn.GRU(3, 4, batch_first=True), torch.randn(5, 2, 6, 3)
+    one_by_one = torch.stack([gru(batch)[0] for batch in x])
+    torch.testing.assert_close(for_each_batch(lambda batch: gru(batch)[0], x), one_by_one)

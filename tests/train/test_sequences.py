@@ -129,7 +129,7 @@ def test_test_lengths_may_be_given_also_for_training_on_whole_images(few):
 
 
 def test_absent_rows_are_refused_where_they_have_no_meaning(few):
-    with pytest.raises(ConfigError, match=r"data.length is not allowed with model=MLP, which reads whole images"):
+    with pytest.raises(ConfigError, match=r"data.length is not allowed with model=MLP, which is not known"):
         spec(model=spec_of().model)
     cut = Split(few.test.x[:, :, :4], few.test.y)
     with pytest.raises(ConfigError, match=r"data.length.max=6 is not allowed: it must be at most 4, the rows of"):
