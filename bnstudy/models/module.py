@@ -89,7 +89,9 @@ class Module(ModelSpec):
         except Exception as error:  # any code of the user's
             raise ConfigError(f"{given} cannot be built: {type(error).__name__}: {error}") from error
         if not isinstance(model, nn.Module):
-            raise ConfigError(f"{given} is not allowed: it returns a {type(model).__name__}, and must return an nn.Module.")
+            raise ConfigError(
+                f"{given} is not allowed: it returns a {type(model).__name__}, and must return an nn.Module."
+            )
         return model
 
     def check_output(self, model: nn.Module, shape: tuple[int, int, int], classes: int) -> None:
