@@ -89,7 +89,9 @@ class Module(ModelSpec):
         except Exception as error:  # any code of the user's
             raise ConfigError(f"{given} cannot be built: {type(error).__name__}: {error}") from error
         if not isinstance(model, nn.Module):
-            raise ConfigError(f"{given} is not allowed: it returns a {type(model).__name__}, and must an nn.Module.")
+            raise ConfigError(
+                f"{given} is not allowed: it returns a {type(model).__name__}, and must return an nn.Module."
+            )
         return model
 
     def check_output(self, model: nn.Module, shape: tuple[int, int, int], classes: int) -> None:
@@ -108,7 +110,7 @@ class Module(ModelSpec):
             ) from error
         if not isinstance(out, Tensor):
             raise ConfigError(
-                f"{given} is not allowed: it returns a {type(out).__name__}, and must a tensor of logits."
+                f"{given} is not allowed: it returns a {type(out).__name__}, and must return a tensor of logits."
             )
         if out.shape != (2, classes):
             name = self.argument_of_classes()

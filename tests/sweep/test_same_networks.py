@@ -160,7 +160,14 @@ def test_the_comparison_leaves_torchs_random_numbers_alone():
 
 def test_the_command_refuses_it_in_one_sentence(command, tmp_path):
     (tmp_path / "mine.py").write_text(MODEL)
-    own = ("model._target_=mine.Net", "~model.depth", "~model.width", "~model.activation", "~model.dropout")
+    own = (
+        "model=inception",
+        "model._target_=mine.Net",
+        "~model.depth",
+        "~model.width",
+        "~model.activation",
+        "~model.dropout",
+    )
     status, _, err = command("-m", *own, "norm=none,batch", "seed=0,1", "steps=3")
     assert (status, len(err.splitlines())) == (2, 1)
     assert "norm=BatchNorm is not allowed with model=Net, which ignores it" in err

@@ -33,7 +33,8 @@ class Rows(ModelSpec):
                 return self.out(self.gru(x[:, 0])[0][:, -1])
         return Net()
 """
-OWN = ("model._target_=mine.Rows", "~model.depth", "~model.width", "~model.activation", "~model.dropout", "norm=none")
+REPLACED = ("model=inception", "~model.depth", "~model.width", "~model.activation", "~model.dropout")
+OWN = (*REPLACED, "model._target_=mine.Rows", "norm=none")
 
 
 @dataclass(frozen=True)

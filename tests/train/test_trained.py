@@ -65,7 +65,7 @@ def test_only_the_parameters_of_norms_move(change, names, few):
 def test_steps_between_measurements_compute_gradients_of_trained_parameters_only(few, monkeypatch):
     kind, counts = spec(), []
     grad = torch.autograd.grad
-    monkeypatch.setattr(torch.autograd, "grad", lambda loss, of: counts.append(len(of)) or grad(loss, of))
+    monkeypatch.setattr(torch.autograd, "grad", lambda loss, of, **how: counts.append(len(of)) or grad(loss, of, **how))
     for start in ENGINES.values():
         training = start([kind, replace(kind, seed=1)], few)
         training.engine.step(0)
