@@ -100,6 +100,10 @@ def test_a_documented_command_composes(words):
         f"{o.get_key_element()}={next(o.sweep_string_iterator())}" if o.is_discrete_sweep() else str(o.input_line)
         for o in overrides
     ]
+    of_study = [word for word in first if word.startswith("study=") and "all" not in word]
+    sweep = compose_config(*of_study).study.sweep if of_study else {}
+    if "model" in sweep and not any(o.key_or_group == "model" for o in overrides):  # whose keys the command may set
+        first.append(f"model={sweep.model.split(',')[0]}")
     applied = compose_config(*first).hydra.overrides
     assert sorted([*applied.hydra, *applied.task]) == sorted(first)
 

@@ -44,7 +44,7 @@ def test_a_yaml_file_lists_every_field_of_its_class_with_its_default():
     """A default is in both: they must not drift apart."""
     for group, option in OPTIONS:
         node = OmegaConf.to_container(OmegaConf.load(conf_dir() / group / f"{option}.yaml"))
-        if group != "probe" and "_target_" in node:
+        if group != "probe" and "_target_" in node and "defaults" not in node:
             made = build_spec(node, group)
             assert made == type(made)(), f"{group}/{option}.yaml"
             assert node.keys() - {"_target_"} == {f.name for f in fields(made)}, f"{group}/{option}.yaml"
