@@ -121,6 +121,10 @@ class ScaledNorm(NormSpec):
                 "initializes; it must be null, or choose norm.affine=true."
             )
 
+    @property
+    def keeps_bias(self) -> bool:
+        return True  # only the subtraction of a mean makes it redundant
+
     def start(self, layer: Module) -> Module:
         """The layer, whose scales now have their initial value."""
         if self.gamma is not None:

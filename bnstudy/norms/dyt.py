@@ -27,10 +27,6 @@ class DyT(ScaledNorm):
         super().check()
         self.require(self.alpha > 0, "alpha", "a number above 0")
 
-    @property
-    def keeps_bias(self) -> bool:
-        return True
-
     def build(self, channels: int, layout: Layout) -> nn.Module:
         return self.start(DynamicTanh(channels, self.alpha, self.affine, layout == "tokens"))
 

@@ -28,10 +28,6 @@ class RMSNorm(ScaledNorm):
         super().check()
         self.require(self.eps > 0, "eps", "a number above 0")
 
-    @property
-    def keeps_bias(self) -> bool:
-        return True
-
     def build(self, channels: int, layout: Layout) -> nn.Module:
         if layout != "maps":
             refuse_single_unit("rms", channels)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bnstudy.data.base import DataSpec
 from bnstudy.norms.base import NormSpec
+from bnstudy.norms.keep import KeepNorm
 from bnstudy.norms.none import NoNorm
 from bnstudy.run import RunSpec
 from bnstudy.sweep.request import PlannedRun, naming
@@ -93,7 +94,7 @@ def refuse_equal_norms(runs: Sequence[RunSpec], inputs: Mapping[DataSpec, Inputs
 
 def leaves_all(norm: NormSpec) -> bool:
     """Whether the norm adds nothing to a network, as none and keep do not."""
-    return norm.label in ("NoNorm", "KeepNorm")
+    return isinstance(norm, NoNorm | KeepNorm)
 
 
 def differing(first: NormSpec, second: NormSpec) -> tuple[str, str]:
