@@ -236,10 +236,15 @@ def check_images(plan: Plan, checksums: Mapping[DataSpec, str]) -> None:
     for data, checksum in checksums.items():
         present.setdefault(source(to_dict(data), checksum), set()).add(checksum)
     others: dict[str, list[str]] = {}
+    distinct = {*checksums.values()}
+    only = f'"checksum": "{distinct.pop()}"'.encode() if len(distinct) == 1 else None
     for run_id in plan.store.finished() if present else ():
-        with suppress(ConfigError, LookupError, TypeError):  # a damaged run is named where its results are read
+        # A damaged run is named where its results are read.
+        with suppress(ConfigError, OSError, LookupError, TypeError):
+            if only and only in plan.store.run(run_id).summary.read_bytes():  # parsing all takes three times as long
+                continue
             checksum = plan.store.summary(run_id)["dataset"]["checksum"]
-            if not checksum or {checksum} == {*checksums.values()}:  # reading all configurations takes longer
+            if not checksum:
                 continue
             key = source(plan.store.config(run_id)["data"], checksum)
             if checksum not in present.get(key, (checksum,)):
