@@ -275,7 +275,7 @@ def _load_yaml(text: str) -> Any:
 def to_parquet(table: pa.Table, schema: pa.Schema) -> bytes:
     """A table as the content of a file."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table.cast(schema), sink, compression="zstd")
+    pq.write_table(table if table.schema.equals(schema) else table.cast(schema), sink, compression="zstd")
     return sink.getvalue().to_pybytes()
 
 
