@@ -60,8 +60,8 @@ class StackedEngine:
         total = first.total_steps(len(dataset.train))
         self._rows = self._fill_rows(range(len(specs)))
 
-        models = [build_model(spec, dataset) for spec in specs]
-        for model in models:
+        models = build_models(specs, dataset)
+        for model in dict.fromkeys(models):
             prepare_norms(model, first, device, free, compiled=program is not None)
         self.model = models[0].to(device).train()
         self._shapes = {name: p.shape for name, p in self.model.named_parameters()}
@@ -199,6 +199,18 @@ class StackedEngine:
             if all(name in state["buffers"] for state in in_rows):  # eps and momentum exist in written-out norms only
                 buffer.copy_(torch.stack([state["buffers"][name] for state in in_rows]))
         self.memory |= tree_map(lambda *of_rows: torch.stack(of_rows), *(state["memory"] for state in in_rows))
+
+
+def build_models(specs: Sequence[RunSpec], dataset: Dataset) -> list[nn.Module]:
+    """The networks of the runs. Those of one seed, with the same network and initialization, are one."""
+    built: dict[tuple[int, ...], nn.Module] = {}
+    models = []
+    for spec in specs:
+        drawn_by = spec.seed, id(spec.model), id(spec.norm), id(spec.init)
+        if drawn_by not in built:
+            built[drawn_by] = build_model(spec, dataset)
+        models.append(built[drawn_by])
+    return models
 
 
 def prepare_norms(model: nn.Module, spec: RunSpec, device: torch.device, free: bool, compiled: bool) -> None:
