@@ -186,7 +186,7 @@ def choose_executor(request: Request, plan: Plan, kinds: Kinds, device: str) -> 
         return "slurm", launcher.jobs
     workers = launcher.workers or max(1, cores() // (plan.settings.threads or 1))
     if launcher.executor == "auto":
-        may_pay = len(plan.runs) > 1 and workers > 1 and device == "cpu"
+        may_pay = kinds and len(plan.runs) > 1 and workers > 1 and device == "cpu"
         pays = may_pay and sum(estimate_seconds(run, kinds) for run in plan.runs) > MIN_PROCESSES_SECONDS
         return ("processes", workers) if pays else ("inprocess", 1)
     return launcher.executor, workers if launcher.executor == "processes" else 1
@@ -194,8 +194,6 @@ def choose_executor(request: Request, plan: Plan, kinds: Kinds, device: str) -> 
 
 def estimate_seconds(run: PlannedRun, kinds: Kinds) -> float:
     """The approximate time of a run in a stack on one core."""
-    if run.spec.stack_key not in kinds:
-        return 0.0
     steps, network = kinds[run.spec.stack_key]
     return steps * eager_seconds(run.spec, network)
 

@@ -79,6 +79,11 @@ class Counter(TorchDispatchMode):
         super().__init__()
         self.calls = self.matrix_products = self.multiplications = self.outputs = 0
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """False: otherwise torch imports its compiler here, more than a second, to keep it away from this class."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         self.calls += 1
