@@ -202,7 +202,7 @@ def fill_rows(runs: Sequence[int], rows: int) -> list[int]:
 
 def build_models(specs: Sequence[RunSpec], dataset: Dataset) -> list[nn.Module]:
     """The networks of the runs. Those of one seed, with the same network and initialization, are one."""
-    built: dict[tuple[int, str | None, str | None, str | None], nn.Module] = {}
+    built: dict[tuple[int | str | None, ...], nn.Module] = {}
     models = []
     for spec in specs:
         drawn_by = spec.seed, *(spec.texts.get(part) for part in ("model", "norm", "init"))
