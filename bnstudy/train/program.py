@@ -67,7 +67,7 @@ class Recorder(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """No: to tell torch's compiler not to compile the method below, torch would import it, for 1.4 seconds."""
+        """False: otherwise torch imports its compiler here, more than a second, to keep it away from this class."""
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
