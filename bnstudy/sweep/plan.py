@@ -283,6 +283,8 @@ def make_stacks(
         rest = [run for run in of_kind if run.spec.run_id in todo]
         if rest and method.engine == "stacked":
             method = try_method(rest[0], method, plan.settings, inputs)
+        if method.engine == "stacked":  # runs of one seed together: they share initial weights
+            rest.sort(key=lambda run: run.spec.seed)
         stacks += [Stack(tuple(part), method, steps) for part in split(rest, method.rows)]
     order = {data: i for i, data in enumerate(dict.fromkeys(run.spec.data for run in plan.todo))}
     place = {run.spec.run_id: i for i, run in enumerate(plan.todo)}

@@ -19,6 +19,7 @@ from bnstudy.losses import LossSpec
 from bnstudy.models.functional import run_with
 from bnstudy.probes.network import in_parts, random_order
 from bnstudy.run import RunSpec
+from bnstudy.train.divergence import Divergence
 from bnstudy.train.engine import Engine, Tensors, undone
 from bnstudy.train.probing import PROBE_BATCH, Probing
 from bnstudy.train.record import Outcome, Record, Stopwatch
@@ -26,7 +27,7 @@ from bnstudy.train.serial import SerialEngine
 from bnstudy.train.stacked import StackedEngine
 from bnstudy.validation import ConfigError
 
-Done = Callable[[RunSpec, Outcome], None]
+Done = Callable[[Sequence[tuple[RunSpec, Outcome]]], None]
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Training:
         """Train every run to its end, or until it diverges.
 
         Args:
-            done: called with the outcome of each run as soon as it leaves.
+            done: called with runs and their outcomes as soon as they leave.
             beat: called about twice a second, between two steps.
         """
         self._warm_up()
@@ -194,12 +195,12 @@ class Training:
 
     def _make_end(self, run: int, stopped: Stopped) -> Outcome:
         """The outcome of a run that ends at this step, with its best weights if they are kept."""
-        spec, outcomes = self.specs[run], []
+        spec, outcomes = self.specs[run], list[tuple[RunSpec, Outcome]]()
         state = {**self.state(run), **self._best[run], "record": self.record.state_before(run, self.step)}
         end = Training(SerialEngine(spec, self.dataset, self.device), [spec], self.dataset, self.device, stopped)
         end.load([state])
-        end.train(lambda _, outcome: outcomes.append(outcome))
-        return outcomes[0]
+        end.train(outcomes.extend)
+        return outcomes[0][1]
 
     def _best_step(self, run: int) -> int | None:
         """The step of the best evaluation by the measure of early stopping; None without one."""
@@ -214,18 +215,20 @@ class Training:
     def _release(self, done: Done, ended: bool) -> None:
         """Let runs leave that stopped early or diverged, or all if training has ended."""
         with self.watch(None):
-            while self._ended:
-                done(*self._ended.pop(0))
             diverged = self.record.find_diverged(self.step)
             leaving = [run for run in range(len(self.specs)) if ended or run in diverged]
-            for run in leaving:
-                seconds, probe_seconds = self.watch.seconds, self.probing.seconds
-                stopped_step = self._stopped.early_step if self._stopped else None
-                outcome = self.record.conclude(
-                    run, diverged.get(run), self.dataset, seconds, probe_seconds, self._best_step(run), stopped_step
-                )
-                done(self.specs[run], outcome)
+            outcomes = self._ended + [(self.specs[run], self._conclude(run, diverged.get(run))) for run in leaving]
+            if outcomes:
+                self._ended = []
+                done(outcomes)
             self._drop(leaving)
+
+    def _conclude(self, run: int, divergence: Divergence | None) -> Outcome:
+        seconds, probe_seconds = self.watch.seconds, self.probing.seconds
+        stopped_step = self._stopped.early_step if self._stopped else None
+        return self.record.conclude(
+            run, divergence, self.dataset, seconds, probe_seconds, self._best_step(run), stopped_step
+        )
 
     def leave(self, run_ids: Collection[str]) -> None:
         """Drop these runs without an outcome: another process trains them."""

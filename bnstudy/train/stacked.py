@@ -61,8 +61,8 @@ class StackedEngine:
         total = first.total_steps(len(dataset.train))
         self._rows = fill_rows(range(len(specs)), max(MIN_ROWS, len(specs)))
 
-        models = [build_model(spec, dataset) for spec in specs]
-        for model in models:
+        models = build_models(specs, dataset)
+        for model in dict.fromkeys(models):
             prepare_norms(model, free)
         self.model = models[0].to(device).train()
         self._shapes = {name: p.shape for name, p in self.model.named_parameters()}
@@ -208,6 +208,18 @@ class StackedEngine:
 def fill_rows(runs: Sequence[int], rows: int) -> list[int]:
     """The run in each row: first the runs, then some of them again."""
     return [runs[row % len(runs)] for row in range(rows)]
+
+
+def build_models(specs: Sequence[RunSpec], dataset: Dataset) -> list[nn.Module]:
+    """The networks of the runs. Those of one seed, with the same network and initialization, are one."""
+    built: dict[tuple[int | str | None, ...], nn.Module] = {}
+    models = []
+    for spec in specs:
+        drawn_by = spec.seed, *(spec.texts.get(part) for part in ("model", "norm", "init"))
+        if drawn_by not in built:
+            built[drawn_by] = build_model(spec, dataset)
+        models.append(built[drawn_by])
+    return models
 
 
 def prepare_norms(model: nn.Module, free: bool) -> None:
