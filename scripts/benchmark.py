@@ -43,7 +43,7 @@ import json
 import os
 from pathlib import Path
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line sets it, for all loops
+os.environ.setdefault("GOMP_SPINCOUNT", "30000")  # as the command line sets it, for all loops
 
 import torch
 from benchmarks.probes import known_presets, measure_probes

@@ -93,6 +93,7 @@ def prepare(request: Request) -> Sweep:
     executor, workers = choose_executor(request, plan, kinds, device)
     sharing = 1 if executor == "slurm" else workers  # each job has memory of its own
     stacks = make_stacks(plan, kinds, device, workers, sharing, datasets.inputs)
+    stacks = limit_threads(stacks, plan.settings.threads, max_threads(request, executor, workers))
     lines = describe_plan(plan, stacks, device, executor, workers)
     return Sweep(request, plan, stacks, datasets, executor, workers, lines)
 
@@ -188,6 +189,18 @@ def choose_executor(request: Request, plan: Plan, kinds: Kinds, device: str) -> 
         pays = may_pay and sum(estimate_seconds(run, kinds) for run in plan.runs) > MIN_PROCESSES_SECONDS
         return ("processes", workers) if pays else ("inprocess", 1)
     return launcher.executor, workers if launcher.executor == "processes" else 1
+
+
+def max_threads(request: Request, executor: str, workers: int) -> int:
+    """The CPU threads that each worker may use."""
+    if executor == "slurm":
+        return request.launcher.cpus
+    return max(1, cores() // workers) if executor == "processes" else torch.get_num_threads()
+
+
+def limit_threads(stacks: Sequence[Stack], chosen: int | None, most: int) -> list[Stack]:
+    """The stacks with the threads that the user has chosen, or else at most this many."""
+    return [replace(stack, threads=chosen or (stack.threads and min(stack.threads, most))) for stack in stacks]
 
 
 def estimate_seconds(run: PlannedRun, kinds: Kinds) -> float:

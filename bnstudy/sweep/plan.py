@@ -24,6 +24,7 @@ from bnstudy.sweep.request import PlannedRun, Request, naming
 from bnstudy.sweep.same_networks import Inputs, refuse_same_networks
 from bnstudy.sweep.settings import Settings
 from bnstudy.sweep.stackable import why_not_compiled, why_not_stacked
+from bnstudy.sweep.threads import useful_threads
 from bnstudy.train.build import network_of
 from bnstudy.train.loop import check_evaluation
 from bnstudy.validation import ConfigError, to_dict
@@ -36,11 +37,13 @@ class Stack:
     """Runs that are trained at once, or one after another if the engine is serial.
 
     steps: of each run.
+    threads: CPU threads; None for torch's choice.
     """
 
     runs: tuple[PlannedRun, ...]
     method: Method
     steps: int
+    threads: int | None = None
 
     @property
     def run_ids(self) -> list[str]:
@@ -285,7 +288,8 @@ def make_stacks(
             method = try_method(rest[0], method, plan.settings, inputs)
         if method.engine == "stacked":  # runs of one seed together: they share initial weights
             rest.sort(key=lambda run: run.spec.seed)
-        stacks += [Stack(tuple(part), method, steps) for part in split(rest, method.rows)]
+        threads = useful_threads(of_kind[0].spec, network, method) if device == "cpu" else None
+        stacks += [Stack(tuple(part), method, steps, threads) for part in split(rest, method.rows)]
     order = {data: i for i, data in enumerate(dict.fromkeys(run.spec.data for run in plan.todo))}
     place = {run.spec.run_id: i for i, run in enumerate(plan.todo)}
 

@@ -46,7 +46,7 @@ class Settings(Spec):
     compile: record the step of a stack once, and execute it without its Python code; true to refuse a network for which
         that is not possible.
     cache_dir: for decoded datasets; null for `<results_dir>/cache`.
-    threads: CPU threads; null for torch's choice.
+    threads: CPU threads of a process; null for as many as its networks can use, at most its share of the cores.
     checkpoint_seconds: interval between checkpoints of an unfinished run.
     dry_run: print what would be trained, and train nothing.
     objective: the number of a run's summary that an optimizing sweeper receives.
@@ -77,7 +77,7 @@ class Settings(Spec):
         allowed = re.fullmatch(r"auto|cpu|cuda(:\d{1,4})?", self.device)
         self.require(bool(allowed), "device", "auto, cpu, cuda or cuda:N")
         threads = self.threads is None or 1 <= self.threads <= MAX_THREADS
-        self.require(threads, "threads", f"from 1 to {MAX_THREADS}, or null for torch's choice")
+        self.require(threads, "threads", f"from 1 to {MAX_THREADS}, or null to choose by the network's size")
         self.require(self.checkpoint_seconds > 0, "checkpoint_seconds", "a number of seconds above 0")
         for name in ("max_seeds", "seeds_at_once"):
             self.require(1 <= getattr(self, name) <= MAX_SEEDS, name, f"from 1 to {MAX_SEEDS}")

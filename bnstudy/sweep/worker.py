@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
+import torch
 
 from bnstudy.data.dataset import Dataset
 from bnstudy.run import RunSpec
@@ -34,6 +35,7 @@ from bnstudy.sweep.settings import Settings
 from bnstudy.sweep.signals import Interrupted, StopFlag
 from bnstudy.sweep.stackable import one_line
 from bnstudy.sweep.summary import summarize
+from bnstudy.sweep.threads import kept_threads
 from bnstudy.train import checkpoint
 from bnstudy.train.loop import Training, start_serial, start_stacked
 from bnstudy.train.record import Outcome
@@ -69,9 +71,9 @@ def work(
         Interrupted: a signal came; unfinished runs have a checkpoint.
     """
     device = datasets.device if datasets else resolve_device(settings)
-    set_up_torch(settings, device)
     datasets, store = datasets or Datasets(settings.cache, device), Store(settings.results)
-    with stop.listening(), Leases(store, command=command) as leases:
+    with kept_threads(), stop.listening(), Leases(store, command=command) as leases:
+        set_up_torch(settings, device)
         worker = Worker(settings, store, datasets, leases, stop, send, name)
         worker.work(stacks, patience)
         return worker.failures
@@ -171,7 +173,7 @@ class Worker:
             self.send(f"{plural(len(retried), 'run')} of a process that died: trying once more, in parts.")
             rows = max(1, min(stack.method.rows, -(-len(retried) // 2)))
             method = replace(stack.method, rows=rows)
-            parts += [Stack(tuple(part), method, stack.steps) for part in split(retried, rows)]
+            parts += [replace(stack, runs=tuple(part), method=method) for part in split(retried, rows)]
         for run in stack.runs:
             if (holder := dead.get(run.spec.run_id)) and holder.deaths:
                 why = f"process {holder.pid} on {holder.host} died while it trained the run, as had one before"
@@ -274,6 +276,8 @@ class Worker:
 
     def _train_together(self, stack: Stack, saved: list[Any]) -> None:
         dataset = self.datasets.get(stack.runs[0].spec.data)
+        if stack.threads is not None:
+            torch.set_num_threads(stack.threads)
         training = self._start(stack, dataset)
         if any(saved) and (error := loading_error(training, saved)):
             del training  # its tensors would fill the memory

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import compress
+from itertools import accumulate, compress, groupby
 from typing import Any
 
 import torch
@@ -16,6 +16,9 @@ from bnstudy.run import RunSpec
 from bnstudy.train.build import build_model, trained_mask
 from bnstudy.train.engine import Tensors, needs_start, training_loss
 from bnstudy.train.probing import draw_probe_index
+
+LARGE = 2**15
+"""Elements of a parameter that is updated by itself: copying its gradient would take longer than a call."""
 
 
 class SerialEngine:
@@ -41,24 +44,31 @@ class SerialEngine:
         self.model.requires_grad_(True)  # probes measure gradients of all parameters
         self.params = [flatten_(part) for part in self._parts]
         self.slots = [{name: torch.zeros_like(self.params[0]) for name in spec.optim.slots()}]
+        self._pieces = pieces(self._parts[0], self.params[0], self.slots[0])
         self.start = [piece.clone() for piece in self.params] if needs_start(spec) else []
         self.memory: dict[str, dict[str, Tensor]] = {}
         self._hyper = spec.optim.hyper()
 
     def step(self, t: int) -> Tensor:
-        return self._step(t, self._parts[:1])[0]
+        return self._step(t, self._parts[0])[0]
 
     def step_with_grads(self, t: int) -> tuple[Tensor, Tensors]:
-        return self._step(t, self._parts)
+        loss, grads = self._step(t, [p for part in self._parts for p in part])
+        sizes = [len(part) for part in self._parts]
+        ends = list(accumulate(sizes))
+        return loss, [flatten(grads[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
 
-    def _step(self, t: int, parts: list[list[nn.Parameter]]) -> tuple[Tensor, Tensors]:
-        """Make a step; returns the loss and the gradients of these parts."""
+    def _step(self, t: int, parameters: list[nn.Parameter]) -> tuple[Tensor, Sequence[Tensor]]:
+        """Make a step; returns the loss and the gradients of these parameters, the trained ones first."""
         x, y = self.batch(t)
         loss = self._loss(x, y)
         for module, name, buffer in self._assigned:
             module._buffers[name] = buffer.copy_(getattr(module, name).detach())
-        grads = flat_gradients(loss, parts)
-        self.spec.optim.update_(self.params[0], grads[0], self.slots[0], self._rate(t), t + 1, self._hyper)
+        grads = torch.autograd.grad(loss, parameters, materialize_grads=True)
+        rate = self._rate(t)
+        for places, params, slots in self._pieces:
+            own = grads[places]
+            self.spec.optim.update_(params, own[0] if len(own) == 1 else flatten(own), slots, rate, t + 1, self._hyper)
         return loss.detach(), grads
 
     def _loss(self, x: Tensor, y: Tensor) -> Tensor:
@@ -89,7 +99,7 @@ class SerialEngine:
         """The only run stays."""
 
     def state(self, run: int = 0) -> dict[str, Any]:  # noqa: ARG002
-        params = torch.cat([p.detach().reshape(-1) for p in self.model.parameters()])
+        params = flatten([p.detach() for p in self.model.parameters()])
         return {"params": params, "slots": dict(self.slots[0]), "buffers": self.buffers(), "memory": dict(self.memory)}
 
     def load(self, states: Sequence[Mapping[str, Any]]) -> None:
@@ -127,15 +137,29 @@ def trained_and_others(spec: RunSpec, model: nn.Module) -> list[list[nn.Paramete
     return [part for part in both if part]
 
 
-def flat_gradients(loss: Tensor, parts: list[list[nn.Parameter]]) -> Tensors:
-    """The gradient of the loss with respect to each part, flat."""
-    grads = iter(torch.autograd.grad(loss, [p for part in parts for p in part], materialize_grads=True))
-    return [torch.cat([next(grads).reshape(-1) for _ in part]) for part in parts]
+def pieces(
+    parameters: list[nn.Parameter], flat: Tensor, slots: Mapping[str, Tensor]
+) -> list[tuple[slice, Tensor, dict[str, Tensor]]]:
+    """Divide `flat` [P] and the optimizer state for updates: each large parameter alone and in its shape, small
+    neighbours together and flat. Each piece begins with its places among the parameters."""
+    found, begin = [], 0
+    for _, group in groupby(enumerate(parameters), lambda item: item[0] if item[1].numel() >= LARGE else -1):
+        places, own = zip(*group, strict=True)
+        end, shape = begin + sum(p.numel() for p in own), own[0].shape if len(own) == 1 else (-1,)
+        params, *state = (tensor[begin:end].view(shape) for tensor in (flat, *slots.values()))
+        found.append((slice(places[0], places[-1] + 1), params, dict(zip(slots, state, strict=True))))
+        begin = end
+    return found
+
+
+def flatten(tensors: Sequence[Tensor]) -> Tensor:
+    """The tensors in one flat tensor [P]."""
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])
 
 
 def flatten_(parameters: list[nn.Parameter]) -> Tensor:
     """Move parameters into one flat tensor [P], in their order, and make them views of it; returns it."""
-    flat = torch.cat([p.detach().reshape(-1) for p in parameters])
+    flat = flatten([p.detach() for p in parameters])
     for p, view in zip(parameters, views(flat, parameters), strict=True):
         p.data = view
     return flat
