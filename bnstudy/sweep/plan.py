@@ -24,7 +24,7 @@ from bnstudy.sweep.limits import limit_network
 from bnstudy.sweep.request import PlannedRun, Request, naming
 from bnstudy.sweep.same_networks import Inputs, refuse_same_networks
 from bnstudy.sweep.settings import Settings
-from bnstudy.sweep.stackable import why_not_stacked
+from bnstudy.sweep.stackable import why_not_compiled, why_not_stacked
 from bnstudy.train.build import network_of
 from bnstudy.train.loop import check_evaluation
 from bnstudy.validation import ConfigError, to_dict
@@ -271,7 +271,7 @@ def make_stacks(
     stacks = []
     for key, (steps, network) in kinds.items():
         of_kind = [run for run in plan.runs if run.spec.stack_key == key]
-        method = choose_method([run.spec for run in of_kind], steps, network, plan.settings, device, workers, sharing)
+        method = choose_method([run.spec for run in of_kind], network, plan.settings, device, workers, sharing)
         rest = [run for run in of_kind if run.spec.run_id in todo]
         if rest and method.engine == "stacked":
             method = try_method(rest[0], method, plan.settings, inputs)
@@ -290,10 +290,10 @@ def make_stacks(
 
 
 def try_method(run: PlannedRun, method: Method, settings: Settings, inputs: Mapping[DataSpec, Inputs]) -> Method:
-    """The method of a stack, or if the network cannot be stacked, that of runs that are trained one by one.
+    """The method of a stack, as far as the network can be stacked and its step compiled.
 
     Raises:
-        ConfigError: the network cannot be stacked, and the user chose engine=stacked.
+        ConfigError: the network cannot be stacked or compiled, and the user chose engine=stacked or compile=true.
     """
     reason = why_not_stacked(run.spec, inputs[run.spec.data], method.norms_vary)
     if reason and settings.engine == "stacked":
@@ -302,28 +302,16 @@ def try_method(run: PlannedRun, method: Method, settings: Settings, inputs: Mapp
                 f"engine=stacked is not allowed with model={run.spec.model.label} and norm={run.spec.norm.label}: it "
                 f"cannot be stacked ({reason}); choose engine=auto, which trains such runs one by one."
             )
-    return Method("serial", 1, settings.compile is True, method.norms_vary, reason) if reason else method
+    if reason:
+        return Method("serial", 1, False, method.norms_vary, reason)
+    if method.compiled and (reason := why_not_compiled(run.spec, inputs[run.spec.data], method.norms_vary)):
+        if settings.compile is True:
+            raise ConfigError(f"compile=true is not allowed with model={run.spec.model.label}: {reason}.")
+        return replace(method, compiled=False, reason=reason)
+    return method
 
 
 def split(runs: Sequence[PlannedRun], limit: int) -> list[Sequence[PlannedRun]]:
     """Divide the runs into parts of nearly equal size, at most `limit` each."""
     parts = -(-len(runs) // limit)
     return [runs[len(runs) * i // parts : len(runs) * (i + 1) // parts] for i in range(parts)]
-
-
-def order_stacks(stacks: Sequence[Stack], worker: int, workers: int) -> list[Stack]:
-    """The order in which one of several workers looks for stacks.
-
-    Stacks stay in their order, the longest first, unless some are compiled: then each worker begins with kinds of its
-    own, so that as few kinds as possible are compiled twice.
-    """
-    if not any(stack.method.compiled for stack in stacks):
-        return list(stacks)
-    kinds = list(dict.fromkeys(map(program_key, stacks)))
-    first = worker % workers * len(kinds) // workers
-    return sorted(stacks, key=lambda stack: (kinds.index(program_key(stack)) - first) % len(kinds))
-
-
-def program_key(stack: Stack) -> tuple[str, int]:
-    """Stacks with equal keys share a compiled program."""
-    return stack.runs[0].spec.stack_key, stack.method.rows

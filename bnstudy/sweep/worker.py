@@ -25,14 +25,13 @@ from bnstudy.sweep.disk import PASSING, Disk, reason
 from bnstudy.sweep.fallback import is_out_of_memory, next_method
 from bnstudy.sweep.machine import resolve_device, set_up_torch
 from bnstudy.sweep.messages import Beat, Failure, RunDone, Send, Waiting, plural, record_error, recorded_error
-from bnstudy.sweep.plan import Datasets, Stack, program_key, split
+from bnstudy.sweep.plan import Datasets, Stack, split
 from bnstudy.sweep.request import PlannedRun
 from bnstudy.sweep.settings import Settings
 from bnstudy.sweep.signals import Interrupted, StopFlag
 from bnstudy.sweep.stackable import one_line
 from bnstudy.sweep.summary import summarize
 from bnstudy.train import checkpoint
-from bnstudy.train.compiled import Program
 from bnstudy.train.loop import Training, start_serial, start_stacked
 from bnstudy.train.record import Outcome
 from bnstudy.validation import to_dict
@@ -91,7 +90,6 @@ class Worker:
     _failed: set[str] = field(default_factory=set)
     _is_saving: bool = True
     _lost: set[str] = field(default_factory=set)
-    _programs: dict[tuple[str, int], Program] = field(default_factory=dict)
     _saved_at: float = 0.0
     _trained_at: float = 0.0
 
@@ -166,7 +164,7 @@ class Worker:
         if retried:
             self.send(f"{plural(len(retried), 'run')} of a process that died: trying once more, in parts.")
             rows = max(1, min(stack.method.rows, -(-len(retried) // 2)))
-            method = replace(stack.method, rows=rows, compiled=stack.method.compiled and rows > 1)
+            method = replace(stack.method, rows=rows)
             parts += [Stack(tuple(part), method, stack.steps) for part in split(retried, rows)]
         for run in stack.runs:
             if (holder := dead.get(run.spec.run_id)) and holder.deaths:
@@ -244,7 +242,7 @@ class Worker:
         except Exception as failure:  # one failing run must not end the sweep: it is recorded and named
             mine = [run for run in stack.runs if run.spec.run_id not in self._lost | self._failed]
             rest = stack.of(run for run in mine if not self.store.is_finished(run.spec.run_id))
-            of_disk = isinstance(failure, OSError) and failure.errno in PASSING and not stack.method.compiled
+            of_disk = isinstance(failure, OSError) and failure.errno in PASSING
             other = next_method(rest, failure, self.settings) if rest.runs and not of_disk else None
             if rest.runs and other is None:
                 self._fail_with(rest, failure)
@@ -298,11 +296,8 @@ class Worker:
     def _start(self, stack: Stack, dataset: Dataset) -> Training:
         specs, method, device = [run.spec for run in stack.runs], stack.method, self.datasets.device
         if method.engine == "serial":
-            return start_serial(specs[0], dataset, device, method.compiled)
-        program = None
-        if method.compiled:
-            program = self._programs.setdefault(program_key(stack), Program(method.rows))
-        return start_stacked(specs, dataset, device, program, method.norms_vary)
+            return start_serial(specs[0], dataset, device)
+        return start_stacked(specs, dataset, device, method.norms_vary, method.compiled)
 
     def _store_run(self, training: Training, stack: Stack, spec: RunSpec, outcome: Outcome) -> None:
         """Store a run, unless another worker took it over meanwhile, which will store it."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,7 @@ from bnstudy.losses import LossSpec
 from bnstudy.models.functional import run_with
 from bnstudy.probes.network import in_parts, random_order
 from bnstudy.run import RunSpec
-from bnstudy.train.compiled import Program
-from bnstudy.train.engine import Engine, Tensors
+from bnstudy.train.engine import Engine, Tensors, undone
 from bnstudy.train.probing import PROBE_BATCH, Probing
 from bnstudy.train.record import Outcome, Record, Stopwatch
 from bnstudy.train.serial import SerialEngine
@@ -125,7 +124,7 @@ class Training:
         ended = self.step == self.total
         if ended and not self.probing.needs(self.step) & {"grads", "update"}:
             return {}
-        with self._undone() if ended else nullcontext():
+        with undone(self.engine) if ended else nullcontext():
             losses, grads = self.engine.step_with_grads(self.step)
             change = [now - then for now, then in zip(self.engine.params, before, strict=True)]
         if not ended:
@@ -135,20 +134,10 @@ class Training:
 
     def _warm_up(self) -> None:
         """Make the next step and undo it. Otherwise the training time of the first arm would include what torch loads
-        and compiles at its first step."""
+        and records at its first step."""
         if self.specs and self.step < self.total:
-            with self.watch("starting"), self._undone():
+            with self.watch("starting"), undone(self.engine):
                 self.engine.step(self.step)
-
-    @contextmanager
-    def _undone(self) -> Iterator[None]:
-        """Restore parameters, optimizer state and buffers afterwards."""
-        engine = self.engine
-        tensors = [*engine.params, *(t for own in engine.slots for t in own.values()), *engine.buffers().values()]
-        kept = [t.clone() for t in tensors]
-        yield
-        for tensor, value in zip(tensors, kept, strict=True):
-            tensor.copy_(value)
 
     def _evaluate(self) -> None:
         with self.watch("evaluation"):
@@ -274,20 +263,20 @@ class Training:
         self.probing.seconds.update(states[0]["probe_seconds"])
 
 
-def start_serial(spec: RunSpec, dataset: Dataset, device: torch.device, compiled: bool = False) -> Training:
+def start_serial(spec: RunSpec, dataset: Dataset, device: torch.device) -> Training:
     """One run in the serial engine. Raises ConfigError: spec and data do not fit together."""
-    return Training(SerialEngine(spec, dataset, device, compiled), [spec], dataset, device)
+    return Training(SerialEngine(spec, dataset, device), [spec], dataset, device)
 
 
 def start_stacked(
     specs: Sequence[RunSpec],
     dataset: Dataset,
     device: torch.device,
-    program: Program | None = None,
     free: bool = False,
+    compiled: bool = True,
 ) -> Training:
     """Runs with equal `stack_key` in the stacked engine; see `StackedEngine`."""
-    return Training(StackedEngine(specs, dataset, device, program, free), specs, dataset, device)
+    return Training(StackedEngine(specs, dataset, device, free, compiled), specs, dataset, device)
 
 
 @torch.no_grad()

@@ -113,8 +113,8 @@ def test_small_convolutions_are_stacked_on_a_cpu_and_large_ones_are_not(size, mo
     overrides = (f"model={model}", "batch_size=16")
     found = network(*overrides, size=size)
     specs = [spec_of(f"seed={seed}", *overrides) for seed in range(2)]
-    assert choose_engine(specs, found, "cpu", compiled=False) == engine
-    assert choose_engine(specs, found, "cuda", compiled=False) == "stacked"
+    assert choose_engine(specs, found, "cpu") == engine
+    assert choose_engine(specs, found, "cuda") == "stacked"
 
 
 def test_a_stack_of_convolutions_may_leave_the_cache():
@@ -193,8 +193,8 @@ def test_a_recurrent_network_is_stacked_and_a_large_graph_not_compiled():
     specs = [spec_of(f"seed={seed}") for seed in range(32)]
     fit = int(STACK_OPERATIONS[False] / (6 * specs[0].batch_size))
     unrolled = replace(SMALL, products=20 * fit, repeats=28.0)
-    assert choose_engine(specs, unrolled, "cpu", compiled=False) == "stacked"
-    assert choose_engine(specs, replace(unrolled, repeats=1.0), "cpu", compiled=False) == "serial"
+    assert choose_engine(specs, unrolled, "cpu") == "stacked"
+    assert choose_engine(specs, replace(unrolled, repeats=1.0), "cpu") == "serial"
     for calls, compiled in ((1000, True), (1001, False)):
         found = choose_method(specs, 10**6, replace(SMALL, calls=calls), Settings(), "cpu", 1, 1)
         assert found.compiled is compiled
