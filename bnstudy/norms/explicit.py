@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bnstudy.norms.base import Layout, Norm, per_channel, scale_and_shift
 from bnstudy.norms.standardize import Standardize, centre
-from bnstudy.norms.weighted import WeightedStandardize
+from bnstudy.norms.weighted import StandardizeEach, WeightedStandardize
 from bnstudy.validation import ConfigError
 
 TorchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm | nn.GroupNorm | nn.InstanceNorm2d
@@ -63,8 +63,8 @@ class ExplicitNorm(Norm):
     def normalize(self, x: Tensor) -> Tensor:
         """x [N, C, ...] over groups of channels."""
         assert self.groups is not None
-        centred, _, var, _ = centre(x.reshape(len(x), self.groups, -1), [2])
-        return scale_and_shift((centred * torch.rsqrt(var + self.eps)).view(x.shape), self.weight, self.bias)
+        parts = x.reshape(len(x), self.groups, -1)
+        return scale_and_shift(StandardizeEach.apply(parts, self.eps).view(x.shape), self.weight, self.bias)
 
     def values_together(self, x: Tensor) -> int | None:
         return None if self.groups is None else (x[0, 0] if self.tokens else x[0]).numel() // self.groups

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bnstudy.norms.standardize import centre as centre_values
+
 
 class WeightedStandardize(torch.autograd.Function):
     """(x - mean) / sqrt(var + eps) * scale + shift for x [..., N, C], with the mean and the biased variance of each
@@ -55,6 +57,37 @@ class WeightedStandardize(torch.autograd.Function):
             of_shift.sum(steps) if ctx.has_shift else None,
             None,
         )
+
+
+class StandardizeEach(torch.autograd.Function):
+    """(x - mean) / sqrt(var + eps) over the last dimension of x, with the biased variance (Ba et al. 2016).
+
+    The gradient can be differentiated again. Args of `apply`: x; eps, 0-dim.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, eps: Tensor) -> Tensor:
+        return standardize_each(x, eps)[0]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:  # noqa: ARG004
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        out, inverse = standardize_each(*ctx.saved_tensors)
+        n = -out.shape[-1]
+        rest = torch.addcmul(grad.sum(-1, keepdim=True) / n, out, (grad * out).sum(-1, keepdim=True) / n)
+        return (grad + rest) * inverse, None
+
+
+def standardize_each(x: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
+    """The result of `StandardizeEach`, and 1 / sqrt(var + eps)."""
+    centred, _, var, _ = centre_values(x, [-1])
+    inverse = torch.rsqrt(var + eps)
+    return centred * inverse, inverse
 
 
 def centre(x: Tensor, share: Tensor) -> tuple[Tensor, Tensor, Tensor]:
