@@ -12,6 +12,7 @@ from torch import nn
 from bnstudy.sweep import cost
 from bnstudy.sweep.cost import (
     CACHE_BYTES,
+    CONVOLUTION_ROWS,
     STACK_OPERATIONS,
     NetworkCost,
     choose_engine,
@@ -92,6 +93,30 @@ def test_large_matrices_are_trained_one_after_another_on_a_cpu():
         for products, device in ((fit, "cpu"), (fit + 1, "cpu"), (fit + 1, "cuda"))
     ]
     assert engines == ["stacked", "serial", "stacked"]
+
+
+@pytest.mark.parametrize(
+    ("size", "model", "engine"),
+    [
+        (8, "small/resnet", "stacked"),
+        (8, "small/vgg", "stacked"),
+        (8, "small/inception", "stacked"),
+        (28, "resnet", "serial"),
+        (28, "vgg", "serial"),
+    ],
+)
+def test_small_convolutions_are_stacked_on_a_cpu_and_large_ones_are_not(size, model, engine):
+    overrides = (f"model={model}", "batch_size=16")
+    found = network(*overrides, size=size)
+    specs = [spec_of(f"seed={seed}", *overrides) for seed in range(2)]
+    assert choose_engine(specs, found, "cpu") == engine
+    assert choose_engine(specs, found, "cuda") == "stacked"
+
+
+def test_a_stack_of_convolutions_may_leave_the_cache():
+    spec, big = spec_of(), replace(SMALL, units=10**5)
+    assert max_rows(spec, big, "cpu", 1) == 2
+    assert max_rows(spec, replace(big, convolves=True), "cpu", 1) == CONVOLUTION_ROWS
 
 
 class Unrolled(nn.Module):

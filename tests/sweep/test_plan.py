@@ -236,7 +236,7 @@ def test_the_method_does_not_depend_on_which_runs_are_finished(tmp_path):
             "serial",
             [1, 1, 1, 1],
         ),  # convolutions fill a core
-        (("seed=0,1,2,3", "engine=stacked", "model=vgg"), "stacked", [2, 2]),  # what fits into the cache
+        (("seed=0,1,2,3", "engine=stacked", "model=vgg"), "stacked", [4]),
     ],
 )
 def test_the_engine_depends_on_the_network_and_the_number_of_runs_or_is_given(tmp_path, overrides, engine, sizes):
