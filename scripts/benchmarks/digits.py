@@ -68,7 +68,7 @@ def digits(work: Workload) -> list[Row]:
 def time_sweep(work: Workload, times: DigitsTimes, seeds: int, steps: int, state: str, caches: Path) -> None:
     """Time a sweep with an empty store."""
     work.say(f"digits: {times.runs} runs of {steps} steps, {state}")
-    store = work.folder / f"store-{len(list(work.folder.glob('store-*')))}"
+    store = work.folder / f"store-{sum(map(len, times.bnstudy.values()))}"
     arguments = [*sweep_arguments(DIGITS, RATES, seeds, store), f"steps={work.few(steps, 5)}"]
     cost = commands.run(*arguments, folder=work.folder, cache=caches)
     times.bnstudy[f"{steps} {state}"].append(cost.seconds)
