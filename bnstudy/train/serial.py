@@ -24,17 +24,12 @@ class SerialEngine:
     name = "serial"
     batch: Callable[[int], tuple[Tensor, Tensor]]
     probe_index: Tensor
-    _loss: Callable[[Tensor, Tensor], Tensor]
 
-    def __init__(self, spec: RunSpec, dataset: Dataset, device: torch.device, compiled: bool = False) -> None:
+    def __init__(self, spec: RunSpec, dataset: Dataset, device: torch.device) -> None:
         """Raises ConfigError: spec and data do not fit together."""
         self._begin(spec, dataset, device, build_model(spec, dataset))
         self.batch = BatchStream(dataset, spec.data.augment, spec.batch_size, spec.seed, spec.data.length)
         self.probe_index = draw_probe_index(spec.seed, dataset)
-        if compiled:
-            # Dynamo keeps a few compilations of one function, and then silently falls back to eager.
-            torch.compiler.reset()
-            self._loss = torch.compile(self._plain_loss)
 
     def _begin(self, spec: RunSpec, dataset: Dataset, device: torch.device, model: nn.Module) -> None:
         """Start with this network."""
@@ -49,7 +44,6 @@ class SerialEngine:
         self.start = [piece.clone() for piece in self.params] if needs_start(spec) else []
         self.memory: dict[str, dict[str, Tensor]] = {}
         self._hyper = spec.optim.hyper()
-        self._loss = self._plain_loss
 
     def step(self, t: int) -> Tensor:
         return self._step(t, self._parts[:1])[0]
@@ -67,7 +61,7 @@ class SerialEngine:
         self.spec.optim.update_(self.params[0], grads[0], self.slots[0], self._rate(t), t + 1, self._hyper)
         return loss.detach(), grads
 
-    def _plain_loss(self, x: Tensor, y: Tensor) -> Tensor:
+    def _loss(self, x: Tensor, y: Tensor) -> Tensor:
         return training_loss(self.spec, self.model, x, y)
 
     def _rate(self, t: int) -> float:
