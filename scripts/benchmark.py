@@ -24,7 +24,7 @@ last take about 15 minutes together:
 The plain loops train one run after another with torch.nn and torch.optim.SGD on tensors, by default with one thread
 per process, and record nothing. A few runs of each kind are timed before and after each command and represent all
 runs; the learning rate does not change the time. Start-up and reading the data count for bnstudy and JAX only. Each
-store is empty. "Empty caches" means that no compiled program is on disk; "warm", that another sweep of the kind was
+store is empty. "Empty caches" means that the user's cache folder is empty; "warm", that another sweep of the kind was
 run before, with another store.
 
 `runner` compares four ways to train, in alternation, on the MLP 784-100-100-100-10 with batch normalization and
@@ -53,7 +53,7 @@ import sys
 from pathlib import Path
 
 if sys.argv[1:2] != ["sweep"]:  # which compares commands with scripts
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line sets it, for all loops
+    os.environ.setdefault("GOMP_SPINCOUNT", "30000")  # as the command line sets it, for all loops
 
 import torch
 from benchmarks.probes import known_presets, measure_probes

@@ -24,7 +24,7 @@ JAX = Path(__file__).with_name("jax_loops.py")
 class DigitsTimes:
     """Seconds of whole commands, one value per repeat, and of a plain step by number of processes.
 
-    bnstudy: by steps and whether there were compiled programs; jax: by steps.
+    bnstudy: by steps and the state of the caches ("empty caches" or "warm"); jax: by steps.
     resident, resident_each: of the longest sweep, in bytes; see `CommandCost`.
     """
 
