@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from bnstudy.validation import ConfigError, Spec
@@ -35,10 +34,6 @@ class LossSpec(Spec):
 @dataclass(frozen=True)
 class CrossEntropy(LossSpec):
     """-log softmax(out)_y, in nats."""
-
-    def mean(self, out: Tensor, y: Tensor) -> Tensor:
-        check_labels(y)
-        return F.cross_entropy(out, y)
 
     def each(self, out: Tensor, y: Tensor) -> Tensor:
         check_labels(y)

@@ -167,7 +167,7 @@ def add_scaled(x: Tensor, y: Tensor, factor: Number) -> Tensor:
 def descend_(params: Tensor, direction: Tensor, lr: Number) -> None:
     """params <- params - lr direction."""
     if isinstance(lr, Tensor):
-        params.sub_(lr * direction)
+        params.addcmul_(direction, lr, value=-1)
     else:
         params.add_(direction, alpha=-lr)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal
@@ -16,8 +16,9 @@ from bnstudy.models.base import ModelSpec
 from bnstudy.norms.base import NormSpec
 from bnstudy.optim import OptimSpec, ScheduleSpec
 from bnstudy.probes.base import ProbeSpec
-from bnstudy.store.identity import run_id_of
-from bnstudy.validation import ADDED, ConfigError, Spec, show, stackable_numbers, to_dict
+from bnstudy.store.identity import canonical_json, run_id_of_text
+from bnstudy.store.renames import with_former_names
+from bnstudy.validation import ADDED, ConfigError, Spec, is_identity, show, stackable_numbers, to_dict
 from bnstudy.when import LogThenRegular, When
 
 
@@ -101,7 +102,9 @@ class RunSpec(Spec):
         size = self.evaluation.batch_size or self.batch_size if self.norm.evaluates_by_batch else None
         stops = self.early_stopping is not None and self.early_stopping.patience is not None
         stopping = self.early_stopping if stops else None
-        return {"evaluation": replace(self.evaluation, batch_size=size), "early_stopping": stopping}
+        same = self.evaluation.batch_size == size  # then runs of a sweep share it
+        evaluation = self.evaluation if same else replace(self.evaluation, batch_size=size)
+        return {"evaluation": evaluation, "early_stopping": stopping}
 
     def check(self) -> None:
         self.require(self.lr > 0, "lr", "a number above 0")
@@ -151,15 +154,44 @@ class RunSpec(Spec):
         marked PER_RUN only whether it is 0 or null counts.
         """
         free = {"seed", "init", "lr", "schedule"}
-        shared = {f.name: _stack_settings(getattr(self, f.name)) for f in fields(self) if f.name not in free}
-        return json.dumps(shared, sort_keys=True)
+        return join_texts({f.name: stack_text(getattr(self, f.name)) for f in fields(self) if f.name not in free})
+
+    @cached_property
+    def texts(self) -> dict[str, str]:
+        """Each field that is part of the identity, as canonical JSON."""
+        return {f.name: identity_text(getattr(self, f.name)) for f in fields(self) if is_identity(self, f)}
 
     @cached_property
     def run_id(self) -> str:
-        return run_id_of(to_dict(self))
+        """`run_id_of(to_dict(self))`, from the texts of the fields, most of which the runs of a sweep share."""
+        return run_id_of_text(join_texts(self.texts))
 
 
-def _stack_settings(spec: Any) -> Any:
-    """`to_dict` with "" in place of each number in which runs of a stack may differ."""
-    plain = to_dict(spec)
-    return {**plain, **dict.fromkeys(stackable_numbers(spec), "")} if isinstance(spec, Spec) else plain
+def join_texts(texts: Mapping[str, str]) -> str:
+    """The canonical JSON of a mapping, from that of its values."""
+    return f"{{{','.join(f'{json.dumps(key)}:{texts[key]}' for key in sorted(texts))}}}"
+
+
+def identity_text(value: Any) -> str:
+    """The canonical JSON of a part of a run's identity."""
+    if isinstance(value, Spec):
+        return _kept(value, "_identity", lambda: canonical_json(with_former_names(to_dict(value))))
+    if isinstance(value, Mapping):
+        return join_texts({str(key): identity_text(inner) for key, inner in value.items()})
+    return canonical_json(to_dict(value))
+
+
+def stack_text(value: Any) -> str:
+    """The settings of a part of a run as JSON, with "" in place of each number in which runs of a stack may differ."""
+    if isinstance(value, Spec):
+        numbers = dict.fromkeys(stackable_numbers(value), "")
+        return _kept(value, "_stack", lambda: canonical_json({**to_dict(value), **numbers}))
+    return identity_text(value)
+
+
+def _kept(spec: Spec, name: str, make: Callable[[], str]) -> str:
+    """What `make` returns, kept in the spec: runs share specs."""
+    kept = vars(spec)
+    if name not in kept:
+        kept[name] = make()
+    return kept[name]

@@ -258,7 +258,7 @@ def stackable_numbers(spec: Spec) -> dict[str, float]:
 def to_dict(spec: Any) -> Any:
     """A spec as plain data, with every default, and with the class of each node as `_target_`."""
     if isinstance(spec, Spec):
-        inner = {f.name: to_dict(getattr(spec, f.name)) for f in fields(spec) if _is_identity(spec, f)}
+        inner = {f.name: to_dict(getattr(spec, f.name)) for f in fields(spec) if is_identity(spec, f)}
         return {"_target_": f"{type(spec).__module__}.{type(spec).__qualname__}", **inner} if spec.has_target else inner
     if isinstance(spec, Mapping):
         return {str(k): to_dict(v) for k, v in sorted(spec.items())}
@@ -267,7 +267,7 @@ def to_dict(spec: Any) -> Any:
     return spec
 
 
-def _is_identity(spec: Spec, field: Field[Any]) -> bool:
+def is_identity(spec: Spec, field: Field[Any]) -> bool:
     """Whether the field's value is part of a run's identity."""
     absent = field.metadata.get("added", False) and getattr(spec, field.name) is None
     return field.metadata.get("identity", True) and not absent

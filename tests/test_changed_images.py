@@ -135,7 +135,7 @@ def test_a_run_is_not_resumed_on_other_images(command, tmp_path, monkeypatch, ca
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        training.train(lambda *_: None, stop)
+        training.train(lambda _: None, stop)
     path = Store(tmp_path / "results").run(spec.run_id).checkpoint
     checkpoint.save(path, spec.run_id, training.dataset.checksum, training.state())
     shutil.copytree(tmp_path / "results", tmp_path / "same")

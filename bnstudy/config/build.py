@@ -30,7 +30,8 @@ def build_request(
     launcher_node: the composed `hydra.launcher`.
     arguments: those of the command line, as typed.
     """
-    settings, *others = {build_settings(point.config) for point in points}
+    configs = {repr(settings_in(point.config)): point.config for point in points}
+    settings, *others = {build_settings(config) for config in configs.values()}
     if others:
         raise ConfigError("A sweep has one choice of device, engine, results_dir and the like: do not sweep them.")
     config = points[0].config
@@ -40,10 +41,11 @@ def build_request(
             f"study={study.name} is a sweep of several studies: leave hydra.mode and hydra/sweeper as they are."
         )
     launcher = build_launcher(launcher_node)
-    runs = []
+    runs: list[PlannedRun] = []
+    built: Built = {}
     for point, (name, arm) in zip(points, varying_names([[*map(as_typed, p.overrides)] for p in points]), strict=True):
         with naming(name):
-            runs.append(PlannedRun(build_run_spec(point.config), name, arm))
+            runs.append(PlannedRun(build_run_spec(point.config, built), name, arm))
     if settings.until is not None and not (study and study.claims):
         without = f"study={study.name}, which has no claims" if study else "no study"
         raise ConfigError(
@@ -53,19 +55,36 @@ def build_request(
     return Request(settings, tuple(runs), study, config["scale"]["name"], launcher, arguments=tuple(arguments))
 
 
-def build_run_spec(config: Mapping[str, Any]) -> RunSpec:
-    """Build the run that a composed and resolved config describes."""
-    known = {*RunSpec.__dataclass_fields__, *Settings.__dataclass_fields__, "study", "scale"}
+KNOWN = {*RunSpec.__dataclass_fields__, *Settings.__dataclass_fields__, "study", "scale"}
+
+
+Built = dict[tuple[str, int], tuple[Any, Any]]
+"""Nodes, and what was built of them, by key and id."""
+
+
+def build_run_spec(config: Mapping[str, Any], built: Built | None = None) -> RunSpec:
+    """Build the run that a composed and resolved config describes.
+
+    built: collects the nodes, most of which the configs of a sweep share.
+    """
     for key in config:
-        if key not in known:
-            raise ConfigError(unknown_key(key, known))
-    values = {name: build_spec(config[name], name) for name in config if name in RunSpec.__dataclass_fields__}
+        if key not in KNOWN:
+            raise ConfigError(unknown_key(key, KNOWN))
+    built = {} if built is None else built
+    for name in RunSpec.__dataclass_fields__.keys() & config.keys():
+        if (name, id(config[name])) not in built:
+            built[name, id(config[name])] = config[name], build_spec(config[name], name)
+    values = {name: built[name, id(config[name])][1] for name in config if name in RunSpec.__dataclass_fields__}
     return make_spec(RunSpec, values)
 
 
 def build_settings(config: Mapping[str, Any]) -> Settings:
     """Build the settings in a composed and resolved config."""
-    return make_spec(Settings, {name: value for name, value in config.items() if name in Settings.__dataclass_fields__})
+    return make_spec(Settings, settings_in(config))
+
+
+def settings_in(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if name in Settings.__dataclass_fields__}
 
 
 def build_launcher(node: Any) -> Launcher:

@@ -17,6 +17,7 @@ from functools import cache, partial
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
@@ -205,44 +206,56 @@ class Composer:
     """Composes the configs of a sweep, each distinct choice of groups once."""
 
     def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
-        self._parse = cache(OverridesParser.create(config_loader=loader).parse_override)
-        self.is_group = cache(lambda key: bool(loader.get_group_options(key.partition("@")[0])))
+        self._parser = OverridesParser.create(config_loader=loader)
+        self._sources = loader.get_sources()
+        self.is_group = cache(self._has_options)
         self._compose = cache(partial(_compose, loader, master))
+        self._plain_value = cache(self._read_plain_value)
 
     def config(self, overrides: Overrides) -> dict[str, Any]:
-        """Compose and resolve a config, without Hydra's own node."""
-        parsed = {line: self._parse(line) for line in overrides}
-        plain = [override for override in parsed.values() if self._is_plain(override)]
-        composed, config = self._compose(tuple(line for line, override in parsed.items() if override not in plain))
-        if not all(has_leaf(config, override.key_or_group) for override in plain):
+        """Compose and resolve a config, without Hydra's own node. Nodes that configs share are the same objects."""
+        plain = [value for value in map(self._plain_value, overrides) if value is not None]
+        composed, config, is_resolved = self._compose(self._choices(overrides))
+        if not all(has_leaf(config, key) for key, _ in plain):
             return to_plain(self._compose(overrides)[0])
-        if "${" in str(config):
+        if not is_resolved:
             changed = copy.deepcopy(composed)
-            for override in plain:
-                OmegaConf.update(changed, override.key_or_group, override.value())
+            for key, value in plain:
+                OmegaConf.update(changed, key, value)
             return to_plain(changed)
-        for override in plain:
-            config = replace_leaf(config, override.key_or_group.split("."), override.value())
+        for key, value in plain:
+            config = replace_leaf(config, key.split("."), value)
         return config
 
     def options(self, overrides: Overrides) -> dict[str, Any]:
         """The config with the chosen options of all groups, before plain values are put into it."""
-        return self._compose(tuple(line for line in overrides if not self._is_plain(self._parse(line))))[1]
+        return self._compose(self._choices(overrides))[1]
 
-    def _is_plain(self, override: Override) -> bool:
-        """Whether an override sets one existing value to another and chooses no config."""
+    def _has_options(self, key: str) -> bool:
+        """Whether a group of this name has options. Hydra's `get_group_options` does the same, in 12 ms."""
+        group = key.partition("@")[0]
+        return any(source.is_group(group) and source.list(group, ObjectType.CONFIG) for source in self._sources)
+
+    def _choices(self, overrides: Overrides) -> Overrides:
+        return tuple(line for line in overrides if self._plain_value(line) is None)
+
+    def _read_plain_value(self, line: str) -> tuple[str, Any] | None:
+        """The key and the value of an override that sets one existing value to another and chooses no config."""
+        override = self._parser.parse_override(line)
         changes = not (override.is_add() or override.is_force_add() or override.is_delete() or override.package)
         value = override.value()
         scalar = not isinstance(value, dict | list) and "${" not in str(value)
-        return changes and scalar and not override.is_hydra_override() and not self.is_group(override.key_or_group)
+        is_plain = changes and scalar and not override.is_hydra_override() and not self.is_group(override.key_or_group)
+        return (override.key_or_group, value) if is_plain else None
 
 
-def _compose(loader: ConfigLoader, master: DictConfig, overrides: Overrides) -> tuple[DictConfig, dict[str, Any]]:
-    """The composed config, and the same as plain data with its interpolations unresolved."""
+def _compose(loader: ConfigLoader, master: DictConfig, overrides: Overrides) -> tuple[DictConfig, dict[str, Any], bool]:
+    """The composed config, the same as plain data with its interpolations unresolved, and whether it has none."""
     config = loader.load_sweep_config(master, list(overrides))
     with open_dict(config):
         del config["hydra"]
-    return config, to_plain(config, resolve=False)
+    plain = to_plain(config, resolve=False)
+    return config, plain, "${" not in str(plain)
 
 
 def to_plain(config: DictConfig, resolve: bool = True) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bnstudy.norms.base import Layout, Norm, per_channel, scale_and_shift
+from bnstudy.norms.standardize import Standardize, centre
 from bnstudy.validation import ConfigError
 
 TorchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm | nn.GroupNorm | nn.InstanceNorm2d
@@ -55,15 +56,14 @@ class ExplicitNorm(Norm):
         if not self.training and self.running_mean is not None and self.running_var is not None:
             out = self._by_running_statistics(wide, self.running_mean, self.running_var)
         else:
-            out = scale_and_shift(self._over_batch(wide, mask), self.weight, self.bias)
+            out = self._over_batch(wide, mask)
         return (out.movedim(1, -1) if self.tokens else out).to(x.dtype)
 
     def normalize(self, x: Tensor) -> Tensor:
         """x [N, C, ...] over groups of channels."""
         assert self.groups is not None
-        parts = x.reshape(len(x), self.groups, -1)
-        var, mean = torch.var_mean(parts, 2, correction=0, keepdim=True)
-        return scale_and_shift(((parts - mean) * torch.rsqrt(var + self.eps)).view(x.shape), self.weight, self.bias)
+        centred, _, var, _ = centre(x.reshape(len(x), self.groups, -1), [2])
+        return scale_and_shift((centred * torch.rsqrt(var + self.eps)).view(x.shape), self.weight, self.bias)
 
     def values_together(self, x: Tensor) -> int | None:
         return None if self.groups is None else (x[0, 0] if self.tokens else x[0]).numel() // self.groups
@@ -92,11 +92,15 @@ class ExplicitNorm(Norm):
         return torch.addcmul(per_channel(shift, x), x, per_channel(scale, x))
 
     def _over_batch(self, x: Tensor, present: Tensor | None) -> Tensor:
+        """x [B, C, ...] normalized, scaled and shifted."""
         mean, var, count = moments(x, [0, *range(2, x.ndim)], present)
         if self.training and self.tracks:
             is_known = None if present is None else present.sum() > 1
             self._track_(mean.flatten(), unbiased_variance(var, count).flatten(), is_known)
-        return (x - mean) * torch.rsqrt(var + self.eps)
+        if present is None:
+            scale, shift = (None if p is None else per_channel(p, x) for p in (self.weight, self.bias))
+            return Standardize.apply(x, scale, shift, self.eps)
+        return scale_and_shift((x - mean) * torch.rsqrt(var + self.eps), self.weight, self.bias)
 
     def _track_(self, mean: Tensor, var: Tensor, is_known: Tensor | None) -> None:
         """Update the running statistics with the mean and unbiased variance [C] of a batch, unless `is_known` is false:
@@ -141,7 +145,7 @@ class GhostNorm(ExplicitNorm):
                 number = is_known.sum()
                 mean, var = (v.where(is_known, 0.0).sum(0) / number.clamp_min(1) for v in (mean, var))
                 self._track_(mean, var, number > 0)
-        return torch.cat(outputs)
+        return scale_and_shift(torch.cat(outputs), self.weight, self.bias)
 
     def _over_parts(
         self, x: Tensor, present: Tensor | None, samples: int
@@ -162,8 +166,8 @@ def moments(x: Tensor, dims: list[int], present: Tensor | None = None) -> tuple[
     present: a mask that broadcasts against `x`. The mean and variance of no values are 0.
     """
     if present is None:
-        var, mean = torch.var_mean(x, dims, correction=0, keepdim=True)
-        return mean, var, x.numel() // mean.numel()
+        _, mean, var, n = centre(x, dims)
+        return mean, var, n
     count = present.sum(dims, keepdim=True)
     mean = x.where(present, 0.0).sum(dims, keepdim=True) / count.clamp_min(1)
     deviations = (x - mean).where(present, 0.0)

@@ -15,10 +15,26 @@ SCHEMA = 1
 
 def run_id_of(spec: Mapping[str, Any]) -> str:
     """The first 12 hex digits of the digest of a spec, as plain data with every default, and the schema number."""
-    return digest({"schema": SCHEMA, "spec": with_former_names(spec)})[:12]
+    return run_id_of_text(canonical_json(with_former_names(spec)))
+
+
+def run_id_of_text(spec: str) -> str:
+    """The same of a spec with the first names of classes and fields, as canonical JSON."""
+    return _digest(f'{{"schema":{SCHEMA},"spec":{spec}}}')[:12]
 
 
 def digest(value: Any) -> str:
     """The SHA-256 of plain data as canonical JSON. Raises ValueError if a number is not finite."""
-    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    return _digest(canonical_json(value))
+
+
+def canonical_json(value: Any) -> str:
+    """Raises ValueError if a number is not finite."""
+    return _encode(value)
+
+
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

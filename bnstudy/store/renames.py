@@ -110,6 +110,8 @@ def with_present_key(override: str) -> str:
 
 
 def _rename_nodes(node: Any, rename: Callable[[str, dict[str, Any]], dict[str, Any]]) -> Any:
+    if node is None or isinstance(node, str | int | float):  # most nodes are
+        return node
     if isinstance(node, list | tuple):
         return [_rename_nodes(value, rename) for value in node]
     if not isinstance(node, Mapping):

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from bnstudy.store.files import remove_abandoned, sync, write_bytes, write_json, write_text
+from bnstudy.store.files import holds, remove_abandoned, sync, to_json, write_bytes, write_text
 from bnstudy.store.identity import run_id_of
 from bnstudy.store.integrity import (
     DamagedRun,
@@ -48,17 +48,35 @@ Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
+_FILES = {
+    "config": "config.yaml",
+    "metrics": "metrics.parquet",
+    "timing": "timing.parquet",
+    "summary": "summary.json",
+    "checkpoint": "checkpoint.pt",
+    "error": "error.txt",
+}
+
+
 class RunPaths:
     """All paths of one run."""
 
+    config: Path
+    metrics: Path
+    timing: Path
+    summary: Path
+    checkpoint: Path
+    error: Path
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.config = folder / "config.yaml"
-        self.metrics = folder / "metrics.parquet"
-        self.timing = folder / "timing.parquet"
-        self.summary = folder / "summary.json"
-        self.checkpoint = folder / "checkpoint.pt"
-        self.error = folder / "error.txt"
+
+    def __getattr__(self, name: str) -> Path:  # made when asked for: a sweep looks at thousands
+        if name not in _FILES:
+            raise AttributeError(f"A run has no file {name}.")
+        path = self.folder / _FILES[name]
+        setattr(self, name, path)
+        return path
 
 
 @dataclass(frozen=True)
@@ -71,7 +89,8 @@ class Store:
         return RunPaths(self.results_dir / "runs" / run_id)
 
     def is_finished(self, run_id: str) -> bool:
-        return os.path.exists(self.run(run_id).summary)  # False if the folder cannot be read, where Path.exists raises
+        # False if the folder cannot be read, where Path.exists raises.
+        return os.path.exists(f"{self.results_dir}/runs/{run_id}/summary.json")
 
     def finished(self) -> list[str]:
         """The ids of the finished runs, sorted."""
@@ -88,7 +107,7 @@ class Store:
         try:
             self.config(run_id)
         except DamagedRun:  # it is missing, or was half-written by a machine that lost power
-            write_text(paths.config, yaml.dump(dict(spec), Dumper=Dumper, sort_keys=False))
+            write_text(paths.config, format_spec(spec))
         return paths
 
     def finish(self, run_id: str, metrics: pa.Table, timing: pa.Table, summary: Mapping[str, Any]) -> None:
@@ -103,25 +122,31 @@ class Store:
                 paths.timing: to_parquet(timing, TIMING_SCHEMA),
             }
             sealed = seal(summary, run_id, {path.name: content for path, content in files.items()})
-            self._write(run_id, files, sealed)
-            try:
-                self._check_tables(run_id, self.summary(run_id))
-            except DamagedRun:  # a worker that lost its lease wrote in between: its timing is another
-                self._write(run_id, files, sealed)
+            files[paths.summary] = to_json(sealed)
+            self._write(run_id, files)
+            if not all(holds(path, content) for path, content in files.items()) and not self._is_intact(run_id):
+                # A worker that lost its lease wrote in between: its timing is another.
+                self._write(run_id, files)
         if paths.checkpoint.exists():
             sync(paths.folder)  # the summary's name is on the disk before the checkpoint is gone
         for path in (paths.checkpoint, paths.error):
             path.unlink(missing_ok=True)
         remove_abandoned(paths.folder, seconds=0)  # the folder is this worker's
 
-    def _write(self, run_id: str, files: Mapping[Path, bytes], summary: Mapping[str, Any]) -> None:
+    def _write(self, run_id: str, files: Mapping[Path, bytes]) -> None:
         try:
             for path, content in files.items():
                 write_bytes(path, content)
-            write_json(self.run(run_id).summary, summary)
         except FileNotFoundError:  # another worker finished the run, and removed our temporary file
             if not self.is_finished(run_id):
                 raise
+
+    def _is_intact(self, run_id: str) -> bool:
+        try:
+            self._check_tables(run_id, self.summary(run_id))
+        except DamagedRun:
+            return False
+        return True
 
     # The methods below raise DamagedRun if a file is missing, cannot be read, or is not what was written for the run.
 
@@ -201,6 +226,16 @@ class SharedStore(Store):
         return content
 
 
+def format_spec(spec: Mapping[str, Any]) -> str:
+    """The text of a `config.yaml`. The runs of a sweep differ in a few entries: what they share is formatted once."""
+    return "".join(_format(json.dumps({key: value})) for key, value in spec.items())
+
+
+@lru_cache(maxsize=4096)
+def _format(entry: str) -> str:
+    return str(yaml.dump(json.loads(entry), Dumper=Dumper, sort_keys=False))
+
+
 LONG_SPEC = 10_000
 """Characters of a spec that may nest too deeply."""
 MAX_DEPTH = 100
@@ -240,7 +275,7 @@ def _load_yaml(text: str) -> Any:
 def to_parquet(table: pa.Table, schema: pa.Schema) -> bytes:
     """A table as the content of a file."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table.cast(schema), sink, compression="zstd")
+    pq.write_table(table if table.schema.equals(schema) else table.cast(schema), sink, compression="zstd")
     return sink.getvalue().to_pybytes()
 
 

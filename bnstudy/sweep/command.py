@@ -17,11 +17,11 @@ import torch
 from bnstudy.store.links import FOLDERS, refuse_links
 from bnstudy.store.plans import Plans
 from bnstudy.store.runs import Store
-from bnstudy.sweep.cost import eager_seconds
+from bnstudy.sweep.cost import step_seconds
 from bnstudy.sweep.describe import describe_plan, describe_stack
 from bnstudy.sweep.forkserver import cores
 from bnstudy.sweep.limits import check_memory
-from bnstudy.sweep.machine import check_compiled_programs, resolve_device
+from bnstudy.sweep.machine import resolve_device
 from bnstudy.sweep.messages import Failure, plural
 from bnstudy.sweep.plan import Datasets, Kinds, Plan, Stack, check_data, make_plan, make_stacks
 from bnstudy.sweep.processes import train_in_processes
@@ -94,8 +94,6 @@ def prepare(request: Request) -> Sweep:
     sharing = 1 if executor == "slurm" else workers  # each job has memory of its own
     stacks = make_stacks(plan, kinds, device, workers, sharing, datasets.inputs)
     stacks = limit_threads(stacks, plan.settings.threads, max_threads(request, executor, workers))
-    if any(stack.method.compiled for stack in stacks):
-        check_compiled_programs()
     lines = describe_plan(plan, stacks, device, executor, workers)
     return Sweep(request, plan, stacks, datasets, executor, workers, lines)
 
@@ -187,7 +185,7 @@ def choose_executor(request: Request, plan: Plan, kinds: Kinds, device: str) -> 
         return "slurm", launcher.jobs
     workers = launcher.workers or max(1, cores() // (plan.settings.threads or 1))
     if launcher.executor == "auto":
-        may_pay = len(plan.runs) > 1 and workers > 1 and device == "cpu"
+        may_pay = kinds and len(plan.runs) > 1 and workers > 1 and device == "cpu"
         pays = may_pay and sum(estimate_seconds(run, kinds) for run in plan.runs) > MIN_PROCESSES_SECONDS
         return ("processes", workers) if pays else ("inprocess", 1)
     return launcher.executor, workers if launcher.executor == "processes" else 1
@@ -207,10 +205,8 @@ def limit_threads(stacks: Sequence[Stack], chosen: int | None, most: int) -> lis
 
 def estimate_seconds(run: PlannedRun, kinds: Kinds) -> float:
     """The approximate time of a run in a stack on one core."""
-    if run.spec.stack_key not in kinds:
-        return 0.0
     steps, network = kinds[run.spec.stack_key]
-    return steps * eager_seconds(run.spec, network)
+    return steps * step_seconds(run.spec, network)
 
 
 def execute(sweep: Sweep, progress: Progress, command: str) -> list[Failure]:

@@ -1,4 +1,4 @@
-"""Choose how runs are trained: by which engine, how many at once, compiled or not.
+"""Choose how runs are trained: by which engine, and how many at once.
 
 The rules depend on the runs and the machine, never on timings: the same command makes the same choices, so that a sweep
 that was killed ends with the same numbers. docs/speed.md gives the measurements behind them.
@@ -7,9 +7,6 @@ that was killed ends with the same numbers. docs/speed.md gives the measurements
 from __future__ import annotations
 
 import math
-import os
-import shutil
-import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,8 +25,8 @@ aten = torch.ops.aten
 CACHE_BYTES = 16 * 2**20
 """Largest working set of a stack on a CPU core: larger ones do not stay in the cache."""
 
-STACK_OPERATIONS = {False: 3e7, True: 5e8}
-"""Floating-point operations of one step of a run beyond which a stack is no faster on a CPU, by `compiled`."""
+STACK_OPERATIONS = 3e8
+"""Floating-point operations of one step of a run beyond which a stack is no faster on a CPU."""
 
 SHARE_OF_MEMORY = 0.4
 """Share of the memory for all stacks that are trained at the same time."""
@@ -38,14 +35,6 @@ MAX_ROWS = {"cpu": 32, "cuda": 1024}
 
 UNKNOWN_GPU_BYTES = 8 * 2**30
 """Free memory of a GPU that is in another machine."""
-
-COMPILE_SECONDS = 30.0
-"""Training time of one kind of runs, for up to two workers, from which on compiling, 15 seconds, is worth it."""
-
-
-MAX_COMPILED_CALLS = 1000
-"""Operations of a forward pass beyond which a step is not compiled: an unrolled recurrent network is a graph of many
-thousands, which compiles for minutes."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +67,11 @@ class Counter(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.calls = self.matrix_products = self.multiplications = self.outputs = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """False: otherwise torch imports its compiler here, more than a second, to keep it away from this class."""
+        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -140,9 +134,9 @@ class Method:
     """How the runs of a kind are trained.
 
     rows: maximum number of runs at once.
-    compiled: whether the step is compiled, for exactly this number of rows.
+    compiled: whether the steps of a stack are compiled to programs.
     norms_vary: whether eps and momentum of the norms differ among the runs.
-    reason: why the runs are not stacked, if they would be.
+    reason: why the runs are not stacked or not compiled, if they would be.
     """
 
     engine: str
@@ -153,34 +147,27 @@ class Method:
 
 
 def choose_method(
-    specs: list[RunSpec], steps: int, network: NetworkCost, settings: Settings, device: str, workers: int, sharing: int
+    specs: list[RunSpec], network: NetworkCost, settings: Settings, device: str, workers: int, sharing: int
 ) -> Method:
-    """The method for runs with equal `stack_key` and this many steps.
+    """The method for runs with equal `stack_key`.
 
     sharing: number of workers that share a machine's memory.
     """
-    compiled = settings.compile
-    if compiled == "auto":
-        seconds = len(specs) * steps * eager_seconds(specs[0], network)
-        worth = seconds > COMPILE_SECONDS * max(1.0, workers / 2)  # several of many workers compile a kind
-        small = not network.convolves and network.calls <= MAX_COMPILED_CALLS
-        compiled = device == "cpu" and small and worth and has_compiler()
-    fastest = choose_engine(specs, network, device, bool(compiled))
-    engine = fastest if settings.engine == "auto" else settings.engine
+    engine = choose_engine(specs, network, device) if settings.engine == "auto" else settings.engine
     norms_vary = len({spec.norm for spec in specs}) > 1
     if engine == "serial":
-        return Method("serial", 1, settings.compile is True, norms_vary)
+        return Method("serial", 1, False, norms_vary)
     rows = rows_per_stack(len(specs), max_rows(specs[0], network, device, sharing), workers)
-    return Method("stacked", rows, compiled, norms_vary)
+    return Method("stacked", rows, settings.compile is not False, norms_vary)
 
 
-def choose_engine(specs: list[RunSpec], network: NetworkCost, device: str, compiled: bool) -> str:
+def choose_engine(specs: list[RunSpec], network: NetworkCost, device: str) -> str:
     """Serial where one run's convolutions or large matrices keep a CPU core busy, so that a stack is no faster.
 
     Of a recurrent network one step counts: many small products are dominated by the time of a call.
     """
     operations = step_operations(specs[0], network) / network.repeats
-    fills_a_core = network.convolves or operations > STACK_OPERATIONS[compiled]
+    fills_a_core = network.convolves or operations > STACK_OPERATIONS
     return "serial" if len(specs) == 1 or (device == "cpu" and fills_a_core) else "stacked"
 
 
@@ -188,11 +175,6 @@ def rows_per_stack(runs: int, limit: int, workers: int) -> int:
     """Stacks of nearly equal size, at most `limit`, as many for each worker, and no single run."""
     stacks = -(-runs // limit)
     return max(MIN_ROWS, -(-runs // (-(-stacks // workers) * workers)))
-
-
-def has_compiler() -> bool:
-    """Whether the C++ compiler that torch would call exists."""
-    return shutil.which(os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")) is not None
 
 
 def max_rows(spec: RunSpec, network: NetworkCost, device: str, sharing: int) -> int:
@@ -221,6 +203,6 @@ def step_operations(spec: RunSpec, network: NetworkCost) -> float:
     return 6.0 * spec.batch_size * network.products
 
 
-def eager_seconds(spec: RunSpec, network: NetworkCost) -> float:
-    """Approximate time of an uncompiled step of one run in a stack, on one CPU core."""
-    return 1e-4 + step_operations(spec, network) * 2.5e-11
+def step_seconds(spec: RunSpec, network: NetworkCost) -> float:
+    """Approximate time of a step of one run in a stack, on one CPU core."""
+    return 2e-5 + step_operations(spec, network) * 1.3e-11

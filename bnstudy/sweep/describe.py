@@ -43,9 +43,10 @@ def describe_methods(stacks: Sequence[Stack]) -> str:
 
 
 def describe_reasons(stacks: Sequence[Stack]) -> list[str]:
-    """One line for each network and reason that it cannot be stacked."""
-    reasons = {(stack.runs[0].spec.model.label, stack.method.reason) for stack in stacks if stack.method.reason}
-    return [f"model={label} cannot be stacked ({reason}): its runs go one by one." for label, reason in sorted(reasons)]
+    """One line for each network and reason that it cannot be stacked, or its step not compiled."""
+    methods = {(stack.runs[0].spec.model.label, stack.method.engine, stack.method.reason) for stack in stacks}
+    then = {"serial": "stacked ({}): its runs go one by one", "stacked": "compiled ({}): its steps take longer"}
+    return [f"model={label} cannot be {then[engine].format(why)}." for label, engine, why in sorted(methods) if why]
 
 
 def describe_stack(stack: Stack) -> str:

@@ -17,7 +17,7 @@ def next_method(stack: Stack, failure: Exception, settings: Settings) -> tuple[S
     if method.engine == "serial":
         return None
     if is_out_of_memory(failure) and count > 1:
-        halves = replace(method, rows=-(-count // 2), compiled=False)
+        halves = replace(method, rows=-(-count // 2))
         return replace(stack, method=halves), f"{count} runs do not fit into memory at once: going on in halves."
     if method.compiled and settings.compile == "auto":
         message = f"{stack.title} cannot be trained compiled ({one_line(failure)}): going on without."
@@ -26,7 +26,7 @@ def next_method(stack: Stack, failure: Exception, settings: Settings) -> tuple[S
         return None
     engine = "stacked" if settings.engine == "stacked" else "serial"
     reason = one_line(failure) if engine == "serial" else ""
-    alone = replace(method, engine=engine, rows=1, compiled=settings.compile is True, reason=reason)
+    alone = replace(method, engine=engine, rows=1, reason=reason)
     return replace(stack, method=alone), f"{stack.title} cannot be stacked ({one_line(failure)}): going on one by one."
 
 

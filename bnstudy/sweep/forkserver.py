@@ -41,7 +41,6 @@ def start_server(launcher: Any) -> None:
     """
     wanted = isinstance(launcher, Mapping) and launcher.get("executor", "auto") in ("auto", "processes")
     if sys.platform == "linux" and wanted and cores() > 1:
-        set_compiler_threads()
         multiprocessing.set_forkserver_preload(PRELOADED)
         make_socket_folder()
         with hold_signals(), ignore_working_directory():
@@ -78,11 +77,6 @@ def ignore_working_directory() -> Iterator[None]:
             del os.environ["PYTHONSAFEPATH"]
         else:
             os.environ["PYTHONSAFEPATH"] = before
-
-
-def set_compiler_threads() -> None:
-    """Have torch's compiler, which reads the environment when it is imported, leave the cores to the workers."""
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 
 @contextmanager

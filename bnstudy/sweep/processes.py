@@ -18,7 +18,7 @@ from typing import Any
 from bnstudy.store.runs import Store
 from bnstudy.sweep.forkserver import STOPPING, context, hold_signals, ignore_working_directory
 from bnstudy.sweep.messages import Beat, Failure, Waiting
-from bnstudy.sweep.plan import Stack, order_stacks
+from bnstudy.sweep.plan import Stack
 from bnstudy.sweep.progress import Progress
 from bnstudy.sweep.settings import Settings
 from bnstudy.sweep.signals import Interrupted, LastSignal, StopFlag
@@ -121,11 +121,10 @@ class Crew:
             self._receive_ready()
 
     def _start(self) -> None:
-        place = (self._started, self.workers)
         self._started += 1
         name = f"worker {self._started}"
         ours, theirs = context().Pipe(duplex=False)
-        arguments = (self.settings, self._pickled, place, self.command, name, theirs)
+        arguments = (self.settings, self._pickled, self.command, name, theirs)
         process = context().Process(target=run_worker, args=arguments, daemon=True)
         try:
             with hold_signals(), ignore_working_directory():
@@ -198,13 +197,10 @@ def describe_death(exitcode: int | None) -> str:
     return f"ended with status {exitcode}"
 
 
-def run_worker(
-    settings: Settings, pickled: bytes, place: tuple[int, int], command: str, name: str, pipe: Connection
-) -> None:
+def run_worker(settings: Settings, pickled: bytes, command: str, name: str, pipe: Connection) -> None:
     """The main function of a worker process; its last message is None.
 
     pickled: all stacks.
-    place: index and number of workers.
     """
     stop = LastSignal()
 
@@ -217,7 +213,7 @@ def run_worker(
     with stop.listening():
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
         try:
-            work(settings, order_stacks(SpecUnpickler(io.BytesIO(pickled)).load(), *place), send, stop, command, name)
+            work(settings, SpecUnpickler(io.BytesIO(pickled)).load(), send, stop, command, name)
         except Interrupted as stopped:
             sys.exit(stopped.exit_status)
         send(None)

@@ -31,7 +31,7 @@ from bnstudy.store.runs import Store
 from bnstudy.sweep.forkserver import ignore_working_directory
 from bnstudy.sweep.jobs import Submission, load_live
 from bnstudy.sweep.messages import Waiting
-from bnstudy.sweep.plan import Stack, order_stacks
+from bnstudy.sweep.plan import Stack
 from bnstudy.sweep.progress import say
 from bnstudy.sweep.settings import Launcher, Settings
 from bnstudy.sweep.signals import Interrupted, LastSignal
@@ -61,15 +61,12 @@ class ArrayTask:
     paths: tuple[str, ...]
     plan: Path
     command: str
-    index: int
-    count: int
 
     def __call__(self) -> None:
         os.chdir(self.directory)
         sys.path.extend(path for path in self.paths if path not in sys.path)
         with self.plan.open("rb") as file:
             settings, stacks = SpecUnpickler(file).load()
-        stacks = order_stacks(stacks, self.index, self.count)
         while True:
             try:
                 work(settings, stacks, print_message, LastSignal(""), self.command, patience=PATIENCE_SECONDS)
@@ -136,7 +133,7 @@ def submit_new(settings: Settings, launcher: Launcher, stacks: Sequence[Stack], 
     )
     plan.write_bytes(pickle.dumps((there, tuple(stacks))))
     count = min(launcher.jobs, len(stacks))
-    tasks = [ArrayTask(os.getcwd(), tuple(sys.path), plan, name, index, count) for index in range(count)]
+    tasks = [ArrayTask(os.getcwd(), tuple(sys.path), plan, name)] * count
     try:
         job_ids = start_jobs(launcher, own, name, tasks)
     except ConfigError:

@@ -38,7 +38,7 @@ def summarize(training: Training, spec: RunSpec, outcome: Outcome, stack: Stack)
         "evaluation_batch": spec.evaluation.batch_size,
         "test_correct": None if outcome.test_correct is None else pack_bits(outcome.test_correct),
         "engine": training.name,
-        "not_stacked_because": stack.method.reason or None,
+        "not_stacked_because": (training.name == "serial" and stack.method.reason) or None,
         "stack_size": len(stack.runs),
         "compiled": stack.method.compiled,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",

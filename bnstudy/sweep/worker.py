@@ -17,17 +17,19 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+import pyarrow as pa
 import torch
 
 from bnstudy.data.dataset import Dataset
 from bnstudy.run import RunSpec
+from bnstudy.store.files import write_together
 from bnstudy.store.leases import Leases
 from bnstudy.store.runs import Store
 from bnstudy.sweep.disk import PASSING, Disk, reason
 from bnstudy.sweep.fallback import is_out_of_memory, next_method
 from bnstudy.sweep.machine import resolve_device, set_up_torch
 from bnstudy.sweep.messages import Beat, Failure, RunDone, Send, Waiting, plural, record_error, recorded_error
-from bnstudy.sweep.plan import Datasets, Stack, program_key, split
+from bnstudy.sweep.plan import Datasets, Stack, split
 from bnstudy.sweep.request import PlannedRun
 from bnstudy.sweep.settings import Settings
 from bnstudy.sweep.signals import Interrupted, StopFlag
@@ -35,10 +37,12 @@ from bnstudy.sweep.stackable import one_line
 from bnstudy.sweep.summary import summarize
 from bnstudy.sweep.threads import kept_threads
 from bnstudy.train import checkpoint
-from bnstudy.train.compiled import Program
 from bnstudy.train.loop import Training, start_serial, start_stacked
 from bnstudy.train.record import Outcome
 from bnstudy.validation import to_dict
+
+Results = tuple[str, pa.Table, pa.Table, dict[str, Any]]
+"""run_id, metrics, timing, summary"""
 
 WAIT_SECONDS = 0.05
 """Shortest time between two looks at the runs that others train."""
@@ -94,7 +98,6 @@ class Worker:
     _failed: set[str] = field(default_factory=set)
     _is_saving: bool = True
     _lost: set[str] = field(default_factory=set)
-    _programs: dict[tuple[str, int], Program] = field(default_factory=dict)
     _saved_at: float = 0.0
     _trained_at: float = 0.0
 
@@ -169,7 +172,7 @@ class Worker:
         if retried:
             self.send(f"{plural(len(retried), 'run')} of a process that died: trying once more, in parts.")
             rows = max(1, min(stack.method.rows, -(-len(retried) // 2)))
-            method = replace(stack.method, rows=rows, compiled=stack.method.compiled and rows > 1)
+            method = replace(stack.method, rows=rows)
             parts += [replace(stack, runs=tuple(part), method=method) for part in split(retried, rows)]
         for run in stack.runs:
             if (holder := dead.get(run.spec.run_id)) and holder.deaths:
@@ -188,9 +191,9 @@ class Worker:
         def take() -> set[str]:
             held = set(self.leases.acquire(stack.run_ids[:1]))
             held |= set(self.leases.acquire(stack.run_ids[1:])) if held else set()
-            for run in stack.runs:
-                if run.spec.run_id in held:
-                    self.store.begin(run.spec.run_id, to_dict(run.spec))
+            specs = [run.spec for run in stack.runs if run.spec.run_id in held]
+            for _, error in write_together(lambda spec: self.store.begin(spec.run_id, to_dict(spec)), specs):
+                raise error
             return held
 
         try:
@@ -247,7 +250,7 @@ class Worker:
         except Exception as failure:  # one failing run must not end the sweep: it is recorded and named
             mine = [run for run in stack.runs if run.spec.run_id not in self._lost | self._failed]
             rest = stack.of(run for run in mine if not self.store.is_finished(run.spec.run_id))
-            of_disk = isinstance(failure, OSError) and failure.errno in PASSING and not stack.method.compiled
+            of_disk = isinstance(failure, OSError) and failure.errno in PASSING
             other = next_method(rest, failure, self.settings) if rest.runs and not of_disk else None
             if rest.runs and other is None:
                 self._fail_with(rest, failure)
@@ -286,7 +289,7 @@ class Worker:
             self.send(f"{name or stack.run_ids[0]}: going on from step {training.step} of {training.total}.")
         self._send_beat(training, stack)
         self._saved_at = time.monotonic()
-        training.train(partial(self._store_run, training, stack), partial(self._beat, stack))
+        training.train(partial(self._store_runs, training, stack), partial(self._beat, stack))
         self._trained_at = time.monotonic()
 
     def _set_aside(self, stack: Stack, saved: list[Any], dataset: Dataset, error: str) -> None:
@@ -303,20 +306,33 @@ class Worker:
     def _start(self, stack: Stack, dataset: Dataset) -> Training:
         specs, method, device = [run.spec for run in stack.runs], stack.method, self.datasets.device
         if method.engine == "serial":
-            return start_serial(specs[0], dataset, device, method.compiled)
-        program = None
-        if method.compiled:
-            program = self._programs.setdefault(program_key(stack), Program(method.rows))
-        return start_stacked(specs, dataset, device, program, method.norms_vary)
+            return start_serial(specs[0], dataset, device)
+        return start_stacked(specs, dataset, device, method.norms_vary, method.compiled)
 
-    def _store_run(self, training: Training, stack: Stack, spec: RunSpec, outcome: Outcome) -> None:
-        """Store a run, unless another worker took it over meanwhile, which will store it."""
-        if self.leases.holders([spec.run_id]):
-            self._lost.add(spec.run_id)
-            return
-        summary = summarize(training, spec, outcome, stack)
-        own = stack.of(run for run in stack.runs if run.spec == spec)
-        results = (spec.run_id, outcome.metrics, outcome.timing, summary)
+    def _store_runs(self, training: Training, stack: Stack, left: Sequence[tuple[RunSpec, Outcome]]) -> None:
+        """Store runs, except those that another worker took over meanwhile, which will store them."""
+        lost = self.leases.holders([spec.run_id for spec, _ in left])
+        self._lost |= lost.keys()
+        results = [
+            (spec.run_id, outcome.metrics, outcome.timing, summarize(training, spec, outcome, stack))
+            for spec, outcome in left
+            if spec.run_id not in lost
+        ]
+        failed = write_together(lambda own: self.store.finish(*own), results)
+        waiting = {own[0]: own for own, _ in failed}
+        self._end_runs([own[0] for own in results if own[0] not in waiting], training)
+        for own in waiting.values():
+            self._store_waiting(training, stack, own)
+
+    def _end_runs(self, run_ids: Sequence[str], training: Training) -> None:
+        for run_id in run_ids:
+            self.send(RunDone(self.name, run_id, training.total))
+        self.leases.release(run_ids)
+
+    def _store_waiting(self, training: Training, stack: Stack, results: Results) -> None:
+        """Store a run that the disk does not take at once."""
+        run_id = results[0]
+        own = stack.of(run for run in stack.runs if run.spec.run_id == run_id)
         try:
             self._disk.write(f"The results of {own.title}", lambda: self.store.finish(*results))
         except Interrupted:
@@ -327,9 +343,9 @@ class Worker:
             raise
         except OSError as failure:  # the other runs of the stack go on
             self._fail_with(own, failure)
+            self.leases.release([run_id])
         else:
-            self.send(RunDone(self.name, spec.run_id, training.total))
-        self.leases.release([spec.run_id])
+            self._end_runs([run_id], training)
 
     def _beat(self, stack: Stack, training: Training) -> None:
         """Report the step, save checkpoints if they are due or a signal came, and stop after a signal."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -70,6 +70,16 @@ class Engine(Protocol):
         Raises:
             KeyError, RuntimeError, ValueError: a state does not fit its run; the state of the runs is then undefined.
         """
+
+
+@contextmanager
+def undone(engine: Engine) -> Iterator[None]:
+    """Restore parameters, optimizer state and buffers afterwards."""
+    tensors = [*engine.params, *(t for own in engine.slots for t in own.values()), *engine.buffers().values()]
+    kept = [t.clone() for t in tensors]
+    yield
+    for tensor, value in zip(tensors, kept, strict=True):
+        tensor.copy_(value)
 
 
 def needs_start(spec: RunSpec) -> bool:

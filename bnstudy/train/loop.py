@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,15 +18,15 @@ from bnstudy.losses import LossSpec
 from bnstudy.models.functional import run_with
 from bnstudy.probes.network import in_parts, random_order
 from bnstudy.run import RunSpec
-from bnstudy.train.compiled import Program
-from bnstudy.train.engine import Engine, Tensors
+from bnstudy.train.divergence import Divergence
+from bnstudy.train.engine import Engine, Tensors, undone
 from bnstudy.train.probing import PROBE_BATCH, Probing
 from bnstudy.train.record import Outcome, Record, Stopwatch
 from bnstudy.train.serial import SerialEngine
 from bnstudy.train.stacked import StackedEngine
 from bnstudy.validation import ConfigError
 
-Done = Callable[[RunSpec, Outcome], None]
+Done = Callable[[Sequence[tuple[RunSpec, Outcome]]], None]
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Training:
         """Train every run to its end, or until it diverges.
 
         Args:
-            done: called with the outcome of each run as soon as it leaves.
+            done: called with runs and their outcomes as soon as they leave.
             beat: called about twice a second, between two steps.
         """
         self._warm_up()
@@ -125,7 +125,7 @@ class Training:
         ended = self.step == self.total
         if ended and not self.probing.needs(self.step) & {"grads", "update"}:
             return {}
-        with self._undone() if ended else nullcontext():
+        with undone(self.engine) if ended else nullcontext():
             losses, grads = self.engine.step_with_grads(self.step)
             change = [now - then for now, then in zip(self.engine.params, before, strict=True)]
         if not ended:
@@ -135,20 +135,10 @@ class Training:
 
     def _warm_up(self) -> None:
         """Make the next step and undo it. Otherwise the training time of the first arm would include what torch loads
-        and compiles at its first step."""
+        and records at its first step."""
         if self.specs and self.step < self.total:
-            with self.watch("starting"), self._undone():
+            with self.watch("starting"), undone(self.engine):
                 self.engine.step(self.step)
-
-    @contextmanager
-    def _undone(self) -> Iterator[None]:
-        """Restore parameters, optimizer state and buffers afterwards."""
-        engine = self.engine
-        tensors = [*engine.params, *(t for own in engine.slots for t in own.values()), *engine.buffers().values()]
-        kept = [t.clone() for t in tensors]
-        yield
-        for tensor, value in zip(tensors, kept, strict=True):
-            tensor.copy_(value)
 
     def _evaluate(self) -> None:
         with self.watch("evaluation"):
@@ -203,12 +193,12 @@ class Training:
 
     def _make_end(self, run: int, stopped: Stopped) -> Outcome:
         """The outcome of a run that ends at this step, with its best weights if they are kept."""
-        spec, outcomes = self.specs[run], []
+        spec, outcomes = self.specs[run], list[tuple[RunSpec, Outcome]]()
         state = {**self.state(run), **self._best[run], "record": self.record.state_before(run, self.step)}
         end = Training(SerialEngine(spec, self.dataset, self.device), [spec], self.dataset, self.device, stopped)
         end.load([state])
-        end.train(lambda _, outcome: outcomes.append(outcome))
-        return outcomes[0]
+        end.train(outcomes.extend)
+        return outcomes[0][1]
 
     def _best_step(self, run: int) -> int | None:
         """The step of the best evaluation by the measure of early stopping; None without one."""
@@ -223,18 +213,20 @@ class Training:
     def _release(self, done: Done, ended: bool) -> None:
         """Let runs leave that stopped early or diverged, or all if training has ended."""
         with self.watch(None):
-            while self._ended:
-                done(*self._ended.pop(0))
             diverged = self.record.find_diverged(self.step)
             leaving = [run for run in range(len(self.specs)) if ended or run in diverged]
-            for run in leaving:
-                seconds, probe_seconds = self.watch.seconds, self.probing.seconds
-                stopped_step = self._stopped.early_step if self._stopped else None
-                outcome = self.record.conclude(
-                    run, diverged.get(run), self.dataset, seconds, probe_seconds, self._best_step(run), stopped_step
-                )
-                done(self.specs[run], outcome)
+            outcomes = self._ended + [(self.specs[run], self._conclude(run, diverged.get(run))) for run in leaving]
+            if outcomes:
+                self._ended = []
+                done(outcomes)
             self._drop(leaving)
+
+    def _conclude(self, run: int, divergence: Divergence | None) -> Outcome:
+        seconds, probe_seconds = self.watch.seconds, self.probing.seconds
+        stopped_step = self._stopped.early_step if self._stopped else None
+        return self.record.conclude(
+            run, divergence, self.dataset, seconds, probe_seconds, self._best_step(run), stopped_step
+        )
 
     def leave(self, run_ids: Collection[str]) -> None:
         """Drop these runs without an outcome: another process trains them."""
@@ -274,20 +266,20 @@ class Training:
         self.probing.seconds.update(states[0]["probe_seconds"])
 
 
-def start_serial(spec: RunSpec, dataset: Dataset, device: torch.device, compiled: bool = False) -> Training:
+def start_serial(spec: RunSpec, dataset: Dataset, device: torch.device) -> Training:
     """One run in the serial engine. Raises ConfigError: spec and data do not fit together."""
-    return Training(SerialEngine(spec, dataset, device, compiled), [spec], dataset, device)
+    return Training(SerialEngine(spec, dataset, device), [spec], dataset, device)
 
 
 def start_stacked(
     specs: Sequence[RunSpec],
     dataset: Dataset,
     device: torch.device,
-    program: Program | None = None,
     free: bool = False,
+    compiled: bool = True,
 ) -> Training:
     """Runs with equal `stack_key` in the stacked engine; see `StackedEngine`."""
-    return Training(StackedEngine(specs, dataset, device, program, free), specs, dataset, device)
+    return Training(StackedEngine(specs, dataset, device, free, compiled), specs, dataset, device)
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from bnstudy.data.dataset import Dataset
+from bnstudy.store.columns import numbers, texts
 from bnstudy.store.runs import METRICS_SCHEMA, TIMING_SCHEMA
 from bnstudy.train.divergence import Divergence, final_divergence, find_diverged
 
@@ -80,7 +81,8 @@ class Record:
         self.timing: list[tuple[int, float]] = []
         self.test_correct: Tensor | None = None
         self._pending: list[Tensor] = []
-        self._columns: tuple[int, dict[str, pa.Array], int] | None = None
+        self._columns: tuple[int, list[pa.Array], int] | None = None
+        self._places: dict[tuple[str, str], list[int]] = {}
 
     def add(self, step: int, split: str, metric: str, by_layer: Mapping[str, Tensor]) -> None:
         """Add a row for each layer.
@@ -89,8 +91,14 @@ class Record:
             by_layer: tensors whose first R entries are the values of the runs; scalars for one run.
         """
         runs = self.losses.shape[1]
-        self.rows.extend((step, split, metric, layer) for layer in by_layer)
+        self._extend([(step, split, metric, layer) for layer in by_layer])
         self._pending.extend(value.detach().float().reshape(-1)[:runs] for value in by_layer.values())
+
+    def _extend(self, rows: Iterable[Row]) -> None:
+        for row in rows:
+            if not row[3]:
+                self._places.setdefault(row[1:3], []).append(len(self.rows))
+            self.rows.append(row)
 
     def flush(self) -> None:
         """Move pending values to the host, in one transfer."""
@@ -121,8 +129,9 @@ class Record:
 
     def series(self, run: int, split: str, metric: str, until: int) -> list[tuple[int, float]]:
         """(step, value) of a metric of the whole network up to step `until`."""
-        rows = zip(self.rows, self.values[:, run].tolist(), strict=True)
-        return [(r[0], v) for r, v in rows if r[1:] == (split, metric, "") and r[0] <= until]
+        places = self._places.get((split, metric), [])
+        values = self.values[places, run].tolist()
+        return [(self.rows[i][0], v) for i, v in zip(places, values, strict=True) if self.rows[i][0] <= until]
 
     def latest(self, run: int, split: str, metric: str, until: int) -> float:
         """The last value of a metric of the whole network up to step `until`; NaN if there is none."""
@@ -140,22 +149,17 @@ class Record:
         values = np.concatenate(
             [self.losses[: until + 1, run].cpu().numpy().astype(np.float64), self.values[:kept, run]]
         )
-        return pa.table({**columns, "value": pa.array(values)}).cast(METRICS_SCHEMA)
+        return pa.Table.from_arrays([*columns, numbers(values, np.float64)], schema=METRICS_SCHEMA)
 
-    def _shared_columns(self, until: int) -> tuple[dict[str, pa.Array], int]:
+    def _shared_columns(self, until: int) -> tuple[list[pa.Array], int]:
         """The columns that all runs share, made once, and how many of `rows` they hold."""
         if self._columns is None or self._columns[0] != until:
             steps = range(min(until + 1, len(self.losses)))
             kept = [r for r in self.rows if r[0] <= until]
             rows = [*((step, "train", "loss", "") for step in steps), *kept]
             step, split, metric, layer = (list(column) for column in zip(*rows, strict=True))
-            columns = {
-                "step": pa.array(step, pa.int64()),
-                "epoch": pa.array(np.array(step) / self.steps_per_epoch, pa.float64()),
-                "split": pa.array(split).dictionary_encode(),
-                "metric": pa.array(metric).dictionary_encode(),
-                "layer": pa.array(layer).dictionary_encode(),
-            }
+            epoch = numbers(np.array(step) / self.steps_per_epoch, np.float64)
+            columns = [numbers(step, np.int64), epoch, *map(texts, (split, metric, layer))]
             self._columns = until, columns, len(kept)
         return self._columns[1:]
 
@@ -164,7 +168,8 @@ class Record:
         kept = [(s, t) for s, t in self.timing if s <= until]
         rates = [math.nan] + [(t1 - t0) / max(1, s1 - s0) for (s0, t0), (s1, t1) in pairwise(kept)]
         steps, seconds = zip(*kept, strict=True)
-        return pa.table({"step": steps, "seconds": seconds, "step_seconds": rates}).cast(TIMING_SCHEMA)
+        columns = [numbers(steps, np.int64), numbers(seconds, np.float64), numbers(rates, np.float64)]
+        return pa.Table.from_arrays(columns, schema=TIMING_SCHEMA)
 
     def conclude(
         self,
@@ -229,7 +234,8 @@ class Record:
     def load(self, states: Sequence[Mapping[str, Any]]) -> None:
         """Continue from the parts of the runs."""
         self.losses.copy_(torch.stack([state["losses"] for state in states], 1))
-        self.rows = [tuple(row) for row in states[0]["rows"]]
+        self.rows, self._places = [], {}
+        self._extend(tuple(row) for row in states[0]["rows"])
         self.values = np.array([state["values"] for state in states], dtype=np.float64).T.reshape(-1, len(states))
         self.timing = [tuple(row) for row in states[0]["timing"]]
 

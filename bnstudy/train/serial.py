@@ -27,17 +27,12 @@ class SerialEngine:
     name = "serial"
     batch: Callable[[int], tuple[Tensor, Tensor]]
     probe_index: Tensor
-    _loss: Callable[[Tensor, Tensor], Tensor]
 
-    def __init__(self, spec: RunSpec, dataset: Dataset, device: torch.device, compiled: bool = False) -> None:
+    def __init__(self, spec: RunSpec, dataset: Dataset, device: torch.device) -> None:
         """Raises ConfigError: spec and data do not fit together."""
         self._begin(spec, dataset, device, build_model(spec, dataset))
         self.batch = BatchStream(dataset, spec.data.augment, spec.batch_size, spec.seed, spec.data.length)
         self.probe_index = draw_probe_index(spec.seed, dataset)
-        if compiled:
-            # Dynamo keeps a few compilations of one function, and then silently falls back to eager.
-            torch.compiler.reset()
-            self._loss = torch.compile(self._plain_loss)
 
     def _begin(self, spec: RunSpec, dataset: Dataset, device: torch.device, model: nn.Module) -> None:
         """Start with this network."""
@@ -53,7 +48,6 @@ class SerialEngine:
         self.start = [piece.clone() for piece in self.params] if needs_start(spec) else []
         self.memory: dict[str, dict[str, Tensor]] = {}
         self._hyper = spec.optim.hyper()
-        self._loss = self._plain_loss
 
     def step(self, t: int) -> Tensor:
         return self._step(t, self._parts[0])[0]
@@ -77,7 +71,7 @@ class SerialEngine:
             self.spec.optim.update_(params, own[0] if len(own) == 1 else flatten(own), slots, rate, t + 1, self._hyper)
         return loss.detach(), grads
 
-    def _plain_loss(self, x: Tensor, y: Tensor) -> Tensor:
+    def _loss(self, x: Tensor, y: Tensor) -> Tensor:
         return training_loss(self.spec, self.model, x, y)
 
     def _rate(self, t: int) -> float:

@@ -8,6 +8,7 @@ way, and a run's numbers must not depend on the runs beside it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,9 +23,9 @@ from bnstudy.norms.explicit import make_explicit, make_numbers_buffers
 from bnstudy.optim import Hyper
 from bnstudy.run import RunSpec
 from bnstudy.train.build import build_model, trained_mask
-from bnstudy.train.compiled import Program
-from bnstudy.train.engine import Tensors, needs_start, training_loss
+from bnstudy.train.engine import Tensors, needs_start, training_loss, undone
 from bnstudy.train.probing import draw_probe_index
+from bnstudy.train.program import Program
 from bnstudy.validation import stackable_numbers
 
 MIN_ROWS = 2
@@ -44,25 +45,25 @@ class StackedEngine:
         specs: Sequence[RunSpec],
         dataset: Dataset,
         device: torch.device,
-        program: Program | None = None,
         free: bool = False,
+        compiled: bool = True,
     ) -> None:
         """
         Args:
-            program: a compiled step, which fixes the number of rows; without one the step is not compiled.
             free: whether the runs may differ in eps and momentum of their norms.
+            compiled: whether steps are compiled to programs; their first step may raise NotRecorded.
 
         Raises:
             ConfigError: specs and data do not fit together, or the runs cannot be stacked.
         """
         first = self.spec = specs[0]
-        self.device, self.runs, self._program = device, len(specs), program
+        self.device, self.runs = device, len(specs)
         total = first.total_steps(len(dataset.train))
-        self._rows = self._fill_rows(range(len(specs)))
+        self._rows = fill_rows(range(len(specs)), max(MIN_ROWS, len(specs)))
 
-        models = [build_model(spec, dataset) for spec in specs]
-        for model in models:
-            prepare_norms(model, first, device, free, compiled=program is not None)
+        models = build_models(specs, dataset)
+        for model in dict.fromkeys(models):
+            prepare_norms(model, free)
         self.model = models[0].to(device).train()
         self._shapes = {name: p.shape for name, p in self.model.named_parameters()}
         pieces = [[p.detach().flatten() for p in model.parameters()] for model in models]
@@ -89,54 +90,39 @@ class StackedEngine:
         self._probe_index = self._stack([draw_probe_index(seed, dataset) for seed in seeds])
         self.start = [piece.clone() for piece in self.params] if needs_start(first) else []
         self.memory: dict[str, dict[str, Tensor]] = {}
-
-    def _fill_rows(self, runs: Sequence[int]) -> list[int]:
-        """The run in each row: first the runs, then some of them again."""
-        rows = max(MIN_ROWS, len(runs)) if self._program is None else self._program.rows
-        return [runs[row % len(runs)] for row in range(rows)]
+        self._compiled = compiled
+        self._programs: dict[bool, Program] = {}
 
     def _stack(self, of_runs: Sequence[Tensor]) -> Tensor:
         return torch.stack([of_runs[row] for row in self._rows]).to(self.device)
 
     def step(self, t: int) -> Tensor:
-        if self._program is None:
-            losses, _ = self._step(*self._step_inputs(t))
-        else:
-            losses = self._program(lambda *inputs: self._step(*inputs)[0], self._step_inputs(t))
-        return losses[: self.runs]
+        return self._make_step(t, all_grads=False)[0]
 
     def step_with_grads(self, t: int) -> tuple[Tensor, Tensors]:
-        losses, grads = self._step(*self._step_inputs(t), all_grads=True)
+        return self._make_step(t, all_grads=True)
+
+    def _make_step(self, t: int, *, all_grads: bool) -> tuple[Tensor, Tensors]:
+        inputs = self._rates[t], self._counts[t], *self.batch(t)
+        every = all_grads or len(self._trained) == len(self.params)
+        step = partial(self._step, every)
+        if self._compiled and every not in self._programs:
+            with undone(self):
+                self._programs[every] = Program(step, *inputs)
+        losses, grads = self._programs.get(every, step)(*inputs)
         return losses[: self.runs], grads
 
-    def _step_inputs(self, t: int) -> tuple[Any, ...]:
-        """All tensors that the next step depends on; it changes the first three groups in place."""
-        return self.params, self.slots, self._buffers, self._numbers, self._rates[t], self._counts[t], *self.batch(t)
-
-    def _step(
-        self,
-        params: Tensors,
-        slots: list[dict[str, Tensor]],
-        buffers: dict[str, Tensor],
-        numbers: dict[str, Tensor],
-        lr: Tensor,
-        count: Tensor,
-        x: Tensor,
-        y: Tensor,
-        *,
-        all_grads: bool = False,
-    ) -> tuple[Tensor, Tensors]:
-        """Change `params`, `slots` and `buffers` by one step; returns the losses [rows] and the gradients of the
-        trained pieces, or of all."""
-        chosen = range(len(params)) if all_grads else self._trained
-        leaves = [p.detach().requires_grad_(i in chosen) for i, p in enumerate(params)]
-        losses = vmap(self._loss)(self.by_name(leaves), buffers, x, y)
+    def _step(self, all_grads: bool, lr: Tensor, count: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensors]:
+        """Make a step; returns the losses [rows] and the gradients of the trained pieces, or of all."""
+        chosen = range(len(self.params)) if all_grads else self._trained
+        leaves = [p.detach().requires_grad_(i in chosen) for i, p in enumerate(self.params)]
+        losses = vmap(self._loss)(self.by_name(leaves), self._buffers, x, y)
         found = torch.autograd.grad(losses.sum(), [leaves[i] for i in chosen], materialize_grads=True)
         grads = dict(zip(chosen, found, strict=True))
         optim = self.spec.optim
-        hyper: Hyper = {**optim.hyper(), **numbers}
+        hyper: Hyper = {**optim.hyper(), **self._numbers}
         for i in self._trained:
-            optim.update_(params[i], grads[i], slots[i], lr, count, hyper)
+            optim.update_(self.params[i], grads[i], self.slots[i], lr, count, hyper)
         return losses.detach(), list(grads.values())
 
     def _loss(self, params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
@@ -173,10 +159,18 @@ class StackedEngine:
         return max(MIN_ROWS, self.runs)
 
     def keep(self, runs: Sequence[int]) -> None:
-        rows, self.runs = self._fill_rows(runs), len(runs)
-        state = (self.params, self.slots, self._buffers, self.start, self.memory, self._numbers, self._probe_index)
-        state = tree_map(lambda t: t[rows], state)
-        self.params, self.slots, self._buffers, self.start, self.memory, self._numbers, self._probe_index = state
+        """Fewer rows need another program, and to record one takes as long as many steps: rows stay, and repeat runs,
+        until half of them are left."""
+        as_before = 2 * len(runs) > len(self._rows)
+        rows = fill_rows(runs, len(self._rows) if as_before else max(MIN_ROWS, len(runs)))
+        state = [self.params, self.slots, self._buffers, self.start, self.memory, self._numbers, self._probe_index]
+        if as_before:
+            tree_map(lambda t: t.copy_(t[rows]), state)
+        else:
+            state = tree_map(lambda t: t[rows], state)
+            self.params, self.slots, self._buffers, self.start, self.memory, self._numbers, self._probe_index = state
+            self._programs.clear()
+        self.runs, self._rows = len(runs), rows
         self._rates = self._rates[:, rows]
         self._batches.keep(rows)
 
@@ -201,14 +195,29 @@ class StackedEngine:
         self.memory |= tree_map(lambda *of_rows: torch.stack(of_rows), *(state["memory"] for state in in_rows))
 
 
-def prepare_norms(model: nn.Module, spec: RunSpec, device: torch.device, free: bool, compiled: bool) -> None:
-    """Replace torch's norms where vmap or the compiler need it."""
-    # On a CPU vmap has no rule for a batch norm in bf16: torch then wants the statistics in bf16 too.
-    lacks_rule = spec.precision == "bf16" and device.type == "cpu"
+def fill_rows(runs: Sequence[int], rows: int) -> list[int]:
+    """The run in each row: first the runs, then some of them again."""
+    return [runs[row % len(runs)] for row in range(rows)]
+
+
+def build_models(specs: Sequence[RunSpec], dataset: Dataset) -> list[nn.Module]:
+    """The networks of the runs. Those of one seed, with the same network and initialization, are one."""
+    built: dict[tuple[int, ...], nn.Module] = {}
+    models = []
+    for spec in specs:
+        drawn_by = spec.seed, id(spec.model), id(spec.norm), id(spec.init)
+        if drawn_by not in built:
+            built[drawn_by] = build_model(spec, dataset)
+        models.append(built[drawn_by])
+    return models
+
+
+def prepare_norms(model: nn.Module, free: bool) -> None:
+    """Replace torch's norms: under vmap its batch norm puts the units of all runs in one row, where a run's bits depend
+    on the other runs, and on a CPU it is several times as slow."""
     if free:
         make_numbers_buffers(model)
-    elif lacks_rule or compiled or mixes_runs(model):
-        # Compiled, torch's own norms under vmap are several times as slow.
+    else:
         make_explicit(model)
 
 
@@ -220,12 +229,6 @@ def learning_rates(specs: Sequence[RunSpec], total: int) -> Tensor:
     }
     rates = [spec.lr * torch.tensor(factors[spec.schedule], dtype=torch.float64) for spec in specs]
     return torch.stack(rates, 1)[:, :, None].float()
-
-
-def mixes_runs(model: nn.Module) -> bool:
-    """Whether a run's bits would depend on the other runs: under vmap torch's batch norm puts the units of all runs in
-    one row, sums 64 of them over the batch at once, and the remainder in another order."""
-    return any(isinstance(module, nn.BatchNorm1d) and module.num_features % 64 for module in model.modules())
 
 
 def copy_pieces_(pieces: Tensors, flat: Sequence[Tensor]) -> None:

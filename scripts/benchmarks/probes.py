@@ -95,7 +95,7 @@ def time_training(first: RunSpec, engine: str, data: Dataset) -> TrainingTime:
     outcomes: list[Outcome] = []
     started = start(first, engine, data)
     begin = time.perf_counter()
-    started.train(lambda _, outcome: outcomes.append(outcome))
+    started.train(lambda left: outcomes.extend(outcome for _, outcome in left))
     wall = time.perf_counter() - begin - sum(o.seconds["evaluation"] for o in outcomes)
     probes = {name: sum(o.probe_seconds[name] for o in outcomes) for name in first.probe}
     return TrainingTime(wall, sum(o.seconds["training"] for o in outcomes), probes)

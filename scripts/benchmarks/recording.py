@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +14,7 @@ from benchmarks.runs import CPU, spec_of
 from bnstudy.data.dataset import Dataset
 from bnstudy.run import Evaluation, RunSpec
 from bnstudy.store.runs import Store
-from bnstudy.train.loop import start_stacked
+from bnstudy.train.loop import Done, start_stacked
 from bnstudy.train.record import Outcome
 from bnstudy.validation import to_dict
 from bnstudy.when import AtEnd
@@ -37,31 +37,32 @@ def time_recording(overrides: tuple[str, ...], runs: int, repeats: int) -> Recor
     times = RecordingTimes()
     with TemporaryDirectory() as folder:
         data = first.data.load(Path(folder), CPU)
-        time_training(replace(first, steps=10, epochs=None), runs, data, lambda *_: None)
+        time_training(replace(first, steps=10, epochs=None), runs, data, lambda _: None)
         for repeat in range(repeats):
             store, storing = Store(Path(folder) / str(repeat)), 0.0
 
-            def keep(spec: RunSpec, outcome: Outcome, store: Store = store) -> None:
+            def keep(left: Sequence[tuple[RunSpec, Outcome]], store: Store = store) -> None:
                 nonlocal storing
                 begin = time.perf_counter()
-                store.begin(spec.run_id, to_dict(spec))
-                store.finish(spec.run_id, outcome.metrics, outcome.timing, {"status": outcome.status})
+                for spec, outcome in left:
+                    store.begin(spec.run_id, to_dict(spec))
+                    store.finish(spec.run_id, outcome.metrics, outcome.timing, {"status": outcome.status})
                 storing += time.perf_counter() - begin
 
-            times.plain.append(time_training(nothing, runs, data, lambda *_: None))
+            times.plain.append(time_training(nothing, runs, data, lambda _: None))
             times.measured.append(time_training(first, runs, data, keep) - storing)
             times.storing.append(storing)
     return times
 
 
-def time_training(first: RunSpec, runs: int, data: Dataset, done: Callable[[RunSpec, Outcome], None]) -> float:
+def time_training(first: RunSpec, runs: int, data: Dataset, done: Done) -> float:
     """Seconds of training a stack of different seeds, without its evaluations."""
     evaluation = 0.0
 
-    def ended(spec: RunSpec, outcome: Outcome) -> None:
+    def ended(left: Sequence[tuple[RunSpec, Outcome]]) -> None:
         nonlocal evaluation
-        evaluation += outcome.seconds["evaluation"]
-        done(spec, outcome)
+        evaluation += sum(outcome.seconds["evaluation"] for _, outcome in left)
+        done(left)
 
     stack = start_stacked([replace(first, seed=seed) for seed in range(runs)], data, CPU)
     begin = time.perf_counter()

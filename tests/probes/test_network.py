@@ -82,8 +82,8 @@ def test_the_gradient_of_the_network_is_that_of_the_next_step(norm, digits):
         probe={"mine": Compare(when=At((0, 2)))},
     )
     outcomes = []
-    start_serial(spec, digits, CPU).train(lambda _, outcome: outcomes.append(outcome))
-    rows = outcomes[0].metrics.to_pandas()
+    start_serial(spec, digits, CPU).train(outcomes.extend)
+    rows = outcomes[0][1].metrics.to_pandas()
     assert rows[rows["metric"] == "difference"]["value"].tolist() == pytest.approx([0.0] * 3, abs=1e-6)
 
 
@@ -147,7 +147,7 @@ def test_a_snapshot_refuses_parts_that_the_probe_does_not_declare():
 def test_a_probe_gets_only_the_parts_that_it_declares_beside_others(digits):
     spec = replace(spec_of(*TINY, "steps=2"), probe={"all": Compare(), "undeclared": Undeclared()})
     with pytest.raises(AttributeError, match="needs_update"):
-        start_serial(spec, digits, CPU).train(lambda *_: None)
+        start_serial(spec, digits, CPU).train(lambda _: None)
 
 
 class Undeclared(ProbeSpec):

@@ -12,6 +12,7 @@ import torch
 import yaml
 
 import bnstudy
+from bnstudy.run import RunSpec
 from bnstudy.store.identity import run_id_of
 from bnstudy.store.runs import SharedStore, Store, parse_spec
 from bnstudy.train.loop import Training, start_serial
@@ -22,9 +23,9 @@ from tests.conftest import CPU, spec_of
 
 def train_and_store(store: Store, spec, digits) -> Training:
     run = start_serial(spec, digits, CPU)
-    outcomes: list[Outcome] = []
-    run.train(lambda _, outcome: outcomes.append(outcome))
-    [outcome] = outcomes
+    outcomes: list[tuple[RunSpec, Outcome]] = []
+    run.train(outcomes.extend)
+    [(_, outcome)] = outcomes
     store.begin(spec.run_id, to_dict(spec))
     summary = {"run_id": spec.run_id, "status": outcome.status, "final": outcome.final, "seconds": {"total": 1.0}}
     store.finish(spec.run_id, outcome.metrics, outcome.timing, summary)

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import resource
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -531,7 +532,7 @@ def test_a_signal_while_the_last_results_wait_for_room_says_what_is_made_again(
         interrupt_results(worker, full, SPECS[1])
         with pytest.raises(Interrupted):
             worker.train(stack_of(SPECS))
-    assert finished(worker, SPECS) == [0]
+    assert finished(worker, SPECS) == [0, 2, 3, 4]
     assert "Runs that are not stored make the steps since their last checkpoint again." in messages.texts
     assert not list(tmp_path.glob("runs/*/checkpoint*"))
     with at_work(tmp_path) as (worker, _):
@@ -548,7 +549,7 @@ def test_a_run_whose_folder_takes_no_results_fails_alone(tmp_path, at_work, monk
             (SPECS[2].run_id, "PermissionError: [Errno 1] Operation not permitted")
         ]
     assert finished(worker, SPECS) == [0, 1, 3, 4]
-    assert sorted(attempts) == sorted(run.run_id for run in SPECS)
+    assert Counter(attempts) == {run.run_id: 2 if run.seed == 2 else 1 for run in SPECS}
     assert messages.texts == "seed=2 failed: PermissionError: [Errno 1] Operation not permitted"
     monkeypatch.undo()
     with at_work(tmp_path, command="another") as (worker, _):

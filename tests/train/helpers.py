@@ -27,7 +27,7 @@ ENGINES = {
 def train_all(training: Training) -> dict[str, Outcome]:
     """Train to the end; returns the outcomes by run_id, in the order in which the runs left."""
     outcomes: dict[str, Outcome] = {}
-    training.train(lambda spec, outcome: outcomes.update({spec.run_id: outcome}))
+    training.train(lambda left: outcomes.update({spec.run_id: outcome for spec, outcome in left}))
     return outcomes
 
 
@@ -53,7 +53,7 @@ def train_until(training: Training, step: int) -> None:
 
     training.beat_seconds = 0
     try:
-        training.train(lambda spec, outcome: None, stop)
+        training.train(lambda _: None, stop)
     except Stop:
         return
     raise AssertionError(f"training ended before step {step}")

@@ -105,7 +105,7 @@ def test_a_diverged_run_leaves_at_the_next_measurement_and_changes_no_other(lr, 
     one, bad, two = runs(3, norm=NoNorm(), optim=SGD(momentum=0.9), probe={"activity": Activity(when=At(STEPS))})
     bad, two = replace(bad, lr=lr), replace(two, optim=SGD(momentum=0.5))
     stack, left = start_stacked([one, bad, two], few, CPU), []
-    stack.train(lambda spec, outcome: left.append((stack.step, spec, outcome)))
+    stack.train(lambda runs: left.extend((stack.step, *run) for run in runs))
     assert [spec for _, spec, _ in left] == [bad, one, two]
     step, _, diverged = left[0]
     assert step == next(at + 1 for at in STEPS if at + 1 > diverged.diverged_step)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import pytest
+from bnstudy.train.compiled import Program
 from torch import nn
 
 from bnstudy.models.base import ModelSpec
@@ -17,7 +18,6 @@ from bnstudy.norms.none import NoNorm
 from bnstudy.norms.rms import RMSNorm
 from bnstudy.run import RunSpec
 from bnstudy.sweep.plan import try_network
-from bnstudy.train.compiled import Program
 from bnstudy.train.loop import start_serial, start_stacked
 from bnstudy.validation import ConfigError
 from tests.conftest import CPU, spec_of

@@ -1,0 +1,243 @@
+"""A function of tensors, recorded once as a list of torch operations, and then executed without its Python code.
+
+A step of a stack spends a good part of its time in the Python code of modules, `vmap` and autograd, and in operations
+that they leave behind: copies, views, and values that are computed twice. One execution shows all operations, as shapes
+are the same at each step. A few rewritings, none of which knows a network, remove what is not needed.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+from torch.fx import Graph, Node
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+aten = torch.ops.aten
+
+
+class NotRecorded(Exception):  # noqa: N818
+    """A function cannot be recorded; says why."""
+
+
+class Program:
+    """The operations of a function of some tensors, which is executed once to record them.
+
+    Inputs of later calls must have the shapes of these. All other tensors are constants, by reference: the program
+    reads and changes in place what the function reads and changes.
+    """
+
+    def __init__(self, function: Callable[..., Any], *inputs: Tensor) -> None:
+        """Raises NotRecorded: the operations may be others in another call; the function was executed all the same."""
+        with Recorder(inputs) as recorder:
+            result = function(*inputs)
+        values, self._structure = pytree.tree_flatten(result)
+        graph = recorder.finish(values)
+        tidy(graph)
+        self._run = executable(graph)
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        with torch.no_grad():
+            return pytree.tree_unflatten(self._run(*inputs), self._structure)
+
+
+class Recorder(TorchDispatchMode):
+    """Records the operations that are executed in this mode. A node has its result as `meta["tensor"]`.
+
+    Tensors that were there before, and views of them, are constants of the graph.
+    """
+
+    def __init__(self, inputs: Sequence[Tensor]) -> None:
+        super().__init__()
+        self._graph = Graph()
+        self._nodes: dict[int, Node] = {}
+        self._tensors: list[Tensor] = []  # kept alive, so that no other tensor gets their ids
+        self._made: set[int] = set()
+        self._constants: dict[Any, Node] = {}
+        self._read: set[int] = set()
+        self._untold = False
+        for i, tensor in enumerate(inputs):
+            self._define(self._graph.placeholder(f"input{i}"), tensor)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & {*func.tags}:
+            self._read |= {storage(value) for value in pytree.tree_leaves((args, kwargs)) if isinstance(value, Tensor)}
+        if func._schema.is_mutable or not self._are_views_of_constants(func, out):
+            nodes = pytree.tree_map_only(Tensor, self._node, (tuple(args), dict(kwargs or {})))
+            self._define(self._graph.call_function(func, *nodes), out)
+        return out
+
+    def finish(self, results: list[Tensor]) -> Graph:
+        """The graph. Raises NotRecorded: the function read a number, or changed a tensor unseen."""
+        self._graph.output([self._node(tensor) for tensor in results])
+        if self._read & (self._made | changed_storages(self._graph)):
+            raise NotRecorded("its Python code reads a number from a tensor that changes")
+        if self._untold:
+            raise NotRecorded("it makes views of a tensor that torch does not show")
+        return self._graph
+
+    def _are_views_of_constants(self, func: OpOverload, out: Any) -> bool:
+        is_view = all(returned.alias_info is not None for returned in func._schema.returns)
+        tensors = pytree.tree_leaves(out)
+        return is_view and all(isinstance(t, Tensor) and storage(t) not in self._made for t in tensors)
+
+    def _define(self, node: Node, out: Any) -> None:
+        if isinstance(out, tuple | list):
+            for i, part in enumerate(out):
+                self._define(self._graph.call_function(operator.getitem, (node, i)), part)
+        elif isinstance(out, Tensor) and id(out) not in self._nodes:  # else an argument that was changed in place
+            self._made.add(storage(out))
+            self._remember(out, node)
+
+    def _node(self, tensor: Tensor) -> Node:
+        """The node of a tensor, which is a constant if no operation made it."""
+        if id(tensor) not in self._nodes:
+            self._untold |= storage(tensor) in self._made
+            key = storage(tensor), layout(tensor)
+            if key not in self._constants:
+                self._constants[key] = self._graph.create_node("get_attr", f"constant{len(self._constants)}")
+            self._remember(tensor, self._constants[key])
+        return self._nodes[id(tensor)]
+
+    def _remember(self, tensor: Tensor, node: Node) -> None:
+        self._nodes[id(tensor)] = node
+        self._tensors.append(tensor)
+        node.meta["tensor"] = tensor
+
+
+def storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def layout(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype
+
+
+# ------------------------------------------------------------------------------------------------------- rewritings
+
+
+def tidy(graph: Graph) -> None:
+    """Remove operations that the results and the changed tensors do not need."""
+    remove_identities(graph)
+    transpose_factors(graph)
+    remove_identities(graph)
+    compute_once(graph)
+
+
+def remove_identities(graph: Graph) -> None:
+    """Remove views that show the same as another tensor, and copies, and products with 1, of what does not change."""
+    changed, views = changed_storages(graph), dict[Any, Node]()
+    for node in graph.nodes:
+        if "tensor" not in node.meta:
+            continue
+        same = views.setdefault((storage(node.meta["tensor"]), layout(node.meta["tensor"])), node)
+        if same is node and is_copy(node) and not changed & storages(node, *node.all_input_nodes):
+            [same] = node.all_input_nodes
+        if same is not node:
+            node.replace_all_uses_with(same)
+    graph.eliminate_dead_code()
+
+
+def is_copy(node: Node) -> bool:
+    is_product = node.target in (aten.mul.Scalar, aten.mul.Tensor) and node.args[1:] in ((1,), (1.0,))
+    source = next(iter(node.all_input_nodes), node)
+    copies = is_product or node.target is aten.clone.default
+    return copies and layout(source.meta["tensor"]) == layout(node.meta["tensor"])
+
+
+def changed_storages(graph: Graph) -> set[int]:
+    """The storages that an operation changes in place."""
+    changed: set[int] = set()
+    for node in graph.nodes:
+        for place, argument in enumerate(node.target._schema.arguments if isinstance(node.target, OpOverload) else ()):
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                value = node.args[place] if place < len(node.args) else node.kwargs.get(argument.name)
+                changed |= storages(*(node for node in pytree.tree_leaves(value) if isinstance(node, Node)))
+    return changed
+
+
+def storages(*nodes: Node) -> set[int]:
+    return {storage(node.meta["tensor"]) for node in nodes if "tensor" in node.meta}
+
+
+def compute_once(graph: Graph) -> None:
+    """Replace an operation by an earlier one with the same arguments, if neither these nor the results change."""
+    changed, seen = changed_storages(graph), dict[Any, Node]()
+    for node in graph.nodes:
+        is_random = isinstance(node.target, OpOverload) and torch.Tag.nondeterministic_seeded in node.target.tags
+        if node.op != "call_function" or node.is_impure() or is_random:
+            continue
+        if changed & storages(node, *node.all_input_nodes):
+            continue
+        first = seen.setdefault((node.target, repr(node.args), repr(node.kwargs)), node)
+        if first is not node:
+            node.replace_all_uses_with(first)
+    graph.eliminate_dead_code()
+
+
+def transpose_factors(graph: Graph) -> None:
+    """Replace each (AB)' by B'A'.
+
+    Gradients of weights are such products. To transpose a large one costs as much as the product.
+    """
+    for node in list(graph.nodes):
+        args: Any = node.args if node.target is aten.transpose.int else [node]
+        product, *dims = args
+        if product.target is not aten.bmm.default or len(product.users) > 1 or sorted(d % 3 for d in dims) != [1, 2]:
+            continue
+        with graph.inserting_before(product):  # later, the factors may have changed
+            factors = tuple(graph.call_function(aten.transpose.int, (f, 1, 2)) for f in reversed(product.args))
+            swapped = graph.call_function(aten.bmm.default, factors)
+        for new, old in zip(factors, reversed(product.args), strict=True):
+            new.meta["tensor"] = old.meta["tensor"].transpose(1, 2)
+        swapped.meta["tensor"] = torch.empty_like(node.meta["tensor"], memory_format=torch.contiguous_format)
+        node.replace_all_uses_with(swapped)
+    graph.eliminate_dead_code()
+
+
+# -------------------------------------------------------------------------------------------------------- execution
+
+
+def executable(graph: Graph) -> Callable[..., list[Any]]:
+    """A Python function that executes the graph; it frees each tensor after its last use."""
+    last = {used: node for node in graph.nodes for used in node.all_input_nodes}
+    values: dict[str, Any] = {"inf": math.inf, "nan": math.nan}
+
+    def text(value: Any) -> str:
+        if isinstance(value, Node):
+            return value.name
+        if isinstance(value, list | tuple):
+            inner = "".join(text(v) + ", " for v in value)
+            return f"[{inner}]" if isinstance(value, list) else f"({inner})"
+        if value is None or type(value) in (int, bool, float, str):
+            return repr(value)
+        name = f"value{id(value)}"
+        values[name] = value
+        return name
+
+    lines, inputs = [], []
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            inputs.append(node.name)
+        elif node.op == "get_attr":
+            values[node.name] = node.meta["tensor"]
+        elif node.op == "output":
+            lines.append(f"return {text(node.args[0])}")
+        elif node.op == "call_function":
+            target = node.target._op if isinstance(node.target, OpOverload) else node.target
+            given = [*map(text, node.args), *(f"{key}={text(value)}" for key, value in node.kwargs.items())]
+            lines.append(f"{node.name} = {text(target)}({', '.join(given)})")
+            dead = [n.name for n in (*node.all_input_nodes, node) if last.get(n, node) is node and n.op != "get_attr"]
+            if dead:
+                lines.append(f"del {', '.join(dead)}")
+    source = "\n    ".join([f"def run({', '.join(inputs)}):", *lines])
+    exec(source, values)
+    run: Callable[..., list[Any]] = values["run"]
+    return run
