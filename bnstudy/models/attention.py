@@ -27,7 +27,19 @@ def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tenso
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     elif mask is not None:
         scores = scores + mask
-    return scores.softmax(-1)
+    return softmax(scores)
+
+
+def softmax(scores: Tensor) -> Tensor:
+    """Over the last dimension. Torch's own takes three times as long for rows that are shorter than a vector register."""
+    if scores.shape[-1] >= SHORT or scores.device.type != "cpu":
+        return scores.softmax(-1)
+    powers = (scores - scores.detach().amax(-1, keepdim=True)).exp()
+    return powers * powers.sum(-1, keepdim=True).reciprocal()
+
+
+SHORT = 16
+"""Keys from which on torch's softmax is fast on a CPU."""
 
 
 class ExplicitAttention(nn.MultiheadAttention):

@@ -24,7 +24,8 @@ class Present(NamedTuple):
 
     @classmethod
     def of(cls, mask: Tensor) -> Present:
-        weight = mask.to(torch.get_default_dtype())
+        # The images of a token lie side by side: otherwise products with them are computed run by run.
+        weight = mask.t().to(torch.get_default_dtype(), memory_format=torch.contiguous_format).t()
         images = weight.sum(0)
         return cls(mask, images, (weight / images.clamp_min(1)).unsqueeze(2))
 

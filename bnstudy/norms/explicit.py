@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bnstudy.norms.base import Layout, Norm, per_channel, scale_and_shift
 from bnstudy.norms.standardize import Standardize, centre
+from bnstudy.norms.weighted import StandardizeEach, WeightedStandardize
 from bnstudy.validation import ConfigError
 
 TorchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm | nn.GroupNorm | nn.InstanceNorm2d
@@ -62,8 +63,8 @@ class ExplicitNorm(Norm):
     def normalize(self, x: Tensor) -> Tensor:
         """x [N, C, ...] over groups of channels."""
         assert self.groups is not None
-        centred, _, var, _ = centre(x.reshape(len(x), self.groups, -1), [2])
-        return scale_and_shift((centred * torch.rsqrt(var + self.eps)).view(x.shape), self.weight, self.bias)
+        parts = x.reshape(len(x), self.groups, -1)
+        return scale_and_shift(StandardizeEach.apply(parts, self.eps).view(x.shape), self.weight, self.bias)
 
     def values_together(self, x: Tensor) -> int | None:
         return None if self.groups is None else (x[0, 0] if self.tokens else x[0]).numel() // self.groups
@@ -93,14 +94,23 @@ class ExplicitNorm(Norm):
 
     def _over_batch(self, x: Tensor, present: Tensor | None) -> Tensor:
         """x [B, C, ...] normalized, scaled and shifted."""
-        mean, var, count = moments(x, [0, *range(2, x.ndim)], present)
+        if present is not None:
+            return self._over_present(x, present)
+        mean, var, count = moments(x, [0, *range(2, x.ndim)])
         if self.training and self.tracks:
-            is_known = None if present is None else present.sum() > 1
-            self._track_(mean.flatten(), unbiased_variance(var, count).flatten(), is_known)
-        if present is None:
-            scale, shift = (None if p is None else per_channel(p, x) for p in (self.weight, self.bias))
-            return Standardize.apply(x, scale, shift, self.eps)
-        return scale_and_shift((x - mean) * torch.rsqrt(var + self.eps), self.weight, self.bias)
+            self._track_(mean.flatten(), unbiased_variance(var, count).flatten(), None)
+        scale, shift = (None if p is None else per_channel(p, x) for p in (self.weight, self.bias))
+        return Standardize.apply(x, scale, shift, self.eps)
+
+    def _over_present(self, x: Tensor, present: Tensor) -> Tensor:
+        """Tokens x [B, C, T] with statistics over those that are present [B, 1, T]."""
+        count = present.sum()
+        share = (present / count.clamp_min(1)).to(x.dtype)
+        flat_x, flat_share = (t.movedim(1, -1).flatten(0, 1) for t in (x, share))
+        out, mean, var = WeightedStandardize.apply(flat_x, flat_share, self.weight, self.bias, self.eps)
+        if self.training and self.tracks:
+            self._track_(mean.flatten(), unbiased_variance(var, count).flatten(), count > 1)
+        return out.unflatten(0, (len(x), -1)).movedim(-1, 1)
 
     def _track_(self, mean: Tensor, var: Tensor, is_known: Tensor | None) -> None:
         """Update the running statistics with the mean and unbiased variance [C] of a batch, unless `is_known` is false:

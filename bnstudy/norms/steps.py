@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bnstudy.norms.explicit import ExplicitNorm
+from bnstudy.norms.weighted import WeightedStandardize, centre
 
 
 class StepNorm(ExplicitNorm):
@@ -41,30 +42,28 @@ class StepNorm(ExplicitNorm):
         """
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         if self.training or self.running_mean is None or self.running_var is None:
-            centred, mean, var = self._centre(wide, share)
+            out, mean, var = WeightedStandardize.apply(
+                *samples_last_but_one(wide, share), self.weight, self.bias, self.eps
+            )
             if self.training and self.tracks and self.running_mean is not None:
                 if not step:
                     self._moments.clear()
-                self._moments.append((mean.detach(), var.detach()))
-        else:
-            assert self.num_batches_tracked is not None
-            latest = latest_rows(self.num_batches_tracked)
-            row = latest[: x.shape[1]] if step is None else latest.narrow(0, min(step, len(latest) - 1), 1)
-            centred, var = wide - self.running_mean.index_select(0, row), self.running_var.index_select(0, row)
+                self._moments.append((mean.squeeze(-2), var.squeeze(-2)))
+            return (out if x.ndim == 2 else out.transpose(0, 1)).to(x.dtype)
+        assert self.num_batches_tracked is not None
+        latest = latest_rows(self.num_batches_tracked)
+        row = latest[: x.shape[1]] if step is None else latest.narrow(0, min(step, len(latest) - 1), 1)
+        mean, var = self.running_mean.index_select(0, row), self.running_var.index_select(0, row)
         scale = torch.rsqrt(var + self.eps)
         scale = scale if self.weight is None else scale * self.weight
+        centred = wide - mean
         return (centred * scale if self.bias is None else torch.addcmul(self.bias, centred, scale)).to(x.dtype)
-
-    def _centre(self, x: Tensor, share: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x minus its mean over the images, and this mean and the biased variance, [C] or [T, C]."""
-        mean = weighted_mean(x, share)
-        # To add the negative is to subtract, with a gradient that is negated after its sum, not before.
-        centred = x + mean.neg()
-        return centred, mean, weighted_mean(centred.square(), share)
 
     def batch_moments(self, x: Tensor, share: Tensor, step: int | None = None) -> tuple[Tensor, Tensor]:  # type: ignore[override]  # noqa: ARG002
         """Mean and biased variance over the images, as for `forward`."""
-        return self._centre(x.to(torch.promote_types(x.dtype, torch.float32)), share)[1:]
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        _, mean, var = centre(*samples_last_but_one(wide, share))
+        return mean.squeeze(-2), var.squeeze(-2)
 
     def join_moments(self, calls: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
         """Those of all steps, or with a single row their average."""
@@ -105,10 +104,6 @@ def latest_rows(batches: Tensor) -> Tensor:
     return (torch.arange(len(batches), device=batches.device) * (batches > 0)).cummax(0).values
 
 
-def weighted_mean(x: Tensor, share: Tensor) -> Tensor:
-    """The sum over the images of x [B, C] or [B, T, C] times their share: [C] or [T, C]. A product of matrices, which
-    takes less time than two passes over the values."""
-    with torch.autocast(x.device.type, enabled=False):
-        if x.ndim == 2:
-            return (share.to(x.dtype).transpose(0, 1) @ x).squeeze(0)
-        return (share.to(x.dtype).permute(1, 2, 0) @ x.transpose(0, 1)).squeeze(1)
+def samples_last_but_one(x: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    """x [B, C] or [B, T, C], and the share of each image, as [B, C] or [T, B, C]."""
+    return (x, share) if x.ndim == 2 else (x.transpose(0, 1), share.transpose(0, 1))

@@ -28,6 +28,12 @@ CACHE_BYTES = 16 * 2**20
 STACK_OPERATIONS = 3e8
 """Floating-point operations of one step of a run beyond which a stack is no faster on a CPU."""
 
+CONVOLUTION_OPERATIONS = 1.5e7
+"""The same for the average convolution of a convolutional network."""
+
+CONVOLUTION_ROWS = 8
+"""Rows from which on a stack of small convolutions is worth it, even if it leaves the cache."""
+
 SHARE_OF_MEMORY = 0.4
 """Share of the memory for all stacks that are trained at the same time."""
 
@@ -47,6 +53,7 @@ class NetworkCost:
     convolves: whether it has convolutions.
     calls: operations in a forward pass.
     repeats: matrix products for each weight: 1, or in an unrolled recurrent network the number of its steps.
+    matrices: number of weights that are matrices or kernels of convolutions.
     """
 
     params: int
@@ -55,6 +62,7 @@ class NetworkCost:
     convolves: bool
     calls: int = 0
     repeats: float = 1.0
+    matrices: int = 1
 
 
 class Counter(TorchDispatchMode):
@@ -113,13 +121,14 @@ def measure_network(model: nn.Module, images: Tensor) -> NetworkCost:
         check_output(model(images), len(images))
     for handle in handles:
         handle.remove()
-    n, matrices = len(images), sum(p.ndim > 1 for p in model.parameters())
+    n, matrices = len(images), max(1, sum(p.ndim > 1 for p in model.parameters()))
     return replace(
         network_cost(model),
         units=max(sum(units), count.outputs // n),
         products=count.multiplications // n,
         calls=count.calls,
-        repeats=max(1.0, count.matrix_products / max(1, matrices)),
+        repeats=max(1.0, count.matrix_products / matrices),
+        matrices=matrices,
     )
 
 
@@ -162,12 +171,15 @@ def choose_method(
 
 
 def choose_engine(specs: list[RunSpec], network: NetworkCost, device: str) -> str:
-    """Serial where one run's convolutions or large matrices keep a CPU core busy, so that a stack is no faster.
+    """Serial where one run's large convolutions or matrices keep a CPU core busy, so that a stack is no faster.
 
     Of a recurrent network one step counts: many small products are dominated by the time of a call.
     """
     operations = step_operations(specs[0], network) / network.repeats
-    fills_a_core = network.convolves or operations > STACK_OPERATIONS
+    if network.convolves:
+        fills_a_core = operations / network.matrices > CONVOLUTION_OPERATIONS
+    else:
+        fills_a_core = operations > STACK_OPERATIONS
     return "serial" if len(specs) == 1 or (device == "cpu" and fills_a_core) else "stacked"
 
 
@@ -188,6 +200,8 @@ def max_rows(spec: RunSpec, network: NetworkCost, device: str, sharing: int) -> 
     )
     in_memory = int(SHARE_OF_MEMORY * memory_bytes(device) / sharing / total)
     in_cache = CACHE_BYTES // training if device == "cpu" else in_memory
+    if network.convolves:
+        in_cache = max(in_cache, CONVOLUTION_ROWS)
     return max(2, min(in_memory, in_cache, MAX_ROWS[device]))
 
 

@@ -25,7 +25,7 @@ from bnstudy.run import RunSpec
 from bnstudy.train.build import build_model, trained_mask
 from bnstudy.train.engine import Tensors, needs_start, training_loss, undone
 from bnstudy.train.probing import draw_probe_index
-from bnstudy.train.program import Program
+from bnstudy.train.program import NotRecorded, Program
 from bnstudy.validation import stackable_numbers
 
 MIN_ROWS = 2
@@ -92,6 +92,7 @@ class StackedEngine:
         self.memory: dict[str, dict[str, Tensor]] = {}
         self._compiled = compiled
         self._programs: dict[bool, Program] = {}
+        self._repeated: dict[str, Callable[[], Any]] = {}
 
     def _stack(self, of_runs: Sequence[Tensor]) -> Tensor:
         return torch.stack([of_runs[row] for row in self._rows]).to(self.device)
@@ -154,6 +155,14 @@ class StackedEngine:
     def map(self, function: Callable[..., Any], *tensors: Any) -> Any:
         return vmap(function)(*tree_map(lambda t: t[: self._measured_rows], tensors))
 
+    def repeat(self, name: str, function: Callable[[], Any]) -> Any:
+        if self._compiled and name not in self._repeated:
+            try:
+                self._repeated[name] = Program(function)
+            except NotRecorded:  # a network may do in evaluation what it does not do in a step
+                self._repeated[name] = function
+        return self._repeated.get(name, function)()
+
     @property
     def _measured_rows(self) -> int:
         return max(MIN_ROWS, self.runs)
@@ -170,6 +179,7 @@ class StackedEngine:
             state = tree_map(lambda t: t[rows], state)
             self.params, self.slots, self._buffers, self.start, self.memory, self._numbers, self._probe_index = state
             self._programs.clear()
+            self._repeated.clear()
         self.runs, self._rows = len(runs), rows
         self._rates = self._rates[:, rows]
         self._batches.keep(rows)
@@ -202,10 +212,10 @@ def fill_rows(runs: Sequence[int], rows: int) -> list[int]:
 
 def build_models(specs: Sequence[RunSpec], dataset: Dataset) -> list[nn.Module]:
     """The networks of the runs. Those of one seed, with the same network and initialization, are one."""
-    built: dict[tuple[int, ...], nn.Module] = {}
+    built: dict[tuple[int | str | None, ...], nn.Module] = {}
     models = []
     for spec in specs:
-        drawn_by = spec.seed, id(spec.model), id(spec.norm), id(spec.init)
+        drawn_by = spec.seed, *(spec.texts.get(part) for part in ("model", "norm", "init"))
         if drawn_by not in built:
             built[drawn_by] = build_model(spec, dataset)
         models.append(built[drawn_by])

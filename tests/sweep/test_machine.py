@@ -5,6 +5,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from bnstudy.sweep.machine import resolve_device, set_up_torch
+from bnstudy.sweep.settings import Settings
+from bnstudy.sweep.threads import kept_threads
+from bnstudy.validation import ConfigError
 
 FREED = """
 import resource
@@ -19,6 +25,21 @@ def pages() -> int:
 keep_freed_memory()
 print(pages(), pages())
 """
+
+
+def test_a_device_that_is_not_there_is_refused():
+    missing = f"cuda:{torch.cuda.device_count()}"
+    with pytest.raises(ConfigError, match=f"device={missing} is not allowed"):
+        resolve_device(Settings(device=missing))
+
+
+def test_the_number_of_threads_is_torchs_unless_it_is_given():
+    with kept_threads():
+        before = torch.get_num_threads()
+        set_up_torch(Settings(), torch.device("cpu"))
+        assert torch.get_num_threads() == before
+        set_up_torch(Settings(threads=before + 1), torch.device("cpu"))
+        assert torch.get_num_threads() == before + 1
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc's allocator")

@@ -35,6 +35,7 @@ from bnstudy.sweep.signals import Interrupted, StopFlag
 from bnstudy.sweep.worker import Worker
 from bnstudy.train import checkpoint
 from bnstudy.train.loop import Training
+from bnstudy.train.program import NotRecorded
 from bnstudy.train.serial import SerialEngine
 from bnstudy.train.stacked import StackedEngine
 from tests.conftest import CPU, spec_of
@@ -251,15 +252,15 @@ def test_a_stack_that_does_not_fit_into_memory_is_halved(tmp_path, at_work, monk
     assert metrics(tmp_path, SPECS) == undisturbed
 
 
-def test_a_stack_that_cannot_be_compiled_is_trained_uncompiled(tmp_path, at_work, monkeypatch, undisturbed):
-    def no_compiler(*_: Any) -> None:
-        raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found")
+def test_a_stack_whose_step_cannot_be_recorded_is_trained_uncompiled(tmp_path, at_work, monkeypatch, undisturbed):
+    def refuse(*_: Any) -> None:
+        raise NotRecorded("its Python code reads a number")
 
-    monkeypatch.setattr("bnstudy.train.compiled._compiled", no_compiler)
+    monkeypatch.setattr("bnstudy.train.stacked.Program", refuse)
     with at_work(tmp_path / "auto") as (worker, messages):
         worker.train(stack_of(SPECS, compiled=True))
         assert not worker.failures
-        assert "cannot be trained compiled (RuntimeError: InvalidCxxCompiler" in messages.texts
+        assert "cannot be compiled (NotRecorded: its Python code reads a number): going on without." in messages.texts
         assert not worker.store.summary(SPECS[0].run_id)["compiled"]
     assert metrics(tmp_path / "auto", SPECS) == undisturbed
     with at_work(tmp_path / "true", compile=True, engine="stacked") as (worker, _):
