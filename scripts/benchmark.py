@@ -1,23 +1,31 @@
 """Measure time and memory, as ratios within one call. Each subcommand prints a table and can write JSON.
 
-    python scripts/benchmark.py sweep [data.root=DIR] [--steps 2000] [--repeats 1] [--only digits ...] [--json FILE]
+    python scripts/benchmark.py sweep [data.root=DIR] [--repeats 2] [--only digits ...] [--json FILE]
     python scripts/benchmark.py runner [data.root=DIR] [--steps 1000] [--repeats 3] [--tasks mlp resnet] [--json FILE]
     python scripts/benchmark.py probes [data.root=DIR] [--steps 1000] [--repeats 3] [--presets standard] [--json FILE]
     python scripts/benchmark.py versions CHECKOUT [--steps 500] [--repeats 3] [--json FILE]
 
-`sweep` times whole commands, from the start of the interpreter to the final table, on two cores:
+`sweep` times whole commands, from the start of the interpreter to the final table, on two cores. All groups but the
+last take about 15 minutes together:
 
-  digits      256 runs of an MLP 64-64-64-64-10 against plain loops in one and in two processes, and the memory of
-              the command; again with 300 steps per run, where the start-up time matters more
-  mnist       32 runs of an MLP 784-100-100-100-10 against two processes of plain loops; MNIST from `data.root`
-  planning    1,000 runs: a dry run, and the same command again after all runs have finished
-  large       20,000 planned runs, and 300 stacks in one worker: CPU time and memory
-  recording   the time that measuring and storing add to a stack of 32 runs, without evaluation
-  quickstart  the quickstart study and its report
+  digits        256 runs of an MLP 64-64-64-64-64-10 against plain loops in one and in two processes, and against a
+                script in JAX, if it is installed: pip install bnstudy[benchmark]; the memory of the command; the time
+                that does not depend on the number of steps
+  planning      1,000 runs: a dry run, and the same command again after all runs have finished
+  single        one run with default threads, of three MLPs, VGG-8 and ResNet-8, against plain loops with one and two
+                threads, without start-up, evaluation and probes; MNIST from `data.root`
+  convolutions  32 runs of VGG-8 and ResNet-8 on digits against two processes of plain loops
+  mnist         32 runs of an MLP 784-100-100-100-10 against two processes of plain loops; MNIST from `data.root`
+  large         20,000 planned runs, and 300 stacks in one worker: CPU time and memory
+  recording     the time that measuring and storing add to a stack of 32 runs, without evaluation
+  quickstart    the quickstart study and its report
+  report        all studies at quick scale and their report, only with --only report: it takes minutes
 
-The plain loops train one run after another with torch.nn and torch.optim.SGD on tensors, with one thread per process,
-and record nothing. A few runs of each kind are timed before and after each command and represent all runs; the
-learning rate does not change the time. Start-up and reading the data count for bnstudy only.
+The plain loops train one run after another with torch.nn and torch.optim.SGD on tensors, by default with one thread
+per process, and record nothing. A few runs of each kind are timed before and after each command and represent all
+runs; the learning rate does not change the time. Start-up and reading the data count for bnstudy and JAX only. Each
+store is empty. "Empty caches" means that the user's cache folder is empty; "warm", that another sweep of the kind was
+run before, with another store.
 
 `runner` compares four ways to train, in alternation, on the MLP 784-100-100-100-10 with batch normalization and
 batches of 60, and on a ResNet-8 on 32x32 images with batches of 64:
@@ -41,14 +49,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from pathlib import Path
 
-os.environ.setdefault("GOMP_SPINCOUNT", "30000")  # as the command line sets it, for all loops
+if sys.argv[1:2] != ["sweep"]:  # which compares commands with scripts
+    os.environ.setdefault("GOMP_SPINCOUNT", "30000")  # as the command line sets it, for all loops
 
 import torch
 from benchmarks.probes import known_presets, measure_probes
 from benchmarks.runner import TASKS, measure_runner
-from benchmarks.sweep import CORES, MEASURES, measure_sweep
+from benchmarks.sweep import CORES, DEFAULT, GROUPS, measure_sweep
 from benchmarks.versions import measure_versions
 
 
@@ -57,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     sweep = commands.add_parser("sweep", help="whole commands against plain loops")
     sweep.set_defaults(measure=measure_sweep, threads=None)
-    sweep.add_argument("--only", nargs="+", choices=list(MEASURES), default=list(MEASURES), metavar="NAME")
+    sweep.add_argument("--only", nargs="+", choices=list(GROUPS), default=DEFAULT, metavar="NAME")
     sweep.add_argument("--cores", type=int, default=CORES, help="number of cores to use")
     sweep.add_argument("--try-out", action="store_true", help="a few short runs, to test the script")
     runner = commands.add_parser("runner", help="the runner against plain loops")
@@ -73,8 +83,9 @@ def parser() -> argparse.ArgumentParser:
     versions.add_argument("other", type=Path, help="root of the other checkout")
     for command in (sweep, runner, probes):
         command.add_argument("root", nargs="?", default="data.root=data", help="data.root=DIR with MNIST in it")
-    for command, steps, repeats in ((sweep, 2000, 1), (runner, 1000, 3), (probes, 1000, 3), (versions, 500, 3)):
+    for command, steps in ((runner, 1000), (probes, 1000), (versions, 500)):
         command.add_argument("--steps", type=int, default=steps, help="steps of each run")
+    for command, repeats in ((sweep, 2), (runner, 3), (probes, 3), (versions, 3)):
         command.add_argument("--repeats", type=int, default=repeats)
         command.add_argument("--json", type=Path, help="file for the results")
     return parser

@@ -2,9 +2,9 @@
 
     python scripts/kill_test.py [--runs 500] [--kills 100] [--steps 300] [--draw 0] [--dir DIR] [override ...]
 
-The target is random, too: the command with its workers, the command alone, one of its workers, the server that forks
-them, or a compiler (with compile=true; compiled code is not kept then). It prints each kill, and ends with status 1 if
-the metrics differ in a byte (for compiled runs by more than 2%), a run is missing or a file is left over.
+The target is random, too: the command with its workers, the command alone, one of its workers, or the server that forks
+them. It prints each kill, and ends with status 1 if the metrics differ in a byte, a run is missing or a file is left
+over.
 """
 
 from __future__ import annotations
@@ -22,18 +22,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from bnstudy.store.runs import Store
 
 # Under nohup or in the background this script ignores signals, as would its commands.
 HEARING = "from signal import *; signal(SIGHUP, SIG_DFL); signal(SIGINT, default_int_handler)"
 ENTRY = [sys.executable, "-c", f"{HEARING}; from bnstudy.cli import main; main()"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-COMPILERS = {"g++", "c++", "gcc", "clang++", "cc1plus", "as", "ld", "collect2"}
 
 
 @dataclass
@@ -78,36 +72,16 @@ def kill_and_compare(overrides: list[str], folder: Path, kills: int, draw: rando
 
 
 def different_runs(undisturbed: Path, disturbed: Path) -> list[str]:
-    """The runs whose metrics differ in a byte, for compiled runs by more than 2%, or are missing.
-
-    Metrics of a compiled run may differ by the rounding of sums: if a compiler is killed, torch goes on with simpler
-    instructions, or the run without compiling.
-    """
+    """The runs whose metrics differ in a byte, or are missing."""
     wanted, got = metrics(undisturbed), metrics(disturbed)
-    differing = [run for run in wanted | got if wanted.get(run) != got.get(run)]
-    return sorted(run for run in differing if not differs_by_rounding(run, undisturbed, disturbed))
-
-
-def differs_by_rounding(run: str, undisturbed: Path, disturbed: Path) -> bool:
-    stores = [Store(folder) for folder in (undisturbed, disturbed)]
-    if not all(store.is_finished(run) for store in stores):
-        return False
-    one, other = (store.summary(run) for store in stores)
-    tables = [store.table(run, "metrics").to_pandas() for store in stores]
-    values = [table.pop("value") for table in tables]
-    if not (one["compiled"] or other["compiled"]) or not tables[0].equals(tables[1]):
-        return False
-    return np.allclose(*values, rtol=0.02, atol=0.02, equal_nan=True)
+    return sorted(run for run in wanted | got if wanted.get(run) != got.get(run))
 
 
 def start(overrides: list[str], results_dir: Path) -> subprocess.Popen[bytes]:
     results_dir.mkdir(parents=True, exist_ok=True)
-    environment = dict(ENVIRONMENT)
-    if "compile=true" in overrides:
-        environment["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled-", dir=results_dir.parent)
     with (results_dir.parent / f"{results_dir.name}.log").open("ab") as log:
         command = [*ENTRY, *overrides, f"results_dir={results_dir}"]
-        return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        return subprocess.Popen(command, env=ENVIRONMENT, stdout=log, stderr=log, start_new_session=True)
 
 
 def strike(process: subprocess.Popen[bytes], results_dir: Path, draw: random.Random, longest: float) -> None:
@@ -118,11 +92,7 @@ def strike(process: subprocess.Popen[bytes], results_dir: Path, draw: random.Ran
         time.sleep(draw.uniform(0, longest))
     else:
         time.sleep(draw.uniform(0, 4))
-    parts = {
-        "a worker": children(process.pid),
-        "the fork server": servers(process.pid),
-        "a compiler": compilers(process),
-    }
+    parts = {"a worker": children(process.pid), "the fork server": servers(process.pid)}
     target = draw.choice(["all", "the command", *(name for name, pids in parts.items() if pids)])
     if process.poll() is not None:
         target = "nobody: it had ended"
@@ -182,10 +152,6 @@ def children(pid: int) -> list[int]:
     parents, everything = servers(pid), processes()
     spawned = [process.pid for process in everything if process.parent == pid and b"spawn_main" in process.command]
     return spawned + [process.pid for process in everything if process.parent in parents]
-
-
-def compilers(command: subprocess.Popen[bytes]) -> list[int]:
-    return [process.pid for process in processes() if process.session == command.pid and process.name in COMPILERS]
 
 
 def metrics(results_dir: Path) -> dict[str, bytes]:

@@ -28,32 +28,26 @@ def benchmark(tmp_path):
 
 @pytest.mark.slow
 def test_the_runner_is_compared_with_plain_loops(benchmark):
-    printed, results = benchmark("runner", "--steps", "3", "--repeats", "2", "--threads", "1")
+    printed, results = benchmark("runner", "--steps", "3", "--repeats", "1", "--threads", "1")
     tasks = results["tasks"]
     assert [task["task"].split(",")[0] for task in tasks] == ["MLP 784-100-100-100-10", "ResNet-8"]
     for task in tasks:
         assert set(task["loops"]) >= {"bare", "runner", "dataloader"}
         assert task["loops"]["bare"]["ratio_to_bare"] == 1
-        assert all(len(loop["ms_per_step"]) == 2 for loop in task["loops"].values())
+        assert all(len(loop["ms_per_step"]) == 1 for loop in task["loops"].values())
     assert "random 1x28x28" in printed
 
 
 @pytest.mark.slow
 def test_sweeps_are_timed_as_whole_commands(benchmark):
-    printed, results = benchmark(
-        "sweep", "--try-out", "--steps", "5", "--only", "digits", "planning", "large", "recording", "quickstart"
-    )
+    printed, results = benchmark("sweep", "--try-out", "--only", "quickstart", "recording")
     rows = results["tasks"]["rows"]
-    assert set(rows) == {"digits", "planning", "large", "recording", "quickstart"}
+    assert set(rows) == {"quickstart", "recording"}
     assert all(row["what"] in printed and row["target"] for of_name in rows.values() for row in of_name)
-    in_one, _, memory = rows["digits"]
-    assert in_one["raw"]["runs"] == 32
-    assert in_one["raw"]["costs"][0]["seconds"] > 0
-    assert len(in_one["raw"]["loops"]["2"]) == 2
-    assert "0.00 GiB" not in memory["measured"]
-    assert [row["what"].split()[0] for row in rows["planning"]] == ["planning", "20"]
-    assert rows["quickstart"][0]["raw"]["runs"] == 2
-    assert rows["quickstart"][0]["ok"] is False  # too few runs to be a quickstart
+    [row] = rows["quickstart"]
+    assert row["raw"]["runs"] == 2
+    assert row["raw"]["study"] > 0
+    assert row["ok"] is False  # too few runs to be a quickstart
 
 
 @pytest.mark.slow
@@ -67,18 +61,6 @@ def test_probe_presets_are_measured_with_both_engines(benchmark):
         assert {"gradients", "dead_units"} <= set(cost["by_probe"])
         assert cost["by_clock"] == pytest.approx(sum(cost["by_probe"].values()))
     assert "must be at most 5%" in printed
-
-
-def test_a_speed_up_is_a_ratio_of_medians(monkeypatch):
-    monkeypatch.syspath_prepend(SCRIPT.parent)
-    from benchmarks.commands import CommandCost
-    from benchmarks.sweep import Comparison, speed_up
-
-    costs = [CommandCost(seconds, 0, 0) for seconds in (10.0, 12.0, 50.0)]
-    comparison = Comparison(256, 2000, 4, loops={1: [95.0, 96.0, 97.0, 500.0], 2: [48.0] * 4}, costs=costs)
-    assert speed_up(comparison, "MLP", 1, 8).measured.startswith("8.04 x (96.5 s by 16 timed / 12.0 s")
-    assert speed_up(comparison, "MLP", 1, 8).ok
-    assert not speed_up(comparison, "MLP", 2, 5).ok
 
 
 def test_descendants_include_all_processes_of_a_command(monkeypatch):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
-from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
@@ -15,17 +15,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.plain import plain_network
 from benchmarks.runs import CPU, spec_of
 
 WARM_UP = 20
+_together: Barrier
+"""Of the processes that train at the same time; set in each."""
 
 
 @dataclass(frozen=True)
 class Task:
     """What to train.
 
-    overrides: the network, the data and the batch size, as for bnstudy; `norms` are its two kinds.
+    overrides: the network, the data and the batch size, as for bnstudy; `norms` are its kinds.
+    steps: of each run.
     timed: runs of each kind to time in each process.
+    cache: folder for decoded images.
     """
 
     overrides: tuple[str, ...]
@@ -35,43 +40,49 @@ class Task:
     cache: Path
 
 
-def seconds_for(runs: int, processes: int, task: Task) -> float:
-    """The seconds that `runs` runs, half of each kind, take in `processes` processes at the same time."""
+@dataclass(frozen=True)
+class Loops:
+    """Processes that train plain loops, all at the same time. They are idle in between."""
+
+    pool: ProcessPoolExecutor
+    processes: int
+
+    def seconds_per_step(self, task: Task) -> float:
+        """Seconds for a step of one run: with two processes, each has twice as much time for it."""
+        return max(self.pool.map(work, [task] * self.processes)) / self.processes
+
+
+@contextmanager
+def plain_loops(processes: int, threads: int = 1) -> Iterator[Loops]:
+    """Start the processes, with these CPU threads each."""
     context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(processes), context.Queue()
-    workers = [context.Process(target=work, args=(task, barrier, results)) for _ in range(processes)]
-    for worker in workers:
-        worker.start()
-    per_run = [results.get(timeout=3600) for _ in workers]
-    for worker in workers:
-        worker.join()
-    return max(per_run) * runs / processes
+    start = (threads, context.Barrier(processes))
+    with ProcessPoolExecutor(processes, context, prepare, start) as pool:
+        yield Loops(pool, processes)
 
 
-def work(task: Task, barrier: Barrier, results: Queue[float]) -> None:
-    """Time the loops and put the mean seconds per run into `results`."""
-    torch.set_num_threads(1)
+def prepare(threads: int, together: Barrier) -> None:
+    global _together
+    torch.set_num_threads(threads)
+    _together = together
+
+
+def work(task: Task) -> float:
+    """Time the loops in this process; returns the mean seconds per step of one run."""
     spec = spec_of(*task.overrides, f"steps={task.steps}")
     data = spec.data.load(task.cache, CPU)
-    sizes = [math.prod(data.shape), *[spec.model.width] * spec.model.depth, data.classes]  # type: ignore[attr-defined]
-    for norm in task.norms:
-        train(plain_mlp(sizes, norm), data.train.x, data.train.y, spec.batch_size, WARM_UP)
-    barrier.wait()
+    x, y, size = data.train.x, data.train.y, spec.batch_size
+
+    def train_each(runs: int, steps: int) -> None:
+        for _ in range(runs):
+            for norm in task.norms:
+                train(plain_network(spec.model, norm, data.shape, data.classes), x, y, size, steps)
+
+    train_each(1, min(WARM_UP, task.steps))
+    _together.wait()
     begin = time.perf_counter()
-    for _ in range(task.timed):
-        for norm in task.norms:
-            train(plain_mlp(sizes, norm), data.train.x, data.train.y, spec.batch_size, task.steps)
-    results.put((time.perf_counter() - begin) / (task.timed * len(task.norms)))
-
-
-def plain_mlp(sizes: list[int], norm: str) -> nn.Module:
-    layers: list[nn.Module] = [nn.Flatten()]
-    for n_in, n_out in pairwise(sizes[:-1]):
-        if norm == "batch":
-            layers += [nn.Linear(n_in, n_out, bias=False), nn.BatchNorm1d(n_out), nn.ReLU()]
-        else:
-            layers += [nn.Linear(n_in, n_out), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))
+    train_each(task.timed, task.steps)
+    return (time.perf_counter() - begin) / (task.timed * len(task.norms) * task.steps)
 
 
 def train(model: nn.Module, x: Tensor, y: Tensor, batch_size: int, steps: int) -> None:

@@ -32,26 +32,47 @@ class CommandCost:
     cpu: float = 0.0
 
 
-def run(*arguments: str, folder: Path, entry: str = "main") -> CommandCost:
+def run(
+    *arguments: str, folder: Path, entry: str = "main", allowed: tuple[int, ...] = (0,), cache: Path | None = None
+) -> CommandCost:
     """Run an entry point of `bnstudy.cli` in a process of its own, with `folder` as working directory.
+
+    allowed: the statuses with which it may end.
+    cache: the user's cache folder in place of his own.
+    """
+    environment = {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    if cache is not None:
+        environment["XDG_CACHE_HOME"] = str(cache)
+    return measure(
+        "-c", f"from bnstudy.cli import {entry}; {entry}()", *arguments, folder=folder, allowed=allowed, **environment
+    )
+
+
+def import_torch(folder: Path) -> float:
+    """Seconds of a process that only imports torch."""
+    return measure("-c", "import torch", folder=folder).seconds
+
+
+def measure(*arguments: str, folder: Path, allowed: tuple[int, ...] = (0,), **environment: str) -> CommandCost:
+    """Measure `python ARGUMENTS` in `folder`, with these additional variables in its environment.
 
     Raises:
         SystemExit: the command failed; the message has its output.
     """
-    environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-    command = [sys.executable, "-c", f"from bnstudy.cli import {entry}; {entry}()", *arguments]
     resident, peaks = 0, dict[int, int]()
     with TemporaryFile("w+") as output:
         begin, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output)
+        process = subprocess.Popen(
+            [sys.executable, *arguments], cwd=folder, env={**os.environ, **environment}, stdout=output, stderr=output
+        )
         while not has_ended(process, SAMPLE_SECONDS):
             tree = descendants(process.pid)
             resident = max(resident, sum(kilobytes(pid, "smaps_rollup", "Pss:") for pid in tree))
             peaks |= {pid: max(peaks.get(pid, 0), kilobytes(pid, "status", "VmHWM:")) for pid in tree}
         seconds, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
-        if process.returncode:
+        if process.returncode not in allowed:
             output.seek(0)
-            raise SystemExit(f"bnstudy {' '.join(arguments)} failed:\n{output.read()}")
+            raise SystemExit(f"python {' '.join(arguments)} failed:\n{output.read()}")
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return CommandCost(seconds, 1024 * resident, 1024 * sum(peaks.values()), cpu)
 
