@@ -35,8 +35,7 @@ from bnstudy.sweep.signals import Interrupted, StopFlag
 from bnstudy.sweep.worker import Worker
 from bnstudy.train import checkpoint
 from bnstudy.train.loop import Training
-from bnstudy.train.program import Program
-from bnstudy.train.program import NotRecorded
+from bnstudy.train.program import NotRecorded, Program
 from bnstudy.train.serial import SerialEngine
 from bnstudy.train.stacked import StackedEngine
 from tests.conftest import CPU, spec_of
