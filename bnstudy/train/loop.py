@@ -283,9 +283,10 @@ def start_stacked(
     device: torch.device,
     free: bool = False,
     compiled: bool = True,
+    successor_of: StackedEngine | None = None,
 ) -> Training:
     """Runs with equal `stack_key` in the stacked engine; see `StackedEngine`."""
-    return Training(StackedEngine(specs, dataset, device, free, compiled), specs, dataset, device)
+    return Training(StackedEngine(specs, dataset, device, free, compiled, successor_of), specs, dataset, device)
 
 
 @torch.no_grad()
