@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bnstudy.norms.weight import ReparametrizedLayer
-from bnstudy.rng import Seeded, stream
+from bnstudy.rng import stream
 from bnstudy.validation import ConfigError, Spec
 
 log = logging.getLogger(__name__)

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import vjp
+from torch._functorch import eager_transforms as transforms
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from bnstudy.data.dataset import Dataset
 from bnstudy.losses import LossSpec
@@ -30,11 +31,18 @@ Batch = tuple[Tensor, Tensor]
 
 def value_and_grad(function: Callable[[Any], Tensor]) -> Callable[[Any], tuple[Tensor, Any]]:
     """Like `torch.func.grad_and_value`, but the value comes first, and without the import of torch's compiler at the
-    first call, which takes two seconds."""
+    first call, which takes 1.4 seconds."""
 
     def both(at: Any) -> tuple[Tensor, Any]:
-        value, back = vjp(function, at)[:2]
-        return value, back(torch.ones_like(value))[0]
+        with transforms.grad_increment_nesting() as level, torch.enable_grad():
+            inputs = transforms._create_differentiable(transforms._wrap_all_tensors(at, level), level)
+            value, (leaves, structure) = function(inputs), tree_flatten(inputs)
+            if value.requires_grad:
+                found = torch.autograd.grad(value, leaves, create_graph=True, materialize_grads=True)
+            else:  # it depends on none of them
+                found = tuple(map(torch.zeros_like, leaves))
+            outer = transforms._undo_create_differentiable((value, *found), level)
+        return outer[0], tree_unflatten(outer[1:], structure)
 
     return both
 

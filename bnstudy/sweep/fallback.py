@@ -20,7 +20,7 @@ def next_method(stack: Stack, failure: Exception, settings: Settings) -> tuple[S
         halves = replace(method, rows=-(-count // 2))
         return replace(stack, method=halves), f"{count} runs do not fit into memory at once: going on in halves."
     if method.compiled and settings.compile == "auto":
-        message = f"{stack.title} cannot be trained compiled ({one_line(failure)}): going on without."
+        message = f"{stack.title} cannot be compiled ({one_line(failure)}): going on without."
         return replace(stack, method=replace(method, compiled=False)), message
     if settings.engine == "stacked" and count == 1:
         return None

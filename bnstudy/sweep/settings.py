@@ -43,6 +43,8 @@ MAX_SEEDS = 10_000
 class Settings(Spec):
     """How and where runs are trained; not part of a run's identity.
 
+    compile: record the step of a stack once, and execute it without its Python code; true to refuse a network for which
+        that is not possible.
     cache_dir: for decoded datasets; null for `<results_dir>/cache`.
     threads: CPU threads; null for torch's choice.
     checkpoint_seconds: interval between checkpoints of an unfinished run.

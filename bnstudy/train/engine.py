@@ -58,6 +58,10 @@ class Engine(Protocol):
     def map(self, function: Callable[..., Any], *tensors: Any) -> Any:
         """Apply a function of one run's tensors to each run. May return results for more than R runs."""
 
+    def repeat(self, name: str, function: Callable[[], Any]) -> Any:
+        """What a function gives that reads only the state of the runs, and tensors that never change. The engine may
+        keep the first function of this name, and evaluate it later instead of an equal one."""
+
     def keep(self, runs: Sequence[int]) -> None:
         """Drop all but these runs, at least one."""
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -149,7 +150,8 @@ class Training:
             is_last = self.step == self.total and not (self._stopping and self._stopping.best_weights)
             images = None if is_last else self._evaluation.images
             for split in ("val", "test"):
-                scores, correct = evaluate(self.engine, getattr(self.dataset, split), self.specs[0], images)
+                of_split, name = getattr(self.dataset, split), f"{split} {images}"
+                scores, correct = evaluate(self.engine, of_split, self.specs[0], images, name)
                 if split == "test" and self.step == self.total and correct is not None:
                     self.record.test_correct = torch.atleast_2d(correct)[: len(self.specs)].cpu()
                 if self.dataset.is_unbalanced and correct is not None:
@@ -277,20 +279,22 @@ def start_stacked(
     device: torch.device,
     free: bool = False,
     compiled: bool = True,
+    successor_of: StackedEngine | None = None,
 ) -> Training:
     """Runs with equal `stack_key` in the stacked engine; see `StackedEngine`."""
-    return Training(StackedEngine(specs, dataset, device, free, compiled), specs, dataset, device)
+    return Training(StackedEngine(specs, dataset, device, free, compiled, successor_of), specs, dataset, device)
 
 
 @torch.no_grad()
 def evaluate(
-    engine: Engine, split: Split, spec: RunSpec, images: int | None = None
+    engine: Engine, split: Split, spec: RunSpec, images: int | None = None, name: str = ""
 ) -> tuple[dict[str, Tensor], Tensor | None]:
     """Evaluate each run in evaluation mode and in float32, in batches as `Evaluation` describes them.
 
     Args:
         spec: of one of the runs, which share loss and evaluation.
         images: use the first images of the split only; None for all.
+        name: of an evaluation that is repeated, with the same images each time.
 
     Returns: mean `loss` and, if there are labels, `accuracy` (a share); and which images [R, N] the runs classify
         correctly, [N] in the serial engine, None without labels.
@@ -301,11 +305,15 @@ def evaluate(
         x_N, y_N = x_N[order], y_N[order]
     xs, ys = in_parts(x_N, size), in_parts(y_N, size)
     params, buffers = engine.by_name(engine.params), engine.buffers()
+
+    def score_parts() -> list[dict[str, Tensor]]:
+        def score_part(x: Tensor, y: Tensor, p: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, Tensor]:
+            return score(run_with(engine.model, {**p, **b}, x), y, spec.loss)
+
+        return [engine.map(partial(score_part, x, y), params, buffers) for x, y in zip(xs, ys, strict=True)]
+
     engine.model.eval()
-    parts = [
-        engine.map(lambda p, b, x=x, y=y: score(run_with(engine.model, {**p, **b}, x), y, spec.loss), params, buffers)
-        for x, y in zip(xs, ys, strict=True)
-    ]
+    parts = engine.repeat(name, score_parts) if name else score_parts()
     engine.model.train()
     n = sum(map(len, ys))
     means = {"loss": torch.stack([part["loss"] for part in parts]).sum(0) / n}

@@ -65,6 +65,11 @@ class Recorder(TorchDispatchMode):
         for i, tensor in enumerate(inputs):
             self._define(self._graph.placeholder(f"input{i}"), tensor)
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """False: otherwise torch imports its compiler here, more than a second, to keep it away from this class."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         if {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & {*func.tags}:

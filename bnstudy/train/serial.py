@@ -82,6 +82,9 @@ class SerialEngine:
     def map(self, function: Callable[..., Any], *tensors: Any) -> Any:
         return function(*tensors)
 
+    def repeat(self, name: str, function: Callable[[], Any]) -> Any:  # noqa: ARG002
+        return function()
+
     def keep(self, runs: Sequence[int]) -> None:
         """The only run stays."""
 

@@ -25,7 +25,7 @@ from bnstudy.run import RunSpec
 from bnstudy.train.build import build_model, trained_mask
 from bnstudy.train.engine import Tensors, needs_start, training_loss, undone
 from bnstudy.train.probing import draw_probe_index
-from bnstudy.train.program import Program
+from bnstudy.train.program import NotRecorded, Program
 from bnstudy.validation import stackable_numbers
 
 MIN_ROWS = 2
@@ -47,11 +47,13 @@ class StackedEngine:
         device: torch.device,
         free: bool = False,
         compiled: bool = True,
+        successor_of: StackedEngine | None = None,
     ) -> None:
         """
         Args:
             free: whether the runs may differ in eps and momentum of their norms.
             compiled: whether steps are compiled to programs; their first step may raise NotRecorded.
+            successor_of: an engine of such runs that is not needed any more, whose tensors and programs this one uses.
 
         Raises:
             ConfigError: specs and data do not fit together, or the runs cannot be stacked.
@@ -92,6 +94,18 @@ class StackedEngine:
         self.memory: dict[str, dict[str, Tensor]] = {}
         self._compiled = compiled
         self._programs: dict[bool, Program] = {}
+        self._repeated: dict[str, Callable[[], Any]] = {}
+
+        if compiled and successor_of is not None:
+            self._take_over(successor_of)
+
+    def _take_over(self, other: StackedEngine) -> None:
+        """Continue with the tensors of another engine, which its programs read and change, and with these programs."""
+        own, values = ((e.params, e.slots, e._buffers, e._numbers) for e in (other, self))
+        if tree_map(lambda t: t.shape, own) == tree_map(lambda t: t.shape, values):
+            tree_map(lambda t, value: t.copy_(value), own, values)
+            self.params, self.slots, self._buffers, self._numbers = own
+            self._programs, self._repeated = other._programs, other._repeated
 
     def _stack(self, of_runs: Sequence[Tensor]) -> Tensor:
         return torch.stack([of_runs[row] for row in self._rows]).to(self.device)
@@ -154,6 +168,14 @@ class StackedEngine:
     def map(self, function: Callable[..., Any], *tensors: Any) -> Any:
         return vmap(function)(*tree_map(lambda t: t[: self._measured_rows], tensors))
 
+    def repeat(self, name: str, function: Callable[[], Any]) -> Any:
+        if self._compiled and name not in self._repeated:
+            try:
+                self._repeated[name] = Program(function)
+            except NotRecorded:  # a network may do in evaluation what it does not do in a step
+                self._repeated[name] = function
+        return self._repeated.get(name, function)()
+
     @property
     def _measured_rows(self) -> int:
         return max(MIN_ROWS, self.runs)
@@ -170,6 +192,7 @@ class StackedEngine:
             state = tree_map(lambda t: t[rows], state)
             self.params, self.slots, self._buffers, self.start, self.memory, self._numbers, self._probe_index = state
             self._programs.clear()
+            self._repeated.clear()
         self.runs, self._rows = len(runs), rows
         self._rates = self._rates[:, rows]
         self._batches.keep(rows)
@@ -202,10 +225,10 @@ def fill_rows(runs: Sequence[int], rows: int) -> list[int]:
 
 def build_models(specs: Sequence[RunSpec], dataset: Dataset) -> list[nn.Module]:
     """The networks of the runs. Those of one seed, with the same network and initialization, are one."""
-    built: dict[tuple[int, ...], nn.Module] = {}
+    built: dict[tuple[int | str | None, ...], nn.Module] = {}
     models = []
     for spec in specs:
-        drawn_by = spec.seed, id(spec.model), id(spec.norm), id(spec.init)
+        drawn_by = spec.seed, *(spec.texts.get(part) for part in ("model", "norm", "init"))
         if drawn_by not in built:
             built[drawn_by] = build_model(spec, dataset)
         models.append(built[drawn_by])

@@ -16,7 +16,6 @@ from bnstudy.sweep.cost import (
     NetworkCost,
     choose_engine,
     choose_method,
-    has_compiler,
     max_rows,
     measure_network,
     rows_per_stack,
@@ -58,7 +57,7 @@ def test_stacks_have_nearly_equal_sizes_and_each_worker_gets_as_many(runs, most,
 def test_a_stack_stays_within_the_cache():
     spec, big = spec_of("optim=adam"), replace(SMALL, params=2_000_000)
     assert max_rows(spec, SMALL, "cpu", 1) == 32
-    assert choose_method([spec] * 33, 100, SMALL, Settings(), "cpu", 1, 1).rows == 17
+    assert choose_method([spec] * 33, SMALL, Settings(), "cpu", 1, 1).rows == 17
     rows = max_rows(spec, big, "cpu", 1)
     assert rows == max(2, CACHE_BYTES // (4 * (big.params * 4 + 3 * spec.batch_size * big.units)))
 
@@ -71,40 +70,28 @@ def test_workers_share_the_memory(monkeypatch):
     assert math.isclose(shared, alone / 4, abs_tol=1)
 
 
-def test_a_long_sweep_is_compiled_unless_it_is_decided_by_hand():
+def test_the_steps_of_a_stack_are_compiled_unless_the_user_declines():
     specs = [spec_of(f"seed={seed}") for seed in range(32)]
-    cases = [(100, "auto", False), (10**6, "auto", True), (100, True, True), (10**6, False, False)]
-    for steps, by_hand, compiled in cases:
-        assert choose_method(specs, steps, SMALL, Settings(compile=by_hand), "cpu", 1, 1).compiled is compiled
-    convolving = replace(SMALL, convolves=True)
-    assert not choose_method(specs, 10**6, convolving, Settings(engine="stacked"), "cpu", 1, 1).compiled
+    for by_hand, compiled in (("auto", True), (True, True), (False, False)):
+        method = choose_method(specs, SMALL, Settings(compile=by_hand), "cpu", 1, 1)
+        assert (method.engine, method.compiled) == ("stacked", compiled)
 
 
 def test_norms_vary_only_if_their_numbers_differ():
     same = [spec_of(f"seed={seed}", "norm=batch") for seed in (0, 1)]
     different = [spec_of("norm=batch", f"norm.eps={eps}") for eps in (1e-5, 1e-3)]
     for specs, vary in ((same, False), (different, True)):
-        assert choose_method(specs, 10, SMALL, Settings(), "cpu", 1, 1).norms_vary is vary
+        assert choose_method(specs, SMALL, Settings(), "cpu", 1, 1).norms_vary is vary
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_large_matrices_are_trained_one_after_another_on_a_cpu(compiled):
+def test_large_matrices_are_trained_one_after_another_on_a_cpu():
     spec = spec_of()
-    fit = int(STACK_OPERATIONS[compiled] / (6 * spec.batch_size))
+    fit = int(STACK_OPERATIONS / (6 * spec.batch_size))
     engines = [
-        choose_engine([spec, spec], replace(SMALL, products=products), device, compiled)
+        choose_engine([spec, spec], replace(SMALL, products=products), device)
         for products, device in ((fit, "cpu"), (fit + 1, "cpu"), (fit + 1, "cuda"))
     ]
     assert engines == ["stacked", "serial", "stacked"]
-
-
-def test_the_compiler_is_the_one_that_torch_would_call(monkeypatch):
-    monkeypatch.setenv("CXX", "sh")
-    assert has_compiler()
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    assert not has_compiler()
-    specs = [spec_of(f"seed={seed}") for seed in range(32)]
-    assert not choose_method(specs, 10**6, SMALL, Settings(), "cpu", 1, 1).compiled
 
 
 class Unrolled(nn.Module):
@@ -164,12 +151,8 @@ def test_a_built_in_network_costs_the_products_of_its_layers(model, norm):
     assert found.repeats == 1
 
 
-def test_a_recurrent_network_is_stacked_and_a_large_graph_not_compiled():
+def test_of_a_recurrent_network_one_step_counts():
     specs = [spec_of(f"seed={seed}") for seed in range(32)]
-    fit = int(STACK_OPERATIONS[False] / (6 * specs[0].batch_size))
-    unrolled = replace(SMALL, products=20 * fit, repeats=28.0)
-    assert choose_engine(specs, unrolled, "cpu", compiled=False) == "stacked"
-    assert choose_engine(specs, replace(unrolled, repeats=1.0), "cpu", compiled=False) == "serial"
-    for calls, compiled in ((1000, True), (1001, False)):
-        found = choose_method(specs, 10**6, replace(SMALL, calls=calls), Settings(), "cpu", 1, 1)
-        assert found.compiled is compiled
+    unrolled = replace(SMALL, products=int(20 * STACK_OPERATIONS / (6 * specs[0].batch_size)), repeats=28.0)
+    assert choose_engine(specs, unrolled, "cpu") == "stacked"
+    assert choose_engine(specs, replace(unrolled, repeats=1.0), "cpu") == "serial"

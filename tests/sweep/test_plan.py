@@ -31,7 +31,6 @@ from bnstudy.sweep.plan import (
     check_images,
     make_plan,
     make_stacks,
-    order_stacks,
     try_network,
 )
 from bnstudy.sweep.request import PlannedRun, varying_names
@@ -198,7 +197,7 @@ study:
   name: timing
   title: What does a step cost?
   claims: []
-  sweep: {engine: serial, threads: 1, compile: false, seed: "0,1", norm: "none,batch"}
+  sweep: {engine: serial, threads: 1, seed: "0,1", norm: "none,batch"}
   scales:
     quick: {steps: 1000000}
 hydra:
@@ -244,17 +243,6 @@ def test_the_engine_depends_on_the_network_and_the_number_of_runs_or_is_given(tm
     stacks = stacks_of(swept(tmp_path, *overrides))
     assert {stack.method.engine for stack in stacks} == {engine}
     assert [len(stack.runs) for stack in stacks] == sizes
-
-
-def test_each_worker_begins_with_kinds_of_its_own_if_stacks_are_compiled(tmp_path):
-    norms = ["none", "batch", "layer", "group"]
-    plain = [stack for norm in norms for stack in stacks_of(swept(tmp_path, f"norm={norm}", "seed=0,1"), workers=1)]
-    compiled = [replace(stack, method=replace(stack.method, compiled=True)) for stack in plain for _ in range(2)]
-    pairs = [[stack] * 2 for stack in compiled[::2]]
-    orders = [order_stacks(compiled, worker, 2) for worker in range(3)]
-    assert orders[0] == orders[2] == [stack for pair in pairs for stack in pair]
-    assert orders[1] == [stack for pair in pairs[2:] + pairs[:2] for stack in pair]
-    assert order_stacks(plain, 1, 2) == plain
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ def worker(monkeypatch):
 def task_of(settings: Settings, stacks: list) -> ArrayTask:
     plan = Path("plan.pkl").absolute()
     plan.write_bytes(pickle.dumps((settings, stacks)))
-    return ArrayTask(os.getcwd(), tuple(sys.path), plan, "bnstudy-0", 0, 1)
+    return ArrayTask(os.getcwd(), tuple(sys.path), plan, "bnstudy-0")
 
 
 def test_a_job_finds_the_users_classes_in_the_directory_of_the_command(settings, worker, tmp_path, monkeypatch):
@@ -95,7 +95,6 @@ def test_a_job_finds_the_users_classes_in_the_directory_of_the_command(settings,
     mine.mkdir()
     (mine / "norms_of_a_job.py").write_text("class MyNorm:\n    pass\n")
     monkeypatch.chdir(mine)
-    monkeypatch.setattr(slurm, "order_stacks", lambda stacks, *_: stacks)
     with monkeypatch.context() as here:
         here.syspath_prepend(mine)
         own = importlib.import_module("norms_of_a_job").MyNorm()

@@ -35,6 +35,7 @@ from bnstudy.sweep.signals import Interrupted, StopFlag
 from bnstudy.sweep.worker import Worker
 from bnstudy.train import checkpoint
 from bnstudy.train.loop import Training
+from bnstudy.train.program import NotRecorded, Program
 from bnstudy.train.serial import SerialEngine
 from bnstudy.train.stacked import StackedEngine
 from tests.conftest import CPU, spec_of
@@ -233,16 +234,16 @@ def test_a_network_that_cannot_be_stacked_is_trained_one_by_one_unless_the_engin
 
 
 def test_a_stack_that_does_not_fit_into_memory_is_halved(tmp_path, at_work, monkeypatch, undisturbed):
-    step_inputs, tried = StackedEngine._step_inputs, []
+    make_step, tried = StackedEngine._make_step, []
 
-    def greedy(self, t):
+    def greedy(self, t, **which):
         if not tried or tried[-1] != self.runs:
             tried.append(self.runs)
         if self.runs > 2:
             torch.empty(2**60)
-        return step_inputs(self, t)
+        return make_step(self, t, **which)
 
-    monkeypatch.setattr(StackedEngine, "_step_inputs", greedy)
+    monkeypatch.setattr(StackedEngine, "_make_step", greedy)
     with at_work(tmp_path) as (worker, messages):
         worker.train(stack_of(SPECS))
         assert not worker.failures
@@ -251,15 +252,15 @@ def test_a_stack_that_does_not_fit_into_memory_is_halved(tmp_path, at_work, monk
     assert metrics(tmp_path, SPECS) == undisturbed
 
 
-def test_a_stack_that_cannot_be_compiled_is_trained_uncompiled(tmp_path, at_work, monkeypatch, undisturbed):
-    def no_compiler(*_: Any) -> None:
-        raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found")
+def test_a_stack_whose_step_cannot_be_recorded_is_trained_uncompiled(tmp_path, at_work, monkeypatch, undisturbed):
+    def refuse(*_: Any) -> None:
+        raise NotRecorded("its Python code reads a number")
 
-    monkeypatch.setattr("bnstudy.train.compiled._compiled", no_compiler)
+    monkeypatch.setattr("bnstudy.train.stacked.Program", refuse)
     with at_work(tmp_path / "auto") as (worker, messages):
         worker.train(stack_of(SPECS, compiled=True))
         assert not worker.failures
-        assert "cannot be trained compiled (RuntimeError: InvalidCxxCompiler" in messages.texts
+        assert "cannot be compiled (NotRecorded: its Python code reads a number): going on without." in messages.texts
         assert not worker.store.summary(SPECS[0].run_id)["compiled"]
     assert metrics(tmp_path / "auto", SPECS) == undisturbed
     with at_work(tmp_path / "true", compile=True, engine="stacked") as (worker, _):
@@ -734,3 +735,18 @@ def test_a_lone_interrupted_run_may_go_on_in_a_stack(tmp_path, at_work):
         worker.train(stack_of(SPECS[:2]))
         assert "seed=0: going on from step 12" in messages.texts
         assert worker.store.summary(SPECS[0].run_id)["engine"] == StackedEngine.name != SerialEngine.name
+
+
+def test_stacks_of_one_kind_share_their_programs(tmp_path, at_work, monkeypatch):
+    record, recorded = Program.__init__, []
+    monkeypatch.setattr(Program, "__init__", lambda *arguments: recorded.append(0) or record(*arguments))
+    others = [spec(10 + seed, f"lr={run.lr}") for seed, run in enumerate(SPECS)]
+    with at_work(tmp_path) as (worker, _):
+        worker.train(stack_of(others, compiled=True))
+        programs = len(recorded)
+        worker.train(stack_of(SPECS, compiled=True))
+    assert len(recorded) == programs > 0
+    with at_work(tmp_path / "alone") as (worker, _):
+        worker.train(stack_of(SPECS, compiled=True))
+    assert len(recorded) == 2 * programs
+    assert metrics(tmp_path, SPECS) == metrics(tmp_path / "alone", SPECS)

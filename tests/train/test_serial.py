@@ -20,8 +20,6 @@ from tests.conftest import CPU, spec_of
 from tests.train.helpers import (
     ENGINES,
     assert_identical,
-    assert_same_outcome,
-    assert_same_state,
     train_one,
     train_serial,
     values_by_step,
@@ -229,19 +227,6 @@ def test_under_autocast_the_loss_is_in_float32(engine, loss, digits):
     assert found.dtype == torch.float32
     # The outputs of a stack are rounded to bf16 in another order. A loss in bf16 would be 1e-3 off.
     assert found.reshape(-1)[0].item() == pytest.approx(expected.item(), rel=1e-4)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("trained", ["all", "norm"])
-def test_compiled_agrees_with_eager(trained, digits, monkeypatch):
-    compilations = []
-    original = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda f: compilations.append(f) or original(f))
-    spec = spec_of("steps=10", f"trained={trained}")
-    eager, compiled = (start_serial(spec, digits, CPU, compiled=c) for c in (False, True))
-    assert_same_outcome(train_one(compiled), train_one(eager), tolerance=1e-3)
-    assert_same_state(compiled.state(), eager.state(), tolerance=1e-4)
-    assert len(compilations) == 1
 
 
 def test_norms_without_running_statistics_and_parameters_train(tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import pytest
-from bnstudy.train.compiled import Program
 from torch import nn
 
 from bnstudy.models.base import ModelSpec
@@ -105,12 +104,6 @@ def test_runs_of_a_stack_may_differ_in_the_numbers_of_their_norms(model, norm, n
     assert_engines_agree(specs, wide, ROUNDED, free=True)
     ends = {train_one(start_serial(spec, wide, CPU)).final["val_loss"] for spec in specs}
     assert len(ends) == len(specs)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("norm", ["ghost", "dyt"])
-def test_a_compiled_stack_agrees_for_norms_of_tokens(norm, few):
-    assert_engines_agree(runs(TokenNetwork(), NORMS[norm]), few, ROUNDED, program=Program(2))
 
 
 def test_a_network_that_gives_a_norm_tokens_of_one_feature_is_refused():
