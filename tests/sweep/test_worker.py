@@ -234,16 +234,16 @@ def test_a_network_that_cannot_be_stacked_is_trained_one_by_one_unless_the_engin
 
 
 def test_a_stack_that_does_not_fit_into_memory_is_halved(tmp_path, at_work, monkeypatch, undisturbed):
-    step_inputs, tried = StackedEngine._step_inputs, []
+    make_step, tried = StackedEngine._make_step, []
 
-    def greedy(self, t):
+    def greedy(self, t, **which):
         if not tried or tried[-1] != self.runs:
             tried.append(self.runs)
         if self.runs > 2:
             torch.empty(2**60)
-        return step_inputs(self, t)
+        return make_step(self, t, **which)
 
-    monkeypatch.setattr(StackedEngine, "_step_inputs", greedy)
+    monkeypatch.setattr(StackedEngine, "_make_step", greedy)
     with at_work(tmp_path) as (worker, messages):
         worker.train(stack_of(SPECS))
         assert not worker.failures
