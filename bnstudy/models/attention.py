@@ -31,7 +31,7 @@ def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tenso
 
 
 def softmax(scores: Tensor) -> Tensor:
-    """Over the last dimension. Torch's own takes three times as long for rows that are shorter than a vector register."""
+    """Over the last dimension. Torch's own takes three times as long for rows shorter than a vector register."""
     if scores.shape[-1] >= SHORT or scores.device.type != "cpu":
         return scores.softmax(-1)
     powers = (scores - scores.detach().amax(-1, keepdim=True)).exp()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bnstudy.models.base import ModelSpec
-from bnstudy.models.layers import ActivationName, Dropout, GlobalAveragePool, classifier, conv
+from bnstudy.models.layers import ActivationName, Dropout, GlobalAveragePool, MaxPool, classifier, conv
 from bnstudy.norms.base import NormSpec
 from bnstudy.validation import PER_RUN, ConfigError
 
@@ -70,7 +70,7 @@ class Inception(ModelSpec):
         model.add_module("stem", conv(shape[0], n_in, 3, norm, self.activation))
         for stage, blocks in enumerate(BLOCKS[self.depth]):
             if stage > 0:
-                model.add_module(f"pool{stage}", nn.MaxPool2d(3, 2, padding=1))
+                model.add_module(f"pool{stage}", MaxPool(3, 2, padding=1))
             for original in STAGES[stage][:blocks]:
                 block = Block(n_in, [self.channels(c) for c in original], norm, self.activation)
                 model.add_module(f"block{next(number)}", block)
@@ -101,7 +101,7 @@ class Block(nn.Module):
         self.conv3x3 = conv(reduced3, wide3, 3, norm, activation)
         self.reduce5x5 = conv(n_in, reduced5, 1, norm, activation)
         self.conv5x5 = conv(reduced5, wide5, 5, norm, activation)
-        self.pool = nn.MaxPool2d(3, 1, padding=1)
+        self.pool = MaxPool(3, 1, padding=1)
         self.project = conv(n_in, projected, 1, norm, activation)
         self.channels = single + wide3 + wide5 + projected
 

@@ -6,7 +6,7 @@ the layer's name in metrics and in the `init` stream, and does not depend on the
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -128,6 +128,35 @@ class Dropout(Noise):
             return x
         keep = self.draw(*x.shape) >= self.p
         return x * (keep / (1 - self.p)).to(x.dtype)
+
+
+class MaxPool(nn.MaxPool2d):
+    """`nn.MaxPool2d`, on a CPU with the channels of a position side by side, which takes a third of the time."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu":
+            return super().forward(x)
+        channels_last = ContiguousGradient.apply(x).movedim(1, -1).contiguous().movedim(-1, 1)
+        return super().forward(channels_last).contiguous()
+
+
+class ContiguousGradient(torch.autograd.Function):
+    """The identity. Its gradient is laid out like a new tensor, as two tensors of different layouts take several times
+    as long to combine."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # noqa: ARG004
+        return grad.contiguous()
 
 
 class GlobalAveragePool(nn.Module):

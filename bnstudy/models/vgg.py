@@ -10,7 +10,7 @@ from typing import Literal
 from torch import nn
 
 from bnstudy.models.base import ModelSpec
-from bnstudy.models.layers import ActivationName, Dropout, GlobalAveragePool, classifier, conv, dense
+from bnstudy.models.layers import ActivationName, Dropout, GlobalAveragePool, MaxPool, classifier, conv, dense
 from bnstudy.norms.base import NormSpec
 from bnstudy.validation import ADDED, PER_RUN, ConfigError
 
@@ -81,7 +81,7 @@ class VGG(ModelSpec):
                 model.add_module(f"conv{next(number)}", layer)
                 n_in = channels
             if shrinks and self.pooling != "stride":
-                model.add_module(f"pool{i}", nn.AvgPool2d(2) if self.pooling == "average" else nn.MaxPool2d(2))
+                model.add_module(f"pool{i}", nn.AvgPool2d(2) if self.pooling == "average" else MaxPool(2))
         if self.dense is None:
             model.add_module("mean", GlobalAveragePool())
             if self.dropout:

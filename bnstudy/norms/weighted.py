@@ -39,7 +39,7 @@ class WeightedStandardize(torch.autograd.Function):
         ctx.save_for_backward(x, share, scale, eps)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, *_no_grads: Tensor) -> tuple[Tensor | None, ...]:
         x, share, scale, eps = ctx.saved_tensors
         centred, _, var = centre(x, share)
         inverse = torch.rsqrt(var + eps)
@@ -50,13 +50,8 @@ class WeightedStandardize(torch.autograd.Function):
         of_statistics = torch.addcmul(-factor * of_shift, centred, -factor * inverse * of_scale)
         of_x = torch.addcmul(of_statistics * share, grad, factor)
         steps = list(range(x.ndim - 1))  # all but the channels
-        return (
-            of_x,
-            None,
-            None if scale is None else of_scale.sum(steps),
-            of_shift.sum(steps) if ctx.has_shift else None,
-            None,
-        )
+        for_scale = None if scale is None else of_scale.sum(steps)
+        return of_x, None, for_scale, of_shift.sum(steps) if ctx.has_shift else None, None
 
 
 class StandardizeEach(torch.autograd.Function):
@@ -77,7 +72,8 @@ class StandardizeEach(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        out, inverse = standardize_each(*ctx.saved_tensors)
+        x, eps = ctx.saved_tensors
+        out, inverse = standardize_each(x, eps)
         n = -out.shape[-1]
         rest = torch.addcmul(grad.sum(-1, keepdim=True) / n, out, (grad * out).sum(-1, keepdim=True) / n)
         return (grad + rest) * inverse, None

@@ -39,6 +39,7 @@ from bnstudy.sweep.threads import kept_threads
 from bnstudy.train import checkpoint
 from bnstudy.train.loop import Training, start_serial, start_stacked
 from bnstudy.train.record import Outcome
+from bnstudy.train.stacked import StackedEngine
 from bnstudy.validation import to_dict
 
 Results = tuple[str, pa.Table, pa.Table, dict[str, Any]]
@@ -85,6 +86,7 @@ class Worker:
 
     name: identifies its beats.
     failures: the runs that failed here.
+    _engines: the last stack's, by kind, whose programs the next one can use.
     """
 
     settings: Settings
@@ -98,6 +100,7 @@ class Worker:
     _failed: set[str] = field(default_factory=set)
     _is_saving: bool = True
     _lost: set[str] = field(default_factory=set)
+    _engines: dict[tuple[str, bool], StackedEngine] = field(default_factory=dict)
     _saved_at: float = 0.0
     _trained_at: float = 0.0
 
@@ -254,6 +257,7 @@ class Worker:
             other = next_method(rest, failure, self.settings) if rest.runs and not of_disk else None
             if rest.runs and other is None:
                 self._fail_with(rest, failure)
+            self._engines.clear()
         if other is not None:  # outside the handler, which keeps the tensors of the failed attempt in memory
             retry, message = other
             self.send(message)
@@ -307,7 +311,13 @@ class Worker:
         specs, method, device = [run.spec for run in stack.runs], stack.method, self.datasets.device
         if method.engine == "serial":
             return start_serial(specs[0], dataset, device)
-        return start_stacked(specs, dataset, device, method.norms_vary, method.compiled)
+        kind = specs[0].stack_key, method.norms_vary
+        previous = self._engines.get(kind)
+        self._engines.clear()
+        training = start_stacked(specs, dataset, device, method.norms_vary, method.compiled, previous)
+        if isinstance(training.engine, StackedEngine) and method.compiled:
+            self._engines[kind] = training.engine
+        return training
 
     def _store_runs(self, training: Training, stack: Stack, left: Sequence[tuple[RunSpec, Outcome]]) -> None:
         """Store runs, except those that another worker took over meanwhile, which will store them."""

@@ -27,6 +27,9 @@ from bnstudy.train.serial import SerialEngine
 from bnstudy.train.stacked import StackedEngine
 from bnstudy.validation import ConfigError
 
+REPEATED = 6
+"""Evaluations of a run from which on recording one is worth it: it takes as long as three evaluations."""
+
 Done = Callable[[Sequence[tuple[RunSpec, Outcome]]], None]
 
 
@@ -150,7 +153,8 @@ class Training:
             is_last = self.step == self.total and not (self._stopping and self._stopping.best_weights)
             images = None if is_last else self._evaluation.images
             for split in ("val", "test"):
-                of_split, name = getattr(self.dataset, split), f"{split} {images}"
+                of_split = getattr(self.dataset, split)
+                name = f"{split} {images}" if len(self._evaluations) >= REPEATED else ""
                 scores, correct = evaluate(self.engine, of_split, self.specs[0], images, name)
                 if split == "test" and self.step == self.total and correct is not None:
                     self.record.test_correct = torch.atleast_2d(correct)[: len(self.specs)].cpu()
@@ -279,9 +283,10 @@ def start_stacked(
     device: torch.device,
     free: bool = False,
     compiled: bool = True,
+    successor_of: StackedEngine | None = None,
 ) -> Training:
     """Runs with equal `stack_key` in the stacked engine; see `StackedEngine`."""
-    return Training(StackedEngine(specs, dataset, device, free, compiled), specs, dataset, device)
+    return Training(StackedEngine(specs, dataset, device, free, compiled, successor_of), specs, dataset, device)
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload
 from torch.fx import Graph, Node
+from torch.fx.node import map_aggregate
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -72,10 +73,10 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & {*func.tags}:
+        if depends_on_values(func, args):
             self._read |= {storage(value) for value in pytree.tree_leaves((args, kwargs)) if isinstance(value, Tensor)}
         if func._schema.is_mutable or not self._are_views_of_constants(func, out):
-            nodes = pytree.tree_map_only(Tensor, self._node, (tuple(args), dict(kwargs or {})))
+            nodes: Any = map_aggregate((args, kwargs or {}), self._node_or_value)
             self._define(self._graph.call_function(func, *nodes), out)
         return out
 
@@ -111,10 +112,20 @@ class Recorder(TorchDispatchMode):
             self._remember(tensor, self._constants[key])
         return self._nodes[id(tensor)]
 
+    def _node_or_value(self, value: Any) -> Any:
+        return self._node(value) if isinstance(value, Tensor) else value
+
     def _remember(self, tensor: Tensor, node: Node) -> None:
         self._nodes[id(tensor)] = node
         self._tensors.append(tensor)
         node.meta["tensor"] = tensor
+
+
+def depends_on_values(func: OpOverload, args: Any) -> bool:
+    """Whether an operation returns a number, or a tensor whose shape depends on values."""
+    if func is aten.index.Tensor:
+        return any(index is not None and index.dtype == torch.bool for index in args[1])
+    return bool({torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & {*func.tags})
 
 
 def storage(tensor: Tensor) -> int:
@@ -134,6 +145,7 @@ def tidy(graph: Graph) -> None:
     transpose_factors(graph)
     remove_identities(graph)
     compute_once(graph)
+    graph.eliminate_dead_code()
 
 
 def remove_identities(graph: Graph) -> None:
@@ -142,12 +154,18 @@ def remove_identities(graph: Graph) -> None:
     for node in graph.nodes:
         if "tensor" not in node.meta:
             continue
-        same = views.setdefault((storage(node.meta["tensor"]), layout(node.meta["tensor"])), node)
+        key = storage(node.meta["tensor"]), layout(node.meta["tensor"])
+        same = views.setdefault(key, node)
         if same is node and is_copy(node) and not changed & storages(node, *node.all_input_nodes):
             [same] = node.all_input_nodes
+            views[key] = same
         if same is not node:
-            node.replace_all_uses_with(same)
-    graph.eliminate_dead_code()
+            replace(node, same)
+
+
+def replace(node: Node, other: Node) -> None:
+    node.replace_all_uses_with(other)
+    node.graph.erase_node(node)
 
 
 def is_copy(node: Node) -> bool:
@@ -183,8 +201,7 @@ def compute_once(graph: Graph) -> None:
             continue
         first = seen.setdefault((node.target, repr(node.args), repr(node.kwargs)), node)
         if first is not node:
-            node.replace_all_uses_with(first)
-    graph.eliminate_dead_code()
+            replace(node, first)
 
 
 def transpose_factors(graph: Graph) -> None:
@@ -203,8 +220,8 @@ def transpose_factors(graph: Graph) -> None:
         for new, old in zip(factors, reversed(product.args), strict=True):
             new.meta["tensor"] = old.meta["tensor"].transpose(1, 2)
         swapped.meta["tensor"] = torch.empty_like(node.meta["tensor"], memory_format=torch.contiguous_format)
-        node.replace_all_uses_with(swapped)
-    graph.eliminate_dead_code()
+        replace(node, swapped)
+        graph.erase_node(product)
 
 
 # -------------------------------------------------------------------------------------------------------- execution

@@ -47,11 +47,13 @@ class StackedEngine:
         device: torch.device,
         free: bool = False,
         compiled: bool = True,
+        successor_of: StackedEngine | None = None,
     ) -> None:
         """
         Args:
             free: whether the runs may differ in eps and momentum of their norms.
             compiled: whether steps are compiled to programs; their first step may raise NotRecorded.
+            successor_of: an engine of such runs that is not needed any more, whose tensors and programs this one uses.
 
         Raises:
             ConfigError: specs and data do not fit together, or the runs cannot be stacked.
@@ -93,6 +95,17 @@ class StackedEngine:
         self._compiled = compiled
         self._programs: dict[bool, Program] = {}
         self._repeated: dict[str, Callable[[], Any]] = {}
+
+        if compiled and successor_of is not None:
+            self._take_over(successor_of)
+
+    def _take_over(self, other: StackedEngine) -> None:
+        """Continue with the tensors of another engine, which its programs read and change, and with these programs."""
+        own, values = ((e.params, e.slots, e._buffers, e._numbers) for e in (other, self))
+        if tree_map(lambda t: t.shape, own) == tree_map(lambda t: t.shape, values):
+            tree_map(lambda t, value: t.copy_(value), own, values)
+            self.params, self.slots, self._buffers, self._numbers = own
+            self._programs, self._repeated = other._programs, other._repeated
 
     def _stack(self, of_runs: Sequence[Tensor]) -> Tensor:
         return torch.stack([of_runs[row] for row in self._rows]).to(self.device)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from bnstudy.models.layers import ACTIVATIONS, Dropout
+from bnstudy.models.layers import ACTIVATIONS, Dropout, MaxPool
 from bnstudy.models.mlp import MLP
 from bnstudy.models.structure import weight_layers
 from bnstudy.models.tracing import look
@@ -251,3 +251,14 @@ def test_dense_layers_of_a_vgg_have_norms_and_dropout():
 def test_sizes_that_contradict_each_other_or_the_images_are_refused(overrides, shape, sentence):
     with pytest.raises(ConfigError, match=sentence):
         build(*overrides, shape=shape)
+
+
+@pytest.mark.parametrize("arguments", [(2,), (3, 2, 1), (3, 1, 1)])
+def test_pooling_is_that_of_torch_with_ties_and_gradients(arguments):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(3, (4, 5, 8, 8), generator=generator).float().requires_grad_()
+    expected, found = nn.MaxPool2d(*arguments)(x), MaxPool(*arguments)(x)
+    assert torch.equal(found, expected)
+    weights = torch.randn(expected.shape, generator=generator)
+    grads = [torch.autograd.grad(out, x, weights)[0] for out in (found, expected)]
+    torch.testing.assert_close(*grads)

@@ -24,7 +24,7 @@ def bootstrap_t(d: np.ndarray, resamples: int = 20_000) -> tuple[float, float]:
     rng, ts = np.random.default_rng(1), []
     for _ in range(resamples):
         again = rng.choice(d, len(d))
-        ts.append((again.mean() - d.mean()) / stats.sem(again))
+        ts.append((again.mean() - d.mean()) / (again.std(ddof=1) / len(d) ** 0.5))
     low, high = np.quantile(ts, [0.025, 0.975])
     return float(d.mean() - high * stats.sem(d)), float(d.mean() - low * stats.sem(d))
 

@@ -14,7 +14,7 @@ import yaml
 import bnstudy
 from bnstudy.run import RunSpec
 from bnstudy.store.identity import run_id_of
-from bnstudy.store.runs import SharedStore, Store, parse_spec
+from bnstudy.store.runs import SharedStore, Store, format_spec, parse_spec
 from bnstudy.train.loop import Training, start_serial
 from bnstudy.train.record import Outcome
 from bnstudy.validation import to_dict
@@ -152,3 +152,9 @@ def test_a_shared_store_keeps_a_file_until_its_last_reader(tmp_path):
     assert store.config(twice) is first[twice]
     store.release([twice])
     assert store.config(twice) is not first[twice]
+
+
+def test_a_spec_has_the_text_that_yaml_gives_it():
+    plain = to_dict(spec_of("norm=batch", "steps=3"))
+    for spec in (plain, {**plain, "lr": math.inf, "empty": {}, "list": [1, {"a": None}], "text": "ü: [x]\n"}):
+        assert format_spec(spec) == yaml.dump(spec, Dumper=yaml.SafeDumper, sort_keys=False)

@@ -35,7 +35,7 @@ from bnstudy.sweep.signals import Interrupted, StopFlag
 from bnstudy.sweep.worker import Worker
 from bnstudy.train import checkpoint
 from bnstudy.train.loop import Training
-from bnstudy.train.program import NotRecorded
+from bnstudy.train.program import NotRecorded, Program
 from bnstudy.train.serial import SerialEngine
 from bnstudy.train.stacked import StackedEngine
 from tests.conftest import CPU, spec_of
@@ -735,3 +735,18 @@ def test_a_lone_interrupted_run_may_go_on_in_a_stack(tmp_path, at_work):
         worker.train(stack_of(SPECS[:2]))
         assert "seed=0: going on from step 12" in messages.texts
         assert worker.store.summary(SPECS[0].run_id)["engine"] == StackedEngine.name != SerialEngine.name
+
+
+def test_stacks_of_one_kind_share_their_programs(tmp_path, at_work, monkeypatch):
+    record, recorded = Program.__init__, []
+    monkeypatch.setattr(Program, "__init__", lambda *arguments: recorded.append(0) or record(*arguments))
+    others = [spec(10 + seed, f"lr={run.lr}") for seed, run in enumerate(SPECS)]
+    with at_work(tmp_path) as (worker, _):
+        worker.train(stack_of(others, compiled=True))
+        programs = len(recorded)
+        worker.train(stack_of(SPECS, compiled=True))
+    assert len(recorded) == programs > 0
+    with at_work(tmp_path / "alone") as (worker, _):
+        worker.train(stack_of(SPECS, compiled=True))
+    assert len(recorded) == 2 * programs
+    assert metrics(tmp_path, SPECS) == metrics(tmp_path / "alone", SPECS)

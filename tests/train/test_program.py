@@ -130,6 +130,8 @@ def test_a_number_that_python_reads_from_a_changing_tensor_is_refused():
 def test_shapes_that_depend_on_values_are_refused():
     with pytest.raises(NotRecorded):
         Program(lambda x: x[x > 0].sum(), torch.ones(2))
+    rows = Program(lambda x: x[torch.tensor([1, 0])], torch.ones(2))
+    assert rows(torch.tensor([2.0, 3.0])).tolist() == [3, 2]
 
 
 # ---------------------------------------------------------------------------------------------------------- training

@@ -216,6 +216,14 @@ def test_initial_weights_and_batches_are_identical_in_both_engines(model, norm, 
             assert torch.equal(y[run], own_y)
 
 
+@pytest.mark.parametrize("init", ["keep", "kaiming_normal", "torch_default", "orthogonal"])
+def test_runs_of_a_stack_that_share_a_network_begin_like_runs_alone(init, few):
+    specs = [spec_of(f"init={init}", f"seed={seed}", f"lr={lr}", "norm=batch") for seed in (0, 1) for lr in (0.1, 0.2)]
+    stack = start_stacked(specs, few, CPU)
+    for run, one in enumerate(specs):
+        assert torch.equal(stack.engine.state(run)["params"], start_serial(one, few, CPU).engine.state()["params"])
+
+
 @pytest.mark.parametrize("norm", ["none", "batch", "layer", "group", *VARIANTS])
 def test_the_engines_agree_in_bf16_within_its_rounding(norm, few):
     """bf16 keeps 8 bits. Losses of 20 steps are at most 0.02 apart; those in float32 are as far from either."""
