@@ -91,9 +91,15 @@ def needs_start(spec: RunSpec) -> bool:
     return any(probe.needs_start for probe in spec.probe.values())
 
 
-def training_loss(spec: RunSpec, network: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
-    """The mean loss of a batch. With precision=bf16 the network is under autocast, and the loss is in float32."""
+def training_loss(
+    spec: RunSpec, network: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, alone: bool = False
+) -> Tensor:
+    """The mean loss of a batch. With precision=bf16 the network is under autocast, and the loss is in float32.
+
+    alone: the run is in no stack.
+    """
     is_half = spec.precision == "bf16"
     with torch.autocast(x.device.type, torch.bfloat16) if is_half else nullcontext():
         out = network(x)
-    return spec.loss.mean(out.to(torch.promote_types(out.dtype, torch.float32)), y)
+    mean = spec.loss.mean_alone if alone else spec.loss.mean
+    return mean(out.to(torch.promote_types(out.dtype, torch.float32)), y)

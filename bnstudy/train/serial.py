@@ -72,7 +72,7 @@ class SerialEngine:
         return loss.detach(), grads
 
     def _loss(self, x: Tensor, y: Tensor) -> Tensor:
-        return training_loss(self.spec, self.model, x, y)
+        return training_loss(self.spec, self.model, x, y, alone=True)
 
     def _rate(self, t: int) -> float:
         return self.spec.lr * self.spec.schedule.factor(min(t, self.total - 1), self.total)
