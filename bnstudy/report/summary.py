@@ -157,7 +157,15 @@ def arm_rows(runs: pd.DataFrame) -> list[dict[str, Any]]:
     """The table of a panel's arms, in order; their names leave out model and data. chosen: the best of its family."""
     chosen = set(best_arms(runs).query("rates > 1")["arm"])
     rates = runs["lr"].nunique() > 1
-    return [_arm_row(rows, rates) | {"chosen": arm in chosen} for arm, rows in runs.groupby("arm", observed=True)]
+    by_arm = runs[["arm", *OF_ARM]].groupby("arm", observed=True)
+    return [_arm_row(rows, rates) | {"chosen": arm in chosen} for arm, rows in by_arm]
+
+
+OF_ARM = [
+    *("family", "lr", "test_accuracy", "val_accuracy", "best_accuracy", "balanced_accuracy"),
+    *("counts_as_guessing", "diverged", "not_learned", "step_ms", "seconds.training"),
+]
+"""The columns that the table of arms reads."""
 
 
 def _arm_row(runs: pd.DataFrame, rates: bool) -> dict[str, Any]:

@@ -245,10 +245,12 @@ def render(figure: Figure, kind: Literal["svg", "png"]) -> bytes:
     """
     empty = {"svg": ("Creator", "Date", "Format", "Type"), "png": ("Software",)}[kind]
     buffer = io.BytesIO()
-    for text in figure.findobj(Text):
-        text.set_text(printable(text.get_text()))
-    if figure.get_layout_engine() is not None:
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+    engine = figure.get_layout_engine()
+    if not isinstance(engine, PlaceHolderLayoutEngine):  # what `set_layout_engine("none")` leaves in its place
+        for text in figure.findobj(Text):
+            text.set_text(printable(text.get_text()))
+        if engine is not None:
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
     figure.savefig(buffer, format=kind, dpi=200, metadata=dict.fromkeys(empty))
     return printable(buffer.getvalue().decode()).encode() if kind == "svg" else buffer.getvalue()
