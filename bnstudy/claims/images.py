@@ -29,7 +29,8 @@ def image_error(study: StudyData, with_: Sequence[str], without: Sequence[str]) 
         with_, without: run_ids of the two sides; the runs in one place of both share a seed. `without` is empty where
             the accuracy itself is the effect.
     """
-    runs = study.runs.set_index("run_id").loc[[*with_, *without]]
+    columns = ["run_id", "dataset.checksum", "dataset.test", "chance", "counts_as_guessing"]
+    runs = study.runs.filter(columns).set_index("run_id").loc[[*with_, *without]]
     if runs.empty or not study.test_correct or len(runs[["dataset.checksum", "dataset.test"]].drop_duplicates()) > 1:
         return None
     images = int(runs["dataset.test"].iloc[0])

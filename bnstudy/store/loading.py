@@ -64,7 +64,7 @@ def load_specs(
 ) -> pd.DataFrame:
     """The runs in the store, finished or not, sorted by run_id: `run_id` and the spec's columns as in `load_runs`."""
     store = _as_store(results_dir)
-    ids = store.begun() if run_ids is None else sorted({*store.begun()} & {*run_ids})
+    ids = store.begun() if run_ids is None else sorted({r for r in run_ids if store.has_begun(r)})
     rows = _read_each(ids, lambda run_id: _spec_columns(store.config(run_id)), damages)
     return _frame([{"run_id": run_id, **columns} for run_id, columns in rows.items()])
 

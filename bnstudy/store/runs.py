@@ -82,6 +82,10 @@ class Store:
         folder = self.results_dir / "runs"
         return sorted({p.parent.name for name in ("config.yaml", "summary.json") for p in folder.glob(f"*/{name}")})
 
+    def has_begun(self, run_id: str) -> bool:
+        """Whether the run has begun; finished ones have."""
+        return os.path.exists(self.run(run_id).config) or self.is_finished(run_id)
+
     def begin(self, run_id: str, spec: Mapping[str, Any]) -> RunPaths:
         """Make the run's folder, and write its `config.yaml` unless it is there and intact."""
         paths = self.run(run_id)

@@ -8,7 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from bnstudy.config.build import build_settings, build_spec
+from bnstudy.config.build import build_run_spec, build_settings, build_spec
 from bnstudy.run import RunSpec
 from bnstudy.store.files import conf_dir
 from bnstudy.sweep.settings import Settings
@@ -48,6 +48,15 @@ def test_a_yaml_file_lists_every_field_of_its_class_with_its_default():
             made = build_spec(node, group)
             assert made == type(made)(), f"{group}/{option}.yaml"
             assert node.keys() - {"_target_"} == {f.name for f in fields(made)}, f"{group}/{option}.yaml"
+
+
+def test_nodes_that_configs_share_are_built_once_and_give_the_same_runs():
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = OmegaConf.to_container(compose("config", ["steps=10"]))
+    configs, built = [{**config, "seed": seed} for seed in range(3)], {}
+    runs = [build_run_spec(c, built) for c in configs]
+    assert [run.run_id for run in runs] == [build_run_spec(c).run_id for c in configs]
+    assert len({id(run.norm) for run in runs}) == 1
 
 
 def test_settings_have_the_defaults_of_the_config():

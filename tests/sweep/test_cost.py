@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import pairwise
 
@@ -30,6 +32,16 @@ SMALL = NetworkCost(params=10_000, units=300, products=10_000, convolves=False)
 def network(*overrides: str, size: int = 8) -> NetworkCost:
     spec = spec_of(*overrides)
     return measure_network(spec.model.build(spec.norm, (1, size, size), 10), torch.zeros(4, 1, size, size))
+
+
+def test_measuring_a_network_does_not_import_the_compiler_of_torch():
+    code = """
+import sys, torch
+from bnstudy.sweep.cost import measure_network
+measure_network(torch.nn.Linear(4, 2), torch.zeros(3, 4))
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_a_dense_network_costs_the_products_of_its_matrices():

@@ -16,6 +16,7 @@ from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import PlaceHolderLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
@@ -245,10 +246,12 @@ def render(figure: Figure, kind: Literal["svg", "png"]) -> bytes:
     """
     empty = {"svg": ("Creator", "Date", "Format", "Type"), "png": ("Software",)}[kind]
     buffer = io.BytesIO()
-    for text in figure.findobj(Text):
-        text.set_text(printable(text.get_text()))
-    if figure.get_layout_engine() is not None:
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+    engine = figure.get_layout_engine()
+    if not isinstance(engine, PlaceHolderLayoutEngine):  # what `set_layout_engine("none")` leaves in its place
+        for text in figure.findobj(Text):
+            text.set_text(printable(text.get_text()))
+        if engine is not None:
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
     figure.savefig(buffer, format=kind, dpi=200, metadata=dict.fromkeys(empty))
     return printable(buffer.getvalue().decode()).encode() if kind == "svg" else buffer.getvalue()
