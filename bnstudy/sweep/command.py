@@ -32,7 +32,7 @@ from bnstudy.sweep.signals import StopFlag
 from bnstudy.sweep.worker import work
 from bnstudy.validation import ConfigError, to_dict
 
-MIN_PROCESSES_SECONDS = 6.0
+MIN_PROCESSES_SECONDS = 2.0
 """Expected training time from which on worker processes, which take a second to start, are worth it."""
 
 

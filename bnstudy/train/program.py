@@ -146,6 +146,7 @@ def tidy(graph: Graph) -> None:
     remove_identities(graph)
     compute_once(graph)
     graph.eliminate_dead_code()
+    reuse_memory(graph)
 
 
 def remove_identities(graph: Graph) -> None:
@@ -222,6 +223,42 @@ def transpose_factors(graph: Graph) -> None:
         swapped.meta["tensor"] = torch.empty_like(node.meta["tensor"], memory_format=torch.contiguous_format)
         replace(node, swapped)
         graph.erase_node(product)
+
+
+def reuse_memory(graph: Graph) -> None:
+    """Compute pointwise operations in place where nobody needs their first argument later: less leaves the cache."""
+    place = {node: i for i, node in enumerate(graph.nodes)}
+    last_use: dict[int, int] = {}
+    for node in graph.nodes:
+        for owned in storages(node):
+            last_use[owned] = max(last_use.get(owned, 0), *(place[user] for user in (node, *node.users)))
+    there_before = storages(*(node for node in graph.nodes if node.op != "call_function"))
+    holder: dict[int, int] = {}  # of the values that were computed in place: the storage that they are in
+    for node in graph.nodes:
+        same = in_place(node)
+        if same is None:
+            continue
+        [mine] = storages(node)
+        theirs = [holder.get(s, s) for argument in node.all_input_nodes for s in storages(argument)]
+        first, is_only = theirs[0], theirs.count(theirs[0]) == 1
+        if is_only and first not in there_before and last_use[first] == place[node]:
+            node.target = same
+            holder[mine], last_use[first] = first, last_use[mine]
+
+
+def in_place(node: Node) -> OpOverload | None:
+    """The pointwise operation that writes into its first argument what this one returns, if it fits there."""
+    first: Any = node.args[0] if node.args else None
+    if not isinstance(node.target, OpOverload) or torch.Tag.pointwise not in node.target.tags:
+        return None
+    if (
+        not isinstance(first, Node)
+        or "tensor" not in node.meta
+        or layout(first.meta["tensor"]) != layout(node.meta["tensor"])
+    ):
+        return None
+    name, overload = node.target._schema.name.removeprefix("aten::"), node.target._overloadname
+    return getattr(getattr(aten, f"{name}_", None), overload, None)
 
 
 # -------------------------------------------------------------------------------------------------------- execution

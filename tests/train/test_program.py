@@ -93,7 +93,33 @@ def test_what_changes_nothing_and_what_is_computed_twice_is_left_out():
         y = x.view(3, 2).expand(3, 2).clone().transpose(0, 1).transpose(0, 1) * 1
         return torch.exp(y) + torch.exp(x.view(3, 2).detach())
 
-    assert operations(wasteful, torch.randn(3, 2)) == [aten.exp.default, aten.add.Tensor]
+    assert operations(wasteful, torch.randn(3, 2)) == [aten.exp.default, aten.add_.Tensor]
+
+
+def test_values_that_nobody_needs_later_are_overwritten():
+    """Not those of an input, of a tensor that stays, of a result, or of a view that is used later."""
+    kept = torch.ones(2)
+
+    def chain(x: Tensor) -> tuple[Tensor, ...]:
+        own = x - 1
+        row = own.view(1, 2)
+        doubled, halved = own * 2, (x + kept) / 2
+        return doubled, halved, doubled + 1, row * row, kept + 1
+
+    assert operations(chain, torch.ones(2)) == [
+        aten.sub.Tensor,
+        aten.view.default,
+        aten.mul.Tensor,
+        aten.add.Tensor,
+        aten.div_.Tensor,
+        aten.add.Tensor,
+        aten.mul_.Tensor,
+        aten.add.Tensor,
+    ]
+    x = torch.tensor([3.0, 5.0])
+    assert [t.flatten().tolist() for t in Program(chain, torch.ones(2))(x)] == [[4, 8], [2, 3], [5, 9], [4, 16], [2, 2]]
+    assert x.tolist() == [3, 5]
+    assert kept.tolist() == [1, 1]
 
 
 def test_two_draws_are_two_draws():
