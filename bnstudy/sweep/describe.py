@@ -51,7 +51,7 @@ def describe_reasons(stacks: Sequence[Stack]) -> list[str]:
 
 def describe_stack(stack: Stack) -> str:
     spec, method = stack.runs[0].spec, stack.method
-    how = method.engine + (", compiled" if method.compiled else "")
+    how = method.engine + (", not compiled" if method.engine == "stacked" and not method.compiled else "")
     what = ", ".join(f"{key}={getattr(spec, key).label}" for key in ("model", "norm", "data", "optim"))
     name = f": {stack.runs[0].name}" + (" ..." if len(stack.runs) > 1 else "") if stack.runs[0].name else ""
     return f"  {plural(len(stack.runs), 'run')} of {stack.steps} steps, {how}, {what}{name}"

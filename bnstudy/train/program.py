@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -83,7 +83,7 @@ class Recorder(TorchDispatchMode):
     def finish(self, results: list[Tensor]) -> Graph:
         """The graph. Raises NotRecorded: the function read a number, or changed a tensor unseen."""
         self._graph.output([self._node(tensor) for tensor in results])
-        if self._read & (self._made | changed_storages(self._graph)):
+        if self._read & (self._made | {*first_changes(self._graph)}):
             raise NotRecorded("its Python code reads a number from a tensor that changes")
         if self._untold:
             raise NotRecorded("it makes views of a tensor that torch does not show")
@@ -151,15 +151,16 @@ def tidy(graph: Graph) -> None:
 
 def remove_identities(graph: Graph) -> None:
     """Remove views that show the same as another tensor, and copies, and products with 1, of what does not change."""
-    changed, views = changed_storages(graph), dict[Any, Node]()
+    changes, uses, views = first_changes(graph), last_uses(graph), dict[Any, Node]()
     for node in graph.nodes:
         if "tensor" not in node.meta:
             continue
         key = storage(node.meta["tensor"]), layout(node.meta["tensor"])
         same = views.setdefault(key, node)
-        if same is node and is_copy(node) and not changed & storages(node, *node.all_input_nodes):
-            [same] = node.all_input_nodes
-            views[key] = same
+        if same is node and is_copy(node):
+            [source], [mine], [theirs] = node.all_input_nodes, storages(node), storages(*node.all_input_nodes)
+            if mine not in changes and (theirs not in changes or uses[mine] < changes[theirs]):
+                same = views[key] = source
         if same is not node:
             replace(node, same)
 
@@ -176,15 +177,21 @@ def is_copy(node: Node) -> bool:
     return copies and layout(source.meta["tensor"]) == layout(node.meta["tensor"])
 
 
-def changed_storages(graph: Graph) -> set[int]:
-    """The storages that an operation changes in place."""
-    changed: set[int] = set()
+def first_changes(graph: Graph) -> dict[int, Node]:
+    """The first operation that changes each storage in place."""
+    changes: dict[int, Node] = {}
     for node in graph.nodes:
         for place, argument in enumerate(node.target._schema.arguments if isinstance(node.target, OpOverload) else ()):
             if argument.alias_info is not None and argument.alias_info.is_write:
                 value = node.args[place] if place < len(node.args) else node.kwargs.get(argument.name)
-                changed |= storages(*(node for node in pytree.tree_leaves(value) if isinstance(node, Node)))
-    return changed
+                for changed in storages(*(leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Node))):
+                    changes.setdefault(changed, node)
+    return changes
+
+
+def last_uses(graph: Graph) -> dict[int, Node]:
+    """The last operation that makes or uses each storage."""
+    return {used: node for node in graph.nodes for used in storages(node, *node.all_input_nodes)}
 
 
 def storages(*nodes: Node) -> set[int]:
@@ -193,7 +200,7 @@ def storages(*nodes: Node) -> set[int]:
 
 def compute_once(graph: Graph) -> None:
     """Replace an operation by an earlier one with the same arguments, if neither these nor the results change."""
-    changed, seen = changed_storages(graph), dict[Any, Node]()
+    changed, seen = {*first_changes(graph)}, dict[Any, Node]()
     for node in graph.nodes:
         is_random = isinstance(node.target, OpOverload) and torch.Tag.nondeterministic_seeded in node.target.tags
         if node.op != "call_function" or node.is_impure() or is_random:
@@ -226,39 +233,32 @@ def transpose_factors(graph: Graph) -> None:
 
 
 def reuse_memory(graph: Graph) -> None:
-    """Compute pointwise operations in place where nobody needs their first argument later: less leaves the cache."""
-    place = {node: i for i, node in enumerate(graph.nodes)}
-    last_use: dict[int, int] = {}
-    for node in graph.nodes:
-        for owned in storages(node):
-            last_use[owned] = max(last_use.get(owned, 0), *(place[user] for user in (node, *node.users)))
-    there_before = storages(*(node for node in graph.nodes if node.op != "call_function"))
+    """Compute pointwise operations in place where nobody needs an argument later: less leaves the cache."""
+    uses, there_before = last_uses(graph), storages(*(node for node in graph.nodes if node.op != "call_function"))
     holder: dict[int, int] = {}  # of the values that were computed in place: the storage that they are in
     for node in graph.nodes:
-        same = in_place(node)
-        if same is None:
-            continue
-        [mine] = storages(node)
-        theirs = [holder.get(s, s) for argument in node.all_input_nodes for s in storages(argument)]
-        first, is_only = theirs[0], theirs.count(theirs[0]) == 1
-        if is_only and first not in there_before and last_use[first] == place[node]:
-            node.target = same
-            holder[mine], last_use[first] = first, last_use[mine]
+        for target, args in in_place(node):
+            [mine], [theirs] = storages(node), storages(args[0])
+            theirs = holder.get(theirs, theirs)
+            others = {
+                holder.get(s, s) for other in node.all_input_nodes if other is not args[0] for s in storages(other)
+            }
+            if theirs not in there_before | others and uses[theirs] is node:
+                node.target, node.args = target, args
+                holder[mine], uses[theirs] = theirs, uses[mine]
+                break
 
 
-def in_place(node: Node) -> OpOverload | None:
-    """The pointwise operation that writes into its first argument what this one returns, if it fits there."""
-    first: Any = node.args[0] if node.args else None
-    if not isinstance(node.target, OpOverload) or torch.Tag.pointwise not in node.target.tags:
-        return None
-    if (
-        not isinstance(first, Node)
-        or "tensor" not in node.meta
-        or layout(first.meta["tensor"]) != layout(node.meta["tensor"])
-    ):
-        return None
-    name, overload = node.target._schema.name.removeprefix("aten::"), node.target._overloadname
-    return getattr(getattr(aten, f"{name}_", None), overload, None)
+def in_place(node: Node) -> Iterator[tuple[OpOverload, Any]]:
+    """The operations, with their arguments, that write into their first argument what this pointwise one returns."""
+    target = node.target
+    if isinstance(target, OpOverload) and torch.Tag.pointwise in target.tags and "tensor" in node.meta:
+        name = target._schema.name.removeprefix("aten::")
+        same: Any = getattr(getattr(aten, f"{name}_", None), target._overloadname, None)
+        commutes = target in (aten.add.Tensor, aten.mul.Tensor) and not node.kwargs
+        for args in (node.args, node.args[::-1])[: 1 + commutes] if same else ():
+            if isinstance(args[0], Node) and layout(args[0].meta["tensor"]) == layout(node.meta["tensor"]):
+                yield same, args
 
 
 # -------------------------------------------------------------------------------------------------------- execution
