@@ -33,7 +33,10 @@ from bnstudy.sweep.worker import work
 from bnstudy.validation import ConfigError, to_dict
 
 MIN_PROCESSES_SECONDS = 2.0
-"""Expected training time from which on worker processes, which take a second to start, are worth it."""
+"""Expected training time from which on worker processes are worth it, which take a third of a second to start."""
+
+RUN_SECONDS = 0.01
+"""Approximate time to build a run of a stack, evaluate it a few times and store it."""
 
 
 @dataclass(frozen=True)
@@ -206,7 +209,7 @@ def limit_threads(stacks: Sequence[Stack], chosen: int | None, most: int) -> lis
 def estimate_seconds(run: PlannedRun, kinds: Kinds) -> float:
     """The approximate time of a run in a stack on one core."""
     steps, network = kinds[run.spec.stack_key]
-    return steps * step_seconds(run.spec, network)
+    return RUN_SECONDS + steps * step_seconds(run.spec, network)
 
 
 def execute(sweep: Sweep, progress: Progress, command: str) -> list[Failure]:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from benchmarks import commands
 from benchmarks.baseline import Task, plain_loops
@@ -83,6 +84,10 @@ def time_jax(work: Workload, times: DigitsTimes, seeds: int, steps: int) -> None
         times.jax[str(steps)].append(cost.seconds)
 
 
+def plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: dict(value) if isinstance(value, dict) else value for name, value in values.items()}
+
+
 def rows(times: DigitsTimes) -> list[Row]:
     seconds = {name: median(each) for name, each in times.bnstudy.items()}
     step = {processes: median(each) for processes, each in times.loop_step.items()}
@@ -102,7 +107,7 @@ def rows(times: DigitsTimes) -> list[Row]:
     beyond = f"{times.runs} runs x 2 steps, beyond the import of torch ({torch:.1f} s)"
     memory = at_most(f"memory of {times.runs} runs x {LONG} steps", times.resident / 2**30, 1.5, "GiB", 2)
     return [
-        replace(against_loops(1, SHORT, "empty caches", 8), raw=vars(times)),
+        replace(against_loops(1, SHORT, "empty caches", 8), raw=plain(vars(times))),
         against_loops(1, SHORT, "warm", 10),
         against_loops(1, QUICK, "warm", 5),
         against_loops(1, LONG, "warm", 12),
