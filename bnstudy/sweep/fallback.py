@@ -9,6 +9,7 @@ import torch
 from bnstudy.sweep.plan import Stack
 from bnstudy.sweep.settings import Settings
 from bnstudy.sweep.stackable import one_line
+from bnstudy.train.program import NotRecorded
 
 
 def next_method(stack: Stack, failure: Exception, settings: Settings) -> tuple[Stack, str] | None:
@@ -19,14 +20,15 @@ def next_method(stack: Stack, failure: Exception, settings: Settings) -> tuple[S
     if is_out_of_memory(failure) and count > 1:
         halves = replace(method, rows=-(-count // 2))
         return replace(stack, method=halves), f"{count} runs do not fit into memory at once: going on in halves."
-    if method.compiled and settings.compile == "auto":
-        message = f"{stack.title} cannot be compiled ({one_line(failure)}): going on without."
+    if isinstance(failure, NotRecorded) and settings.compile == "auto":
+        message = f"{stack.title} cannot be compiled ({failure}): going on without."
         return replace(stack, method=replace(method, compiled=False)), message
     if settings.engine == "stacked" and count == 1:
         return None
-    engine = "stacked" if settings.engine == "stacked" else "serial"
-    reason = one_line(failure) if engine == "serial" else ""
-    alone = replace(method, engine=engine, rows=1, reason=reason)
+    if settings.engine == "stacked":
+        alone = replace(method, rows=1)
+    else:
+        alone = replace(method, engine="serial", rows=1, compiled=False, reason=one_line(failure))
     return replace(stack, method=alone), f"{stack.title} cannot be stacked ({one_line(failure)}): going on one by one."
 
 

@@ -260,12 +260,23 @@ def test_a_stack_whose_step_cannot_be_recorded_is_trained_uncompiled(tmp_path, a
     with at_work(tmp_path / "auto") as (worker, messages):
         worker.train(stack_of(SPECS, compiled=True))
         assert not worker.failures
-        assert "cannot be compiled (NotRecorded: its Python code reads a number): going on without." in messages.texts
+        assert "cannot be compiled (its Python code reads a number): going on without." in messages.texts
         assert not worker.store.summary(SPECS[0].run_id)["compiled"]
     assert metrics(tmp_path / "auto", SPECS) == undisturbed
     with at_work(tmp_path / "true", compile=True, engine="stacked") as (worker, _):
         worker.train(stack_of(SPECS, compiled=True))
         assert len(worker.failures) == len(SPECS)
+
+
+@pytest.mark.parametrize("compiled", ["auto", True])
+def test_a_compiled_stack_with_a_failing_run_is_trained_one_by_one_at_once(tmp_path, at_work, compiled):
+    specs = [SPECS[0], replace(SPECS[1], init=Refusing()), SPECS[2]]
+    with at_work(tmp_path, compile=compiled) as (worker, messages):
+        worker.train(stack_of(specs, compiled=True))
+        assert "cannot be compiled" not in messages.texts
+        assert finished(worker, specs) == [0, 2]
+        summaries = [worker.store.summary(specs[i].run_id) for i in (0, 2)]
+    assert {(summary["engine"], summary["compiled"]) for summary in summaries} == {("serial", False)}
 
 
 def test_a_run_whose_folder_cannot_be_written_fails_alone(tmp_path, at_work):
