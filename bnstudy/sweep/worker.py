@@ -329,6 +329,7 @@ class Worker:
             if spec.run_id not in lost
         ]
         failed = write_together(lambda own: self.store.finish(*own), results)
+        self._disk.is_lost &= len(failed) == len(results)  # it takes something again
         waiting = {own[0]: own for own, _ in failed}
         self._end_runs([own[0] for own in results if own[0] not in waiting], training)
         for own in waiting.values():

@@ -508,6 +508,23 @@ def test_results_wait_for_room_on_the_disk(tmp_path, at_work, monkeypatch, undis
     assert metrics(tmp_path, SPECS) == undisturbed
 
 
+def test_results_wait_again_after_the_disk_has_taken_others(tmp_path, at_work, monkeypatch):
+    monkeypatch.setattr("bnstudy.sweep.disk.time.sleep", lambda _: None)
+    specs = [*SPECS[:2], spec(2, "lr=1e6")]
+    with at_work(tmp_path) as (worker, _):
+
+        def fails(run_id: str) -> int:
+            if run_id == specs[2].run_id:  # an earlier run has waited in vain
+                worker._disk.is_lost = True
+                return 0
+            return 28 if attempts.count(run_id) < 4 else 0
+
+        attempts = store_badly(monkeypatch, fails)
+        worker.train(stack_of(specs))
+        assert worker.failures == []
+    assert finished(worker, specs) == [0, 1, 2]
+
+
 def interrupt_results(worker: Worker, monkeypatch: pytest.MonkeyPatch, run: RunSpec) -> None:
     """Send a signal while the results of a run wait for room on the disk."""
 
