@@ -244,7 +244,8 @@ def check_images(plan: Plan, checksums: Mapping[DataSpec, str]) -> None:
     for run_id in plan.store.finished() if present else ():
         # A damaged run is named where its results are read.
         with suppress(ConfigError, OSError, LookupError, TypeError):
-            if only and only in plan.store.run(run_id).summary.read_bytes():  # parsing all takes three times as long
+            path = plan.store.run(run_id).summary
+            if only and path.is_file() and only in path.read_bytes():  # parsing all takes three times as long
                 continue
             checksum = plan.store.summary(run_id)["dataset"]["checksum"]
             if not checksum:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -126,6 +127,14 @@ def test_finished_runs_on_other_images_are_found_by_the_settings_of_their_datase
         synthetic.edit_summary(tmp_path, run_id, dataset={**dataset, **stored})
     with nullcontext() if accepted else pytest.raises(ConfigError, match=r"The dataset Digits names other .* 3 runs"):
         check_images(Plan(Settings(results_dir=str(tmp_path)), (), ()), present)
+
+
+def test_the_check_of_the_images_does_not_wait_for_a_pipe_in_place_of_a_summary(tmp_path):
+    [run_id] = synthetic.write(tmp_path, [synthetic.Run()])
+    summary = Store(tmp_path).run(run_id).summary
+    summary.unlink()
+    os.mkfifo(summary)
+    check_images(Plan(Settings(results_dir=str(tmp_path)), (), ()), {Digits(): "d"})
 
 
 def test_runs_on_generated_data_of_another_checksum_are_accepted(tmp_path):
