@@ -321,7 +321,11 @@ def try_method(run: PlannedRun, method: Method, settings: Settings, inputs: Mapp
         return Method("serial", 1, False, method.norms_vary, reason)
     if method.compiled and (reason := why_not_compiled(run.spec, inputs[run.spec.data], method.norms_vary)):
         if settings.compile is True:
-            raise ConfigError(f"compile=true is not allowed with model={run.spec.model.label}: {reason}.")
+            with naming(run.name):
+                raise ConfigError(
+                    f"compile=true is not allowed with model={run.spec.model.label} and norm={run.spec.norm.label}: "
+                    f"its step cannot be compiled ({reason}); choose compile=auto, which trains such stacks without."
+                )
         return replace(method, compiled=False, reason=reason)
     return method
 

@@ -33,6 +33,20 @@ class Rows(ModelSpec):
                 return self.out(self.gru(x[:, 0])[0][:, -1])
         return Net()
 """
+NUMBER = """
+from dataclasses import dataclass
+import torch
+from torch import nn
+from bnstudy.models.base import ModelSpec
+
+@dataclass(frozen=True)
+class Scaled(ModelSpec):
+    def build(self, norm, shape, classes):
+        class Net(nn.Sequential):
+            def forward(self, x):
+                return super().forward(x) * torch.ones(()).exp().item()
+        return Net(nn.Flatten(), nn.Linear(64, classes))
+"""
 REPLACED = ("model=inception", "~model.depth", "~model.width", "~model.activation", "~model.dropout")
 OWN = (*REPLACED, "model._target_=mine.Rows", "norm=none")
 
@@ -96,6 +110,20 @@ def test_a_network_that_cannot_be_stacked_is_trained_one_by_one_and_this_is_said
         summary = store.summary(run_id)
         assert summary["engine"] == "serial"
         assert "Error" in summary["not_stacked_because"]
+
+
+def test_a_network_whose_step_cannot_be_compiled_is_trained_without_and_refused_with_compile_true(command, tmp_path):
+    (tmp_path / "scaled.py").write_text(NUMBER)
+    words = ("-m", *REPLACED, "model._target_=scaled.Scaled", "norm=none", "steps=3")
+    because = "cannot be compiled (its Python code reads a number from a tensor that changes)"
+    status, out, err = command(*words, "seed=0,1")
+    assert (status, (out + err).count(f"model=Scaled {because}: its steps take longer.")) == (0, 1)
+    store = Store(tmp_path / "results")
+    summaries = [store.summary(run_id) for run_id in store.finished()]
+    assert {(s["engine"], s["compiled"], s["not_stacked_because"]) for s in summaries} == {("stacked", False, None)}
+    status, _, err = command(*words, "seed=2,3", "compile=true")
+    assert (status, len(err.splitlines())) == (2, 1)
+    assert f"compile=true is not allowed with model=Scaled and norm=NoNorm: its step {because}; choose compile=a" in err
 
 
 def test_a_network_that_cannot_be_stacked_is_refused_with_engine_stacked(command, tmp_path):
