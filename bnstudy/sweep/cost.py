@@ -51,7 +51,6 @@ class NetworkCost:
     units: number of outputs of all layers for one image.
     products: multiplications in matrix products and convolutions for one image.
     convolves: whether it has convolutions.
-    calls: operations in a forward pass.
     repeats: matrix products for each weight: 1, or in an unrolled recurrent network the number of its steps.
     matrices: number of weights that are matrices or kernels of convolutions.
     """
@@ -60,13 +59,12 @@ class NetworkCost:
     units: int
     products: int
     convolves: bool
-    calls: int = 0
     repeats: float = 1.0
     matrices: int = 1
 
 
 class Counter(TorchDispatchMode):
-    """Counts what torch executes: operations, matrix products and convolutions with their multiplications and outputs.
+    """Counts what torch executes: matrix products and convolutions with their multiplications and outputs.
 
     Each use of a weight counts, also by a function or in a recurrent cell. torch.utils.flop_counter does the same, but
     takes seconds to load.
@@ -74,7 +72,7 @@ class Counter(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.calls = self.matrix_products = self.multiplications = self.outputs = 0
+        self.matrix_products = self.multiplications = self.outputs = 0
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -83,7 +81,6 @@ class Counter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        self.calls += 1
         per_output = multiplications_per_output(func.overloadpacket, args)
         if per_output:
             self.matrix_products += 1
@@ -94,7 +91,6 @@ class Counter(TorchDispatchMode):
             self.matrix_products += 2 * steps
             self.multiplications += steps * args[0].shape[1] * sum(weight.numel() for weight in weights)
             self.outputs += steps * args[0].shape[1] * sum(len(weight) for weight in weights)
-            self.calls += 20 * steps
         return out
 
 
@@ -126,7 +122,6 @@ def measure_network(model: nn.Module, images: Tensor) -> NetworkCost:
         network_cost(model),
         units=max(sum(units), count.outputs // n),
         products=count.multiplications // n,
-        calls=count.calls,
         repeats=max(1.0, count.matrix_products / matrices),
         matrices=matrices,
     )
