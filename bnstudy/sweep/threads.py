@@ -1,5 +1,7 @@
-"""Choose the number of CPU threads. It follows from the runs and the machine, never from timings, since it changes how
-sums are rounded. docs/speed.md gives the measurements behind it."""
+"""Choose the number of CPU threads, which changes how sums are rounded.
+
+It follows from the runs and the machine, never from timings. docs/speed.md gives the measurements behind it.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +14,18 @@ from bnstudy.run import RunSpec
 from bnstudy.sweep.cost import Method, NetworkCost, step_operations
 
 OPERATIONS = {"serial": 1e8, "stacked": 3e8}
-"""Floating-point operations of a step for each thread beyond the first, by engine: with fewer, waiting for the other
-threads takes longer than they save."""
+"""Floating-point operations of a step for each thread beyond the first, by engine: with fewer, a step waits longer for
+the other threads than they save."""
 
 
 def useful_threads(spec: RunSpec, network: NetworkCost, method: Method) -> int:
-    """The largest number of threads that a step is not slower with than with one."""
+    """The most threads with which a step is no slower than with one."""
     operations = method.rows * step_operations(spec, network) / network.repeats
     return 1 + int(operations / OPERATIONS[method.engine])
 
 
 @contextmanager
-def kept_threads() -> Iterator[None]:
+def keep_threads() -> Iterator[None]:
     """Restore torch's number of threads afterwards."""
     before = torch.get_num_threads()
     try:

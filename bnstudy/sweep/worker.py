@@ -35,7 +35,7 @@ from bnstudy.sweep.settings import Settings
 from bnstudy.sweep.signals import Interrupted, StopFlag
 from bnstudy.sweep.stackable import one_line
 from bnstudy.sweep.summary import summarize
-from bnstudy.sweep.threads import kept_threads
+from bnstudy.sweep.threads import keep_threads
 from bnstudy.train import checkpoint
 from bnstudy.train.loop import Training, start_serial, start_stacked
 from bnstudy.train.record import Outcome
@@ -73,7 +73,7 @@ def work(
     """
     device = datasets.device if datasets else resolve_device(settings)
     datasets, store = datasets or Datasets(settings.cache, device), Store(settings.results)
-    with kept_threads(), stop.listening(), Leases(store, command=command) as leases:
+    with keep_threads(), stop.listening(), Leases(store, command=command) as leases:
         set_up_torch(settings, device)
         worker = Worker(settings, store, datasets, leases, stop, send, name)
         worker.work(stacks, patience)

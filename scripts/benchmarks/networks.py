@@ -20,7 +20,7 @@ RATES = ("0.05", "0.1")
 
 
 def mnist(work: Workload) -> list[Row]:
-    """At two lengths: start-up and compiling matter less in the longer sweep."""
+    """At two lengths: the start-up matters less in the longer sweep."""
     name, overrides = "MLP 784-100-100-100-10", (*MNIST, work.root)
     try:
         spec_of(*overrides, "steps=1").data.load(work.folder / "cache", CPU)

@@ -10,7 +10,7 @@ from bnstudy.store.runs import Store
 from bnstudy.sweep import command
 from bnstudy.sweep.command import limit_threads, max_threads, prepare
 from bnstudy.sweep.cost import Method, NetworkCost
-from bnstudy.sweep.threads import kept_threads, useful_threads
+from bnstudy.sweep.threads import keep_threads, useful_threads
 from tests.conftest import spec_of
 from tests.sweep.test_plan import point, stacks_of
 
@@ -58,7 +58,7 @@ def test_workers_share_the_cores_of_a_machine(executor, workers, most, tmp_path,
 def test_a_command_trains_a_small_network_with_one_thread_unless_the_user_chose_another_number(
     threads, recorded, tmp_path
 ):
-    with kept_threads():
+    with keep_threads():
         torch.set_num_threads(2)
         request = build_request([point("model.width=8", f"threads={threads}", f"results_dir={tmp_path}")])
         command.run(request)
