@@ -59,7 +59,7 @@ KNOWN = {*RunSpec.__dataclass_fields__, *Settings.__dataclass_fields__, "study",
 
 
 Built = dict[tuple[str, int], tuple[Any, Any]]
-"""Nodes, and what was built of them, by key and id."""
+"""Nodes, and what was built of them, by key and id. The nodes are kept, so that no other gets their ids."""
 
 
 def build_run_spec(config: Mapping[str, Any], built: Built | None = None) -> RunSpec:
@@ -71,10 +71,12 @@ def build_run_spec(config: Mapping[str, Any], built: Built | None = None) -> Run
         if key not in KNOWN:
             raise ConfigError(unknown_key(key, KNOWN))
     built = {} if built is None else built
-    for name in RunSpec.__dataclass_fields__.keys() & config.keys():
-        if (name, id(config[name])) not in built:
-            built[name, id(config[name])] = config[name], build_spec(config[name], name)
-    values = {name: built[name, id(config[name])][1] for name in config if name in RunSpec.__dataclass_fields__}
+    values = {}
+    for name, node in config.items():
+        if name in RunSpec.__dataclass_fields__:
+            if (name, id(node)) not in built:
+                built[name, id(node)] = node, build_spec(node, name)
+            values[name] = built[name, id(node)][1]
     return make_spec(RunSpec, values)
 
 

@@ -59,6 +59,14 @@ def test_nodes_that_configs_share_are_built_once_and_give_the_same_runs():
     assert len({id(run.norm) for run in runs}) == 1
 
 
+def test_of_several_wrong_nodes_the_first_is_named():
+    wrong = {"_target_": "nowhere.Spec"}
+    names = ["model", "norm", "init", "data", "optim", "schedule", "loss"]
+    for order in (names, names[::-1]):
+        with pytest.raises(ConfigError, match=rf"^{order[0]}\._target_=nowhere\.Spec"):
+            build_run_spec(dict.fromkeys(order, wrong))
+
+
 def test_settings_have_the_defaults_of_the_config():
     made = Settings(results_dir="r")
     assert made.cache == Path("r/cache")
