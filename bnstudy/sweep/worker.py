@@ -284,6 +284,7 @@ class Worker:
             torch.set_num_threads(stack.threads)
         training = self._start(stack, dataset)
         if any(saved) and (error := loading_error(training, saved)):
+            self._engines.clear()
             del training  # its tensors would fill the memory
             self._set_aside(stack, saved, dataset, error)
             self._train(stack)  # each run from the step that it has now
@@ -309,11 +310,11 @@ class Worker:
 
     def _start(self, stack: Stack, dataset: Dataset) -> Training:
         specs, method, device = [run.spec for run in stack.runs], stack.method, self.datasets.device
-        if method.engine == "serial":
-            return start_serial(specs[0], dataset, device)
         kind = specs[0].stack_key, method.norms_vary
         previous = self._engines.get(kind)
         self._engines.clear()
+        if method.engine == "serial":
+            return start_serial(specs[0], dataset, device)
         training = start_stacked(specs, dataset, device, method.norms_vary, method.compiled, previous)
         if isinstance(training.engine, StackedEngine) and method.compiled:
             self._engines[kind] = training.engine

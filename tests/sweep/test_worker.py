@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import os
@@ -34,7 +35,7 @@ from bnstudy.sweep.settings import Settings
 from bnstudy.sweep.signals import Interrupted, StopFlag
 from bnstudy.sweep.worker import Worker
 from bnstudy.train import checkpoint
-from bnstudy.train.loop import Training
+from bnstudy.train.loop import Training, start_serial
 from bnstudy.train.program import NotRecorded, Program
 from bnstudy.train.serial import SerialEngine
 from bnstudy.train.stacked import StackedEngine
@@ -763,6 +764,25 @@ def test_a_lone_interrupted_run_may_go_on_in_a_stack(tmp_path, at_work):
         worker.train(stack_of(SPECS[:2]))
         assert "seed=0: going on from step 12" in messages.texts
         assert worker.store.summary(SPECS[0].run_id)["engine"] == StackedEngine.name != SerialEngine.name
+
+
+@pytest.mark.usefixtures("beating_often")
+def test_no_tensors_of_a_stack_are_kept_while_its_runs_are_tried_alone(tmp_path, at_work, digits, monkeypatch):
+    with at_work(tmp_path) as (worker, messages):
+        interrupt(worker, messages, stack_of(SPECS), 12)
+        drop_params(worker.store.run(SPECS[1].run_id).checkpoint, digits)
+    alive = []
+
+    def start(*arguments: Any) -> Training:
+        gc.collect()
+        alive.extend(o for o in map(type, gc.get_objects()) if o is StackedEngine)
+        return start_serial(*arguments)
+
+    monkeypatch.setattr("bnstudy.sweep.worker.start_serial", start)
+    with at_work(tmp_path) as (worker, _):
+        worker.train(stack_of(SPECS, compiled=True))
+        assert finished(worker, SPECS) == [0, 1, 2, 3, 4]
+    assert alive == []
 
 
 def test_stacks_of_one_kind_share_their_programs(tmp_path, at_work, monkeypatch):
