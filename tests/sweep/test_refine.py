@@ -15,7 +15,7 @@ from bnstudy.store.loading import load_runs
 from bnstudy.store.plans import Plans
 from bnstudy.store.runs import Store
 from bnstudy.sweep import command as commands
-from bnstudy.sweep import refine
+from bnstudy.sweep import refine, worker
 from bnstudy.sweep.request import PlannedRun
 from tests.conftest import Command, spec_of
 
@@ -196,17 +196,14 @@ def test_a_plan_holds_only_the_rates_of_the_last_time(study, points):
 
 @pytest.mark.usefixtures("points")
 def test_a_family_with_a_failed_run_is_left_out(study, monkeypatch):
-    from bnstudy.train import serial, stacked
+    original = worker.summarize
 
-    original = serial.build_model
-
-    def build(spec, dataset):
+    def summarize(training, spec, *others):
         if (spec.norm.label, spec.lr, spec.seed) == ("NoNorm", 0.1, 1):
             raise ValueError("no such network")
-        return original(spec, dataset)
+        return original(training, spec, *others)
 
-    for module in (serial, stacked):
-        monkeypatch.setattr(module, "build_model", build)
+    monkeypatch.setattr(worker, "summarize", summarize)
     status, out, err = study()
     assert status == 1
     assert "No finer learning rates for NoNorm (MLP on Digits): some of their runs are not stored." in err
@@ -214,8 +211,7 @@ def test_a_family_with_a_failed_run_is_left_out(study, monkeypatch):
     assert "1 of 32 runs failed; the others are stored:\n  norm=none lr=0.1 seed=1: ValueError" in err
     assert re.search(r"norm=none lr=0.1 seed=1 +failed ", out)
     assert trained() == grid({"NoNorm": [], "BatchNorm": [0.2, 0.5]}) - {("NoNorm", 0.1, 1)}
-    for module in (serial, stacked):
-        monkeypatch.setattr(module, "build_model", original)
+    monkeypatch.setattr(worker, "summarize", original)
     assert study()[0] == 0
     assert trained() == grid(TWO)
 
