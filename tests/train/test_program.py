@@ -14,7 +14,9 @@ from bnstudy.norms.batch import BatchNorm, GhostBatchNorm, NoisyBatchNorm
 from bnstudy.norms.group import GroupNorm
 from bnstudy.norms.weight import WeightNorm
 from bnstudy.optim import SGD, AdamW
+from bnstudy.probes.activations import Activations
 from bnstudy.run import Evaluation, RunSpec
+from bnstudy.train import stacked
 from bnstudy.train.loop import start_stacked
 from bnstudy.train.program import NotRecorded, Program, Recorder, tidy
 from bnstudy.when import At
@@ -287,3 +289,42 @@ def test_a_compiled_stack_resumes_identically_after_runs_have_left(bad, few):
     rest.load([part.state(run) for run in range(2)])
     for run_id, outcome in train_all(rest).items():
         assert outcome.metrics.equals(whole[run_id].metrics)
+
+
+def test_rows_that_stay_after_others_have_left_remember_what_probes_need(few):
+    """Only the rows of runs that are measured have a memory."""
+    probe = {"activity": Activations(when=At(tuple(range(0, 11, 2))))}
+    specs = runs(8, probe=probe)
+    whole, stack = train_all(start_stacked(specs, few, CPU)), start_stacked(specs, few, CPU)
+    for step in (1, 5):
+        train_until(stack, step)
+        stack.leave([stack.specs[0].run_id])
+    for run_id, outcome in train_all(stack).items():
+        assert outcome.metrics.equals(whole[run_id].metrics)
+
+
+def test_the_next_stack_is_evaluated_in_full_if_fewer_runs_were_before(few):
+    """All images are evaluated at the end only, when runs have left."""
+    one, two, *others = runs(8, evaluation=Evaluation(At(tuple(range(0, 20, 2))), images=50))
+    diverging = [replace(spec, lr=1e30) for spec in (one, two)]
+    before = start_stacked([*diverging, *others], few, CPU)
+    train_all(before)
+    specs = [one, two, *others]
+    alone = train_all(start_stacked(specs, few, CPU))
+    after = train_all(start_stacked(specs, few, CPU, successor_of=before.engine))
+    for run_id, outcome in after.items():
+        assert outcome.metrics.equals(alone[run_id].metrics)
+
+
+def test_the_next_stack_evaluates_its_own_networks_where_that_is_not_recorded(few, monkeypatch):
+    def record(function, *inputs: Tensor) -> Program:
+        if not inputs:
+            raise NotRecorded
+        return Program(function, *inputs)
+
+    monkeypatch.setattr(stacked, "Program", record)
+    specs = runs(3, evaluation=Evaluation(At(tuple(range(0, 20, 2)))))
+    before = start_stacked(specs, few, CPU)
+    alone = train_all(before)
+    for run_id, outcome in train_all(start_stacked(specs, few, CPU, successor_of=before.engine)).items():
+        assert outcome.metrics.equals(alone[run_id].metrics)
