@@ -30,8 +30,8 @@ class NotRecorded(Exception):  # noqa: N818
 class Program:
     """The operations of a function of some tensors, which is executed once to record them.
 
-    Inputs of later calls must have the shapes of these. All other tensors are constants, by reference: the program
-    reads and changes in place what the function reads and changes.
+    Inputs of later calls must be laid out like these, which are different tensors. All other tensors are constants, by
+    reference: the program reads and changes in place what the function reads and changes.
     """
 
     def __init__(self, function: Callable[..., Any], *inputs: Tensor) -> None:
