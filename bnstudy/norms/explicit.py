@@ -102,7 +102,8 @@ class ExplicitNorm(Norm):
         return self._standardize(x)
 
     def _over_present(self, x: Tensor, present: Tensor) -> Tensor:
-        """Tokens x [B, C, T] with statistics over those that are present [B, 1, T]."""
+        """Tokens x [B, C, T] with statistics over those that are present [B, 1, T]. The others must be finite: they are
+        multiplied by 0."""
         count = present.sum()
         share = (present / count.clamp_min(1)).to(x.dtype)
         flat_x, flat_share = (t.movedim(1, -1).flatten(0, 1) for t in (x, share))

@@ -26,7 +26,7 @@ class Standardize(torch.autograd.Function):
     channel over the batch (Ioffe & Szegedy 2015, algorithm 1).
 
     The gradient, which can be differentiated again, takes two sums over the batch, where autograd takes six. The
-    backward pass computes the statistics anew; in a traced step these are the operations of the forward pass.
+    backward pass computes the statistics anew; a recorded step computes them once.
 
     Args of `apply`: x; scale and shift, in shapes that broadcast against x, [C] or [C, 1, 1], or None; eps, 0-dim.
     """

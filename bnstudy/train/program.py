@@ -8,8 +8,8 @@ are the same at each step. A few rewritings, none of which knows a network, remo
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Iterator, Sequence
+from operator import getitem
 from typing import Any
 
 import torch
@@ -30,8 +30,8 @@ class NotRecorded(Exception):  # noqa: N818
 class Program:
     """The operations of a function of some tensors, which is executed once to record them.
 
-    Inputs of later calls must have the shapes of these. All other tensors are constants, by reference: the program
-    reads and changes in place what the function reads and changes.
+    Inputs of later calls must be laid out like these, which are different tensors. All other tensors are constants, by
+    reference: the program reads and changes in place what the function reads and changes.
     """
 
     def __init__(self, function: Callable[..., Any], *inputs: Tensor) -> None:
@@ -49,7 +49,8 @@ class Program:
 
 
 class Recorder(TorchDispatchMode):
-    """Records the operations that are executed in this mode. A node has its result as `meta["tensor"]`.
+    """Records the operations that are executed in this mode. A node has its result as `meta["tensor"]`, and where that
+    is in memory as `meta["storage"]`, which rewritings change.
 
     Tensors that were there before, and views of them, are constants of the graph.
     """
@@ -73,6 +74,9 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
+        if func is aten.lift_fresh.default:  # a literal such as `torch.tensor([1.0])`: each execution has its own
+            self._define(self._graph.call_function(aten.clone.default, (self._node(out.clone()),)), out)
+            return out
         if depends_on_values(func, args):
             self._read |= {storage(value) for value in pytree.tree_leaves((args, kwargs)) if isinstance(value, Tensor)}
         if func._schema.is_mutable or not self._are_views_of_constants(func, out):
@@ -97,7 +101,7 @@ class Recorder(TorchDispatchMode):
     def _define(self, node: Node, out: Any) -> None:
         if isinstance(out, tuple | list):
             for i, part in enumerate(out):
-                self._define(self._graph.call_function(operator.getitem, (node, i)), part)
+                self._define(self._graph.call_function(getitem, (node, i)), part)
         elif isinstance(out, Tensor) and id(out) not in self._nodes:  # else an argument that was changed in place
             self._made.add(storage(out))
             self._remember(out, node)
@@ -118,7 +122,7 @@ class Recorder(TorchDispatchMode):
     def _remember(self, tensor: Tensor, node: Node) -> None:
         self._nodes[id(tensor)] = node
         self._tensors.append(tensor)
-        node.meta["tensor"] = tensor
+        node.meta.update(tensor=tensor, storage=storage(tensor))
 
 
 def depends_on_values(func: OpOverload, args: Any) -> bool:
@@ -133,7 +137,9 @@ def storage(tensor: Tensor) -> int:
 
 
 def layout(tensor: Tensor) -> tuple[Any, ...]:
-    return tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype
+    """How a tensor reads its storage: two with the same layout and storage have the same values."""
+    is_lazy = tensor.is_conj(), tensor.is_neg()
+    return tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype, is_lazy
 
 
 # ------------------------------------------------------------------------------------------------------- rewritings
@@ -151,11 +157,13 @@ def tidy(graph: Graph) -> None:
 
 def remove_identities(graph: Graph) -> None:
     """Remove views that show the same as another tensor, and copies, and products with 1, of what does not change."""
-    changes, uses, views = first_changes(graph), last_uses(graph), dict[Any, Node]()
+    end, uses, views = graph.output_node(), last_uses(graph), dict[Any, Node]()
+    # What was there before may change after the end.
+    changes = {**dict.fromkeys(outer_storages(graph), end), **first_changes(graph)}
     for node in graph.nodes:
         if "tensor" not in node.meta:
             continue
-        key = storage(node.meta["tensor"]), layout(node.meta["tensor"])
+        key = node.meta["storage"], layout(node.meta["tensor"])
         same = views.setdefault(key, node)
         if same is node and is_copy(node):
             [source], [mine], [theirs] = node.all_input_nodes, storages(node), storages(*node.all_input_nodes)
@@ -166,8 +174,20 @@ def remove_identities(graph: Graph) -> None:
 
 
 def replace(node: Node, other: Node) -> None:
+    move(node, other)
     node.replace_all_uses_with(other)
     node.graph.erase_node(node)
+
+
+def move(node: Node, other: Node) -> None:
+    """Note that a tensor and the views of it are now in the memory of another."""
+    old, new = (n.meta.get("storage") for n in (node, other))
+    if old != new:
+        node.meta["storage"] = new
+        for user in node.users:
+            for view in (user, *user.users):  # a split has its views as users
+                if view.meta.get("storage") == old:
+                    move(view, other)
 
 
 def is_copy(node: Node) -> bool:
@@ -195,7 +215,14 @@ def last_uses(graph: Graph) -> dict[int, Node]:
 
 
 def storages(*nodes: Node) -> set[int]:
-    return {storage(node.meta["tensor"]) for node in nodes if "tensor" in node.meta}
+    """Where the tensors are that these operations return."""
+    parts = [part for node in nodes if "storage" not in node.meta for part in node.users if part.target is getitem]
+    return {node.meta["storage"] for node in (*nodes, *parts) if "storage" in node.meta}
+
+
+def outer_storages(graph: Graph) -> set[int]:
+    """Those of the inputs and constants."""
+    return storages(*(node for node in graph.nodes if node.op in ("placeholder", "get_attr")))
 
 
 def compute_once(graph: Graph) -> None:
@@ -217,6 +244,9 @@ def transpose_factors(graph: Graph) -> None:
 
     Gradients of weights are such products. To transpose a large one costs as much as the product.
     """
+    if graph.find_nodes(op="call_function", target=aten.as_strided.default):
+        return  # it needs the strides that were recorded
+    changed_layouts = set[Node]()
     for node in list(graph.nodes):
         args: Any = node.args if node.target is aten.transpose.int else [node]
         product, *dims = args
@@ -226,26 +256,36 @@ def transpose_factors(graph: Graph) -> None:
             factors = tuple(graph.call_function(aten.transpose.int, (f, 1, 2)) for f in reversed(product.args))
             swapped = graph.call_function(aten.bmm.default, factors)
         for new, old in zip(factors, reversed(product.args), strict=True):
-            new.meta["tensor"] = old.meta["tensor"].transpose(1, 2)
-        swapped.meta["tensor"] = torch.empty_like(node.meta["tensor"], memory_format=torch.contiguous_format)
+            new.meta.update(tensor=old.meta["tensor"].transpose(1, 2), storage=old.meta["storage"])
+        tensor = torch.empty_like(node.meta["tensor"], memory_format=torch.contiguous_format)
+        swapped.meta.update(tensor=tensor, storage=storage(tensor))
         replace(node, swapped)
         graph.erase_node(product)
+        changed_layouts.add(swapped)
+    allow_other_strides(graph, changed_layouts)
+
+
+def allow_other_strides(graph: Graph, sources: set[Node]) -> None:
+    """Let views of tensors, and of what is computed from them, be copies where their strides do not allow a view."""
+    changed, found = {*first_changes(graph)}, set(sources)
+    for node in graph.nodes:
+        if found & {*node.all_input_nodes}:
+            found.add(node)
+            if node.target in (aten.view.default, aten._unsafe_view.default) and not changed & storages(node):
+                node.target = aten.reshape.default
 
 
 def reuse_memory(graph: Graph) -> None:
     """Compute pointwise operations in place where nobody needs an argument later: less leaves the cache."""
-    uses, there_before = last_uses(graph), storages(*(node for node in graph.nodes if node.op != "call_function"))
-    holder: dict[int, int] = {}  # of the values that were computed in place: the storage that they are in
+    uses, there_before = last_uses(graph), outer_storages(graph)
     for node in graph.nodes:
         for target, args in in_place(node):
             [mine], [theirs] = storages(node), storages(args[0])
-            theirs = holder.get(theirs, theirs)
-            others = {
-                holder.get(s, s) for other in node.all_input_nodes if other is not args[0] for s in storages(other)
-            }
+            others = storages(*(other for other in node.all_input_nodes if other is not args[0]))
             if theirs not in there_before | others and uses[theirs] is node:
                 node.target, node.args = target, args
-                holder[mine], uses[theirs] = theirs, uses[mine]
+                uses[theirs] = uses[mine]
+                move(node, args[0])
                 break
 
 

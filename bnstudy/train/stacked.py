@@ -8,6 +8,7 @@ way, and a run's numbers must not depend on the runs beside it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -94,7 +95,7 @@ class StackedEngine:
         self.memory: dict[str, dict[str, Tensor]] = {}
         self._compiled = compiled
         self._programs: dict[bool, Program] = {}
-        self._repeated: dict[str, Callable[[], Any]] = {}
+        self._repeated: dict[str, tuple[int, Program | None]] = {}  # by name: how many rows, and None if not recorded
 
         if compiled and successor_of is not None:
             self._take_over(successor_of)
@@ -169,12 +170,12 @@ class StackedEngine:
         return vmap(function)(*tree_map(lambda t: t[: self._measured_rows], tensors))
 
     def repeat(self, name: str, function: Callable[[], Any]) -> Any:
-        if self._compiled and name not in self._repeated:
-            try:
-                self._repeated[name] = Program(function)
-            except NotRecorded:  # a network may do in evaluation what it does not do in a step
-                self._repeated[name] = function
-        return self._repeated.get(name, function)()
+        rows, program = self._repeated.get(name, (0, None))
+        if self._compiled and rows < self._measured_rows:
+            with suppress(NotRecorded):  # a network may do in evaluation what it does not do in a step
+                program = Program(function)
+            self._repeated[name] = self._measured_rows, program
+        return function() if program is None else program()
 
     @property
     def _measured_rows(self) -> int:
@@ -185,14 +186,15 @@ class StackedEngine:
         until half of them are left."""
         as_before = 2 * len(runs) > len(self._rows)
         rows = fill_rows(runs, len(self._rows) if as_before else max(MIN_ROWS, len(runs)))
-        state = [self.params, self.slots, self._buffers, self.start, self.memory, self._numbers, self._probe_index]
+        of_programs = [self.params, self.slots, self._buffers, self._numbers]
         if as_before:
-            tree_map(lambda t: t.copy_(t[rows]), state)
+            tree_map(lambda t: t.copy_(t[rows]), of_programs)
         else:
-            state = tree_map(lambda t: t[rows], state)
-            self.params, self.slots, self._buffers, self.start, self.memory, self._numbers, self._probe_index = state
+            self.params, self.slots, self._buffers, self._numbers = tree_map(lambda t: t[rows], of_programs)
             self._programs.clear()
             self._repeated.clear()
+        others = [self.start, self.memory, self._probe_index]  # what probes remember may have fewer rows
+        self.start, self.memory, self._probe_index = tree_map(lambda t: t[rows], others)
         self.runs, self._rows = len(runs), rows
         self._rates = self._rates[:, rows]
         self._batches.keep(rows)

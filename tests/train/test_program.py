@@ -14,7 +14,9 @@ from bnstudy.norms.batch import BatchNorm, GhostBatchNorm, NoisyBatchNorm
 from bnstudy.norms.group import GroupNorm
 from bnstudy.norms.weight import WeightNorm
 from bnstudy.optim import SGD, AdamW
+from bnstudy.probes.activations import Activations
 from bnstudy.run import Evaluation, RunSpec
+from bnstudy.train import stacked
 from bnstudy.train.loop import start_stacked
 from bnstudy.train.program import NotRecorded, Program, Recorder, tidy
 from bnstudy.when import At
@@ -122,6 +124,85 @@ def test_values_that_nobody_needs_later_are_overwritten():
     assert kept.tolist() == [1, 1]
 
 
+def assert_same_results(function, *inputs: Tensor) -> None:
+    """A program gives at each call what the function gives, and leaves the inputs as they are."""
+    expected, program = function(*inputs), Program(function, *inputs)
+    kept = [x.clone() for x in inputs]
+    for _ in range(2):
+        torch.testing.assert_close(program(*inputs), expected)
+    assert all(torch.equal(x, before) for x, before in zip(inputs, kept, strict=True))
+
+
+def test_the_views_of_a_copy_do_not_change_its_source():
+    assert_same_results(lambda x: x.clone().view(2, 3) + 1, torch.ones(6))
+
+
+def test_the_views_of_what_is_computed_twice_keep_their_values():
+    def twice(x: Tensor) -> tuple[Tensor, Tensor]:
+        once, again = x.exp(), x.exp()
+        view = again.view(2, 3)
+        return once + 1, view * 2
+
+    assert_same_results(twice, torch.ones(6))
+
+
+def test_a_copy_of_a_view_of_a_copy_keeps_the_value_before_a_change():
+    w = torch.zeros(6)
+
+    def copies(x: Tensor) -> Tensor:
+        kept = w.clone().view(2, 3).clone()
+        w.add_(1)
+        return kept * x
+
+    program = Program(copies, torch.ones(2, 3))
+    w.zero_()
+    assert [program(torch.ones(2, 3)).unique().tolist() for _ in range(2)] == [[0], [1]]
+
+
+def test_a_changed_part_of_several_results_is_not_taken_for_an_equal_one():
+    def changed(x: Tensor) -> tuple[Tensor, ...]:
+        var, mean = torch.var_mean(x, 0)
+        mean.add_(1)
+        return var, mean, *torch.var_mean(x, 0)
+
+    assert_same_results(changed, torch.arange(6.0))
+
+
+def test_results_are_no_aliases_of_inputs_or_constants():
+    w, x = torch.ones(2), torch.ones(2)
+    of_constant, of_input = Program(lambda x: (w.clone(), x * 1), x)(x)
+    w.add_(1)
+    x.add_(1)
+    assert [of_constant.tolist(), of_input.tolist()] == [[1, 1], [1, 1]]
+
+
+def test_a_literal_that_is_changed_begins_anew_at_each_call():
+    def scale(x: Tensor) -> Tensor:
+        factor = torch.tensor([1.0, 2.0])
+        factor.mul_(0.5)
+        return x * factor
+
+    assert_same_results(scale, torch.ones(2))
+
+
+def test_complex_numbers_are_conjugated():
+    """Torch conjugates lazily: by a view, and a copy that looks like its source."""
+
+    def filtered(x: Tensor) -> Tensor:
+        leaf = x.detach().requires_grad_()
+        spectrum = torch.fft.rfft(leaf) * torch.tensor([1 + 2j, 3 - 1j, 2j])
+        return torch.autograd.grad(torch.fft.irfft(spectrum, 5).square().sum(), leaf)[0]
+
+    assert_same_results(filtered, torch.randn(3, 5, generator=torch.Generator().manual_seed(0)))
+
+
+def test_a_view_that_the_new_layout_of_a_product_does_not_allow_is_a_copy():
+    def flat(a: Tensor, b: Tensor) -> Tensor:
+        return torch.bmm(a, b).transpose(1, 2).unsqueeze(0).permute(0, 1, 3, 2).view(-1)
+
+    assert_same_results(flat, torch.ones(2, 3, 4), torch.ones(2, 4, 5))
+
+
 def test_two_draws_are_two_draws():
     draws = Program(lambda x: (torch.rand_like(x), torch.rand_like(x)), torch.ones(100))
     one, two = draws(torch.ones(100))
@@ -208,3 +289,42 @@ def test_a_compiled_stack_resumes_identically_after_runs_have_left(bad, few):
     rest.load([part.state(run) for run in range(2)])
     for run_id, outcome in train_all(rest).items():
         assert outcome.metrics.equals(whole[run_id].metrics)
+
+
+def test_rows_that_stay_after_others_have_left_remember_what_probes_need(few):
+    """Only the rows of runs that are measured have a memory."""
+    probe = {"activity": Activations(when=At(tuple(range(0, 11, 2))))}
+    specs = runs(8, probe=probe)
+    whole, stack = train_all(start_stacked(specs, few, CPU)), start_stacked(specs, few, CPU)
+    for step in (1, 5):
+        train_until(stack, step)
+        stack.leave([stack.specs[0].run_id])
+    for run_id, outcome in train_all(stack).items():
+        assert outcome.metrics.equals(whole[run_id].metrics)
+
+
+def test_the_next_stack_is_evaluated_in_full_if_fewer_runs_were_before(few):
+    """All images are evaluated at the end only, when runs have left."""
+    one, two, *others = runs(8, evaluation=Evaluation(At(tuple(range(0, 20, 2))), images=50))
+    diverging = [replace(spec, lr=1e30) for spec in (one, two)]
+    before = start_stacked([*diverging, *others], few, CPU)
+    train_all(before)
+    specs = [one, two, *others]
+    alone = train_all(start_stacked(specs, few, CPU))
+    after = train_all(start_stacked(specs, few, CPU, successor_of=before.engine))
+    for run_id, outcome in after.items():
+        assert outcome.metrics.equals(alone[run_id].metrics)
+
+
+def test_the_next_stack_evaluates_its_own_networks_where_that_is_not_recorded(few, monkeypatch):
+    def record(function, *inputs: Tensor) -> Program:
+        if not inputs:
+            raise NotRecorded
+        return Program(function, *inputs)
+
+    monkeypatch.setattr(stacked, "Program", record)
+    specs = runs(3, evaluation=Evaluation(At(tuple(range(0, 20, 2)))))
+    before = start_stacked(specs, few, CPU)
+    alone = train_all(before)
+    for run_id, outcome in train_all(start_stacked(specs, few, CPU, successor_of=before.engine)).items():
+        assert outcome.metrics.equals(alone[run_id].metrics)
