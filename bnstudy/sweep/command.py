@@ -33,7 +33,7 @@ from bnstudy.sweep.worker import work
 from bnstudy.validation import ConfigError, to_dict
 
 MIN_PROCESSES_SECONDS = 2.0
-"""Expected training time from which on worker processes are worth it, which take a third of a second to start."""
+"""Expected training time from which on worker processes are worth the third of a second that they take to start."""
 
 RUN_SECONDS = 0.01
 """Approximate time to build a run of a stack, evaluate it a few times and store it."""
