@@ -8,6 +8,7 @@ from bnstudy.data.gaussian import Gaussian
 from bnstudy.train.loop import start_serial, start_stacked
 from bnstudy.validation import ConfigError
 from tests.conftest import CPU, spec_of
+from tests.train.helpers import train_all, train_one
 
 
 @pytest.mark.parametrize(
@@ -107,11 +108,10 @@ REGRESSION = ("data=gaussian", "data.target=linear", "loss=mse", "model.width=8"
 def test_both_engines_train_the_same_regression_without_accuracy(norm):
     specs = [spec_of(*REGRESSION, f"norm={norm}", f"seed={seed}", "steps=12") for seed in (0, 1)]
     data = specs[0].data.load(None, CPU)
-    serial_outcomes, stacked_outcomes = [], {}
-    for spec in specs:
-        start_serial(spec, data, CPU).train(lambda _, outcome: serial_outcomes.append(outcome))
-    start_stacked(specs, data, CPU).train(lambda spec, outcome: stacked_outcomes.__setitem__(spec.seed, outcome))
-    for serial, stacked in zip(serial_outcomes, stacked_outcomes.values(), strict=True):
+    alone = [train_one(start_serial(spec, data, CPU)) for spec in specs]
+    together = train_all(start_stacked(specs, data, CPU))
+    for spec, serial in zip(specs, alone, strict=True):
+        stacked = together[spec.run_id]
         assert serial.status == stacked.status == "finished"
         a, b = (outcome.metrics.to_pandas() for outcome in (serial, stacked))
         assert "accuracy" not in set(a["metric"])
