@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -48,35 +48,35 @@ Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
-_FILES = {
-    "config": "config.yaml",
-    "metrics": "metrics.parquet",
-    "timing": "timing.parquet",
-    "summary": "summary.json",
-    "checkpoint": "checkpoint.pt",
-    "error": "error.txt",
-}
-
-
 class RunPaths:
-    """All paths of one run."""
-
-    config: Path
-    metrics: Path
-    timing: Path
-    summary: Path
-    checkpoint: Path
-    error: Path
+    """All paths of one run, made when asked for: a sweep looks at thousands of runs."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def __getattr__(self, name: str) -> Path:  # made when asked for: a sweep looks at thousands
-        if name not in _FILES:
-            raise AttributeError(f"A run has no file {name}.")
-        path = self.folder / _FILES[name]
-        setattr(self, name, path)
-        return path
+    @cached_property
+    def config(self) -> Path:
+        return self.folder / "config.yaml"
+
+    @cached_property
+    def metrics(self) -> Path:
+        return self.folder / "metrics.parquet"
+
+    @cached_property
+    def timing(self) -> Path:
+        return self.folder / "timing.parquet"
+
+    @cached_property
+    def summary(self) -> Path:
+        return self.folder / "summary.json"
+
+    @cached_property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    @cached_property
+    def error(self) -> Path:
+        return self.folder / "error.txt"
 
 
 @dataclass(frozen=True)

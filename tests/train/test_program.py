@@ -11,6 +11,7 @@ from bnstudy.models.rnn import RNN
 from bnstudy.models.transformer import Transformer
 from bnstudy.models.vgg import VGG
 from bnstudy.norms.batch import BatchNorm, GhostBatchNorm, NoisyBatchNorm
+from bnstudy.norms.explicit import ExplicitNorm
 from bnstudy.norms.group import GroupNorm
 from bnstudy.norms.weight import WeightNorm
 from bnstudy.optim import SGD, AdamW
@@ -211,8 +212,6 @@ def test_two_draws_are_two_draws():
 
 def test_the_statistics_of_a_batch_are_computed_once_in_both_passes():
     norm = nn.BatchNorm1d(4)
-    from bnstudy.norms.explicit import ExplicitNorm
-
     explicit = ExplicitNorm(norm)
 
     def gradient(x: Tensor) -> Tensor:
