@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn
 
+from bnstudy import commands
 from bnstudy.config import console
 
 if TYPE_CHECKING:
@@ -15,8 +16,12 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Train the runs that the command line describes."""
+    """Train the runs that the command line describes, or carry out a subcommand."""
     console.open_streams()
+    if sys.argv[1:] and sys.argv[1] in commands.SUBCOMMANDS:
+        with console.interruptible("bnstudy"), exit_statuses("bnstudy"):
+            status = commands.run(sys.argv[1], sys.argv[2:])
+        sys.exit(status)
     # Threads that wait for others spin for up to a millisecond, longer than most waits within a step, and then sleep.
     # By default they spin ten times as long: with another process beside it, that slows torch down a hundredfold. It is
     # read when torch is imported.

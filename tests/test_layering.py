@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "bnstudy"
 ORDER = ["validation", "rng", "when", "store", "norms", "models", "inits", "losses", "optim", "data", "probes", "run"]
-ORDER += ["train", "stats", "claims", "report", "sweep", "config", "api", "cli"]
+ORDER += ["train", "stats", "claims", "report", "sweep", "config", "api", "commands", "cli"]
 WITHOUT_TORCH = {"validation", "rng", "when", "store", "stats", "claims", "report"}
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -15,7 +14,7 @@ from bnstudy.claims.completeness import missing_by_arm
 from bnstudy.claims.contrasts import SIDES
 from bnstudy.claims.counterevidence import find_counterevidence
 from bnstudy.claims.frames import StudyData
-from bnstudy.claims.verdicts import STATUSES, Verdict, describe_rates
+from bnstudy.claims.verdicts import Verdict, describe_rates
 from bnstudy.report import summary
 from bnstudy.report.figures import Palette, draw_panel, load_figures
 from bnstudy.report.figures.effects import draw_effect
@@ -24,6 +23,7 @@ from bnstudy.report.figures.style import report_style
 from bnstudy.report.images import Image, render_image, slug
 from bnstudy.report.reproductions import ReproductionResult, reproduce
 from bnstudy.report.transforms import panels
+from bnstudy.report.wording import count_statuses
 
 TUNED_BY = {
     "accuracy": "validation accuracy at the end of training",
@@ -240,9 +240,3 @@ def _rates_row(verdict: Verdict) -> dict[str, str]:
 def describe_grid(rates: Sequence[float]) -> str:
     """`"7 rates: 0.1, 0.178, 0.316, ..."`."""
     return f"{len(rates)} {'rate' if len(rates) == 1 else 'rates'}: {', '.join(f'{rate:g}' for rate in rates)}"
-
-
-def count_statuses(verdicts: Sequence[Verdict]) -> list[tuple[str, int]]:
-    """The statuses that occur, and how often."""
-    counts = Counter(verdict.status for verdict in verdicts)
-    return [(status, counts[status]) for status in STATUSES if counts[status]]

@@ -21,9 +21,11 @@ from bnstudy.claims.contrasts import Contrast, contrasts
 from bnstudy.claims.frames import NothingFinished, StudyData, describe_damages, load_study
 from bnstudy.claims.possible_claims import possible_contrasts
 from bnstudy.report.commands import report_command
-from bnstudy.report.page import StudyPart, claim_sections, count_statuses, networks_image, part_of
+from bnstudy.report.page import StudyPart, claim_sections, networks_image, part_of
 from bnstudy.report.rendering import publish
+from bnstudy.report.result import ReportResult
 from bnstudy.report.summary import describe_runs, duration
+from bnstudy.report.wording import count_statuses
 from bnstudy.store.loading import describe_images
 from bnstudy.store.plans import Plans
 from bnstudy.store.runs import SharedStore, Store
@@ -36,31 +38,6 @@ EVERY_FOLDER = "all-studies"
 
 MANY = 6
 """With more cases than these, the page begins with what was run and a count of verdicts."""
-
-
-@dataclass(frozen=True)
-class ReportResult:
-    """The files of a report, and its results.
-
-    verdicts: in sentences; of a report on several studies those in the primary views. tally: there, the count of
-    verdicts in all views. diverged, missing: numbers of runs, each counted once; missing are planned and not finished.
-    """
-
-    folder: Path
-    index: Path
-    verdicts: tuple[str, ...]
-    findings: tuple[str, ...]
-    cautions: tuple[str, ...]
-    diverged: int
-    missing: int
-    tally: str = ""
-
-    @property
-    def lines(self) -> tuple[str, ...]:
-        """For the terminal; of a report on several studies the most important lines are last."""
-        results = (*self.verdicts, *self.findings)
-        lines = (*results, self.tally, *self.cautions) if self.tally else (*self.cautions, *results)
-        return tuple(printable(line, keep="") for line in lines)
 
 
 @dataclass
@@ -253,6 +230,7 @@ def _write(
         diverged=int(trained["diverged"].sum()),
         missing=len(_planned(draft.parts) - {*trained["run_id"]}),
         tally=tally(found) if several and found else "",
+        found=tuple(found),
     )
 
 

@@ -16,7 +16,8 @@ from scipy import stats
 
 from bnstudy.claims.frames import load_study
 from bnstudy.report.compare import compare
-from bnstudy.report.report import ReportResult, write_report
+from bnstudy.report.report import write_report
+from bnstudy.report.result import ReportResult
 from bnstudy.stats.corrections import holm
 from bnstudy.stats.intervals import paired_difference
 from bnstudy.store.loading import load_metrics

@@ -23,7 +23,8 @@ from bnstudy.claims.verdicts import STATUSES, Verdict, as_json, judge, verdicts
 from bnstudy.report.images import LIST, choose_name, inline_svg, listed_images
 from bnstudy.report.page import StudyPart, claim_sections, summarize_claim
 from bnstudy.report.rendering import case_text, escape_markdown, sort_value, survival
-from bnstudy.report.report import ReportResult, tally, write_report
+from bnstudy.report.report import tally, write_report
+from bnstudy.report.result import ReportResult
 from bnstudy.store.files import conf_dir
 from bnstudy.store.runs import Store
 from bnstudy.validation import ConfigError

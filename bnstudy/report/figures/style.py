@@ -24,8 +24,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 from bnstudy.claims.arms import BASELINES
 from bnstudy.validation import printable
 
-WIDTH = 6.2
-"""Figure width in inches: the text width of a page, so that fonts appear at their nominal size."""
+WIDTH, NARROW = 6.2, 3.7
+"""Figure widths in inches: of the text of a page, so that fonts appear at their nominal size, and of a phone, on which
+such a figure is 390 pixels wide and a font of 8 points 11 pixels high."""
 
 TITLE_LETTERS = 70
 LEGEND_LETTERS = 80
@@ -141,7 +142,7 @@ def _line(i: int) -> Any:
 
 def new_figure(rows: int, columns: int, height: float, title: str, **subplots: Any) -> tuple[Figure, np.ndarray]:
     """A figure of the common width and its axes [rows, columns]; `height` in inches, without the legend."""
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure = Figure(figsize=(width(), height), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(textwrap.fill(title, TITLE_LETTERS), x=0.01, ha="left")
     return figure, figure.subplots(rows, columns, squeeze=False, **subplots)
@@ -234,9 +235,19 @@ class ReportFigure:
     kind: str = ""
 
 
-def report_style() -> Any:
-    """The context in which figures are drawn and rendered."""
-    return mpl.rc_context(RC)
+def report_style(width: float = WIDTH) -> Any:
+    """The context in which figures of a width in inches are drawn and rendered."""
+    return mpl.rc_context({**RC, "figure.figsize": (width, width)})
+
+
+def width() -> float:
+    """The width of the figures that are drawn in this context, in inches."""
+    return float(mpl.rcParams["figure.figsize"][0])
+
+
+def is_narrow() -> bool:
+    """Whether figures are drawn for a phone."""
+    return width() < WIDTH
 
 
 def render(figure: Figure, kind: Literal["svg", "png"]) -> bytes:

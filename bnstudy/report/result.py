@@ -1,0 +1,36 @@
+"""What drawing a report gives: the files, and the results for a terminal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bnstudy.claims.verdicts import Verdict
+from bnstudy.validation import printable
+
+
+@dataclass(frozen=True)
+class ReportResult:
+    """The files of a report, and its results.
+
+    verdicts: in sentences; of a report on several studies those in the primary views. tally: there, the count of
+    verdicts in all views. diverged, missing: numbers of runs, each counted once; missing are planned and not finished.
+    found: the verdicts, in all views.
+    """
+
+    folder: Path
+    index: Path
+    verdicts: tuple[str, ...]
+    findings: tuple[str, ...]
+    cautions: tuple[str, ...]
+    diverged: int
+    missing: int
+    tally: str = ""
+    found: tuple[Verdict, ...] = ()
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """For the terminal; of a report on several studies the most important lines are last."""
+        results = (*self.verdicts, *self.findings)
+        lines = (*results, self.tally, *self.cautions) if self.tally else (*self.cautions, *results)
+        return tuple(printable(line, keep="") for line in lines)
