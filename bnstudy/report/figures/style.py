@@ -36,6 +36,9 @@ HANDLE_LETTERS = 8
 LEGEND_ROW = 0.2
 """Height of a legend row in inches."""
 
+FEW = 10
+"""A line through at most so many points has markers."""
+
 RC: Any = {
     "axes.axisbelow": True,
     "axes.edgecolor": "#555555",
@@ -149,10 +152,18 @@ def new_figure(rows: int, columns: int, height: float, title: str, **subplots: A
 
 
 def draw_band(ax: Axes, table: pd.DataFrame, x: str, style: LineStyle, scale: float = 1.0, **line: Any) -> None:
-    """Draw a mean line over its interval; `table` comes from `mean_band`, its values are multiplied by `scale`."""
+    """Draw a mean line over its interval; `table` comes from `mean_band`, its values are multiplied by `scale`.
+
+    Up to `FEW` points have markers: a line through one point is invisible.
+    """
     rows = table.dropna(subset=[x, "mean"]).sort_values(x)
+    line = {"marker": style.marker if len(rows) <= FEW else "", **line}
     ax.plot(rows[x], scale * rows["mean"], color=style.colour, linestyle=style.line, **line)
-    ax.fill_between(rows[x], scale * rows["low"], scale * rows["high"], color=style.colour, alpha=0.17, linewidth=0)
+    low, high = scale * rows["low"], scale * rows["high"]
+    if len(rows) == 1:
+        ax.vlines(rows[x], low, high, color=style.colour, linewidth=1)
+    else:
+        ax.fill_between(rows[x], low, high, color=style.colour, alpha=0.17, linewidth=0)
 
 
 def draw_level(ax: Axes, y: float) -> None:
