@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import matplotlib as mpl
@@ -101,20 +101,25 @@ class Palette:
     The norm sets the hue; the baseline is dark grey. Other differences set the lightness and the dash pattern. If
     only other things differ, or if there are too many shades or norms, each family gets a colour of its own, and the
     dash pattern changes when the colours run out.
+
+    norms: the line style of each norm, for axes that hold one family of each; empty if there are too many.
     """
 
     styles: Mapping[str, LineStyle]
+    norms: Mapping[str, LineStyle] = field(default_factory=dict)
 
     @classmethod
     def of(cls, runs: pd.DataFrame) -> Palette:
         families = runs.drop_duplicates("family").sort_values("family")
         norms, rests = families["norm_label"].unique(), list(families["rest"].unique())
         is_baseline = families["norm"].isin(BASELINES)
-        if len(norms) == 1 or len(norms) > len(COLOURS) + 1 or len(rests) > MAX_SHADES:
-            return cls(_cycle_styles(families["family"], set(families["family"][is_baseline][:1])))
-        hues = _cycle_styles(norms, set(families["norm_label"][is_baseline]))
+        hues: dict[str, LineStyle] = {}
+        if 1 < len(norms) <= len(COLOURS) + 1:
+            hues = _cycle_styles(norms, set(families["norm_label"][is_baseline]))
+        if not hues or len(rests) > MAX_SHADES:
+            return cls(_cycle_styles(families["family"], set(families["family"][is_baseline][:1])), hues)
         rows = zip(families["family"], families["norm_label"], families["rest"], strict=True)
-        return cls({f: _shade(hues[norm], rests.index(rest), len(rests)) for f, norm, rest in rows})
+        return cls({f: _shade(hues[norm], rests.index(rest), len(rests)) for f, norm, rest in rows}, hues)
 
     def of_arms(self, arms: pd.DataFrame) -> dict[str, LineStyle]:
         """Styles of the rows of `Panel.arms`; arms of one family differ in the dash pattern."""
