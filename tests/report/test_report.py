@@ -114,7 +114,7 @@ def test_the_page_stands_alone(result: ReportResult) -> None:
 def test_the_page_is_accessible(result: ReportResult) -> None:
     page = Page(result.index.read_text())
     drawings = page.all("svg")
-    assert len(drawings) == len(KINDS) + 1
+    assert len(drawings) == 2 * (len(KINDS) + 1)
     assert all(d["role"] == "img" and "MLP on Digits" in str(d["aria-label"]) for d in drawings)
     assert all("width" not in d and "viewbox" in d for d in drawings)
     ids = [a["id"] for _, a in page.tags if "id" in a]
