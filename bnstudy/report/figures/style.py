@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import PlaceHolderLayoutEngine
@@ -39,6 +40,8 @@ LEGEND_ROW = 0.2
 FEW = 10
 """A line through at most so many points has markers."""
 
+PNG_DPI = 200
+
 RC: Any = {
     "axes.axisbelow": True,
     "axes.edgecolor": "#555555",
@@ -61,7 +64,7 @@ RC: Any = {
     "legend.frameon": False,
     "lines.linewidth": 1.5,
     "lines.markersize": 4.5,
-    "savefig.facecolor": "white",
+    "figure.facecolor": "white",
     "svg.fonttype": "none",
     "svg.hashsalt": "bnstudy",
     "text.parse_math": False,
@@ -267,18 +270,21 @@ def is_narrow() -> bool:
 
 
 def render(figure: Figure, kind: Literal["svg", "png"]) -> bytes:
-    """Render a figure (PNG at 200 dpi) to the same bytes every time: without date and version.
+    """Render a figure to the same bytes every time: without date and version.
 
     The first call fixes the layout. Control characters in texts, which make an SVG invalid, are shown as escapes.
     """
-    empty = {"svg": ("Creator", "Date", "Format", "Type"), "png": ("Software",)}[kind]
-    buffer = io.BytesIO()
     engine = figure.get_layout_engine()
     if not isinstance(engine, PlaceHolderLayoutEngine):  # what `set_layout_engine("none")` leaves in its place
         for text in figure.findobj(Text):
             text.set_text(printable(text.get_text()))
         if engine is not None:
-            figure.draw_without_rendering()
+            engine.execute(figure)
             figure.set_layout_engine("none")
-    figure.savefig(buffer, format=kind, dpi=200, metadata=dict.fromkeys(empty))
-    return printable(buffer.getvalue().decode()).encode() if kind == "svg" else buffer.getvalue()
+    buffer = io.BytesIO()  # the canvases' own functions draw once, `savefig` twice
+    if kind == "png":
+        figure.dpi = PNG_DPI
+        FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
+        return buffer.getvalue()
+    FigureCanvasSVG(figure).print_svg(buffer, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    return printable(buffer.getvalue().decode()).encode()
