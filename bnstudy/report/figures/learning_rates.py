@@ -83,7 +83,9 @@ def good_rates(table: pd.DataFrame, worst: float) -> list[float]:
 
 def _result(table: pd.DataFrame, best: pd.Series, facets: Facets) -> str:
     """What the figure shows: for a few families the rates at which they all do well, else the errors at the best."""
-    at_best = table[table["lr"] == table["family"].map(best).astype(float)].set_index("family").reindex([*facets.styles])
+    at_best = (
+        table[table["lr"] == table["family"].map(best).astype(float)].set_index("family").reindex([*facets.styles])
+    )
     learning = at_best[at_best["failed"] < 50]
     if facets.is_split or len(table["family"].unique()) > 3 or len(learning) < 2:
         errors = {str(family): row["error"] / 100 for family, row in at_best.iterrows()}
@@ -193,6 +195,4 @@ def _alt(panel: str, table: pd.DataFrame, best: pd.Series) -> str:
         for r in at_best.itertuples()
     ]
     low, high = table["lr"].min(), table["lr"].max()
-    return (
-        f"Line chart for {panel}: median test error for learning rates from {low:g} to {high:g}. {'; '.join(parts)}."
-    )
+    return f"Line chart for {panel}: median test error for learning rates from {low:g} to {high:g}. {'; '.join(parts)}."
