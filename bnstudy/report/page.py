@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,10 @@ from bnstudy.claims.counterevidence import find_counterevidence
 from bnstudy.claims.frames import StudyData
 from bnstudy.claims.verdicts import Verdict, describe_rates
 from bnstudy.report import summary
-from bnstudy.report.figures import Palette, draw_panel, load_figures
+from bnstudy.report.figures import Palette, load_figures
 from bnstudy.report.figures.effects import draw_effect
 from bnstudy.report.figures.networks import draw_networks
-from bnstudy.report.figures.style import report_style
-from bnstudy.report.images import Image, render_image, slug
+from bnstudy.report.images import Image, draw_image, panel_images, slug
 from bnstudy.report.reproductions import ReproductionResult, reproduce
 from bnstudy.report.transforms import panels
 from bnstudy.report.wording import count_statuses
@@ -151,23 +151,18 @@ def part_of(
     """
     several = kinds is not None
     missing, others = missing_by_arm(study)
-    with report_style():
-        reproduction = reproduce(study, config_dirs)
-        prefix = f"{study.name}-" if several else ""
-        figure = reproduction.figure if reproduction else None
-        published = [render_image(figure, f"{prefix}published-{figure.kind}", taken)] if figure else []
-        palette, figures = Palette.of(study.runs), load_figures(config_dirs)
-        sections = [
-            PanelSection(
-                panel.name,
-                summary.arm_rows(panel.runs),
-                [
-                    render_image(figure, f"{prefix}{figure.kind}-{panel.name}", taken)
-                    for figure in draw_panel(panel, palette, figures, kinds)
-                ],
-            )
-            for panel in panels(study)
-        ]
+    reproduction = reproduce(study, config_dirs)
+    prefix = f"{study.name}-" if several else ""
+    published = (
+        draw_image(reproduction.draw, f"{prefix}published-{study.name}", taken, study.name) if reproduction else None
+    )
+    palette, figures = Palette.of(study.runs), load_figures(config_dirs)
+    sections = [
+        PanelSection(
+            panel.name, summary.arm_rows(panel.runs), panel_images(panel, palette, figures, taken, kinds, prefix)
+        )
+        for panel in panels(study)
+    ]
     return StudyPart(
         study=replace(study, metrics=study.metrics[:0].copy(), timing=study.timing[:0].copy(), test_correct={}),
         report=report,
@@ -181,7 +176,7 @@ def part_of(
         sections=sections,
         costs=[] if several else summary.probe_overhead(study.runs),
         reproduction=reproduction,
-        reproduction_images=published,
+        reproduction_images=[published] if published else [],
     )
 
 
@@ -193,8 +188,7 @@ def claim_sections(found: Iterable[Verdict], parts: Sequence[StudyPart], taken: 
         claim, part = of_claim[0].contrast.claim, by_name[of_claim[0].contrast.study]
         all_images = [i for section in part.sections for i in section.images]
         named = sorted((i for i in all_images if i.kind in claim.figures), key=lambda i: claim.figures.index(i.kind))
-        with report_style():
-            effect = render_image(draw_effect(of_claim), f"effect-{claim.name}", taken)
+        effect = draw_image(partial(draw_effect, of_claim), f"effect-{claim.name}", taken)
         sections.append(
             ClaimSection(
                 claim, summarize_claim(of_claim), of_claim, find_counterevidence(of_claim),
@@ -209,9 +203,7 @@ def claim_sections(found: Iterable[Verdict], parts: Sequence[StudyPart], taken: 
 
 def networks_image(found: Sequence[Verdict], taken: set[str]) -> Image | None:
     """The claims of a study side by side; None if it has one claim or one network."""
-    with report_style():
-        figure = draw_networks(found)
-        return render_image(figure, "networks", taken) if figure else None
+    return draw_image(partial(draw_networks, found), "networks", taken)
 
 
 def summarize_claim(of_claim: Sequence[Verdict]) -> str:

@@ -20,6 +20,7 @@ from bnstudy import cli
 from bnstudy.claims.contrasts import Contrast
 from bnstudy.claims.frames import load_study
 from bnstudy.claims.verdicts import STATUSES, Verdict, as_json, judge, verdicts
+from bnstudy.report.figures.colours import DARK_PAGE, in_the_dark
 from bnstudy.report.images import LIST, choose_name, inline_svg, listed_images
 from bnstudy.report.page import StudyPart, claim_sections, summarize_claim
 from bnstudy.report.rendering import case_text, escape_markdown, sort_value, survival
@@ -114,7 +115,7 @@ def test_the_page_stands_alone(result: ReportResult) -> None:
 def test_the_page_is_accessible(result: ReportResult) -> None:
     page = Page(result.index.read_text())
     drawings = page.all("svg")
-    assert len(drawings) == len(KINDS) + 1
+    assert len(drawings) == 2 * (len(KINDS) + 1)
     assert all(d["role"] == "img" and "MLP on Digits" in str(d["aria-label"]) for d in drawings)
     assert all("width" not in d and "viewbox" in d for d in drawings)
     ids = [a["id"] for _, a in page.tags if "id" in a]
@@ -305,10 +306,23 @@ def test_inlined_drawings_keep_their_ids_to_themselves() -> None:
     svg = (
         '<?xml?><svg width="9pt" viewBox="0 0 9 9" height="9pt"><g id="p"/><use xlink:href="#p" clip="url(#p)"/></svg>'
     )
-    assert inline_svg(svg, "f", 'a "b"') == (
-        '<svg viewBox="0 0 9 9" role="img" aria-label="a &#34;b&#34;">'
-        '<g id="f-p"/><use xlink:href="#f-p" clip="url(#f-p)"/></svg>'
+    element = inline_svg(svg, "f", 'a "b"')
+    assert element.startswith('<svg viewBox="0 0 9 9" id="f-svg" ')
+    assert 'role="img" aria-label="a &#34;b&#34;"' in element
+    assert element.endswith('<g id="f-p"/><use xlink:href="#f-p" clip="url(#f-p)"/></svg>')
+
+
+def test_inlined_drawings_have_other_colours_in_dark_mode() -> None:
+    svg = (
+        '<svg><path id="m0072b2" style="fill: #0072b2; stroke: none"/><text style="fill: #ffffff">#0072b2</text></svg>'
     )
+    element = inline_svg(svg, "f", "")
+    assert '<path id="f-m0072b2" style="fill: var(--c0072b2, #0072b2); stroke: none"/>' in element
+    assert ">#0072b2</text>" in element
+    dark = dict(re.findall(r"(--c\w{6}): (#\w{6})", element))
+    assert dark.keys() == {"--c0072b2", "--cffffff", "--c000000"}
+    assert dark["--cffffff"] == DARK_PAGE
+    assert dark["--c0072b2"] == in_the_dark("#0072b2") != "#0072b2"
 
 
 def test_runs_picked_by_hand_have_a_report_of_their_own(tmp_path: Path) -> None:
