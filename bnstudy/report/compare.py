@@ -22,8 +22,9 @@ from bnstudy.report.figures import Palette, draw_panel, load_figures
 from bnstudy.report.figures.style import report_style
 from bnstudy.report.images import Image, render_image, slug
 from bnstudy.report.rendering import digits, publish
-from bnstudy.report.report import EVERY_STUDY, as_csv, as_json
+from bnstudy.report.all_studies import EVERY_STUDY
 from bnstudy.report.result import ReportResult
+from bnstudy.report.tables import as_csv, as_json
 from bnstudy.report.transforms import panels
 from bnstudy.stats.intervals import effect_size
 from bnstudy.stats.method import LOOKED_AT_ONCE
