@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 
 from bnstudy.claims.claim import Claim
@@ -14,8 +15,7 @@ from bnstudy.claims.verdicts import Verdict, describe_rates
 from bnstudy.report import wording
 from bnstudy.report.figures.effects import draw_effect
 from bnstudy.report.figures.networks import draw_networks
-from bnstudy.report.figures.style import report_style
-from bnstudy.report.images import Image, render_image, slug
+from bnstudy.report.images import Image, draw_image, slug
 from bnstudy.report.page import StudyPart
 from bnstudy.report.wording import count_statuses
 
@@ -111,8 +111,7 @@ def claim_cards(found: Iterable[Verdict], part: StudyPart, taken: set[str]) -> l
         of_claim = list(group)
         claim = of_claim[0].contrast.claim
         named = sorted((i for i in all_images if i.kind in claim.figures), key=lambda i: claim.figures.index(i.kind))
-        with report_style():
-            effect = render_image(draw_effect(of_claim), f"effect-{claim.name}", taken)
+        effect = draw_image(partial(draw_effect, of_claim), f"effect-{claim.name}", taken)
         cards.append(
             Card(
                 claim, wording.claim_title(of_claim), wording.claim_sentences(of_claim), summarize_claim(of_claim),
@@ -128,9 +127,7 @@ def claim_cards(found: Iterable[Verdict], part: StudyPart, taken: set[str]) -> l
 
 def networks_image(found: Sequence[Verdict], taken: set[str]) -> Image | None:
     """The claims of a study side by side; None if it has one claim or one network."""
-    with report_style():
-        figure = draw_networks(found)
-        return render_image(figure, "networks", taken) if figure else None
+    return draw_image(partial(draw_networks, found), "networks", taken)
 
 
 def summarize_claim(of_claim: Sequence[Verdict]) -> str:

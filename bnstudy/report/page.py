@@ -10,9 +10,8 @@ from typing import Any
 from bnstudy.claims.completeness import missing_by_arm
 from bnstudy.claims.frames import StudyData
 from bnstudy.report import summary
-from bnstudy.report.figures import Palette, draw_panel, load_figures
-from bnstudy.report.figures.style import report_style
-from bnstudy.report.images import Image, render_image, slug
+from bnstudy.report.figures import Palette, load_figures
+from bnstudy.report.images import Image, draw_image, panel_images, slug
 from bnstudy.report.reproductions import ReproductionResult, reproduce
 from bnstudy.report.transforms import panels
 
@@ -68,8 +67,12 @@ class StudyPart:
 
     def without_images(self) -> StudyPart:
         sections = [replace(section, images=[]) for section in self.sections]
-        reproduction = replace(self.reproduction, figure=None) if self.reproduction else None
+        reproduction = replace(self.reproduction, draw=draw_nothing) if self.reproduction else None
         return replace(self, sections=sections, reproduction=reproduction, reproduction_images=[])
+
+
+def draw_nothing() -> None:
+    """In place of a figure whose measurements are gone."""
 
 
 def part_of(
@@ -82,10 +85,10 @@ def part_of(
         config_dirs: folders with figures and reproductions of the user's own.
     """
     missing, others = missing_by_arm(study)
-    with report_style():
-        reproduction = reproduce(study, config_dirs)
-        figure = reproduction.figure if reproduction else None
-        published = [render_image(figure, f"published-{figure.kind}", taken)] if figure else []
+    reproduction, published = reproduce(study, config_dirs), None
+    if reproduction:
+        progress(f"published results, {study.name}")
+        published = draw_image(reproduction.draw, f"published-{study.name}", taken, study.name)
     return StudyPart(
         study=replace(study, metrics=study.metrics[:0].copy(), timing=study.timing[:0].copy(), test_correct={}),
         report=report,
@@ -99,7 +102,7 @@ def part_of(
         sections=panel_sections(study, taken, config_dirs, progress),
         costs=summary.probe_overhead(study.runs),
         reproduction=reproduction,
-        reproduction_images=published,
+        reproduction_images=[published] if published else [],
     )
 
 
@@ -112,8 +115,6 @@ def panel_sections(
         images = []
         for kind, draw in figures.items():
             progress(f"{kind}, {panel.name}")
-            with report_style():
-                drawn = draw_panel(panel, palette, {kind: draw})
-                images += [render_image(figure, f"{figure.kind}-{panel.name}", taken) for figure in drawn]
+            images += panel_images(panel, palette, {kind: draw}, taken)
         sections.append(PanelSection(panel.name, summary.arm_rows(panel.runs), images))
     return sections
