@@ -43,7 +43,7 @@ def describe_effect(
 ) -> EffectText:
     """An effect on the claim's scale of differences. One against the claim is turned round: `"2.4x more steps"`.
 
-    A ratio below 1 whose claim has no words for the other direction is that of the metric: `"2.4x the steps to target"`.
+    A ratio below 1 is that of the metric where the claim has no words for this direction: `"2.4x the steps to target"`.
     """
     is_ratio, words, turned = claim.scale == "log_ratio", claim.unit, False
     if effect < 0 and claim.opposite:
@@ -65,5 +65,5 @@ def describe_numbers(claim: Claim, effect: float, low: float, high: float) -> tu
 
 def describe_delta(claim: Claim, delta: float) -> str:
     """The smallest effect of interest: `"1.25x"`, `"5 percentage points"`, `"0.05"`."""
-    points = " percentage points" if "percentage points" in claim.unit else ""
+    points = f" percentage {'point' if delta == 1 else 'points'}" if "percentage points" in claim.unit else ""
     return f"{delta:g}x" if claim.scale == "log_ratio" else f"{delta:g}{points}"
