@@ -45,9 +45,11 @@ def of_contrast(*d: float, **changes: object) -> list[Verdict]:
     ],
 )
 def test_the_rates_of_a_claim_are_described_by_view(view: str, note: str) -> None:
+    made = sweeps.contrast_of([1.0] * 10)
+    over_all = {"metric": "largest_tolerated_rate", "scale": "log_ratio", "delta": 2, "views": ("all_rates",)}
     contrast = replace(
-        sweeps.contrast_of([1.0] * 10), view=view, rates={"with": {0.1: 9, 1.0: 1}, "without": {0.1: 10}},
-        grids={"with": (0.1, 1.0), "without": (0.1,)},
+        made, claim=replace(made.claim, **(over_all if view == "all_rates" else {})), view=view,
+        rates={"with": {0.1: 9, 1.0: 1}, "without": {0.1: 10}}, grids={"with": (0.1, 1.0), "without": (0.1,)},
     )  # fmt: skip
     (section,) = claim_cards([judge(contrast)], part(contrast), set())
     assert section.rates_note.startswith(note)
@@ -82,7 +84,7 @@ def test_the_error_of_the_test_images_is_beside_an_effect_on_accuracy() -> None:
 
 def test_an_interval_with_slack_is_marked_wherever_it_is_shown() -> None:
     (verdict,) = of_contrast(*[1.0, 1.1] * 6, slack=0.1)
-    assert verdict.interval == "1.05 (0.917 to 1.18, widened by a grid step)"
+    assert verdict.interval == "1.1 (0.9 to 1.2, widened by a grid step)"
     (section,) = claim_cards([verdict], part(verdict.contrast), set())
     assert "widens the interval at both ends" in section.effect.caption
     assert "widened by a grid step" in section.effect.inline

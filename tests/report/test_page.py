@@ -144,10 +144,9 @@ def test_the_forest_is_sorted_as_one_table(browser, pages, name):
         page.locator(".forest th", has_text="Verdict").get_by_role("button").click()
         assert rows.locator(".status").all_inner_texts() == sorted(statuses)
         page.locator(".forest th", has_text="Effect in multiples").get_by_role("button").click()
-        multiples = [
-            float(cell.get_attribute("data-value") or "inf") for cell in page.locator(".forest td.drawn").all()
-        ]
-        assert multiples == sorted(multiples)
+        multiples = page.locator(".forest td.drawn").evaluate_all("all => all.map(c => Number(c.dataset.value || NaN))")
+        known = [value for value in multiples if value == value]
+        assert known == sorted(known) == multiples[: len(known)]
         assert page.locator(".forest .again").count() == 0
 
 
@@ -202,9 +201,8 @@ def test_each_figure_is_shown_once_and_has_a_text(browser, pages, name, width, d
 def test_the_page_fits_its_window(browser, pages, name, width):
     with opened(browser, pages[name], width) as (page, _):
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        for cell in page.locator(
-            ".forest :is(th, td):visible, .cards :is(th, td):visible" if width == 390 else ".forest :is(th, td):visible"
-        ).all():
+        narrow = ", .cards :is(th, td):visible" if width == 390 else ""  # wider ones scroll by themselves
+        for cell in page.locator(f".forest :is(th, td):visible{narrow}").all():
             box = cell.bounding_box()
             assert box["x"] >= 0
             assert box["x"] + box["width"] <= width
@@ -218,7 +216,7 @@ def test_texts_have_enough_contrast(browser, pages, name, scheme):
             spelled = f'<p><span class="status {status.lower()}">{status}</span></p>'
             page.locator("main").evaluate("(main, text) => main.insertAdjacentHTML('beforeend', text)", spelled)
         words = page.locator(
-            ".status, .note, .caution, caption, figcaption, a, summary, dt, dd, th, td, h2, pre, .kicker, .answer, .provenance"
+            ".status, .note, .caution, caption, figcaption, a, summary, dt, dd, th, td, h2, pre, .kicker, .provenance"
         )
         found = words.evaluate_all(
             f"all => [...new Set(all.map(e => JSON.stringify(({BACKGROUND})(e))))].map(JSON.parse)"
