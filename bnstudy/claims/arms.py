@@ -155,8 +155,10 @@ def piece(specs: pd.DataFrame, column: str) -> pd.Series:
         return texts.where(differs, "")
     owner, _, leaf = column.rpartition(".")
     if leaf == "_target_":  # of a class within a class, such as init.conv
-        return (owner + "=" + _class_words(texts, owner)).where(differs, "")
+        return (owner + "=" + texts.str.rpartition(".")[2]).where(differs, "")
     name = short_name(column)
+    if f"{column}._target_" in specs:
+        texts = _class_words(column, texts)
     clash = sum(short_name(c) == name and specs[c].map(_exact).nunique() > 1 for c in specs.columns) > 1
     return ((column if clash else name) + "=" + label_texts(column, texts)).where(differs, "")
 
@@ -173,13 +175,12 @@ def label_texts(column: str, texts: pd.Series) -> pd.Series:
     return texts if (texts == word).any() else texts.replace("null", word)
 
 
-def _class_words(texts: pd.Series, owner: str) -> pd.Series:
+def _class_words(column: str, texts: pd.Series) -> pd.Series:
     """The names of classes; yes and no where the only class is named as its key, as in `early_stopping`."""
-    names = texts.str.rpartition(".")[2]
-    own = owner.rpartition(".")[2].replace("_", "")
-    if {name.lower() for name in names} <= {own, "null"}:
-        return names.map(lambda name: "no" if name == "null" else "yes")
-    return label_texts(owner, names)
+    own = column.rpartition(".")[2].replace("_", "")
+    if {text.lower() for text in texts} <= {own, "null"}:
+        return texts.map(lambda text: "no" if text == "null" else "yes")
+    return texts
 
 
 def _texts(values: pd.Series) -> pd.Series:
