@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 
 from bnstudy.claims.metrics import OUTPUT
-from bnstudy.report.transforms import Panel, mean_band, until_divergence
+from bnstudy.report.endings import until_divergence
+from bnstudy.report.panels import Panel
+from bnstudy.report.transforms import mean_band
 
 
 def network_series(panel: Panel, metric: str) -> pd.DataFrame:

@@ -10,12 +10,14 @@ from matplotlib.collections import QuadMesh
 from matplotlib.ticker import MaxNLocator
 
 from bnstudy.claims.metrics import dead_units
+from bnstudy.report.endings import hold, with_last_step
 from bnstudy.report.figures import layout, style
 from bnstudy.report.figures.depth_profiles import MAX_NAMES, set_depth_axis
 from bnstudy.report.figures.phrases import by_arm, percent
 from bnstudy.report.figures.style import LineStyle, Palette, ReportFigure
 from bnstudy.report.layer_series import layer_grid, layer_names, layer_series
-from bnstudy.report.transforms import MOMENTS, Panel, hold, mean_band, split_by_arm, with_last_step
+from bnstudy.report.panels import Panel
+from bnstudy.report.transforms import MOMENTS, mean_band, split_by_arm
 from bnstudy.validation import printable
 
 SHARE = "Share of ReLU units whose output is zero for every sample of the probe batch"

@@ -8,9 +8,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from bnstudy.report.endings import with_last_step
 from bnstudy.report.figures import layout, style
 from bnstudy.report.figures.style import Palette, ReportFigure
-from bnstudy.report.transforms import MOMENTS, Panel, mean_band, split_by_arm, with_last_step
+from bnstudy.report.panels import Panel
+from bnstudy.report.transforms import MOMENTS, mean_band, split_by_arm
 from bnstudy.validation import printable
 
 MAX_NAMES = 8

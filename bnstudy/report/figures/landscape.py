@@ -7,7 +7,8 @@ from matplotlib.axes import Axes
 from bnstudy.report.figures import layout, style
 from bnstudy.report.figures.style import LineStyle, Palette, ReportFigure
 from bnstudy.report.layer_series import mean_range, network_series
-from bnstudy.report.transforms import SMALLEST_LOSS, Panel, mean_band, split_by_arm
+from bnstudy.report.panels import Panel
+from bnstudy.report.transforms import SMALLEST_LOSS, mean_band, split_by_arm
 
 CAPTION = (
     "As in Figure 4 of Santurkar et al. (2018), for steps of several sizes along the gradient of a training batch: the "

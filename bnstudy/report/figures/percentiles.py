@@ -15,7 +15,8 @@ from bnstudy.report.layer_series import (
     mean_range,
     spread_layers,
 )
-from bnstudy.report.transforms import Panel, last_means, mean_band, split_by_arm
+from bnstudy.report.panels import Panel
+from bnstudy.report.transforms import last_means, mean_band, split_by_arm
 
 QUANTILES = {"q15": "15%", "q50": "median", "q85": "85%"}
 

@@ -7,7 +7,8 @@ import pandas as pd
 from bnstudy.report.figures import layout, style
 from bnstudy.report.figures.style import Palette, ReportFigure
 from bnstudy.report.layer_series import network_series, stability_limits
-from bnstudy.report.transforms import Panel, last_means, mean_band
+from bnstudy.report.panels import Panel
+from bnstudy.report.transforms import last_means, mean_band
 
 CAPTION = (
     "Largest eigenvalue of the Hessian of the training loss, geometric mean over seeds with its 95% interval. Dashed: "

@@ -7,7 +7,8 @@ import pandas as pd
 from bnstudy.report.figures import layout, style
 from bnstudy.report.figures.style import LineStyle, Palette, ReportFigure
 from bnstudy.report.layer_series import network_series
-from bnstudy.report.transforms import Panel, last_means, mean_band
+from bnstudy.report.panels import Panel
+from bnstudy.report.transforms import last_means, mean_band
 
 CAPTION = (
     "Accuracy on held-out images with running statistics, as in evaluation; with the statistics of the batch; and with "
