@@ -57,7 +57,7 @@ def draw_curves(panel: Panel, palette: Palette) -> ReportFigure | None:
     if shown.arm_runs["diverged"].any():
         handles.append(style.cross_handle("a run diverged"))
     style.add_legend(figure, handles)
-    return ReportFigure(title, CAPTION + _describe_targets(panel), _alt(shown, title), figure)
+    return ReportFigure(title, CAPTION + _describe_targets(panel) + facets.note, _alt(shown, title), figure)
 
 
 def _result(panel: Panel, shown: Panel) -> str:

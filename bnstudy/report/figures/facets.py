@@ -22,12 +22,13 @@ class Facets:
     """What is drawn in which axes.
 
     groups: names of arms or families, by the title of their axes; "" for the only axes.
-    styles: by name. legend: by label.
+    styles: by name. legend: by label. note: what the legend leaves out, for a caption.
     """
 
     groups: Mapping[str, list[str]]
     styles: Mapping[str, LineStyle]
     legend: Mapping[str, LineStyle]
+    note: str = ""
 
     @property
     def is_split(self) -> bool:
@@ -55,7 +56,8 @@ def split_arms(panel: Panel, palette: Palette) -> Facets:
         return Facets({"": list(styles)}, styles, {panel.labels[arm]: style for arm, style in styles.items()})
     arms = dict(zip(families, panel.arms["arm"].astype(str), strict=True))
     groups = {title: [arms[family] for family in own] for title, own in split.groups.items()}
-    return Facets(groups, {arms[family]: style for family, style in split.styles.items()}, split.legend)
+    note = f" The arms are {'; '.join(panel.labels.values())}." if (panel.arms["label"] != families).any() else ""
+    return Facets(groups, {arms[family]: style for family, style in split.styles.items()}, split.legend, note)
 
 
 Block = list[Axes]
