@@ -104,7 +104,7 @@ def _draw_accuracies(
     ax: Axes, panel: Panel, accuracy: pd.DataFrame, clock: Clock, x: str, styles: Mapping[str, LineStyle]
 ) -> None:
     """Draw bands, and single seeds after an arm's first divergence: no interval describes a mix of both outcomes."""
-    runs = panel.arm_runs
+    runs = panel.arm_runs.assign(chance=panel.arm_runs["dataset.guessing.val"].astype(float))
     later, chance = hold_at_chance(accuracy, runs).query("step > 0"), float(runs["chance"].mean())
     for arm, rows in split_by_arm(later[later["arm"].isin([*styles])]):
         table, seeds = clock(mean_band(rows, ["arm", "step"])), clock(rows)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,8 +15,9 @@ from matplotlib.ticker import MaxNLocator
 from bnstudy.report.endings import with_last_step
 from bnstudy.report.figures import layout, style
 from bnstudy.report.figures.facets import Facets, split_arms
-from bnstudy.report.figures.phrases import by_arm, number
+from bnstudy.report.figures.phrases import by_arm, number, times
 from bnstudy.report.figures.style import LineStyle, Palette, ReportFigure
+from bnstudy.report.layer_series import layer_names
 from bnstudy.report.panels import Panel
 from bnstudy.report.transforms import MOMENTS, mean_band
 from bnstudy.validation import printable
@@ -23,7 +25,10 @@ from bnstudy.validation import printable
 MOMENT_LINES: tuple[Any, ...] = ((0, (2, 1.5)), "-")
 """Of the first and the last moment, where both are in the same axes."""
 MAX_NAMES = 8
-"""An axis with more layers has numbers instead of names."""
+"""A vertical axis with more layers has numbers instead of names."""
+LETTERS_PER_INCH = 13
+"""Of the names below an axis."""
+FROM_INPUT = " Layers are in the order of the network, from the input."
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,7 @@ def draw_backprop(panel: Panel, palette: Palette) -> ReportFigure | None:
 def _draw_profile(profile: DepthProfile, panel: Panel, palette: Palette) -> ReportFigure | None:
     """Draw a metric against depth on a log axis: axes for each of `MOMENTS`, or for each setting."""
     rows = with_last_step(panel.layer_rows(profile.metric), panel.arm_runs)
+    rows = rows[np.isfinite(rows["value"]) & (rows["value"] > 0)]
     measured = {m.title: at for m in MOMENTS if not (at := m(rows)).empty}
     if not measured:
         return None
@@ -75,7 +81,9 @@ def _draw_profile(profile: DepthProfile, panel: Panel, palette: Palette) -> Repo
         set_depth_axis(ax, rows, profile.layer)
     for ax in layout.leftmost(axes):
         ax.set_ylabel(profile.axis)
-    return ReportFigure(title, profile.caption + facets.note, _alt(profile, panel, moment, measured[moment]), figure)
+    return ReportFigure(
+        title, profile.caption + FROM_INPUT + facets.note, _alt(profile, panel, moment, measured[moment]), figure
+    )
 
 
 def _draw_moments(facets: Facets, measured: Mapping[str, pd.DataFrame], title: str) -> tuple[Figure, list[Axes]]:
@@ -91,12 +99,12 @@ def _draw_moments(facets: Facets, measured: Mapping[str, pd.DataFrame], title: s
 def _draw_settings(facets: Facets, measured: Mapping[str, pd.DataFrame], title: str) -> tuple[Figure, list[Axes]]:
     """Axes for each setting, lines for each norm at the first moment, which is dashed, and at the last."""
     figure, axes = layout.make_grid(len(facets.groups), title, sharex=True, sharey=True)
-    moments = dict.fromkeys(([*measured][0], [*measured][-1]))
-    for ax, (setting, arms) in zip(axes, facets.groups.items(), strict=True):
+    layout.title_axes(axes, facets.groups)
+    moments = dict.fromkeys((next(iter(measured)), next(reversed(measured))))
+    for ax, arms in zip(axes, facets.groups.values(), strict=True):
         for moment, line in zip(moments, MOMENT_LINES[-len(moments) :], strict=True):
             styles = {arm: replace(facets.styles[arm], line=line) for arm in arms}
             _draw_lines(ax, measured[moment], styles, markersize=2.5, linewidth=1.2)
-        ax.set_title(setting, fontsize=8.5)
         ax.set_yscale("log")
     lines = {m: LineStyle(style.NEUTRAL, line) for m, line in zip(moments, MOMENT_LINES[-len(moments) :], strict=True)}
     handles = style.line_handles(facets.legend, marker=True) + style.line_handles(lines)
@@ -114,21 +122,20 @@ def _result(profile: DepthProfile, panel: Panel, moment: str, at: pd.DataFrame) 
     """By which factor the metric of the first layer differs from that of the last."""
     ends = mean_band(at, ["arm", "depth"], log=True).groupby("arm", observed=True)["mean"].agg(["first", "last"])
     factors = {panel.names[str(arm)]: end["first"] / end["last"] for arm, end in ends.iterrows()}
-    return f"{profile.title}, first over last, {moment}: {by_arm(factors, lambda factor: f'{number(factor)}x')}"
+    return f"{profile.title}, first over last, {moment}: {by_arm(factors, times)}"
 
 
 def set_depth_axis(ax: Axes, rows: pd.DataFrame, layer: str) -> None:
-    """Name the layers on the x axis if they are few and the same in every arm, else number them."""
-    names = rows.drop_duplicates(["depth", "layer"]).sort_values("depth")
-    if len(names) <= MAX_NAMES and not names["depth"].duplicated().any():
-        is_long = sum(len(n) for n in names["layer"]) > 40
-        rotation, ha = (30, "right") if is_long else (0, "center")
-        ax.set_xticks(names["depth"], [printable(str(name)) for name in names["layer"]], rotation=rotation, ha=ha)
-        ax.set_xlim(0.5, len(names) + 0.5)
-        ax.set_xlabel(f"{layer}, from input to output")
+    """Name the layers on the x axis if they are the same in every arm and the names fit, else number them."""
+    names, is_common = layer_names(rows), not rows.drop_duplicates(["depth", "layer"])["depth"].duplicated().any()
+    spec = ax.get_subplotspec()
+    inches = style.width() / (spec.get_gridspec().ncols if spec else 1) - 0.4
+    ax.set_xlabel(layer)
+    if is_common and len(names) * (max(map(len, names.values())) + 1) <= LETTERS_PER_INCH * inches:
+        ax.set_xticks(list(names), [printable(name) for name in names.values()])
+        ax.set_xlim(min(names) - 0.5, max(names) + 0.5)
         return
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set_xlabel(f"{layer}, counted from the input")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=max(2, int(inches / 0.35))))
 
 
 def _name_moment(title: str, at: pd.DataFrame) -> str:

@@ -74,8 +74,8 @@ def make_blocks(
     blocks = [[axes[parts * (i // columns) + j, i % columns] for j in range(parts)] for i in range(rows * columns)]
     for ax in (ax for block in blocks[len(titles) :] for ax in block):
         ax.set_visible(False)
-    for text, block in zip(titles, blocks, strict=False):
-        block[0].set_title(text, fontsize=8.5)
+    layout.title_axes([block[0] for block in blocks[: len(titles)]], titles)
+    for block in blocks[: len(titles)]:
         for ax in block[1:]:
             ax.sharex(block[0])
         for ax in block[:-1]:

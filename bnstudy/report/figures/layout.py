@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from bnstudy.report.figures import style
 from bnstudy.report.panels import Panel
@@ -66,6 +66,13 @@ def make_arm_axes(
     for text, ax in zip(titles, axes, strict=True):
         ax.set_title(text, fontsize=8 if extra_lines else None)
     return figure, dict(zip(labels, axes, strict=True))
+
+
+def title_axes(axes: Sequence[Axes], titles: Iterable[str]) -> None:
+    """Title axes in small letters, wrapped to their width."""
+    letters = style.fit(TITLE_LETTERS) // count_columns(len(axes))
+    for ax, text in zip(axes, titles, strict=True):
+        ax.set_title(textwrap.fill(text, letters, break_long_words=False), fontsize=8.5)
 
 
 def label_outer_axes(axes: Sequence[Axes], y: str) -> None:
@@ -143,7 +150,9 @@ def set_log_ticks(axis: Axis, most: int) -> None:
     low, high = axis.get_view_interval()
     powers = 10.0 ** np.arange(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     grids = [[t for t in np.outer(powers, steps).ravel() if low <= t <= high] for steps in GRIDS]
-    ticks = next((g for g in reversed(grids) if len(g) <= most), grids[0][:: -(-len(grids[0]) // most)])
+    ticks = next((grid for grid in reversed(grids) if len(grid) <= most), grids[0][:: 1 + len(grids[0]) // most])
+    if len(ticks) < 2:  # the axis spans less than two of them
+        ticks = [t for t in MaxNLocator(most - 1).tick_values(low, high) if low <= t <= high]
     axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.set_minor_locator(NullLocator())
 

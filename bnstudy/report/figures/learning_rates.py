@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from bnstudy.claims.arms import best_arms
 from bnstudy.report.figures import layout, style
 from bnstudy.report.figures.facets import Block, Facets, lowest, make_blocks, share_limits, split_families
-from bnstudy.report.figures.phrases import by_arm, listed, number, percent
+from bnstudy.report.figures.phrases import by_arm, listed, number, percent, rate
 from bnstudy.report.figures.style import LineStyle, Palette, ReportFigure
 from bnstudy.report.panels import Panel
 
@@ -87,7 +87,7 @@ def _result(table: pd.DataFrame, best: pd.Series, facets: Facets) -> str:
     worst = float(math.ceil(learning["error"].max() + 1))
     parts = []
     for family in learning.index:
-        ends = [number(rate) for rate in good_rates(table[table["family"] == family], worst)]
+        ends = [rate(lr) for lr in good_rates(table[table["family"] == family], worst)]
         parts.append(f"{family} {ends[0]} to {ends[-1]}" if len(ends) > 1 else f"{family} only {ends[0]}")
     return f"test error of {worst:g}% or less at learning rates: {listed(parts)}"
 

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from bnstudy.report.figures import layout, style
-from bnstudy.report.figures.depth_profiles import set_depth_axis
+from bnstudy.report.figures.depth_profiles import FROM_INPUT, set_depth_axis
 from bnstudy.report.figures.phrases import by_arm, listed, number
 from bnstudy.report.figures.style import LineStyle, Palette, ReportFigure
 from bnstudy.report.known_metrics import own_metrics
@@ -22,6 +22,7 @@ from bnstudy.report.transforms import mean_band, split_by_arm
 CAPTION = (
     "Metrics of your own probes: those of the whole network over training, those of layers at each run's last "
     "measurement. Means over seeds with 95% t intervals, before the first divergence in each arm."
+    f"{FROM_INPUT}"
 )
 GEOMETRIC = " Metrics on a log axis have geometric means."
 MOST = 9
