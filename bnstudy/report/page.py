@@ -12,8 +12,8 @@ from bnstudy.claims.frames import StudyData
 from bnstudy.report import summary
 from bnstudy.report.figures import Palette, load_figures
 from bnstudy.report.images import Image, draw_image, panel_images, slug
+from bnstudy.report.panels import panels
 from bnstudy.report.reproductions import ReproductionResult, reproduce
-from bnstudy.report.transforms import panels
 
 Progress = Callable[[str], None]
 """Is told what is drawn next, such as `"dead-units, MLP on Digits"`."""
