@@ -1,4 +1,4 @@
-"""`bnstudy list`: the studies and claims, and how many of their runs are in the store; `--runs`: the runs themselves."""
+"""`bnstudy list`: the studies and claims, and what of them is in the store; `--runs`: the runs themselves."""
 
 from __future__ import annotations
 
@@ -87,11 +87,9 @@ def read_entries(folders: Sequence[Path], group: str, key: str) -> Iterator[tupl
         except (OSError, ValueError, yaml.YAMLError, RecursionError):
             yield name, f"{path} cannot be read."
             continue
-        text = content.get(key)
-        if isinstance(text, str):
-            yield name, text
-        elif group == "study" and isinstance(content.get("study"), Mapping):  # several together
-            yield name, "All of the studies."
+        inner = content.get(group)
+        text = content.get(key, inner.get(key) if isinstance(inner, Mapping) else None)
+        yield name, text if isinstance(text, str) else "All of the studies."
 
 
 def list_runs(given: Arguments) -> int:
@@ -140,7 +138,7 @@ def table(found: Selection, shown: Sequence[str]) -> str:
             cells = [" ".join(command_words({key: own[key] for key in differ if key in own}))]
         rows.append([run_id, state[run_id], accuracy(found, run_id), *cells])
     head = ["run", "status", "test acc", *(differ if len(differ) <= MOST_COLUMNS else ["settings"])]
-    lines = [f"{plural(len(shown), 'run')} with {' '.join(command_words(shared))}"] if shared else []
+    lines = [f"{plural(len(shown), 'run')}, all with {' '.join(command_words(shared))}"] if shared else []
     return "\n".join([*lines, align([head, *(row[: len(head)] for row in rows)])])
 
 

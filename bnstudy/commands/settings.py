@@ -145,6 +145,31 @@ class Options:
             return words
         return {"probe": best[0] if len(best) == 1 else f"[{','.join(best)}]", **words}
 
+    def default(self, words: Words, key: str) -> str:
+        """The default of a key, with the options that the words choose; - if it has none."""
+        top, *below = key.lstrip("+~").split(".")
+        if top not in self._chosen(words):
+            value = self.defaults.get(top)
+        elif not below:
+            return str(self.defaults[top])
+        else:
+            value = self._chosen(words)[top]
+        for name in below:
+            value = value.get(name, MISSING) if isinstance(value, Mapping) else MISSING
+        return "-" if value is MISSING else typed(value)
+
+    def _chosen(self, words: Words) -> dict[str, Any]:
+        chosen: dict[str, Any] = {}
+        for group in (*GROUPS, "probe"):
+            name = words.get(group, self.defaults[group])
+            chosen[group] = {}
+            for part in name.strip("[]").split(","):
+                chosen[group] = merge(chosen[group], self.nodes(group).get(part, {}))
+        return chosen
+
+
+MISSING = object()
+
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Raises ValueError if the file is no mapping."""
