@@ -79,26 +79,27 @@ class Look:
         for worker in workers:
             lines += ["", worker_text(worker)]
             if worker.run_ids:
-                lines.append(f"  {plural(len(worker.run_ids), 'run')}: {self._describe(worker.run_ids)}")
-                lines += [f"  {text}" for text in [self._step(worker.run_ids)] if text]
+                lines += [f"  {text}" for text in (*self._describe(worker.run_ids), self._step(worker.run_ids))]
             else:
                 lines.append("  has no run: it is starting, or waits for those of others")
         return lines
 
-    def _describe(self, ids: Sequence[str]) -> str:
-        """The settings of runs: those that they share, and how many values the others have."""
+    def _describe(self, ids: Sequence[str]) -> list[str]:
+        """The studies of runs, and their settings: those that they share, and how many values the others have."""
         found: list[Mapping[str, str]] = []
         for run_id in ids:
             with suppress(DamagedRun):
                 found.append(self.options.words(self.store.config(run_id)))
         if not found:
-            return "config.yaml cannot be read"
+            return [f"{plural(len(ids), 'run')} without a readable config.yaml"]
         keys = dict.fromkeys(key for words in found for key in words)
         values = {key: {words.get(key) for words in found} for key in keys}
         shared = command_words({key: found[0][key] for key in keys if len(values[key]) == 1})
         several = [f"{plural(len(values[key]), 'value')} of {key}" for key in keys if len(values[key]) > 1]
         studies = sorted({plan["name"] for plan in self.plans if {*plan["run_ids"]} & {*ids}})
-        return ", ".join([*(f"study={name}" for name in studies), " ".join(shared) or "default settings", *several])
+        of = f" of study {', '.join(studies)}" if studies else ""
+        together = ", ".join([" ".join(shared) or "default settings", *several])
+        return [f"{plural(len(ids), 'run')}{of}", together]
 
     def _step(self, ids: Sequence[str]) -> str:
         """The step of the newest checkpoint of these runs."""
@@ -113,8 +114,8 @@ class Look:
         step, steps = saved_step(self.store.run(run_id).checkpoint), None
         with suppress(DamagedRun):
             steps = self.store.config(run_id).get("steps")
-        where = "a checkpoint" if step is None else f"at step {step}" + (f" of {steps}" if steps else "")
-        return f"{where}, saved {duration(max(0.0, time.time() - saved))} ago"
+        where = "" if step is None else f" at step {step}" + (f" of {steps}" if steps else "")
+        return f"last checkpoint{where}, {duration(max(0.0, time.time() - saved))} ago"
 
     def _counts(self, groups: Mapping[str, set[str]], running: set[str], failed: set[str]) -> list[str]:
         if not groups:
