@@ -116,8 +116,9 @@ def order(found: Selection, run_id: str) -> tuple[Any, ...]:
     spec = found.specs.get(run_id)
     if spec is None:
         return (1, run_id)
-    labels = [str(found.columns(spec, key)[key]) for key in ("data", "model", "norm")]
-    return (0, *labels, spec.get("lr") or 0.0, spec.get("seed") or 0, run_id)
+    labels = [str(found.columns(spec, key)[key]) if key in spec else "" for key in ("data", "model", "norm")]
+    numbers = [spec[key] if isinstance(spec.get(key), int | float) else 0 for key in ("lr", "seed")]
+    return (0, *labels, *numbers, run_id)
 
 
 def table(found: Selection, shown: Sequence[str]) -> str:
@@ -152,7 +153,7 @@ def default(found: Selection, run_id: str, key: str) -> str:
 
 
 def accuracy(found: Selection, run_id: str) -> str:
-    with suppress(DamagedRun):
+    with suppress(DamagedRun, LookupError, TypeError):
         known = counted_accuracy(found.store.summary(run_id)) if found.store.is_finished(run_id) else None
         return percent(math.nan if known is None else known)
     return "-"

@@ -10,7 +10,7 @@ from typing import Any
 
 from bnstudy.commands.arguments import Arguments, find_run, read_arguments, say
 from bnstudy.commands.selection import states
-from bnstudy.commands.settings import Words, command_words
+from bnstudy.commands.settings import Words, command_words, typed
 from bnstudy.commands.workers import worker_text
 from bnstudy.report.commands import RESULTS_DIR
 from bnstudy.store.activity import find_workers, folder_bytes, saved_step
@@ -38,7 +38,10 @@ def run(arguments: Sequence[str]) -> int:
     spec, summary = read(given.store, run_id, damages)
     status = states(given.store, [run_id], damages)[run_id]
     what = f": {name(spec)}" if spec else ""
-    rows = [("status", status), *results(summary), *progress(given.store, run_id, spec)]
+    try:
+        rows = [("status", status), *results(summary), *progress(given.store, run_id, spec)]
+    except (LookupError, TypeError, ValueError) as error:  # of a store that somebody else wrote
+        rows = [("status", status), ("results", f"summary.json cannot be shown ({error})")]
     rows += [("damaged", damages[run_id])] if run_id in damages else []
     rows += [*files(given.store, run_id), ("studies", "; ".join(planned_by(given.store, run_id)) or "none plans it")]
     say(f"Run {run_id}{what}\n\n{align([[f'  {key}', text] for key, text in rows])}")
@@ -59,8 +62,9 @@ def read(store: Store, run_id: str, damages: dict[str, str]) -> tuple[dict[str, 
 
 
 def name(spec: Mapping[str, Any]) -> str:
-    labels = {key: spec_columns({key: spec[key]})[key] for key in ("model", "data", "norm")}
-    return f"{labels['model']} on {labels['data']}, {labels['norm']}, lr={spec['lr']:g}, seed={spec['seed']}"
+    labels = spec_columns({key: spec.get(key) for key in ("model", "data", "norm", "lr", "seed")})
+    texts = {key: value if isinstance(value, str) else typed(value) for key, value in labels.items()}
+    return "{model} on {data}, {norm}, lr={lr}, seed={seed}".format(**texts)
 
 
 def results(summary: Mapping[str, Any] | None) -> Rows:

@@ -59,8 +59,8 @@ class Look:
         running = {run_id for worker in workers if not worker.is_stale for run_id in worker.run_ids}
         failed = {r for r in todo if r in begun and r not in running and self.store.run(r).error.exists()}
         lines = [f"{self.store.results_dir}, {time.strftime('%H:%M:%S')}", *self._workers(workers)]
-        groups = {f"{plan['name']} (scale={plan['scale']})": {*plan["run_ids"]} for plan in self.plans}
-        groups |= {"runs of no study": begun - planned} if begun - planned else {}
+        groups = {(plan["name"], plan["scale"]): {*plan["run_ids"]} for plan in self.plans}
+        groups |= {("(none)", ""): begun - planned} if begun - planned else {}
         lines += ["", *self._counts(groups, running, failed), *self._failures(sorted(failed))]
         return lines
 
@@ -117,13 +117,14 @@ class Look:
         where = "" if step is None else f" at step {step}" + (f" of {steps}" if steps else "")
         return f"last checkpoint{where}, {duration(max(0.0, time.time() - saved))} ago"
 
-    def _counts(self, groups: Mapping[str, set[str]], running: set[str], failed: set[str]) -> list[str]:
+    def _counts(self, groups: Mapping[tuple[str, str], set[str]], running: set[str], failed: set[str]) -> list[str]:
+        """A row for each study and scale, first those that are not finished."""
         if not groups:
             return ["There are no runs yet."]
-        rows = [["study", "runs", "finished", "running", "failed", "to do"]]
-        for name, ids in groups.items():
+        rows = [["study", "scale", "runs", "finished", "running", "failed", "to do"]]
+        for name, ids in sorted(groups.items(), key=lambda group: group[1] <= self.finished):
             counts = [len(ids), len(ids & self.finished), len(ids & running), len(ids & failed)]
-            rows.append([name, *map(str, counts), str(counts[0] - sum(counts[1:]))])
+            rows.append([*name, *map(str, counts), str(counts[0] - sum(counts[1:]))])
         return align(rows).splitlines()
 
     def _failures(self, ids: Sequence[str]) -> list[str]:
