@@ -16,7 +16,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from bnstudy.store.runs import Store
-from bnstudy.sweep.forkserver import STOPPING, context, hold_signals, ignore_working_directory
+from bnstudy.sweep.forkserver import STOPPING, context, hold_signals, ignore_working_directory, without_main
 from bnstudy.sweep.messages import Beat, Failure, Waiting
 from bnstudy.sweep.plan import Stack
 from bnstudy.sweep.progress import Progress
@@ -127,7 +127,7 @@ class Crew:
         arguments = (self.settings, self._pickled, self.command, name, theirs)
         process = context().Process(target=run_worker, args=arguments, daemon=True)
         try:
-            with hold_signals(), ignore_working_directory():
+            with hold_signals(), ignore_working_directory(), without_main():
                 process.start()
         except (OSError, EOFError) as error:  # the fork server has just died; the next start makes another
             ours.close()
