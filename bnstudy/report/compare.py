@@ -18,12 +18,12 @@ from bnstudy.claims.metrics import TARGET_SHARE, Metric
 from bnstudy.claims.verdicts import or_none
 from bnstudy.report import summary
 from bnstudy.report.commands import report_command
-from bnstudy.report.figures import Palette, draw_panel, load_figures
-from bnstudy.report.figures.style import report_style
-from bnstudy.report.images import Image, render_image, slug
+from bnstudy.report.figures import Palette, load_figures
+from bnstudy.report.images import Image, panel_images, slug
 from bnstudy.report.rendering import digits, publish
-from bnstudy.report.report import EVERY_STUDY, as_csv, as_json
+from bnstudy.report.all_studies import EVERY_STUDY
 from bnstudy.report.result import ReportResult
+from bnstudy.report.tables import as_csv, as_json
 from bnstudy.report.transforms import panels
 from bnstudy.stats.intervals import effect_size
 from bnstudy.stats.method import LOOKED_AT_ONCE
@@ -205,9 +205,4 @@ def _compare(quantity: Quantity, both: pd.DataFrame) -> Comparison:
 
 def _curves(both: StudyData) -> list[Image]:
     taken, palette, figures = set[str](), Palette.of(both.runs), load_figures()
-    with report_style():
-        return [
-            render_image(figure, f"{figure.kind}-{panel.name}", taken)
-            for panel in panels(both)
-            for figure in draw_panel(panel, palette, figures, ("curves",))
-        ]
+    return [image for panel in panels(both) for image in panel_images(panel, palette, figures, taken, ("curves",))]

@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import overload
 
 from markupsafe import Markup
 
-from bnstudy.report.figures import ReportFigure, render
+from bnstudy.report.figures import DrawFigure, Palette, ReportFigure, render
+from bnstudy.report.figures.style import NARROW, report_style
+from bnstudy.report.transforms import Panel
 from bnstudy.store.files import is_plain_file, write_atomic, write_json
 
 LIST = "files.json"
@@ -25,7 +28,7 @@ MAX_NAME = 100
 
 @dataclass(frozen=True)
 class Image:
-    """A rendered figure, with files `name`.svg and `name`.png. kind: of the figure, as claims name it."""
+    """A figure as files `name`.svg and `name`.png, and drawn again for a phone. kind: as claims name it."""
 
     name: str
     kind: str
@@ -34,16 +37,49 @@ class Image:
     alt: str
     svg: bytes
     png: bytes
+    narrow_svg: bytes
 
     @property
     def inline(self) -> Markup:
         return Markup(inline_svg(self.svg.decode(), self.name, self.alt))
 
+    @property
+    def narrow(self) -> Markup:
+        return Markup(inline_svg(self.narrow_svg.decode(), f"{self.name}-narrow", self.alt))
 
-def render_image(figure: ReportFigure, name: str, taken: set[str]) -> Image:
-    """Render a figure under a free file name like `name`, which is added to `taken`."""
-    svg, png = render(figure.figure, "svg"), render(figure.figure, "png")
-    return Image(choose_name(name, taken), figure.kind, figure.title, figure.caption, figure.alt, svg, png)
+
+def panel_images(
+    panel: Panel,
+    palette: Palette,
+    figures: Mapping[str, DrawFigure],
+    taken: set[str],
+    kinds: Collection[str] | None = None,
+    prefix: str = "",
+) -> list[Image]:
+    """The figures that a panel has measurements for, of all kinds or of `kinds`."""
+    chosen = {kind: draw for kind, draw in figures.items() if kinds is None or kind in kinds}
+    images = (
+        draw_image(partial(draw, panel, palette), f"{prefix}{kind}-{panel.name}", taken, kind)
+        for kind, draw in chosen.items()
+    )
+    return [image for image in images if image]
+
+
+@overload
+def draw_image(draw: Callable[[], ReportFigure], name: str, taken: set[str], kind: str = "") -> Image: ...
+@overload
+def draw_image(draw: Callable[[], ReportFigure | None], name: str, taken: set[str], kind: str = "") -> Image | None: ...
+def draw_image(draw: Callable[[], ReportFigure | None], name: str, taken: set[str], kind: str = "") -> Image | None:
+    """Draw a figure for a page and for a phone, under a free file name like `name`, which is added to `taken`."""
+    with report_style():
+        drawn = draw()
+        if drawn is None:
+            return None
+        svg, png = render(drawn.figure, "svg"), render(drawn.figure, "png")
+    with report_style(NARROW):
+        again = draw()
+        narrow = render(again.figure, "svg") if again else svg
+    return Image(choose_name(name, taken), kind, drawn.title, drawn.caption, drawn.alt, svg, png, narrow)
 
 
 def choose_name(text: str, taken: set[str]) -> str:

@@ -151,16 +151,19 @@ def test_without_scripts_tables_are_plain_tables(browser, pages):
         assert page.locator(".verdicts").is_visible()
 
 
+@pytest.mark.parametrize(("width", "drawn_for"), [(1280, "wide"), (390, "narrow")])
 @pytest.mark.parametrize("name", PAGES)
-def test_every_figure_is_visible_and_has_a_text(browser, pages, name):
-    with opened(browser, pages[name]) as (page, _):
-        figures = page.locator("figure svg").all()
+def test_each_figure_is_shown_once_and_has_a_text(browser, pages, name, width, drawn_for):
+    with opened(browser, pages[name], width) as (page, _):
+        figures = page.locator("figure").all()
         assert figures
         for figure in figures:
-            box = figure.bounding_box()
-            assert figure.is_visible()
+            assert figure.locator("svg").count() == 2
+            assert figure.locator("svg:visible").count() == 1
+            shown = figure.locator(f".{drawn_for} svg")
+            box = shown.bounding_box()
             assert min(box["width"], box["height"]) > 100
-            assert len(figure.get_attribute("aria-label")) > 40
+            assert len(shown.get_attribute("aria-label")) > 40
 
 
 @pytest.mark.parametrize("width", WIDTHS)

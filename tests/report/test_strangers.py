@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 from bnstudy.claims.frames import load_study
-from bnstudy.report.report import as_csv, write_report
+from bnstudy.report.report import write_report
+from bnstudy.report.tables import as_csv
 from bnstudy.report.result import ReportResult
 from bnstudy.store.runs import Store
 from bnstudy.validation import printable
