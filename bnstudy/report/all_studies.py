@@ -147,13 +147,14 @@ def _publish(
     return ReportResult(
         folder=index.parent,
         index=index,
-        verdicts=tuple(verdict.sentence for verdict in primary),
+        sentences=tuple(verdict.sentence for verdict in primary),
         findings=tuple(f"{part.study.name}: {text}" for part in parts if part.reproduction for text in part.findings),
         cautions=tuple(cautions),
         diverged=int(trained["diverged"].sum()),
         missing=len(planned - {*trained["run_id"]}),
         tally=tally(found) if found else "",
         found=tuple(found),
+        title=TITLE,
     )
 
 

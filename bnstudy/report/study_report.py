@@ -21,7 +21,7 @@ from bnstudy.report.forest import forest_of
 from bnstudy.report.page import Progress, StudyPart, part_of, silent
 from bnstudy.report.provenance import provenance
 from bnstudy.report.rendering import publish
-from bnstudy.report.result import ReportResult
+from bnstudy.report.result import Figures, ReportResult
 from bnstudy.report.tables import as_csv, as_json
 from bnstudy.report.wording import count_statuses
 from bnstudy.store.plans import Plans
@@ -101,12 +101,14 @@ def _publish(
     return ReportResult(
         folder=index.parent,
         index=index,
-        verdicts=tuple(verdict.sentence for verdict in found),
+        sentences=tuple(verdict.sentence for verdict in found),
         findings=tuple(part.findings),
         cautions=tuple(cautions),
         diverged=int(study.runs["diverged"].sum()),
         missing=study.n_missing,
         found=tuple(found),
+        title=study.title,
+        figures=Figures(index.parent / "figures", images),
     )
 
 
