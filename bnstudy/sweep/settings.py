@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from bnstudy.loggers.base import BaseLogger
 from bnstudy.validation import NAME, ConfigError, Spec, printable, show
 
 Objective = Literal[
@@ -50,6 +51,7 @@ class Settings(Spec):
     checkpoint_seconds: interval between checkpoints of an unfinished run.
     dry_run: print what would be trained, and train nothing.
     objective: the number of a run's summary that an optimizing sweeper receives.
+    logger: where metrics go while a run trains, besides the store; null for nowhere.
     refine: a second pass trains finer learning rates around the best ones of a study.
     until: decided: add seeds to a study, `seeds_at_once` at a time and up to `max_seeds` in total, until its claims are
         decided.
@@ -69,6 +71,7 @@ class Settings(Spec):
     until: Literal["decided"] | None = None
     max_seeds: int = 40
     seeds_at_once: int = 5
+    logger: BaseLogger | None = None
 
     def check(self) -> None:
         self.require(bool(self.results_dir), "results_dir", "the name of a folder")
