@@ -43,11 +43,18 @@ MOST_PROCESSES = 8
 
 @dataclass(frozen=True)
 class StudyEntry:
-    """A study in the index. href: of its own page; counts: of the verdicts there, in primary views."""
+    """A study in the index. counts: of the verdicts on its own page, in primary views."""
 
     part: StudyPart
-    href: str
     counts: list[tuple[str, int]]
+
+    @property
+    def href(self) -> str:
+        return study_href(self.part.study.name)
+
+    @property
+    def markdown(self) -> str:
+        return study_href(self.part.study.name, "report.md")
 
 
 def write_index(folders: Folders, scale: str | None, progress: Progress) -> ReportResult:
@@ -133,7 +140,7 @@ def _publish(
     trained = runs.drop_duplicates("run_id")
     found = judge_together(reports, judges)
     primary = [verdict for verdict in found if verdict.contrast.is_primary]
-    entries = [StudyEntry(r.part, study_href(name), _counts(r.result.found)) for name, r in reports.items()]
+    entries = [StudyEntry(report.part, _counts(report.result.found)) for report in reports.values()]
     cautions = cautions_of_all(folders, reports, runs, waiting)
     planned = {run_id for part in parts for run_id in part.study.planned}
     content = {
@@ -165,9 +172,9 @@ def judge_together(reports: dict[str, StudyReport], judges: dict[str, str]) -> l
     return verdicts.judge_all(sorted(own, key=lambda contrast: contrast.claim.order))
 
 
-def study_href(name: str) -> str:
-    """The page of a study, from the index."""
-    return f"../{quote(name)}/index.html"
+def study_href(name: str, file: str = "index.html") -> str:
+    """A file of the report on a study, from the index."""
+    return f"../{quote(name)}/{file}"
 
 
 def card_href(verdict: Verdict) -> str:

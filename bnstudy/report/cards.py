@@ -104,25 +104,40 @@ def claim_id(claim: Claim) -> str:
 
 
 def claim_cards(found: Iterable[Verdict], part: StudyPart, taken: set[str]) -> list[Card]:
-    """One for each claim, in order; a figure that several claims name is in the card of the first."""
-    shown, cards = set[str](), []
-    all_images = [image for section in part.sections for image in section.images]
-    for _, group in groupby(found, key=lambda v: v.contrast.claim.name):
-        of_claim = list(group)
-        claim = of_claim[0].contrast.claim
-        named = sorted((i for i in all_images if i.kind in claim.figures), key=lambda i: claim.figures.index(i.kind))
-        effect = draw_image(partial(draw_effect, of_claim), f"effect-{claim.name}", taken)
-        cards.append(
-            Card(
-                claim, wording.claim_title(of_claim), wording.claim_sentences(of_claim), summarize_claim(of_claim),
-                of_claim, find_counterevidence(of_claim),
-                sorted({run_id for v in of_claim for run_id in v.contrast.run_ids}), part, effect,
-                images=[i for i in named if i.name not in shown],
-                elsewhere=[i for i in named if i.name in shown],
-            )
-        )  # fmt: skip
-        shown |= {i.name for i in named}
-    return cards
+    """One for each claim, in order."""
+    by_claim = [list(group) for _, group in groupby(found, key=lambda v: v.contrast.claim.name)]
+    figures = divide_figures([of_claim[0].contrast.claim for of_claim in by_claim], part)
+    return [
+        Card(
+            of_claim[0].contrast.claim, wording.claim_title(of_claim), wording.claim_sentences(of_claim),
+            summarize_claim(of_claim), of_claim, find_counterevidence(of_claim),
+            sorted({run_id for v in of_claim for run_id in v.contrast.run_ids}), part,
+            draw_image(partial(draw_effect, of_claim), f"effect-{of_claim[0].contrast.claim.name}", taken),
+            images=own, elsewhere=elsewhere,
+        )
+        for of_claim, (own, elsewhere) in zip(by_claim, figures, strict=True)
+    ]  # fmt: skip
+
+
+def divide_figures(claims: Sequence[Claim], part: StudyPart) -> list[tuple[list[Image], list[Image]]]:
+    """For each claim the figures in its card, and those that it names and that are in the card of another.
+
+    Each claim gets the first that it names and no earlier claim got so; then the others go to the first that names them.
+    """
+    every = [image for section in part.sections for image in section.images]
+    named = [
+        sorted((i for i in every if i.kind in claim.figures), key=lambda i: claim.figures.index(i.kind))
+        for claim in claims
+    ]
+    owner: dict[str, int] = {}
+    for nth, images in enumerate(named):
+        if telling := next((image for image in images if image.name not in owner), None):
+            owner[telling.name] = nth
+    for nth, images in enumerate(named):
+        for image in images:
+            owner.setdefault(image.name, nth)
+    own = [[image for image in images if owner[image.name] == nth] for nth, images in enumerate(named)]
+    return [(own[nth], [i for i in images if owner[i.name] != nth]) for nth, images in enumerate(named)]
 
 
 def networks_image(found: Sequence[Verdict], taken: set[str]) -> Image | None:
