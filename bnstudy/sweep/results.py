@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from bnstudy.store.integrity import DamagedRun
-from bnstudy.store.outcomes import accuracy_of_guessing, describe_status
+from bnstudy.store.outcomes import counted_accuracy, describe_status
 from bnstudy.store.runs import Store
 from bnstudy.sweep.messages import Failure, plural, recorded_error
 from bnstudy.sweep.plan import Plan
@@ -52,9 +52,7 @@ def stored_result(run: PlannedRun, store: Store) -> RunResult:
     """
     run_id, summary = run.spec.run_id, store.check(run.spec.run_id)
     status, seconds = describe_status(summary), summary["seconds"]["total"]
-    guessing, accuracy = accuracy_of_guessing(summary, "test"), summary["final"]["test_accuracy"]
-    if status != "finished" or guessing is None:
-        accuracy = guessing
+    accuracy = counted_accuracy(summary)
     accuracy = math.nan if accuracy is None else accuracy
     return RunResult(run_id, run.name, run.arm, status, accuracy, seconds, store.run(run_id).folder)
 
