@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from bnstudy.config.arguments import ReportOptions, parse_report_arguments
 from bnstudy.report.compare import write_comparison
 from bnstudy.report.page import Progress, silent
 from bnstudy.report.report import write_report
 from bnstudy.report.result import ReportResult
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def report(
@@ -46,10 +44,11 @@ def report(
     Raises:
         ConfigError: an argument is not allowed, there are no finished runs, or the report cannot be written.
     """
-    ids = list(dict.fromkeys(runs["run_id"] if hasattr(runs, "columns") else runs))
+    picked: Iterable[str] = runs["run_id"] if isinstance(runs, pd.DataFrame) else runs
+    ids = list(dict.fromkeys(picked))
     values = {"study": study, "scale": scale, "compare": compare, "claims": claims, "results_dir": results_dir}
     words = [f"{key}={value}" for key, value in values.items() if value is not None]
-    words += [f"runs={','.join(ids)}"] if len(ids) or hasattr(runs, "columns") else []
+    words += [f"runs={','.join(ids)}"] if ids or isinstance(runs, pd.DataFrame) else []
     return write(parse_report_arguments([*words, *([f"--config-dir={config_dir}"] if config_dir else [])]))
 
 

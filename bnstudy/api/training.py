@@ -162,7 +162,7 @@ def compose_command(overrides: Sequence[str], config_dir: str | None) -> tuple[H
         return HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks()), config
     finally:
         running.hydra = before[0]
-        base.setbase(before[1])
+        base.setbase(before[1])  # type: ignore[arg-type]  # None before the caller has set it
 
 
 def refuse_task(_: DictConfig) -> None:

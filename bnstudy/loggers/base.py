@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import pyarrow as pa
 
+from bnstudy.store.flat import spec_columns
 from bnstudy.store.links import refuse_links
 from bnstudy.validation import ConfigError, Spec
 
@@ -31,8 +32,8 @@ class LoggedRun:
 
     @cached_property
     def parameters(self) -> dict[str, Any]:
-        """The configuration as one level of dotted keys, with the classes by their last names."""
-        return flatten(self.config)
+        """The configuration as columns, as of `load_runs`."""
+        return spec_columns(self.config)
 
 
 class Row(NamedTuple):
@@ -99,16 +100,3 @@ def each_row(rows: pa.Table) -> Iterator[Row]:
     columns = (rows[name].to_pylist() for name in ("step", "split", "metric", "layer", "value"))
     for step, split, metric, layer, value in zip(*columns, strict=True):
         yield Row(step, "/".join(part for part in (split, metric, layer) if part), value)
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"norm": {"_target_": "a.b.BatchNorm", "eps": 1}}` as `{"norm": "BatchNorm", "norm.eps": 1}`."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        elif key == "_target_":
-            flat[prefix.removesuffix(".")] = str(value).rpartition(".")[2]
-        else:
-            flat[prefix + key] = value
-    return flat

@@ -29,4 +29,6 @@ class CSV(BaseLogger):
     def log(self, sink: Path, rows: pa.Table) -> None:
         text = [pa.field(f.name, pa.string() if pa.types.is_dictionary(f.type) else f.type) for f in rows.schema]
         with sink.open("ab") as file:
-            pc.write_csv(rows.cast(pa.schema(text)), file, pc.WriteOptions(include_header=False, quoting_style="needed"))
+            pc.write_csv(
+                rows.cast(pa.schema(text)), file, pc.WriteOptions(include_header=False, quoting_style="needed")
+            )

@@ -41,7 +41,9 @@ class Figures(Mapping[str, FigureFile]):
     """The figures of a report by name, in the order of the page."""
 
     def __init__(self, folder: Path, images: Iterable[Image]) -> None:
-        self._files = {image.name: FigureFile(folder / f"{image.name}.svg", image.title, image.caption) for image in images}
+        self._files = {
+            image.name: FigureFile(folder / f"{image.name}.svg", image.title, image.caption) for image in images
+        }
 
     def __getitem__(self, name: str) -> FigureFile:
         if name not in self._files:
@@ -99,9 +101,7 @@ class ReportResult:
     def table(self) -> pd.DataFrame:
         """A short table of the verdicts in the primary views, as text."""
         primary = [verdict for verdict in self.found if verdict.contrast.is_primary]
-        rows = [
-            (v.contrast.claim.statement, v.case, v.status, v.effect_text, str(v.n)) for v in primary
-        ]
+        rows = [(v.contrast.claim.statement, v.case, v.status, v.effect_text, str(v.n)) for v in primary]
         return pd.DataFrame(rows, columns=list(COLUMNS), dtype=str)
 
     def to_markdown(self) -> str:
@@ -121,4 +121,3 @@ class ReportResult:
         content = {"title": self.title, "answer": answer(self.found) if self.found else "", "rows": rows}
         content |= {"cautions": self.cautions, "link": self.index.absolute().as_uri(), "path": self.index}
         return render_fragment("notebook.html.j2", content)
-

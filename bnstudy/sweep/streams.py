@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,8 +17,6 @@ from bnstudy.sweep.request import PlannedRun
 from bnstudy.sweep.stackable import one_line
 from bnstudy.train.loop import Training
 from bnstudy.validation import to_dict
-
-T = TypeVar("T")
 
 
 @dataclass
@@ -43,7 +41,9 @@ class Streams:
         for run in runs if self.logger else ():
             run_id = run.spec.run_id
             logged = LoggedRun(run_id, run.name or run_id, to_dict(run.spec), self.results)
-            self._attempt(lambda logger, own=logged: self._sinks.update({own.run_id: logger.begin(own)}))
+            sink = self._call("begin", logged)
+            if self.logger is not None:
+                self._sinks[run_id] = sink
 
     def feed(self, training: Training) -> None:
         """Send what was recorded since the last time, if that is long enough ago."""
@@ -65,28 +65,30 @@ class Streams:
         losses = pc.sum(is_loss).as_py()
         rest = [metrics.slice(self._steps, max(0, losses - self._steps)), metrics.slice(losses + self._rows)]
         self._log(run_id, pa.concat_tables(rest))
-        sink = self._sinks.pop(run_id, None)
-        self._attempt(lambda logger: logger.finish(sink, summary["status"], summary))
+        self._call("finish", self._sinks.pop(run_id, None), summary["status"], summary)
 
     def stop(self, but: Collection[str] = ()) -> None:
         """End the streams of runs that are not trained any more, except those that another worker goes on with."""
         for run_id, sink in list(self._sinks.items()):
             del self._sinks[run_id]
             if run_id not in but:
-                self._attempt(lambda logger, own=sink: logger.finish(own, "stopped", {}))
+                self._call("finish", sink, "stopped", {})
 
     def _log(self, run_id: str, table: pa.Table) -> None:
         if table.num_rows and run_id in self._sinks:
-            self._attempt(lambda logger: logger.log(self._sinks[run_id], table))
+            self._call("log", self._sinks[run_id], table)
 
-    def _attempt(self, action: Callable[[BaseLogger], object]) -> None:
-        """Call a method of the logger. Its first error is reported, and the last."""
+    def _call(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the logger. Its first error is its last: it is reported, and the logger gets nothing more."""
         if self.logger is None:
-            return
+            return None
         try:
-            action(self.logger)
+            return getattr(self.logger, method)(*arguments)
         except Exception as error:  # of any library, or of the user's code
             name = self.logger.extra or self.logger.label
-            self.send(LoggerFailed(f"logger={name} failed and gets nothing more ({one_line(error)}): training goes on."))
             self.logger = None
             self._sinks.clear()
+            self.send(
+                LoggerFailed(f"logger={name} failed and gets nothing more ({one_line(error)}): training goes on.")
+            )
+        return None

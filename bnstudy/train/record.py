@@ -164,9 +164,7 @@ class Record:
         columns = self._columns_of(steps, self.rows[rows.start : rows.stop])
         losses = self.losses[steps.start : steps.stop].cpu().numpy().astype(np.float64)
         values = np.concatenate([losses, self.values[rows.start : rows.stop]])
-        return [
-            pa.Table.from_arrays([*columns, numbers(own, np.float64)], schema=METRICS_SCHEMA) for own in values.T
-        ]
+        return [pa.Table.from_arrays([*columns, numbers(own, np.float64)], schema=METRICS_SCHEMA) for own in values.T]
 
     def _columns_of(self, steps: range, rows: Sequence[Row]) -> list[pa.Array]:
         """The columns of training losses at these steps and of these rows, but for the values."""
