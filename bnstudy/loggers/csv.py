@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.csv as pc
 
 from bnstudy.loggers.base import BaseLogger, LoggedRun
+from bnstudy.store.runs import METRICS_SCHEMA
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,11 @@ class CSV(BaseLogger):
     def begin(self, run: LoggedRun) -> Path:
         path = self.folder(run, self.dir, "csv") / f"{run.run_id}.csv"
         path.unlink(missing_ok=True)  # it may be a link
-        path.write_text("step,epoch,split,metric,layer,value\n")
+        path.write_text(",".join(METRICS_SCHEMA.names) + "\n")
         return path
 
     def log(self, sink: Path, rows: pa.Table) -> None:
-        text = [pa.field(f.name, pa.string() if pa.types.is_dictionary(f.type) else f.type) for f in rows.schema]
-        with sink.open("ab") as file:
-            pc.write_csv(
-                rows.cast(pa.schema(text)), file, pc.WriteOptions(include_header=False, quoting_style="needed")
+        with sink.open("a", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows(
+                zip(*(column.to_pylist() for column in rows.columns), strict=True)
             )

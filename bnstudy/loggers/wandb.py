@@ -33,7 +33,12 @@ class WandB(BaseLogger):
 
         # No output is captured, no code or machine metrics are sent: bnstudy records what belongs to a run.
         quiet = wandb.Settings(
-            silent=True, console="off", disable_git=True, disable_code=True, save_code=False, x_disable_stats=True
+            silent=True,
+            console="off",
+            disable_git=True,
+            disable_code=True,
+            x_disable_stats=True,
+            x_save_requirements=False,
         )
         self.folder(run, self.dir, "wandb")
         return wandb.init(

@@ -13,7 +13,7 @@ from bnstudy.claims.verdicts import Verdict, as_json
 from bnstudy.report.images import Image
 from bnstudy.report.rendering import escape_markdown, render_fragment
 from bnstudy.report.wording import answer
-from bnstudy.validation import ConfigError, nearest, printable
+from bnstudy.validation import nearest, printable
 
 COLUMNS = {"claim": "Claim", "case": "Case", "verdict": "Verdict", "effect": "Effect", "seeds": "Seeds"}
 """The columns of a short table of verdicts, with their headings."""

@@ -79,7 +79,7 @@ class Streams:
             self._call("log", self._sinks[run_id], table)
 
     def _call(self, method: str, *arguments: Any) -> Any:
-        """Call a method of the logger. Its first error is its last: it is reported, and the logger gets nothing more."""
+        """Call a method of the logger. Its first error is reported, and is its last: it gets nothing more."""
         if self.logger is None:
             return None
         try:

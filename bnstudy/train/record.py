@@ -160,7 +160,7 @@ class Record:
         return self._columns[1:]
 
     def part(self, steps: range, rows: range) -> list[pa.Table]:
-        """The training losses of these steps and these of `rows`, flushed before, a table like `metrics` for each run."""
+        """The training losses of these steps and these of `rows`, which are flushed: a table like `metrics` a run."""
         columns = self._columns_of(steps, self.rows[rows.start : rows.stop])
         losses = self.losses[steps.start : steps.stop].cpu().numpy().astype(np.float64)
         values = np.concatenate([losses, self.values[rows.start : rows.stop]])
