@@ -122,7 +122,7 @@ def claim_cards(found: Iterable[Verdict], part: StudyPart, taken: set[str]) -> l
 def divide_figures(claims: Sequence[Claim], part: StudyPart) -> list[tuple[list[Image], list[Image]]]:
     """For each claim the figures in its card, and those that it names and that are in the card of another.
 
-    Each claim gets the first that it names and no earlier claim got so; then the others go to the first that names them.
+    Each claim gets the first that it names and no earlier claim got so; the others go to the first that names them.
     """
     every = [image for section in part.sections for image in section.images]
     named = [

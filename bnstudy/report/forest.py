@@ -163,8 +163,8 @@ def strip_of(verdict: Verdict, axis: Axis) -> Strip:
 
 
 def short_name(claim: Claim) -> str:
-    """`"Higher learning rates"`."""
-    return claim.name.replace("_", " ").capitalize()
+    """`"Higher learning rates"`, `"Dead ReLUs"`."""
+    return claim.name.replace("_", " ").capitalize().replace("relu", "ReLU")
 
 
 def _ends(verdict: Verdict) -> Span:

@@ -10,13 +10,14 @@ from bnstudy.report.summary import duration
 
 def provenance(runs: pd.DataFrame, planned: int) -> list[str]:
     """`["476 of 476 runs", "seeds 0 to 13", "40 diverged", "Digits, 1,150 training images", "200 steps", ...]`."""
+    devices = list_some(sorted(runs["device"].dropna().unique()))
     return [
         f"{len(runs):,} of {planned:,} runs",
         describe_seeds(runs),
         *count_lost(runs),
         *describe_datasets(runs),
         *_spans("steps", runs["steps"]),
-        f"{duration(runs['seconds.training'].sum())} of training on {list_some(sorted(runs['device'].dropna().unique()))}",
+        f"{duration(runs['seconds.training'].sum())} of training on {devices}",
         *describe_version(runs),
     ]
 

@@ -117,8 +117,8 @@ def page_content(part: StudyPart, found: Sequence[Verdict], cautions: Sequence[s
     study, primary = part.study, [verdict for verdict in found if verdict.contrast.is_primary]
     return {
         "name": study.name, "title": study.title, "scale": study.scale, "report": part.report, "one": part,
-        "facts": part.facts, "cautions": list(cautions), "answer": wording.answer(found) if primary else "",
-        "tally": tally_cases(primary),
+        "facts": part.facts, "cautions": list(cautions), "tally": tally_cases(primary),
+        "answer": wording.answer(found, study.title) if primary else "",
         "forest": forest_of(primary, lambda v: f"#{claim_id(v.contrast.claim)}") if primary else None,
         "provenance": provenance(study.runs, len(study.planned)),
     }  # fmt: skip

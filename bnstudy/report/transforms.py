@@ -49,6 +49,13 @@ class Panel:
     def labels(self) -> dict[str, str]:
         return dict(zip(self.arms["arm"].astype(str), self.arms["label"], strict=True))
 
+    @property
+    def names(self) -> dict[str, str]:
+        """Short labels for titles: without the learning rate where a family has one arm."""
+        alone = ~self.arms["family"].duplicated(keep=False)
+        names = self.arms["label"].mask(alone, self.arms["family"].astype(str))
+        return dict(zip(self.arms["arm"].astype(str), names, strict=True))
+
     def network_rows(self, metric: str, split: str = "") -> pd.DataFrame:
         """Rows of a metric of the whole network."""
         m = self.metrics

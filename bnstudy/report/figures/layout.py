@@ -24,8 +24,8 @@ ROW = 1.75
 """Height of a row of axes in inches."""
 MARGINS = 0.75
 """Height above and below all rows in inches."""
-LABEL_DISTANCE = 0.085
-"""Least distance of two labels, as a share of the height of the axes."""
+LABEL_DISTANCE = 0.14
+"""Least distance of two labels in inches."""
 ROOM = 3.0
 """Factor by which a log axis may extend beyond the means."""
 SHARED_RATIO = 8.0
@@ -33,11 +33,12 @@ SHARED_RATIO = 8.0
 
 
 def make_grid(n: int, title: str, row: float = ROW, **subplots: Any) -> tuple[Figure, list[Axes]]:
-    """A figure with n axes in rows of at most three, filled from the left."""
+    """A figure with n axes in rows of at most three, or two for a phone, filled from the left."""
     columns = count_columns(n)
     rows = -(-n // columns)
     height = MARGINS + (max(row, 2.4) if rows == 1 else row * rows)
-    figure, axes = style.new_figure(rows, columns, height, title, **subplots)
+    figure = style.empty_figure(height, title)
+    axes = figure.subplots(rows, columns, squeeze=False, **subplots)
     for i, ax in enumerate(axes.flat):
         ax.set_visible(i < n)
         if subplots.get("sharex") and i < n <= i + columns:  # the lowest of its column
@@ -46,6 +47,8 @@ def make_grid(n: int, title: str, row: float = ROW, **subplots: Any) -> tuple[Fi
 
 
 def count_columns(n: int) -> int:
+    if style.is_narrow():
+        return 2 if n > MAX_COLUMNS else 1
     return 2 if n == 4 else min(n, MAX_COLUMNS)
 
 
@@ -54,7 +57,7 @@ def make_arm_axes(
 ) -> tuple[Figure, dict[str, Axes]]:
     """A figure with axes for each arm that has rows, titled with the arm's label."""
     labels = {arm: label for arm, label in panel.labels.items() if (rows["arm"] == arm).any()}
-    width = TITLE_LETTERS // count_columns(len(labels))
+    width = style.fit(TITLE_LETTERS) // count_columns(len(labels))
     titles = [textwrap.fill(label, width, break_long_words=False) for label in labels.values()]
     extra_lines = max(text.count("\n") for text in titles)
     figure, axes = make_grid(len(labels), title, row + TITLE_LINE * extra_lines, **subplots)
@@ -115,10 +118,12 @@ def label_line_ends(ax: Axes, ends: list[tuple[str, float, str]]) -> None:
     """Label lines at their right ends, given (label, y, colour), without overlap. Set the y limits before."""
     to_share = ax.transAxes.inverted().transform
     shares = [float(to_share(ax.transData.transform((1, y)))[1]) for _, y, _ in ends]
+    figure = ax.get_figure(root=True)
+    height = ax.get_position().height * (figure.get_figheight() if figure else 1)
     order = np.argsort(shares, kind="stable")
     places = np.clip(np.array(shares)[order], 0.02, 0.98)
     for i in range(1, len(places)):
-        places[i] = max(places[i], places[i - 1] + LABEL_DISTANCE)
+        places[i] = max(places[i], places[i - 1] + LABEL_DISTANCE / height)
     places -= max(0.0, places[-1] - 1) if len(places) else 0.0
     for i, place in zip(order, places, strict=True):
         label, _, colour = ends[i]

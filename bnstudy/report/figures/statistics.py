@@ -17,8 +17,8 @@ CAPTION = (
 )
 KINDS = {
     "running": LineStyle("#d55e00"),
-    "batch": LineStyle("#0072b2", (0, (4, 1.5))),
-    "precise": LineStyle("#009e73", (0, (1, 1.2))),
+    "batch": LineStyle("#0072b2", (0, (4, 1.5)), "s"),
+    "precise": LineStyle("#009e73", (0, (1, 1.2)), "^"),
 }
 
 
