@@ -1,4 +1,4 @@
-"""`bnstudy list`: the studies and claims, and how many of their runs are in the store; `--runs`: the runs themselves."""
+"""`bnstudy list`: the studies and claims, and what of them is in the store; `--runs`: the runs themselves."""
 
 from __future__ import annotations
 
@@ -87,11 +87,9 @@ def read_entries(folders: Sequence[Path], group: str, key: str) -> Iterator[tupl
         except (OSError, ValueError, yaml.YAMLError, RecursionError):
             yield name, f"{path} cannot be read."
             continue
-        text = content.get(key)
-        if isinstance(text, str):
-            yield name, text
-        elif group == "study" and isinstance(content.get("study"), Mapping):  # several together
-            yield name, "All of the studies."
+        inner = content.get(group)
+        text = content.get(key, inner.get(key) if isinstance(inner, Mapping) else None)
+        yield name, text if isinstance(text, str) else "All of the studies."
 
 
 def list_runs(given: Arguments) -> int:
@@ -118,8 +116,9 @@ def order(found: Selection, run_id: str) -> tuple[Any, ...]:
     spec = found.specs.get(run_id)
     if spec is None:
         return (1, run_id)
-    labels = [str(found.columns(spec, key)[key]) for key in ("data", "model", "norm")]
-    return (0, *labels, spec.get("lr") or 0.0, spec.get("seed") or 0, run_id)
+    labels = [str(found.columns(spec, key)[key]) if key in spec else "" for key in ("data", "model", "norm")]
+    numbers = [spec[key] if isinstance(spec.get(key), int | float) else 0 for key in ("lr", "seed")]
+    return (0, *labels, *numbers, run_id)
 
 
 def table(found: Selection, shown: Sequence[str]) -> str:
@@ -140,7 +139,7 @@ def table(found: Selection, shown: Sequence[str]) -> str:
             cells = [" ".join(command_words({key: own[key] for key in differ if key in own}))]
         rows.append([run_id, state[run_id], accuracy(found, run_id), *cells])
     head = ["run", "status", "test acc", *(differ if len(differ) <= MOST_COLUMNS else ["settings"])]
-    lines = [f"{plural(len(shown), 'run')} with {' '.join(command_words(shared))}"] if shared else []
+    lines = [f"{plural(len(shown), 'run')}, all with {' '.join(command_words(shared))}"] if shared else []
     return "\n".join([*lines, align([head, *(row[: len(head)] for row in rows)])])
 
 
@@ -154,7 +153,7 @@ def default(found: Selection, run_id: str, key: str) -> str:
 
 
 def accuracy(found: Selection, run_id: str) -> str:
-    with suppress(DamagedRun):
+    with suppress(DamagedRun, LookupError, TypeError):
         known = counted_accuracy(found.store.summary(run_id)) if found.store.is_finished(run_id) else None
         return percent(math.nan if known is None else known)
     return "-"

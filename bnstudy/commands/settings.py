@@ -101,19 +101,20 @@ class Options:
         return name, choices[name]
 
     def words(self, spec: Mapping[str, Any]) -> Words:
-        """What differs from the defaults, the groups first."""
+        """What differs from the defaults, the groups first; without the keys that a spec of an earlier version lacks."""
         words: Words = {}
         for key in ORDER:
-            if key in GROUPS or key == "probe":
+            is_node = isinstance(spec.get(key), Mapping)
+            if is_node and (key in GROUPS or key == "probe"):
                 if (key, id(spec[key])) not in self._kept:  # the runs of a sweep share most nodes
                     make = self._probe_words if key == "probe" else partial(self._group_words, key)
                     self._kept[key, id(spec[key])] = spec[key], make(spec[key])
                 words |= self._kept[key, id(spec[key])][1]
-            elif key == "evaluation":
+            elif is_node and key == "evaluation":
                 words |= dict(differences(self.defaults[key], without_derived(spec), key))
-            elif spec.get(key) != self.defaults[key]:
-                words[key] = typed(spec.get(key))
-        if "early_stopping" in spec:
+            elif key in spec and key not in GROUPS and spec[key] != self.defaults[key]:
+                words[key] = typed(spec[key])
+        if isinstance(spec.get("early_stopping"), Mapping):
             words |= dict(differences(self.defaults["early_stopping"], spec["early_stopping"], "early_stopping"))
         return words
 
@@ -145,6 +146,31 @@ class Options:
             return words
         return {"probe": best[0] if len(best) == 1 else f"[{','.join(best)}]", **words}
 
+    def default(self, words: Words, key: str) -> str:
+        """The default of a key, with the options that the words choose; - if it has none."""
+        top, *below = key.lstrip("+~").split(".")
+        if top not in self._chosen(words):
+            value = self.defaults.get(top)
+        elif not below:
+            return str(self.defaults[top])
+        else:
+            value = self._chosen(words)[top]
+        for name in below:
+            value = value.get(name, MISSING) if isinstance(value, Mapping) else MISSING
+        return "-" if value is MISSING else typed(value)
+
+    def _chosen(self, words: Words) -> dict[str, Any]:
+        chosen: dict[str, Any] = {}
+        for group in (*GROUPS, "probe"):
+            name = words.get(group, self.defaults[group])
+            chosen[group] = {}
+            for part in name.strip("[]").split(","):
+                chosen[group] = merge(chosen[group], self.nodes(group).get(part, {}))
+        return chosen
+
+
+MISSING = object()
+
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Raises ValueError if the file is no mapping."""
@@ -165,7 +191,7 @@ def merge(below: Any, above: Any) -> Any:
 def without_derived(spec: Mapping[str, Any]) -> dict[str, Any]:
     """The node `evaluation` without the batch size that follows from that of training."""
     own = dict(spec["evaluation"])
-    if own.get("batch_size") == spec["batch_size"]:
+    if own.get("batch_size") == spec.get("batch_size"):
         del own["batch_size"]
     return own
 
