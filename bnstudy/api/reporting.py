@@ -11,6 +11,7 @@ from bnstudy.config.arguments import ReportOptions, parse_report_arguments
 from bnstudy.report.compare import write_comparison
 from bnstudy.report.page import Progress, silent
 from bnstudy.report.report import write_report
+from bnstudy.report.notebook import Report
 from bnstudy.report.result import ReportResult
 
 
@@ -23,7 +24,7 @@ def report(
     compare: str | None = None,
     claims: str | Path | None = None,
     config_dir: str | Path | None = None,
-) -> ReportResult:
+) -> Report:
     """Write a report on what is in a store, and return it.
 
     `bnstudy.report("quickstart")`, `bnstudy.report(runs=bnstudy.sweep(...))`
@@ -49,7 +50,7 @@ def report(
     values = {"study": study, "scale": scale, "compare": compare, "claims": claims, "results_dir": results_dir}
     words = [f"{key}={value}" for key, value in values.items() if value is not None]
     words += [f"runs={','.join(ids)}"] if ids or isinstance(runs, pd.DataFrame) else []
-    return write(parse_report_arguments([*words, *([f"--config-dir={config_dir}"] if config_dir else [])]))
+    return Report(write(parse_report_arguments([*words, *([f"--config-dir={config_dir}"] if config_dir else [])])))
 
 
 def write(options: ReportOptions, progress: Progress = silent) -> ReportResult:

@@ -154,7 +154,7 @@ def _publish(
     return ReportResult(
         folder=index.parent,
         index=index,
-        sentences=tuple(verdict.sentence for verdict in primary),
+        verdicts=tuple(verdict.sentence for verdict in primary),
         findings=tuple(f"{part.study.name}: {text}" for part in parts if part.reproduction for text in part.findings),
         cautions=tuple(cautions),
         diverged=int(trained["diverged"].sum()),

@@ -17,11 +17,12 @@ from bnstudy.claims.verdicts import Verdict
 from bnstudy.report import wording
 from bnstudy.report.cards import claim_cards, claim_id, networks_image
 from bnstudy.report.commands import report_command
+from bnstudy.report.figure_files import Figures
 from bnstudy.report.forest import forest_of
 from bnstudy.report.page import Progress, StudyPart, part_of, silent
 from bnstudy.report.provenance import provenance
 from bnstudy.report.rendering import publish
-from bnstudy.report.result import Figures, ReportResult
+from bnstudy.report.result import ReportResult
 from bnstudy.report.tables import as_csv, as_json
 from bnstudy.report.wording import count_statuses
 from bnstudy.store.plans import Plans
@@ -101,7 +102,7 @@ def _publish(
     return ReportResult(
         folder=index.parent,
         index=index,
-        sentences=tuple(verdict.sentence for verdict in found),
+        verdicts=tuple(verdict.sentence for verdict in found),
         findings=tuple(part.findings),
         cautions=tuple(cautions),
         diverged=int(study.runs["diverged"].sum()),
