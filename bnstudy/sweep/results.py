@@ -10,7 +10,7 @@ from bnstudy.store.outcomes import counted_accuracy, describe_status
 from bnstudy.store.runs import Store
 from bnstudy.sweep.messages import Failure, plural, recorded_error
 from bnstudy.sweep.plan import Plan
-from bnstudy.sweep.progress import RunResult, table
+from bnstudy.sweep.progress import FROM_PYTHON, RunResult, table
 from bnstudy.sweep.request import PlannedRun, Request
 from bnstudy.validation import printable
 
@@ -58,12 +58,13 @@ def stored_result(run: PlannedRun, store: Store) -> RunResult:
 
 
 def report_results(request: Request, results: Sequence[RunResult]) -> None:
-    """Print the table, unless seeds are added until claims are decided.
+    """Print the table, unless seeds are added until claims are decided, or the caller gets the results as a frame.
 
     Raises:
         RunsFailed: a run failed; the others are stored.
     """
-    if results and request.settings.progress and request.settings.until is None:
+    shows_table = request.settings.progress and request.settings.until is None and not FROM_PYTHON.get()
+    if results and shows_table:
         print(printable(table(results, "study" if request.members else "arm")))
     failed = [r for r in results if r.status == "failed"]
     if failed:
