@@ -171,8 +171,9 @@ def _plans(stored: Plans, scale: str | None) -> dict[str, dict[str, Any]]:
 
 
 def divide_claims(plans: dict[str, dict[str, Any]], claim_dirs: Sequence[Path]) -> dict[str, list[Claim]]:
-    """The claims by the study that judges them: the one with the most planned runs, the first by name of equals."""
-    by_size = sorted(plans, key=lambda study: (-len(plans[study]["run_ids"]), study))
+    """The claims by the study that judges them: rather than a variant the study itself, of these the one with the most
+    planned runs, of equals the first by name."""
+    by_size = sorted(plans, key=lambda s: ("variant_of" in plans[s], -len(plans[s]["run_ids"]), s))
     named = {study: present_claims(plan.get("claims", ()), claim_dirs) for study, plan in plans.items()}
     judges = {claim: study for study in reversed(by_size) for claim in named[study]}
     divided: dict[str, list[Claim]] = {study: [] for study in plans}

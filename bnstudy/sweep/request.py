@@ -25,6 +25,7 @@ class Request:
     """The runs that a command line requests, the settings, and the study and scale, if any.
 
     arguments: of the command line, as typed.
+    variant_of: the name of the study that the arguments change.
     members: the requests of several studies; `runs` holds the runs of all.
     """
 
@@ -35,6 +36,7 @@ class Request:
     launcher: Launcher = field(default_factory=Launcher)
     members: tuple[Request, ...] = ()
     arguments: tuple[str, ...] = ()
+    variant_of: str = ""
 
 
 def together(requests: Sequence[Request]) -> list[Request]:
@@ -47,7 +49,7 @@ def together(requests: Sequence[Request]) -> list[Request]:
 
 def join(members: Sequence[Request]) -> Request:
     """One request with the runs of all these studies."""
-    named = [(member.study.name, run) for member in members if member.study for run in member.runs]
+    named = [(m.variant_of or m.study.name, run) for m in members if m.study for run in m.runs]
     runs = tuple(replace(run, name=f"{study}: {run.name}", arm=study) for study, run in named)
     return replace(members[0], runs=runs, study=None, members=tuple(members))
 
