@@ -292,8 +292,7 @@ def plan_study(request: Request, run_ids: Sequence[str], complete: bool = True) 
     about |= {"looks": "repeated"} if request.settings.until else {}
     about |= {"variant_of": request.variant_of} if request.variant_of else {}
     words = [word for word in request.arguments if not word.startswith("study.names=")]
-    option = request.variant_of or request.study.name
-    words = [f"study={option}" if word.startswith("study=") else word for word in words]
+    words = [f"study={request.option}" if word.startswith("study=") else word for word in words]
     command = shlex.join(["bnstudy", *words])
     try:
         Plans(request.settings.results).add(about, request.scale, command, run_ids, complete)

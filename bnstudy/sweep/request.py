@@ -38,6 +38,11 @@ class Request:
     arguments: tuple[str, ...] = ()
     variant_of: str = ""
 
+    @property
+    def option(self) -> str:
+        """The option of the group `study` that was chosen; empty for none."""
+        return self.variant_of or (self.study.name if self.study else "")
+
 
 def together(requests: Sequence[Request]) -> list[Request]:
     """Join requests with the same settings, so that equal kinds of runs of several studies are trained at once."""
@@ -49,7 +54,7 @@ def together(requests: Sequence[Request]) -> list[Request]:
 
 def join(members: Sequence[Request]) -> Request:
     """One request with the runs of all these studies."""
-    named = [(m.variant_of or m.study.name, run) for m in members if m.study for run in m.runs]
+    named = [(member.option, run) for member in members for run in member.runs]
     runs = tuple(replace(run, name=f"{study}: {run.name}", arm=study) for study, run in named)
     return replace(members[0], runs=runs, study=None, members=tuple(members))
 
