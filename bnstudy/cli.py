@@ -113,7 +113,7 @@ def train(config: DictConfig) -> float | None:
     keys = {} if is_foreign(launcher) else launcher
     request = build_request([SweepPoint((), to_plain(config))], keys, sys.argv[1:])
     if request.study is not None:
-        raise ConfigError(f"study={request.study.name} is a sweep: leave hydra.mode and hydra/sweeper as they are.")
+        raise ConfigError(f"study={request.option} is a sweep: leave hydra.mode and hydra/sweeper as they are.")
     run(request)
     if request.settings.dry_run:
         return None

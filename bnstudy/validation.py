@@ -19,7 +19,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
-NAME = re.compile(r"[\w-]+")
+NAME = re.compile(r"[\w-][\w.-]*")
 """The name of a study or a scale, which is also the name of a folder."""
 
 

@@ -73,7 +73,8 @@ def test_the_same_command_elsewhere_writes_the_same_bytes(command):
 
 def test_a_study_stores_its_runs_and_command(command):
     status, _, _ = command("study=quickstart", "lr=0.1", "seed=0,1", "model.width=16", "steps=10")
-    (plan,) = Plans(Path("results")).load("quickstart")
+    plans = Plans(Path("results"))
+    (plan,) = plans.load(plans.find("quickstart"))
     assert status == 0
     assert plan["run_ids"] == Store(Path("results")).finished()
     assert len(plan["run_ids"]) == 4
@@ -395,14 +396,16 @@ def test_a_report_finds_claims_outside_the_repository_only_where_it_is_pointed_t
     own = ("study=activation", "study.claims=[higher_accuracy]")
     status, _, err = command("--config-dir", "my_conf", *own, "lr=0.1", "seed=0", *SHORT)
     assert status == 0, err
-    assert len(Plans(Path("results")).load("activation")[0]["run_ids"]) == 4
+    plans = Plans(Path("results"))
+    variant = plans.find("activation")
+    assert len(plans.load(variant)[0]["run_ids"]) == 4
     status, _, err = command("study=activation", entry=cli.report)
     assert status == 2
     assert "claim higher_accuracy is unknown: there is no higher_accuracy.yaml" in err
     for where in ("claims=my_conf/claim", "--config-dir=my_conf"):
         status, _, err = command("study=activation", where, entry=cli.report)
         assert status == 0, err
-        verdicts = json.loads(Path("results/reports/activation/claims.json").read_text())
+        verdicts = json.loads(Path("results/reports", variant, "claims.json").read_text())
         cases = [("activation=relu", "fixed_rate"), ("activation=tanh", "fixed_rate")]
         assert [(v["setting"], v["view"]) for v in verdicts] == cases
         assert {v["claim"] for v in verdicts} == {"higher_accuracy"}

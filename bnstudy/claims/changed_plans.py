@@ -24,14 +24,21 @@ def mark_reported(store: Store, study: StudyData) -> None:
 def find_changes(store: Store, study: StudyData) -> list[str]:
     """How the study's seeds and arms differ from the first other plan on which a report was drawn, in sentences.
 
-    Learning rates are not compared: they are chosen on validation data, and a second pass adds some. Where seeds are
-    added until the claims are decided, the verdicts allow for it.
+    A variant is compared with the study that it changes and with other variants of it too, in the seeds of the arms
+    that it shares with them. Learning rates are not compared: they are chosen on validation data, and a second pass
+    adds some. Where seeds are added until the claims are decided, the verdicts allow for it.
     """
     if study.scale is None or study.looks == "repeated":
         return []
-    planned = _planned(study)
-    plans = [{*ids} for ids in Plans(store.results_dir).reported(study.name, study.scale)]
-    found = (describe_change(store, ids, planned) for ids in plans if ids != planned)
+    stored, planned = Plans(store.results_dir), _planned(study)
+    own = [{*ids} for ids in stored.reported(study.name, study.scale)]
+    others = [{*ids} for name in stored.relatives(study.name) for ids in stored.reported(name, study.scale)]
+    found = (
+        describe_change(store, ids, planned, only_seeds)
+        for plans, only_seeds in ((own, False), (others, True))
+        for ids in plans
+        if ids != planned
+    )
     return next(filter(None, found), [])
 
 
@@ -39,8 +46,13 @@ def _planned(study: StudyData) -> set[str]:
     return {*study.planned, *study.repeats}
 
 
-def describe_change(store: Store, reported: Collection[str], planned: Collection[str]) -> list[str]:
-    """What distinguishes the plan of a report from the present one; empty if both have the same arms and seeds."""
+def describe_change(
+    store: Store, reported: Collection[str], planned: Collection[str], only_seeds: bool = False
+) -> list[str]:
+    """What distinguishes the plan of a report from the present one; empty if both have the same arms and seeds.
+
+    only_seeds: leave out arms that only one of the two has.
+    """
     specs = load_specs(store, {*reported, *planned}, damages={})  # the report names the damaged ones
     if specs.empty:
         return []
@@ -58,7 +70,7 @@ def describe_change(store: Store, reported: Collection[str], planned: Collection
             f"This study was {verb} after a report on {describe_seeds(old)} was drawn (now {describe_seeds(new)}): "
             "seeds that are chosen because of a result make its verdicts too sure. until=decided adds seeds validly."
         )
-    if len(both) < len(before) or len(both) < len(now):
+    if not only_seeds and (len(both) < len(before) or len(both) < len(now)):
         verb = "added to" if len(both) == len(before) else "left out of" if len(both) == len(now) else "changed in"
         sentences.append(
             f"Arms were {verb} this study after a report was drawn: a comparison that is chosen because of a result "

@@ -248,7 +248,7 @@ def name_of_picked(run_ids: Sequence[str]) -> str:
 
 def _plan_of_study(store: Store, study: str, scale: str | None) -> dict[str, Any]:
     stored = Plans(store.results_dir)
-    plans = stored.load(study)
+    plans = stored.load(stored.find(study))
     if not plans:
         known = {*stored.studies(), *(path.stem for path in (conf_dir() / "study").glob("*.yaml"))}
         name = study if study in known else closest(study, known)

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from bnstudy.config.compose import SweepPoint
 from bnstudy.config.free_keys import FREE, as_typed
 from bnstudy.config.messages import unknown_key
+from bnstudy.config.variants import as_variant
 from bnstudy.run import RunSpec
 from bnstudy.store.renames import with_present_names
 from bnstudy.sweep.request import PlannedRun, Request, naming, varying_names
@@ -52,7 +53,12 @@ def build_request(
             f"until={settings.until} is not allowed with {without}: it adds seeds until a study's claims are decided, "
             "such as those of study=quickstart."
         )
-    return Request(settings, tuple(runs), study, config["scale"]["name"], launcher, arguments=tuple(arguments))
+    scale = config["scale"]["name"]
+    if study is None:
+        return Request(settings, tuple(runs), None, scale, launcher, arguments=tuple(arguments))
+    own = as_variant(study, arguments)
+    variant_of = study.name if own != study else ""
+    return Request(settings, tuple(runs), own, scale, launcher, arguments=tuple(arguments), variant_of=variant_of)
 
 
 KNOWN = {*RunSpec.__dataclass_fields__, *Settings.__dataclass_fields__, "study", "scale"}

@@ -29,13 +29,17 @@ _RUN_ID = re.compile(r"[0-9a-f]{12}")
 
 @dataclass(frozen=True)
 class PlanFile(Spec):
-    """The runs that a command line planned, and its study."""
+    """The runs that a command line planned, and its study.
+
+    variant_of: the study that the command line changed.
+    """
 
     title: str
     command: str
     run_ids: tuple[str, ...]
     claims: tuple[str, ...] = ()
     looks: Literal["once", "repeated"] = "once"
+    variant_of: str = ""
 
     def check(self) -> None:
         _check_ids(self, self.run_ids)
@@ -80,7 +84,7 @@ class Plans:
         """Plan the runs of a command line, besides those of other command lines.
 
         Args:
-            study: its name, title and claims, and looks if they are repeated.
+            study: its name, title and claims, looks if they are repeated, and variant_of if it is a variant.
             complete: False while the command may still add runs. If the same command line planned all of these before,
                 the others that it planned then stay.
 
@@ -99,7 +103,7 @@ class Plans:
         """Where the plan of a study is. Raises ConfigError if a name is not allowed."""
         for key, name in (("study.name", study), ("scale.name", scale)):
             if not NAME.fullmatch(name):
-                raise ConfigError(f"{key}={name} is not allowed: it must be of letters, digits, - and _.")
+                raise ConfigError(f"{key}={name} is not allowed: it must be of letters, digits, dots, - and _.")
         return self.results_dir / "studies" / study / scale
 
     def commands(self, study: str) -> list[CommandLine]:
@@ -128,20 +132,57 @@ class Plans:
         """The names of the studies with a plan, sorted."""
         return sorted({folder.parent.name for folder in self._scales() if _files(folder)})
 
+    def find(self, study: str) -> str:
+        """The study itself if it has a plan, or else its only variant.
+
+        Raises:
+            ConfigError: it has only variants, and several.
+        """
+        if self.load(study):
+            return study
+        variants = self.variants_of(study)
+        if len(variants) > 1:
+            raise ConfigError(
+                f"study={study} was run with changes only, and each change is a study of its own: choose one of "
+                f"{', '.join(f'study={name}' for name in variants)}."
+            )
+        return variants[0] if variants else study
+
+    def variants_of(self, study: str) -> list[str]:
+        """The names of the variants of a study, sorted."""
+        return [name for name in self.studies() if any(p.get("variant_of") == study for p in self._merged(name))]
+
+    def relatives(self, variant: str) -> list[str]:
+        """The study that a variant changes, and its other variants; none for a study that is no variant."""
+        origins = {str(plan["variant_of"]) for plan in self._merged(variant) if plan.get("variant_of")}
+        return sorted({*origins, *(name for origin in origins for name in self.variants_of(origin))} - {variant})
+
     def load(self, study: str) -> list[dict[str, Any]]:
         """The study's plans, one a scale, the latest first.
 
         Each has the study's `name`, `title` and `claims`, the `scale`, all `commands` and all their `run_ids`, `looks`
-        if they are repeated, and `planned_ns`, the time of the latest command.
+        if they are repeated, `variant_of` if it is a variant, and `planned_ns`, the time of the latest command.
         """
+        plans = self._merged(study)
+        for plan in plans:
+            if self._shares_runs_of_several_looks(plan):
+                plan["looks"] = "repeated"
+        return plans
+
+    def _merged(self, study: str) -> list[dict[str, Any]]:
         plans = [plan for folder in self._scales(study) if (plan := _merge(folder))]
         return sorted(plans, key=lambda plan: -plan["planned_ns"])
+
+    def _shares_runs_of_several_looks(self, variant: Mapping[str, Any]) -> bool:
+        """Whether the variant has seeds that were added to another plan of its study because of results."""
+        others = [plan for name in self.relatives(variant["name"]) for plan in self._merged(name)]
+        return any({*plan["run_ids"]} & {*variant["run_ids"]} for plan in others if "looks" in plan)
 
     def damaged(self, study: str = "*") -> list[str]:
         """A sentence for each file of a plan and each mark that cannot be used, of one study or all, and for each
         folder of plans whose name is not allowed, as in earlier versions."""
         sentences = [
-            f"{folder} was left out: names must be of letters, digits, - and _. To use its plans, rename the folder."
+            f"{folder} was left out: names must be of letters, digits, dots, - and _. To use its plans, rename it."
             for folder in self._folders()
             if not _is_named(folder) and study in ("*", folder.parent.name) and _files(folder)
         ]
@@ -192,7 +233,8 @@ def _merge(folder: Path) -> dict[str, Any] | None:
     files = list(_intact(paths, PlanFile))
     if not files:
         return None
-    looks = {"looks": "repeated"} if any(file.looks == "repeated" for file in files) else {}
+    more = {"looks": "repeated"} if any(file.looks == "repeated" for file in files) else {}
+    more |= {"variant_of": files[-1].variant_of} if files[-1].variant_of else {}
     return {
         "name": folder.parent.name,
         "title": files[-1].title,
@@ -201,7 +243,7 @@ def _merge(folder: Path) -> dict[str, Any] | None:
         "commands": [file.command for file in files],
         "run_ids": sorted({run_id for file in files for run_id in file.run_ids}),
         "planned_ns": _time(paths[-1]),
-        **looks,
+        **more,
     }
 
 

@@ -25,6 +25,7 @@ class Request:
     """The runs that a command line requests, the settings, and the study and scale, if any.
 
     arguments: of the command line, as typed.
+    variant_of: the name of the study that the arguments change.
     members: the requests of several studies; `runs` holds the runs of all.
     """
 
@@ -35,6 +36,12 @@ class Request:
     launcher: Launcher = field(default_factory=Launcher)
     members: tuple[Request, ...] = ()
     arguments: tuple[str, ...] = ()
+    variant_of: str = ""
+
+    @property
+    def option(self) -> str:
+        """The option of the group `study` that was chosen; empty for none."""
+        return self.variant_of or (self.study.name if self.study else "")
 
 
 def together(requests: Sequence[Request]) -> list[Request]:
@@ -47,7 +54,7 @@ def together(requests: Sequence[Request]) -> list[Request]:
 
 def join(members: Sequence[Request]) -> Request:
     """One request with the runs of all these studies."""
-    named = [(member.study.name, run) for member in members if member.study for run in member.runs]
+    named = [(member.option, run) for member in members for run in member.runs]
     runs = tuple(replace(run, name=f"{study}: {run.name}", arm=study) for study, run in named)
     return replace(members[0], runs=runs, study=None, members=tuple(members))
 

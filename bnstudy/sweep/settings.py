@@ -180,7 +180,7 @@ class StudySpec(Spec):
     grid: dict[str, Any] = field(default_factory=dict)
 
     def check(self) -> None:
-        letters = "letters, digits, - and _, as it names a folder"
+        letters = "letters, digits, dots, - and _, as it names a folder"
         self.require(bool(NAME.fullmatch(self.name)), "name", f"of {letters}")
         self.require(all(NAME.fullmatch(str(scale)) for scale in self.scales), "scales", f"by names of {letters}")
 

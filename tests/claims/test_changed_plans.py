@@ -133,3 +133,18 @@ def test_a_store_that_cannot_be_written_has_a_report_all_the_same(tmp_path: Path
 )
 def test_seeds_are_named_by_their_range(seeds: set[int], text: str) -> None:
     assert describe_seeds(seeds) == text
+
+
+def test_a_variant_that_extends_the_seeds_of_a_reported_study_is_named(reported: Path) -> None:
+    ids = synthetic.write(reported, FIRST + MORE_SEEDS)
+    about = {"name": "s-seed-range-0-5", "title": "Is it?", "variant_of": "s"}
+    Plans(reported).add(about, "quick", "bnstudy study=s 'seed=range(0,5)'", ids)
+    assert find_changes(Store(reported), load_study(reported, "s-seed-range-0-5")) == [SEEDS_EXTENDED]
+    assert report(reported) == []
+
+
+def test_arms_that_only_a_variant_has_are_not_named(reported: Path) -> None:
+    ids = synthetic.write(reported, [Run("GroupNorm", seed=seed, total=20) for seed in range(3)])
+    about = {"name": "s-norm-group", "title": "Is it?", "variant_of": "s"}
+    Plans(reported).add(about, "quick", "bnstudy study=s norm=group", ids)
+    assert find_changes(Store(reported), load_study(reported, "s-norm-group")) == []

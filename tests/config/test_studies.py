@@ -51,7 +51,8 @@ def study_command(command: Command, tmp_path: Path) -> Command:
 
 
 def planned(name: str) -> dict:
-    (plan,) = Plans(Path("results")).load(name)
+    plans = Plans(Path("results"))
+    (plan,) = plans.load(plans.find(name))
     return plan
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from tests.report.test_report import claim_file, files
+from tests.report.pages import claim_file, files
 
 from bnstudy import cli
 from bnstudy.report.commands import report_command

@@ -149,7 +149,7 @@ def test_a_damaged_plan_is_left_out_and_named(plans, tmp_path, content):
     assert plans.damaged("t") == []
 
 
-@pytest.mark.parametrize(("study", "scale"), [("my.study", "quick"), ("s", "my scale")])
+@pytest.mark.parametrize(("study", "scale"), [("my study", "quick"), ("s", "my scale")])
 def test_plans_in_a_folder_of_a_name_that_is_not_allowed_are_left_out_and_named(plans, tmp_path, study, scale):
     plans.add(STUDY, "quick", "bnstudy study=s", [A])
     folder = tmp_path / "studies" / study / scale
@@ -158,7 +158,7 @@ def test_plans_in_a_folder_of_a_name_that_is_not_allowed_are_left_out_and_named(
     (folder / "000000000000.json").write_text(node())
     assert (plans.studies(), len(plans.load("s"))) == (["s"], 1)
     (sentence,) = plans.damaged(study)
-    assert sentence.startswith(f"{folder} was left out: names must be of letters, digits, - and _.")
+    assert sentence.startswith(f"{folder} was left out: names must be of letters, digits, dots, - and _.")
     assert plans.damaged() == [sentence]
     assert plans.damaged("t") == []
 

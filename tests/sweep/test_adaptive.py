@@ -227,7 +227,7 @@ def test_a_study_goes_on_where_it_stopped_and_its_report_says_that_it_had_severa
     assert command(*study, "max_seeds=5")[:2] == (0, out)
     assert trained == {run_id: store.run(run_id).summary.stat().st_mtime_ns for run_id in store.finished()}
 
-    command("--config-dir", "my_conf", "study=small", "seed=0")  # the plan keeps `looks`
+    command("--config-dir", "my_conf", "study=small")  # the plan keeps `looks`
     assert Plans(store.results_dir).load("small")[0]["looks"] == "repeated"
     status, out, err = command("study=small", "claims=my_conf/claim", entry=cli.report)
     assert status == 0, err

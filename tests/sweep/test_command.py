@@ -193,12 +193,12 @@ def test_a_study_whose_name_is_no_folder_name_is_refused(command, override):
 
 def test_a_study_whose_plan_cannot_be_written_is_not_trained(command):
     Path("results/studies").mkdir(parents=True)
-    Path("results/studies/quickstart").touch()
+    Path("results/studies/quickstart-steps-2").touch()
     status, _, err = command("study=quickstart", "scale=quick", "steps=2")
     assert status == 1
     assert err == (
-        "bnstudy: The plan of study=quickstart cannot be written to results/studies (Not a directory): once it can, "
-        "the same command goes on.\n"
+        "bnstudy: The plan of study=quickstart-steps-2 cannot be written to results/studies (Not a directory): once "
+        "it can, the same command goes on.\n"
     )
     assert not Store(Path("results")).finished()
 

@@ -87,7 +87,8 @@ def grid(rates: dict[str, list[float]], seeds: int = 2) -> set[tuple[str, float,
 
 
 def planned(name: str = "small") -> list[str]:
-    (plan,) = Plans(Path("results")).load(name)
+    plans = Plans(Path("results"))
+    (plan,) = plans.load(plans.find(name))
     return plan["run_ids"]
 
 
