@@ -125,8 +125,9 @@ def plans_at(stored: Plans, scale: str | None) -> dict[str, dict[str, Any]]:
 
 
 def divide_claims(plans: dict[str, dict[str, Any]], folders: Folders) -> dict[str, str]:
-    """The study that judges each claim: the one with the most planned runs, the first by name of equals."""
-    by_size = sorted(plans, key=lambda study: (-len(plans[study]["run_ids"]), study))
+    """The study that judges each claim: rather than a variant the study itself, of these the one with the most planned
+    runs, of equals the first by name."""
+    by_size = sorted(plans, key=lambda s: ("variant_of" in plans[s], -len(plans[s]["run_ids"]), s))
     named = {study: present_claims(plan.get("claims", ()), folders.of_claims) for study, plan in plans.items()}
     judges = {claim: study for study in reversed(by_size) for claim in named[study]}
     return {claim.name: judges[claim.name] for claim in load_claims(sorted(judges), folders.of_claims)}
