@@ -60,9 +60,17 @@ def _build_for_study(
     if find_studies(config) is not None:
         return None
     try:
-        request = build_request(compose_sweep(loader, config, own), config.hydra.launcher, arguments)
+        request = build_request(
+            compose_sweep(loader, config, own), config.hydra.launcher, arguments_for(name, arguments)
+        )
     except ConfigError as error:
         raise ConfigError(f"study={name}: {error}") from error
     if request.settings.until is not None:
         raise ConfigError(f"until={request.settings.until} is not allowed with several studies: choose one at a time.")
     return request
+
+
+def arguments_for(study: str, arguments: Sequence[str]) -> list[str]:
+    """The arguments of a command on several studies as those of a command on one."""
+    own = [word for word in arguments if not word.startswith("study.names=")]
+    return [f"study={study}" if word.startswith("study=") else word for word in own]

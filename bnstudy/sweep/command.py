@@ -299,9 +299,7 @@ def plan_study(request: Request, run_ids: Sequence[str], complete: bool = True) 
     about = {"name": request.study.name, "title": request.study.title, "claims": list(request.study.claims)}
     about |= {"looks": "repeated"} if request.settings.until else {}
     about |= {"variant_of": request.variant_of} if request.variant_of else {}
-    words = [word for word in request.arguments if not word.startswith("study.names=")]
-    words = [f"study={request.option}" if word.startswith("study=") else word for word in words]
-    command = shlex.join(["bnstudy", *words])
+    command = shlex.join(["bnstudy", *request.arguments])
     try:
         Plans(request.settings.results).add(about, request.scale, command, run_ids, complete)
     except OSError as error:

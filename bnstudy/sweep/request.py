@@ -40,7 +40,7 @@ class Request:
 
     @property
     def option(self) -> str:
-        """The option of the group `study` that was chosen; empty for none."""
+        """The name of the study before the arguments changed it; empty for none."""
         return self.variant_of or (self.study.name if self.study else "")
 
 
