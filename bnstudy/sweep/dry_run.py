@@ -114,5 +114,5 @@ def studies_table(
         arms = {tuple(word for word in OVERRIDE.split(run.arm) if not word.startswith("lr=")) for run in member.runs}
         counts = (arms, {run.spec.lr for run in member.runs}, {run.spec.seed for run in member.runs}, specs, missing)
         time = duration(estimate(missing, seconds, workers)) if missing else "-"
-        rows.append([f"  {member.study.name}", *(str(len(count)) for count in counts), time])
+        rows.append([f"  {member.option}", *(str(len(count)) for count in counts), time])
     return align(rows, right=range(1, 7), width=width)
