@@ -17,13 +17,14 @@ from bnstudy.claims.frames import StudyData, describe_damages, load_study
 from bnstudy.claims.metrics import TARGET_SHARE, Metric
 from bnstudy.claims.verdicts import or_none
 from bnstudy.report import summary
+from bnstudy.report.all_studies import EVERY_STUDY
 from bnstudy.report.commands import report_command
 from bnstudy.report.figures import Palette, load_figures
 from bnstudy.report.images import Image, panel_images, slug
 from bnstudy.report.panels import panels
 from bnstudy.report.rendering import digits, publish
-from bnstudy.report.report import EVERY_STUDY, as_csv, as_json
 from bnstudy.report.result import ReportResult
+from bnstudy.report.tables import as_csv, as_json
 from bnstudy.stats.intervals import effect_size
 from bnstudy.stats.method import LOOKED_AT_ONCE
 from bnstudy.validation import ConfigError, nearest
