@@ -75,7 +75,7 @@ def write_study_report(
         changes = []
     again = folders.command(study, about.scale if study else None, picked)
     taken = set[str]()
-    part = part_of(about, taken, again, folders.configs, progress)
+    part = part_of(about, taken, again, folders.configs, progress, found)
     judged = verdicts.judge_all(sorted(found, key=lambda contrast: contrast.claim.order))
     result = _publish(folders.results, part, judged, [*part.cautions, *limits, *changes], taken, progress)
     mark_reported(store, about)
