@@ -21,11 +21,11 @@ from bnstudy.report.arm_tables import diverged_lines
 from bnstudy.report.commands import report_command
 from bnstudy.report.figures import Palette, load_figures
 from bnstudy.report.images import Image, panel_images, slug
+from bnstudy.report.panels import panels
 from bnstudy.report.rendering import digits, publish
 from bnstudy.report.result import ReportResult
 from bnstudy.report.summary import facts
 from bnstudy.report.tables import as_csv, as_json
-from bnstudy.report.transforms import panels
 from bnstudy.stats.intervals import effect_size
 from bnstudy.stats.method import LOOKED_AT_ONCE
 from bnstudy.validation import ConfigError
