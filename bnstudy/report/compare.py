@@ -20,10 +20,10 @@ from bnstudy.report import summary
 from bnstudy.report.commands import report_command
 from bnstudy.report.figures import Palette, load_figures
 from bnstudy.report.images import Image, panel_images, slug
+from bnstudy.report.panels import panels
 from bnstudy.report.rendering import digits, publish
 from bnstudy.report.report import EVERY_STUDY, as_csv, as_json
 from bnstudy.report.result import ReportResult
-from bnstudy.report.transforms import panels
 from bnstudy.stats.intervals import effect_size
 from bnstudy.stats.method import LOOKED_AT_ONCE
 from bnstudy.validation import ConfigError, nearest

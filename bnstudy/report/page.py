@@ -21,8 +21,8 @@ from bnstudy.report.figures import Palette, load_figures
 from bnstudy.report.figures.effects import draw_effect
 from bnstudy.report.figures.networks import draw_networks
 from bnstudy.report.images import Image, draw_image, panel_images, slug
+from bnstudy.report.panels import panels
 from bnstudy.report.reproductions import ReproductionResult, reproduce
-from bnstudy.report.transforms import panels
 from bnstudy.report.wording import count_statuses
 
 TUNED_BY = {

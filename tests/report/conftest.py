@@ -11,7 +11,7 @@ import pytest
 
 from bnstudy.claims.frames import StudyData
 from bnstudy.report.figures import Palette
-from bnstudy.report.transforms import Panel, panels
+from bnstudy.report.panels import Panel, panels
 
 STEPS = (0, 1, 3, 10, 30, 100, 400)
 Value = Callable[[int, int, np.random.Generator], float]
