@@ -40,7 +40,11 @@ class Claim(Spec):
         scale: how the two sides are compared; by default the metric's first scale.
         delta: the smallest effect of interest, a difference in the metric's unit or a ratio above 1: one number, or
             one per dataset and a `default`. By default 1.25 for ratios and the metric's own for differences.
-        unit: of the effect, which is positive (above 1) where it supports the claim.
+        unit: of the effect, which is positive (above 1) where it supports the claim: the words after its number, such
+            as `times fewer steps`. opposite: the words after that of an effect in the other direction, such as
+            `times more steps`.
+        quantity: what the effect is one on, such as `steps to the same accuracy`; by default the metric's name.
+        title: the result as a title, with `{effect}` in it; by default the statement with the effect behind it.
         views: same_rate, both sides at the best learning rate of the side without; best_rate, each side at its own
             best; all_rates, for metrics of the whole grid; before_training, for metrics of the untrained network. The
             first is the primary view. By default all that the metric has, but for same_rate where there is
@@ -69,6 +73,9 @@ class Claim(Spec):
     scale: Literal["difference", "log_ratio"]
     delta: float | dict[str, Any]
     views: tuple[View, ...]
+    opposite: str = ""
+    quantity: str = ""
+    title: str = ""
     without: dict[str, Any] | None = None
     reference: float | None = None
     across: dict[str, Any] = field(default_factory=dict)
@@ -90,6 +97,8 @@ class Claim(Spec):
         self.require(fits, "views", f"a list of {' and '.join(measure.views)} for {self.metric}")
         known = all(isinstance(allowed, list) and {*allowed} <= {*STATUSES} for allowed in self.requires.values())
         self.require(known, "requires", f"a mapping of claims to lists of {' or '.join(STATUSES)}")
+        only_effect = not self.title or self.title.count("{effect}") == 1
+        self.require(only_effect, "title", "a text with {effect} in it, once")
         self._check_target()
         self._check_sides()
         self.require(len(self.across) <= 1, "across", "a mapping of one column to a value, such as {model.dropout: 0}")
@@ -131,6 +140,11 @@ class Claim(Spec):
     def metric_name(self) -> str:
         """`"steps to target"`."""
         return self.metric.rpartition(".")[2].replace("_", " ").replace("update", "step")
+
+    @property
+    def quantity_name(self) -> str:
+        """`"steps to the same accuracy"`."""
+        return self.quantity or self.metric_name
 
     @property
     def measure(self) -> Metric:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from bnstudy.claims.contrasts import Contrast
+from bnstudy.claims.numbers import two_digits
 from bnstudy.report.endings import divergence_points, hold_at_chance, until_divergence
 from bnstudy.report.figures import layout, style
 from bnstudy.report.figures.facets import Block, lowest, make_blocks, share_limits, split_arms
-from bnstudy.report.figures.phrases import by_arm, listed, number, percent
 from bnstudy.report.figures.style import LineStyle, Palette, ReportFigure
+from bnstudy.report.figures.titles import by_arm, listed, percent
 from bnstudy.report.panels import Panel
 from bnstudy.report.transforms import Clock, bin_losses, mean_band, split_by_arm
 
@@ -71,17 +73,17 @@ def _result(panel: Panel, shown: Panel) -> str:
     return f"validation accuracy at the end: {by_arm(values, percent)}"
 
 
-def _is_crowded(contrasts: list[Contrast]) -> bool:
+def _is_crowded(contrasts: Sequence[Contrast]) -> bool:
     return len({family for c in contrasts for family in c.case.families}) > 3
 
 
-def _times(contrasts: list[Contrast]) -> str:
+def _times(contrasts: Sequence[Contrast]) -> str:
     """`"16 steps with BatchNorm and 43 with NoNorm"`, the means that the claim compares."""
     times: dict[str, str] = {}
     for c in contrasts:
         for side, families, mean in zip(("with", "without"), (c.case.with_, c.case.without), c.means, strict=True):
             at_least = "at least " * any(bound == (side, "at least") for bound in c.bounds)
-            times |= {family: at_least + number(mean) for family in families}
+            times |= {family: at_least + two_digits(mean) for family in families}
     unit = "s" if contrasts[0].claim.metric.startswith("seconds") else "steps"
     (first, time), *others = times.items()
     return listed([f"{time} {unit} with {first}", *(f"{time} with {family}" for family, time in others)])
@@ -125,7 +127,7 @@ def _draw_seeds(ax: Axes, rows: pd.DataFrame, x: str, line: LineStyle) -> None:
 def _draw_targets(ax: Axes, panel: Panel, families: list[str]) -> None:
     for target in panel.speed.targets(families) if panel.speed else ():
         ax.axhline(100 * target, color=style.NEUTRAL, linewidth=0.8, linestyle=TARGET_LINE, zorder=1)
-        place = {"transform": ax.get_yaxis_transform(), "ha": "left", "va": "bottom"}
+        place: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "ha": "left", "va": "bottom"}
         ax.text(0.01, 100 * target, f"target {percent(target)}", fontsize=8, color=style.NEUTRAL, **place)
 
 
@@ -154,7 +156,7 @@ def _describe_targets(panel: Panel) -> str:
 
 def _alt(panel: Panel, title: str) -> str:
     means = panel.arm_runs.groupby("arm", observed=True)["val_accuracy"].mean()
-    parts = [f"{label} ends at {number(100 * means[arm])}%" for arm, label in panel.labels.items()]
+    parts = [f"{label} ends at {two_digits(100 * means[arm])}%" for arm, label in panel.labels.items()]
     return (
         f"Line charts of training loss and validation accuracy. {title}. Mean validation accuracy: {'; '.join(parts)}."
     )

@@ -13,8 +13,8 @@ from bnstudy.claims.metrics import dead_units
 from bnstudy.report.endings import hold, with_last_step
 from bnstudy.report.figures import layout, style
 from bnstudy.report.figures.depth_profiles import FROM_INPUT, MAX_NAMES, set_depth_axis
-from bnstudy.report.figures.phrases import by_arm, percent
 from bnstudy.report.figures.style import LineStyle, Palette, ReportFigure
+from bnstudy.report.figures.titles import by_arm, percent
 from bnstudy.report.layer_series import layer_grid, layer_names, layer_series
 from bnstudy.report.panels import Panel
 from bnstudy.report.transforms import MOMENTS, mean_band, split_by_arm

@@ -12,11 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from bnstudy.claims.numbers import two_digits
 from bnstudy.report.endings import with_last_step
 from bnstudy.report.figures import layout, style
 from bnstudy.report.figures.facets import Facets, split_arms
-from bnstudy.report.figures.phrases import by_arm, number, times
 from bnstudy.report.figures.style import LineStyle, Palette, ReportFigure
+from bnstudy.report.figures.titles import by_arm, times
 from bnstudy.report.layer_series import layer_names
 from bnstudy.report.panels import Panel
 from bnstudy.report.transforms import MOMENTS, mean_band
@@ -100,7 +101,7 @@ def _draw_settings(facets: Facets, measured: Mapping[str, pd.DataFrame], title: 
     """Axes for each setting, lines for each norm at the first moment, which is dashed, and at the last."""
     figure, axes = layout.make_grid(len(facets.groups), title, sharex=True, sharey=True)
     layout.title_axes(axes, facets.groups)
-    moments = dict.fromkeys((next(iter(measured)), next(reversed(measured))))
+    moments = dict.fromkeys((next(iter(measured)), next(reversed(list(measured)))))
     for ax, arms in zip(axes, facets.groups.values(), strict=True):
         for moment, line in zip(moments, MOMENT_LINES[-len(moments) :], strict=True):
             styles = {arm: replace(facets.styles[arm], line=line) for arm in arms}
@@ -146,7 +147,7 @@ def _name_moment(title: str, at: pd.DataFrame) -> str:
 def _alt(profile: DepthProfile, panel: Panel, moment: str, at: pd.DataFrame) -> str:
     ends = mean_band(at, ["arm", "depth"], log=True).groupby("arm", observed=True)["mean"].agg(["first", "last"])
     parts = [
-        f"{panel.labels[str(arm)]} {number(end['first'])} in the first and {number(end['last'])} in the last"
+        f"{panel.labels[str(arm)]} {two_digits(end['first'])} in the first and {two_digits(end['last'])} in the last"
         for arm, end in ends.iterrows()
     ]
     return f"Line charts for {panel.name}: {profile.axis} of each layer. {moment.capitalize()}: {'; '.join(parts)}."

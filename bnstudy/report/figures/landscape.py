@@ -7,8 +7,8 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from bnstudy.report.figures import layout, style
-from bnstudy.report.figures.phrases import by_arm
 from bnstudy.report.figures.style import LineStyle, Palette, ReportFigure
+from bnstudy.report.figures.titles import by_arm
 from bnstudy.report.layer_series import mean_range, network_series
 from bnstudy.report.panels import Panel
 from bnstudy.report.transforms import SMALLEST_LOSS, mean_band, split_by_arm

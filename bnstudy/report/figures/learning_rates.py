@@ -15,8 +15,8 @@ from matplotlib.lines import Line2D
 from bnstudy.claims.arms import best_arms
 from bnstudy.report.figures import layout, style
 from bnstudy.report.figures.facets import Block, Facets, lowest, make_blocks, share_limits, split_families
-from bnstudy.report.figures.phrases import by_arm, listed, number, percent, rate
 from bnstudy.report.figures.style import LineStyle, Palette, ReportFigure
+from bnstudy.report.figures.titles import by_arm, listed, percent, rate
 from bnstudy.report.panels import Panel
 
 CAPTION = (
@@ -169,7 +169,8 @@ def _handles(facets: Facets, runs: pd.DataFrame) -> list[Line2D]:
 def _alt(panel: str, table: pd.DataFrame, best: pd.Series) -> str:
     at_best = table[table["lr"] == table["family"].map(best).astype(float)]
     parts = [
-        f"{r.family} has its best mean validation accuracy at {r.lr:g}, with a median test error of {number(r.error)}%"
+        f"{r.family} has its best mean validation accuracy at {r.lr:g}, with a median test error of "
+        f"{percent(r.error / 100)}"
         for r in at_best.itertuples()
     ]
     low, high = table["lr"].min(), table["lr"].max()

@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from bnstudy.claims.numbers import two_digits
 from bnstudy.report.figures import layout, style
 from bnstudy.report.figures.depth_profiles import FROM_INPUT, set_depth_axis
-from bnstudy.report.figures.phrases import by_arm, listed, number
 from bnstudy.report.figures.style import LineStyle, Palette, ReportFigure
+from bnstudy.report.figures.titles import by_arm, listed
 from bnstudy.report.known_metrics import own_metrics
 from bnstudy.report.layer_series import layer_series, network_series
 from bnstudy.report.panels import Panel
@@ -96,7 +97,7 @@ def _result(panel: Panel, found: list[Quantity]) -> str:
     """The last values of a single metric; of several, their names."""
     if len(found) == 1:
         last = "last measurement" if found[0].x == "step" else "last measurement, mean over layers"
-        return f"{found[0].metric}, {last}: {by_arm(_ends(panel, found[0]), number)}"
+        return f"{found[0].metric}, {last}: {by_arm(_ends(panel, found[0]), two_digits)}"
     names = list(dict.fromkeys(quantity.metric for quantity in found))
     return listed(names if len(names) < 4 else [*names[:3], f"{len(names) - 3} more metrics of your own probes"])
 

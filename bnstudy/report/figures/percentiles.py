@@ -5,9 +5,10 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
+from bnstudy.claims.numbers import two_digits
 from bnstudy.report.figures import layout, style
-from bnstudy.report.figures.phrases import by_arm, number, times
 from bnstudy.report.figures.style import Palette, ReportFigure
+from bnstudy.report.figures.titles import by_arm, times
 from bnstudy.report.layer_series import (
     first_seed,
     last_hidden_layer,
@@ -78,7 +79,9 @@ def _draw_percentiles(
     for arm, ax in axes.items():
         layout.label_line_ends(ax, [(QUANTILES[q], float(end[arm]), styles[arm].colour) for q, end in ends.items()])
     layout.label_outer_axes(list(axes.values()), "pre-activation")
-    parts = [f"{panel.labels[a]} {', '.join(f'{n} {number(ends[q][a])}' for q, n in QUANTILES.items())}" for a in axes]
+    parts = [
+        f"{panel.labels[a]} {', '.join(f'{n} {two_digits(ends[q][a])}' for q, n in QUANTILES.items())}" for a in axes
+    ]
     alt = f"Line charts. {title}. Where the lines end: {'; '.join(parts)}."
     return ReportFigure(title, caption if is_shared else f"{caption} {OWN_SCALES}", alt, figure)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from bnstudy.report.figures import layout, style
-from bnstudy.report.figures.phrases import by_arm
 from bnstudy.report.figures.style import Palette, ReportFigure
+from bnstudy.report.figures.titles import by_arm
 from bnstudy.report.layer_series import network_series, stability_limits
 from bnstudy.report.panels import Panel
 from bnstudy.report.transforms import last_means, mean_band

@@ -8,9 +8,10 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from bnstudy.claims.numbers import two_digits
 from bnstudy.report.figures import layout, style
-from bnstudy.report.figures.phrases import by_arm, number
 from bnstudy.report.figures.style import LineStyle, Palette, ReportFigure
+from bnstudy.report.figures.titles import by_arm, percent
 from bnstudy.report.layer_series import network_series
 from bnstudy.report.panels import Panel
 from bnstudy.report.transforms import last_means, mean_band
@@ -90,13 +91,13 @@ def _result(panel: Panel, tables: dict[str, pd.DataFrame]) -> str:
 
 def _signed(share: float) -> str:
     """`"+0.3"` points."""
-    text = number(100 * share)
+    text = two_digits(100 * share)
     return text if share <= 0 else f"+{text}"
 
 
 def _alt(panel: Panel, title: str, tables: dict[str, pd.DataFrame]) -> str:
     parts = [
-        f"{panel.labels[str(arm)]} {', '.join(f'{kind} {number(100 * end)}%' for kind, end in row.dropna().items())}"
+        f"{panel.labels[str(arm)]} {', '.join(f'{kind} {percent(end)}' for kind, end in row.dropna().items())}"
         for arm, row in _ends(tables).iterrows()
     ]
     return f"Charts. {title}. Last accuracies: {'; '.join(parts)}."

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
+
+from bnstudy.claims.numbers import two_digits
 
 MOST_LETTERS = 70
 """If a title's list of all arms is longer, it names only the extremes."""
-
-
-def number(value: float) -> str:
-    """Two significant digits: `"0.032"`, `"0.80"`, `"97"`, `"1,200"`, `"1e-22"`."""
-    if not math.isfinite(value) or value == 0:
-        return f"{value:g}"
-    rounded = float(f"{value:.1e}")
-    power = math.floor(math.log10(abs(rounded)))
-    return f"{rounded:,.{max(0, 1 - power)}f}" if -4 <= power < 6 else f"{rounded:g}"
 
 
 def rate(value: float) -> str:
@@ -25,12 +17,12 @@ def rate(value: float) -> str:
 
 def percent(share: float) -> str:
     """`"97%"`, `"2.9%"`, `"0%"`."""
-    return f"{number(100 * share)}%"
+    return f"{two_digits(100 * share)}%"
 
 
 def times(factor: float) -> str:
     """`"0.94x"`."""
-    return f"{number(factor)}x"
+    return f"{two_digits(factor)}x"
 
 
 def listed(words: Iterable[str]) -> str:
@@ -39,7 +31,7 @@ def listed(words: Iterable[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def by_arm(values: Mapping[str, float], show: Callable[[float], str] = number) -> str:
+def by_arm(values: Mapping[str, float], show: Callable[[float], str] = two_digits) -> str:
     """`"NoNorm 0.7%, BatchNorm 0%"`; of many arms the lowest and the highest: `"0% (A) to 7% (B)"`."""
     is_simple = not any(mark in name for name in values for mark in ",=")
     parts = (f"{n} {show(v)}" if is_simple else f"{show(v)} ({n})" for n, v in values.items())
