@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from bnstudy.report.figures import style
+from bnstudy.report.figures.colours import readable
 from bnstudy.report.panels import Panel
 
 MAX_COLUMNS = 3
@@ -136,7 +137,7 @@ def label_line_ends(ax: Axes, ends: list[tuple[str, float, str]]) -> None:
     places -= max(0.0, places[-1] - 1) if len(places) else 0.0
     for i, place in zip(order, places, strict=True):
         label, _, colour = ends[i]
-        ax.text(1.02, place, label, transform=ax.transAxes, color=colour, fontsize=8, va="center", ha="left")
+        ax.text(1.02, place, label, transform=ax.transAxes, color=readable(colour), fontsize=8, va="center", ha="left")
 
 
 GRIDS = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7))
