@@ -15,7 +15,7 @@ from bnstudy.claims.frames import StudyData, load_study
 from bnstudy.claims.possible_claims import possible_contrasts
 from bnstudy.claims.verdicts import Verdict
 from bnstudy.report import wording
-from bnstudy.report.cards import claim_cards, claim_id, networks_image
+from bnstudy.report.cards import claim_cards, claim_id
 from bnstudy.report.commands import report_command
 from bnstudy.report.forest import forest_of
 from bnstudy.report.page import Progress, StudyPart, part_of, silent
@@ -67,17 +67,17 @@ def write_study_report(
     """Write `<results_dir>/reports/<name>/`; arguments and errors as of `report.write_report`."""
     progress("runs")
     about, store = load_study(folders.results, study, scale, picked), Store(folders.results)
+    limits = Plans(folders.results).damaged(about.name) if study else []
     if study or picked:
-        found, limits = contrasts_of(about, load_claims(about.claims, folders.of_claims)), []
+        found, changes = contrasts_of(about, load_claims(about.claims, folders.of_claims)), find_changes(store, about)
     else:
         found, limits = possible_contrasts(about, folders.of_claims)
-    changes = find_changes(store, about) if study or picked else []
+        changes = []
     again = folders.command(study, about.scale if study else None, picked)
-    limits += [*(Plans(folders.results).damaged(about.name) if study else []), *changes]
     taken = set[str]()
     part = part_of(about, taken, again, folders.configs, progress, found)
     judged = verdicts.judge_all(sorted(found, key=lambda contrast: contrast.claim.order))
-    result = _publish(folders.results, part, judged, [*part.cautions, *limits], taken, progress)
+    result = _publish(folders.results, part, judged, [*part.cautions, *limits, *changes], taken, progress)
     mark_reported(store, about)
     return StudyReport(result, part.without_images(), changes)
 
@@ -92,10 +92,10 @@ def _publish(
 ) -> ReportResult:  # fmt: skip
     study = part.study
     progress("effects")
-    cards, networks = claim_cards(found, part, taken), networks_image(found, taken)
-    images = [card.effect for card in cards] + part.images + ([networks] if networks else [])
+    cards = claim_cards(found, part, taken)
+    images = [card.effect for card in cards] + part.images
     files = {"runs.csv": as_csv(study.runs), "claims.json": as_json(verdicts.as_json(found))}
-    content = page_content(part, found, cautions) | {"claims": cards, "networks": networks}
+    content = page_content(part, found, cautions) | {"claims": cards}
     content["in_claims"] = {image.name for card in cards for image in card.images}
     index = publish(results_dir, study.name, "index", content, images, files)
     return ReportResult(
@@ -116,10 +116,15 @@ def page_content(part: StudyPart, found: Sequence[Verdict], cautions: Sequence[s
     return {
         "name": study.name, "title": study.title, "scale": study.scale, "report": part.report, "one": part,
         "facts": part.facts, "cautions": list(cautions), "tally": tally_cases(primary),
-        "answer": wording.answer(found, study.title) if primary else "",
+        "answer": wording.answer(found, study.title) if primary else answer_of_reproduction(part),
         "forest": forest_of(primary, lambda v: f"#{claim_id(v.contrast.claim)}") if primary else None,
         "provenance": provenance(study.runs, len(study.planned)),
     }  # fmt: skip
+
+
+def answer_of_reproduction(part: StudyPart) -> str:
+    """How many published values are met; empty for a study that reproduces nothing."""
+    return next(iter(part.findings), "") if part.reproduction else ""
 
 
 def tally_cases(primary: Sequence[Verdict]) -> str:
