@@ -120,6 +120,11 @@ def study_titles(folders: Sequence[Path]) -> dict[str, str]:
     return titles
 
 
+def is_study(name: str) -> bool:
+    """Whether bnstudy has such a study."""
+    return (conf_dir() / "study" / f"{name}.yaml").is_file()
+
+
 def short_keys(node: Any, prefix: str = "") -> Iterator[str]:
     """`width=64` for each value of an option; of a mapping of nodes, such as probes, their names."""
     if not isinstance(node, Mapping):
