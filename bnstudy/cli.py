@@ -28,7 +28,12 @@ def main() -> None:
         with exit_statuses("bnstudy"):
             print(first_steps())
         return
-    if (first := sys.argv[1]) in commands.SUBCOMMANDS:
+    first = sys.argv[1]
+    if first in COMPLETION:
+        with exit_statuses("bnstudy"):
+            answer_shell("bnstudy")
+        return
+    if first in commands.SUBCOMMANDS:
         with console.interruptible("bnstudy"), exit_statuses("bnstudy"):
             status = commands.run(first, sys.argv[2:])
         sys.exit(status)
@@ -62,6 +67,7 @@ def planning(words: Sequence[str]) -> Iterator[None]:
         yield
 
 
+COMPLETION = ("--shell-completion", "-sc")
 TRAINING_FLAGS = ("-m", "--multirun", "-cd", "--config-dir")
 """With others nothing is trained."""
 
@@ -88,10 +94,22 @@ def call_hydra(debugging: bool) -> None:
         running.hydra = callers
 
 
+def answer_shell(program: str) -> None:
+    """Print what the shell asks for to complete a command line."""
+    from bnstudy.config import completion
+
+    line = os.environ.get("COMP_LINE", "")
+    if text := completion.answer(program, " ".join(sys.argv[2:3]), line, commands.SUBCOMMANDS):
+        print(text)
+
+
 def report() -> None:
     """Write the report that the command line describes."""
     console.open_streams()
     with console.interruptible("bnstudy-report"), exit_statuses("bnstudy-report"):
+        if sys.argv[1:] and sys.argv[1] in COMPLETION:
+            answer_shell("bnstudy-report")
+            return
         from bnstudy.config.arguments import parse_report_arguments
 
         options = parse_report_arguments(sys.argv[1:])

@@ -219,7 +219,7 @@ def step_seconds(spec: RunSpec, network: NetworkCost) -> float:
 
 CALL_SECONDS = {False: 2e-4, True: 1.25e-3}
 """Approximate time that the operations around a matrix product of a step take however small it is, once for all runs of
-a stack; of a network with convolutions more. Measured with the studies at scale=quick."""
+a stack; for a stack of convolutions more. Measured with the studies at scale=quick."""
 
 STEPS_OF_EVALUATION = 60
 """Steps that take as long as the evaluations and probes of a short run."""
@@ -227,5 +227,5 @@ STEPS_OF_EVALUATION = 60
 
 def run_seconds(spec: RunSpec, network: NetworkCost, steps: int, rows: int) -> float:
     """Approximate time of a run in a stack of `rows`, with its evaluation, on one CPU core: within a factor of 2."""
-    calls = CALL_SECONDS[network.convolves] * network.matrices * network.repeats
+    calls = CALL_SECONDS[network.convolves and rows > 1] * network.matrices * network.repeats
     return (steps + STEPS_OF_EVALUATION) * (step_seconds(spec, network) + calls / rows)

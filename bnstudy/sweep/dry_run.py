@@ -27,22 +27,18 @@ def describe_dry_run(
 
     seconds: of a run on one core, by its `stack_key`: an estimate from the size of its network.
     """
+    if not stacks:
+        return []
     count = max(1, min(workers, len(stacks)))
     if request.members:
         lines = ["", studies_table(request.members, plan, seconds, count, width)]
     else:
         lines = ["", grid_table(plan.runs, width)] if len(plan.runs) > 1 else []
-        lines += ["", kinds_table(stacks, seconds, count, width)] if stacks else []
-    if stacks:
-        measured = expected_seconds(plan, count)
-        basis = (
-            "by finished runs of these kinds"
-            if not math.isnan(measured)
-            else "by the sizes of the networks, within a factor of 2 or so"
-        )
-        total = estimate(plan.todo, seconds, count) if math.isnan(measured) else measured
-        lines += ["", f"Expected to take about {duration(total)} ({basis}). Nothing was trained."]
-    return lines
+        lines += ["", kinds_table(stacks, seconds, count, width)]
+    total, basis = expected_seconds(plan, count), "by finished runs of these kinds"
+    if math.isnan(total):
+        total, basis = estimate(plan.todo, seconds, count), "by the sizes of the networks, within a factor of 2 or so"
+    return [*lines, "", f"Expected to take about {duration(total)} ({basis}). Nothing was trained."]
 
 
 def estimate(runs: Sequence[PlannedRun], seconds: Mapping[str, float], workers: int) -> float:
