@@ -15,9 +15,6 @@ from bnstudy.config.help import first_steps, training_help
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from bnstudy.config.arguments import ReportOptions
-    from bnstudy.report.result import ReportResult
-
 
 def main() -> None:
     """Train the runs that the command line describes, or carry out a subcommand."""
@@ -74,25 +71,16 @@ def report() -> None:
         from bnstudy.config.arguments import parse_report_arguments
 
         options = parse_report_arguments(sys.argv[1:])
+        from bnstudy.api.reporting import write
         from bnstudy.report.terminal import show_report, stages_shown
 
         with stages_shown("Reading the store ..."):
-            result = draw_report(options)
+            result = write(options)
         print(show_report(result, sys.stdout))
         if options.opens:
             import webbrowser
 
             webbrowser.open(result.index.absolute().as_uri())
-
-
-def draw_report(options: ReportOptions) -> ReportResult:
-    from bnstudy.report.compare import write_comparison
-    from bnstudy.report.report import write_report
-
-    where, about = options.results_dir, (options.study, options.scale, options.runs)
-    if options.compare is not None:
-        return write_comparison(where, options.compare, *about)
-    return write_report(where, *about, options.claim_dirs, options.config_dirs)
 
 
 def train(config: DictConfig) -> float | None:

@@ -9,9 +9,9 @@ import pandas as pd
 
 from bnstudy.config.arguments import ReportOptions, parse_report_arguments
 from bnstudy.report.compare import write_comparison
+from bnstudy.report.notebook import Report
 from bnstudy.report.page import Progress, silent
 from bnstudy.report.report import write_report
-from bnstudy.report.notebook import Report
 from bnstudy.report.result import ReportResult
 
 
