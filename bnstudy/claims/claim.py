@@ -25,6 +25,9 @@ RATIO = 1.25
 IGNORED = ("study", "tuning_seeds")
 """Keys that former files have: the study names its claims, and all other seeds choose the learning rate of a seed."""
 
+LARGEST = 700.0
+"""Of the logarithm of a ratio: runs on their way to infinity differ by more than a number can hold."""
+
 
 @dataclass(frozen=True)
 class Claim(Spec):
@@ -168,7 +171,7 @@ class Claim(Spec):
 
     def in_unit(self, difference: float) -> float:
         """A difference, positive where it supports the claim, in the claim's unit."""
-        return math.exp(difference) if self.scale == "log_ratio" else difference
+        return math.exp(max(-LARGEST, min(difference, LARGEST))) if self.scale == "log_ratio" else difference
 
 
 def load_claims(names: Sequence[str], folders: Sequence[Path] = ()) -> list[Claim]:

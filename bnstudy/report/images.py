@@ -15,12 +15,16 @@ from typing import overload
 from markupsafe import Markup
 
 from bnstudy.report.figures import DrawFigure, Palette, ReportFigure, render
+from bnstudy.report.figures.colours import in_the_dark
 from bnstudy.report.figures.style import NARROW, report_style
 from bnstudy.report.transforms import Panel
 from bnstudy.store.files import is_plain_file, write_atomic, write_json
 
 LIST = "files.json"
 """Names the images of a report, beside them."""
+
+BLACK, COLOUR = "#000000", "(?<=: )#[0-9a-f]{6}"
+"""The second is a pattern: a colour in a `style` attribute, as matplotlib writes it."""
 
 MAX_NAME = 100
 """Characters of a name that is made from a text."""
@@ -99,13 +103,34 @@ def slug(text: str) -> str:
 
 
 def inline_svg(svg: str, name: str, alt: str) -> str:
-    """An SVG file as an element of a page: it scales with the page, and its ids begin with `name`."""
-    body = svg[svg.index("<svg") :]
+    """An SVG file as an element of a page: it scales with the page, its ids begin with `name`, and in dark mode it has
+    the counterparts of its colours."""
+    body, dark = _as_variables(svg[svg.index("<svg") :])
     body = re.sub(r'\bid="', f'id="{name}-', body)
     body = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", body)
     head, rest = body.split(">", 1)
     head = re.sub(r'\s(?:width|height)="[^"]*"', "", head)
-    return f'{head} role="img" aria-label="{Markup.escape(alt)}">{rest}'
+    rules = f"@media screen and (prefers-color-scheme: dark) {{ #{name}-svg {{ {dark} }} }}"
+    attributes = (
+        f'id="{name}-svg" style="fill: var({_variable(BLACK)}, {BLACK})" role="img" aria-label="{Markup.escape(alt)}"'
+    )
+    return f"{head} {attributes}><style>{rules}</style>{rest}"
+
+
+def _as_variables(svg: str) -> tuple[str, str]:
+    """An SVG with a CSS variable for each of its colours, and the values of these variables on a dark page."""
+    used = {BLACK}  # of what has no colour
+
+    def replace(style: re.Match[str]) -> str:
+        used.update(re.findall(COLOUR, style[0]))
+        return re.sub(COLOUR, lambda colour: f"var({_variable(colour[0])}, {colour[0]})", style[0])
+
+    svg = re.sub(r'\bstyle="[^"]*"', replace, svg)
+    return svg, "; ".join(f"{_variable(colour)}: {in_the_dark(colour)}" for colour in sorted(used))
+
+
+def _variable(colour: str) -> str:
+    return f"--c{colour[1:]}"
 
 
 def write_images(folder: Path, images: Iterable[Image]) -> None:

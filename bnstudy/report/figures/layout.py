@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from bnstudy.report.figures import style
+from bnstudy.report.figures.colours import readable
 from bnstudy.report.transforms import Panel
 
 MAX_COLUMNS = 3
@@ -127,4 +128,4 @@ def label_line_ends(ax: Axes, ends: list[tuple[str, float, str]]) -> None:
     places -= max(0.0, places[-1] - 1) if len(places) else 0.0
     for i, place in zip(order, places, strict=True):
         label, _, colour = ends[i]
-        ax.text(1.02, place, label, transform=ax.transAxes, color=colour, fontsize=8, va="center", ha="left")
+        ax.text(1.02, place, label, transform=ax.transAxes, color=readable(colour), fontsize=8, va="center", ha="left")

@@ -15,7 +15,6 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import PlaceHolderLayoutEngine
 from matplotlib.lines import Line2D
@@ -23,6 +22,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from bnstudy.claims.arms import BASELINES
+from bnstudy.report.figures.colours import AXIS, BASELINE_COLOUR, COLOURS, GRID, NEUTRAL, TEXT, WHITE, shade
 from bnstudy.validation import printable
 
 WIDTH, NARROW = 6.2, 3.7
@@ -46,8 +46,10 @@ PNG_DPI = 200
 
 RC: Any = {
     "axes.axisbelow": True,
-    "axes.edgecolor": "#555555",
+    "axes.edgecolor": AXIS,
+    "axes.facecolor": WHITE,
     "axes.grid": True,
+    "axes.labelcolor": TEXT,
     "axes.labelsize": 9,
     "axes.linewidth": 0.7,
     "axes.spines.right": False,
@@ -55,24 +57,27 @@ RC: Any = {
     "axes.titlelocation": "left",
     "axes.titlesize": 9.5,
     "figure.constrained_layout.h_pad": 0.06,
+    "figure.facecolor": WHITE,
     "figure.titlesize": 10.5,
     "figure.titleweight": "bold",
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial", "Helvetica"],
     "font.size": 9,
-    "grid.color": "#e6e6e6",
+    "grid.color": GRID,
     "grid.linewidth": 0.6,
     "legend.fontsize": 9,
     "legend.frameon": False,
     "lines.linewidth": 1.5,
     "lines.markersize": 4.5,
-    "figure.facecolor": "white",
     "svg.fonttype": "none",
     "svg.hashsalt": "bnstudy",
+    "text.color": TEXT,
     "text.parse_math": False,
-    "xtick.color": "#333333",
+    "xtick.color": AXIS,
+    "xtick.labelcolor": TEXT,
     "xtick.labelsize": 8.5,
-    "ytick.color": "#333333",
+    "ytick.color": AXIS,
+    "ytick.labelcolor": TEXT,
     "ytick.labelsize": 8.5,
 }
 
@@ -86,18 +91,11 @@ SMALL: Any = {
 }
 """Font sizes of figures for a phone."""
 
-BASELINE_COLOUR = "#333333"
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442")
-"""Okabe and Ito's colour-blind-safe palette; yellow, which is weak on white, comes last."""
-NEUTRAL = "#777777"
-
 LINES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.2, 1, 1.2)))
 DOTTED = (0, (1, 2))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h", "p")
 MAX_SHADES = 6
 """Number of shades of one hue that a reader can tell apart."""
-LIGHTEST = 0.6
-"""Share of white in the lightest shade."""
 
 
 @dataclass(frozen=True)
@@ -154,9 +152,7 @@ def _cycle_styles(names: Iterable[str], baselines: Set[str]) -> dict[str, LineSt
 
 def _shade(style: LineStyle, i: int, n: int) -> LineStyle:
     """The i-th of n shades, from light to dark."""
-    white = LIGHTEST * (1 - i / (n - 1)) if n > 1 else 0.0
-    r, g, b = ((1 - white) * channel + white for channel in to_rgb(style.colour))
-    return replace(style, colour=to_hex((r, g, b)), line=_line(n - 1 - i))
+    return replace(style, colour=shade(style.colour, i, n), line=_line(n - 1 - i))
 
 
 def _line(i: int) -> Any:
