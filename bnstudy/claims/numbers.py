@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 
-MOST_DIGITS = 4
+MOST_DIGITS = 3
 """Significant digits of an estimate whose interval is narrow."""
+
+MOST_DECIMALS = 5
+"""Smaller numbers have an exponent."""
 
 
 def two_digits(value: float) -> str:
@@ -31,7 +34,7 @@ def round_together(estimate: float, *bounds: float) -> list[str]:
         enough = min(-_exponent(2 * width), MOST_DIGITS - 1 - _exponent(reference))
         decimals = max(decimals, enough)
     apart = min(values) > 0 and round(min(finite), decimals) == 0
-    if decimals > MOST_DIGITS + 1 or apart:
+    if decimals > MOST_DECIMALS or apart:
         return [_fixed(value, 1 - _exponent(abs(value)) if value and math.isfinite(value) else 0) for value in values]
     return [_fixed(value, decimals) for value in values]
 
@@ -44,6 +47,6 @@ def _exponent(value: float) -> int:
 def _fixed(value: float, decimals: int) -> str:
     if not math.isfinite(value):
         return "-"
-    if decimals > MOST_DIGITS + 1:
+    if decimals > MOST_DECIMALS:
         return f"{value:.2g}"
     return f"{round(value, decimals) + 0.0:.{max(0, decimals)}f}"  # + 0.0: no minus before a zero

@@ -13,7 +13,7 @@ import pandas as pd
 
 from bnstudy.claims import verdicts
 from bnstudy.claims.arms import dataset_name
-from bnstudy.claims.claim import load_claims, present_claims
+from bnstudy.claims.claim import Status, load_claims, present_claims
 from bnstudy.claims.frames import NothingFinished, describe_damages
 from bnstudy.claims.verdicts import Verdict
 from bnstudy.report import wording
@@ -46,7 +46,7 @@ class StudyEntry:
     """A study in the index. counts: of the verdicts on its own page, in primary views."""
 
     part: StudyPart
-    counts: list[tuple[str, int]]
+    counts: list[tuple[Status, int]]
 
     @property
     def href(self) -> str:
@@ -181,7 +181,7 @@ def card_href(verdict: Verdict) -> str:
     return f"{study_href(verdict.contrast.study)}#{claim_id(verdict.contrast.claim)}"
 
 
-def _counts(found: Iterable[Verdict]) -> list[tuple[str, int]]:
+def _counts(found: Iterable[Verdict]) -> list[tuple[Status, int]]:
     return count_statuses([verdict for verdict in found if verdict.contrast.is_primary])
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 
-from bnstudy.claims.claim import Claim
+from bnstudy.claims.claim import Claim, Status
 from bnstudy.claims.contrasts import SIDES
 from bnstudy.claims.counterevidence import find_counterevidence
 from bnstudy.claims.verdicts import Verdict, describe_rates
@@ -93,7 +93,7 @@ class Card:
         return found.pop() if len(found) == 1 else ""
 
     @property
-    def statuses(self) -> list[tuple[str, int]]:
+    def statuses(self) -> list[tuple[Status, int]]:
         """The statuses of all cases in the primary view, and how often each occurs."""
         return count_statuses(self.primary)
 

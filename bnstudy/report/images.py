@@ -17,7 +17,7 @@ from markupsafe import Markup
 from bnstudy.report.figures import DrawFigure, Palette, ReportFigure, render
 from bnstudy.report.figures.colours import in_the_dark
 from bnstudy.report.figures.style import NARROW, report_style
-from bnstudy.report.transforms import Panel
+from bnstudy.report.panels import Panel
 from bnstudy.store.files import is_plain_file, write_atomic, write_json
 
 LIST = "files.json"

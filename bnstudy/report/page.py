@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from bnstudy.claims.completeness import missing_by_arm
+from bnstudy.claims.contrasts import Contrast
 from bnstudy.claims.frames import StudyData
 from bnstudy.report import summary
 from bnstudy.report.figures import Palette, load_figures
 from bnstudy.report.images import Image, draw_image, panel_images, slug
+from bnstudy.report.panels import Panel, panels
 from bnstudy.report.reproductions import ReproductionResult, reproduce
-from bnstudy.report.transforms import panels
 
 Progress = Callable[[str], None]
 """Is told what is drawn next, such as `"dead-units, MLP on Digits"`."""
@@ -76,13 +77,19 @@ def draw_nothing() -> None:
 
 
 def part_of(
-    study: StudyData, taken: set[str], report: str, config_dirs: Sequence[Path] = (), progress: Progress = silent
+    study: StudyData,
+    taken: set[str],
+    report: str,
+    config_dirs: Sequence[Path] = (),
+    progress: Progress = silent,
+    contrasts: Sequence[Contrast] = (),
 ) -> StudyPart:
     """A study with its figures.
 
     Args:
         taken: file names already in use.
         config_dirs: folders with figures and reproductions of the user's own.
+        contrasts: of the study; some figures show what they compare.
     """
     missing, others = missing_by_arm(study)
     reproduction, published = reproduce(study, config_dirs), None
@@ -99,7 +106,7 @@ def part_of(
         findings=reproduction.findings if reproduction else summary.findings(study),
         cautions=summary.cautions(study),
         diverged=summary.diverged_lines(study),
-        sections=panel_sections(study, taken, config_dirs, progress),
+        sections=panel_sections(panels(study, contrasts), Palette.of(study.runs), taken, config_dirs, progress),
         costs=summary.probe_overhead(study.runs),
         reproduction=reproduction,
         reproduction_images=[published] if published else [],
@@ -107,11 +114,11 @@ def part_of(
 
 
 def panel_sections(
-    study: StudyData, taken: set[str], config_dirs: Sequence[Path], progress: Progress
+    shown: Sequence[Panel], palette: Palette, taken: set[str], config_dirs: Sequence[Path], progress: Progress
 ) -> list[PanelSection]:
     """Each model and dataset with its arms and figures."""
-    palette, figures, sections = Palette.of(study.runs), load_figures(config_dirs), []
-    for panel in panels(study):
+    figures, sections = load_figures(config_dirs), []
+    for panel in shown:
         images = []
         for kind, draw in figures.items():
             progress(f"{kind}, {panel.name}")

@@ -68,17 +68,17 @@ def write_study_report(
     """Write `<results_dir>/reports/<name>/`; arguments and errors as of `report.write_report`."""
     progress("runs")
     about, store = load_study(folders.results, study, scale, picked), Store(folders.results)
+    limits = Plans(folders.results).damaged(about.name) if study else []
     if study or picked:
-        found, limits = contrasts_of(about, load_claims(about.claims, folders.of_claims)), []
+        found, changes = contrasts_of(about, load_claims(about.claims, folders.of_claims)), find_changes(store, about)
     else:
         found, limits = possible_contrasts(about, folders.of_claims)
-    changes = find_changes(store, about) if study or picked else []
+        changes = []
     again = folders.command(study, about.scale if study else None, picked)
-    limits += [*(Plans(folders.results).damaged(about.name) if study else []), *changes]
     taken = set[str]()
-    part = part_of(about, taken, again, folders.configs, progress)
+    part = part_of(about, taken, again, folders.configs, progress, found)
     judged = verdicts.judge_all(sorted(found, key=lambda contrast: contrast.claim.order))
-    result = _publish(folders.results, part, judged, [*part.cautions, *limits], taken, progress)
+    result = _publish(folders.results, part, judged, [*part.cautions, *limits, *changes], taken, progress)
     mark_reported(store, about)
     return StudyReport(result, part.without_images(), changes)
 

@@ -12,9 +12,9 @@ import pytest
 
 from bnstudy.claims.frames import StudyData
 from bnstudy.report.figures import Palette
+from bnstudy.report.panels import Panel, panels
 from bnstudy.report.report import write_report
 from bnstudy.report.result import ReportResult
-from bnstudy.report.transforms import Panel, panels
 
 STEPS = (0, 1, 3, 10, 30, 100, 400)
 Value = Callable[[int, int, np.random.Generator], float]

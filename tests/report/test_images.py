@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from bnstudy.report.figures.colours import DARK_PAGE, in_the_dark
 from bnstudy.report.images import LIST, choose_name, inline_svg, listed_images
 from bnstudy.report.report import write_report
 from tests import synthetic
@@ -58,7 +60,20 @@ def test_inlined_drawings_keep_their_ids_to_themselves() -> None:
     svg = (
         '<?xml?><svg width="9pt" viewBox="0 0 9 9" height="9pt"><g id="p"/><use xlink:href="#p" clip="url(#p)"/></svg>'
     )
-    assert inline_svg(svg, "f", 'a "b"') == (
-        '<svg viewBox="0 0 9 9" role="img" aria-label="a &#34;b&#34;">'
-        '<g id="f-p"/><use xlink:href="#f-p" clip="url(#f-p)"/></svg>'
+    element = inline_svg(svg, "f", 'a "b"')
+    assert element.startswith('<svg viewBox="0 0 9 9" id="f-svg" ')
+    assert 'role="img" aria-label="a &#34;b&#34;"' in element
+    assert element.endswith('<g id="f-p"/><use xlink:href="#f-p" clip="url(#f-p)"/></svg>')
+
+
+def test_inlined_drawings_have_other_colours_in_dark_mode() -> None:
+    svg = (
+        '<svg><path id="m0072b2" style="fill: #0072b2; stroke: none"/><text style="fill: #ffffff">#0072b2</text></svg>'
     )
+    element = inline_svg(svg, "f", "")
+    assert '<path id="f-m0072b2" style="fill: var(--c0072b2, #0072b2); stroke: none"/>' in element
+    assert ">#0072b2</text>" in element
+    dark = dict(re.findall(r"(--c\w{6}): (#\w{6})", element))
+    assert dark.keys() == {"--c0072b2", "--cffffff", "--c000000"}
+    assert dark["--cffffff"] == DARK_PAGE
+    assert dark["--c0072b2"] == in_the_dark("#0072b2") != "#0072b2"

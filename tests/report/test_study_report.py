@@ -150,7 +150,10 @@ def test_runs_without_a_study_get_verdicts_at_their_fixed_learning_rate(tmp_path
     assert (found["regularizes"]["view"], found["regularizes"]["status"]) == ("fixed_rate", "SUPPORTED")
     assert not {"higher_learning_rates", "alternatives", "rescues_sigmoids", "residual_alternatives"} & {*found}
     (sentence,) = [s for s in result.verdicts if s.startswith("SUPPORTED: Within the same number of steps, batch")]
-    assert "MLP on Digits, at a fixed learning rate, 0.5: 5 (5 to 5) percentage points" in sentence
+    assert (
+        "MLP on Digits, at a fixed learning rate, 0.5: 5.0 percentage points higher test accuracy (5.0 to 5.0)"
+        in sentence
+    )
     assert "at a fixed learning rate" in (result.folder / "index.html").read_text()
 
 

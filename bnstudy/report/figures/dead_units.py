@@ -10,12 +10,14 @@ from matplotlib.collections import QuadMesh
 from matplotlib.ticker import MaxNLocator
 
 from bnstudy.claims.metrics import dead_units
+from bnstudy.report.endings import hold, with_last_step
 from bnstudy.report.figures import layout, style
-from bnstudy.report.figures.depth_profiles import MAX_NAMES, set_depth_axis
-from bnstudy.report.figures.phrases import by_arm, percent
+from bnstudy.report.figures.depth_profiles import FROM_INPUT, MAX_NAMES, set_depth_axis
 from bnstudy.report.figures.style import LineStyle, Palette, ReportFigure
+from bnstudy.report.figures.titles import by_arm, percent
 from bnstudy.report.layer_series import layer_grid, layer_names, layer_series
-from bnstudy.report.transforms import MOMENTS, Panel, hold, mean_band, split_by_arm, with_last_step
+from bnstudy.report.panels import Panel
+from bnstudy.report.transforms import MOMENTS, mean_band, split_by_arm
 from bnstudy.validation import printable
 
 SHARE = "Share of ReLU units whose output is zero for every sample of the probe batch"
@@ -64,7 +66,7 @@ def draw_dead_units(panel: Panel, palette: Palette) -> ReportFigure | None:
     layout.set_step_axis(right, float(over_time["step"].max()))
     style.add_legend(figure, style.line_handles(styles, panel.labels, marker=True))
     alt = f"Left: points with intervals by layer. Right: lines over training. {title}."
-    return ReportFigure(title, UNITS, alt, figure)
+    return ReportFigure(title, UNITS + FROM_INPUT, alt, figure)
 
 
 def _all_dead(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:

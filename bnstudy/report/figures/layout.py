@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -9,12 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from bnstudy.report.figures import style
 from bnstudy.report.figures.colours import readable
-from bnstudy.report.transforms import Panel
+from bnstudy.report.panels import Panel
 
 MAX_COLUMNS = 3
 TITLE_LETTERS = 72
@@ -65,6 +67,13 @@ def make_arm_axes(
     for text, ax in zip(titles, axes, strict=True):
         ax.set_title(text, fontsize=8 if extra_lines else None)
     return figure, dict(zip(labels, axes, strict=True))
+
+
+def title_axes(axes: Sequence[Axes], titles: Iterable[str]) -> None:
+    """Title axes in small letters, wrapped to their width."""
+    letters = style.fit(TITLE_LETTERS) // count_columns(len(axes))
+    for ax, text in zip(axes, titles, strict=True):
+        ax.set_title(textwrap.fill(text, letters, break_long_words=False), fontsize=8.5)
 
 
 def label_outer_axes(axes: Sequence[Axes], y: str) -> None:
@@ -129,3 +138,26 @@ def label_line_ends(ax: Axes, ends: list[tuple[str, float, str]]) -> None:
     for i, place in zip(order, places, strict=True):
         label, _, colour = ends[i]
         ax.text(1.02, place, label, transform=ax.transAxes, color=readable(colour), fontsize=8, va="center", ha="left")
+
+
+GRIDS = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7))
+"""Ticks within a power of ten, from coarse to fine."""
+TICK_WIDTH = 0.45
+"""Of a label of the x axis, in inches."""
+
+
+def set_log_ticks(axis: Axis, most: int) -> None:
+    """The finest ticks of `GRIDS` that are no more than `most`; of powers of ten, if they are more, every second."""
+    low, high = axis.get_view_interval()
+    powers = 10.0 ** np.arange(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    grids = [[t for t in np.outer(powers, steps).ravel() if low <= t <= high] for steps in GRIDS]
+    ticks = next((grid for grid in reversed(grids) if len(grid) <= most), grids[0][:: 1 + len(grids[0]) // most])
+    if len(ticks) < 2:  # the axis spans less than two of them
+        ticks = [t for t in MaxNLocator(most - 1).tick_values(low, high) if low <= t <= high]
+    axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.set_minor_locator(NullLocator())
+
+
+def count_ticks(columns: int) -> int:
+    """How many labels fit below each of so many axes."""
+    return max(2, int((style.width() / columns - 0.3) / TICK_WIDTH))

@@ -9,31 +9,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullLocator
 
 from bnstudy.claims.arms import best_arms
 from bnstudy.report.figures import layout, style
-from bnstudy.report.figures.facets import Facets, split_families
-from bnstudy.report.figures.phrases import by_arm, listed, number, percent
+from bnstudy.report.figures.facets import Block, Facets, lowest, make_blocks, share_limits, split_families
 from bnstudy.report.figures.style import LineStyle, Palette, ReportFigure
-from bnstudy.report.transforms import Panel
+from bnstudy.report.figures.titles import by_arm, listed, percent, rate
+from bnstudy.report.panels import Panel
 
 CAPTION = (
-    "Test error at the end of training on a log axis: lower is better. Lines are medians over seeds, dots single seeds. "
-    "Runs that diverged (x) or did not learn (+) have the error of guessing. The ring marks the learning rate with the "
-    "highest mean validation accuracy over all seeds."
+    "Test error at the end of training on a log axis: lower is better. Lines are medians over seeds, dots single "
+    "seeds. Runs that diverged (x) or did not learn (+) have the error of guessing. The ring marks the learning rate "
+    "with the highest mean validation accuracy over all seeds."
 )
 FAILURES = " Below: the share of seeds whose run diverged or did not learn."
 NO_ERROR = " A run without an error is drawn at half an image."
 DODGE = 0.12
 """Distance between the first and the last family at one learning rate, as a share of the grid's spacing."""
-GRIDS = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7))
-"""Ticks within a power of ten, from coarse to fine."""
-TICK_WIDTH = 0.45
-"""Of a label of the x axis, in inches."""
 
 
 def draw_learning_rates(panel: Panel, palette: Palette) -> ReportFigure | None:
@@ -54,7 +48,7 @@ def draw_learning_rates(panel: Panel, palette: Palette) -> ReportFigure | None:
             if len(axes) > 1:
                 _draw_failures(axes[1], table[table["family"] == family], line, shift)
     _set_error_axes([axes[0] for axes in blocks], runs, chance)
-    _set_rate_axes(figure, blocks, rates)
+    _set_rate_axes(blocks, rates)
     style.add_legend(figure, _handles(facets, runs), "medians over seeds")
     caption = CAPTION + FAILURES * bool(table["failed"].any()) + NO_ERROR * bool((runs["test_accuracy"] == 1).any())
     return ReportFigure(title, caption, _alt(panel.name, table, best), figure)
@@ -93,33 +87,26 @@ def _result(table: pd.DataFrame, best: pd.Series, facets: Facets) -> str:
     worst = float(math.ceil(learning["error"].max() + 1))
     parts = []
     for family in learning.index:
-        ends = [number(rate) for rate in good_rates(table[table["family"] == family], worst)]
+        ends = [rate(lr) for lr in good_rates(table[table["family"] == family], worst)]
         parts.append(f"{family} {ends[0]} to {ends[-1]}" if len(ends) > 1 else f"{family} only {ends[0]}")
     return f"test error of {worst:g}% or less at learning rates: {listed(parts)}"
 
 
-def _make_axes(facets: Facets, title: str, has_failures: bool) -> tuple[Figure, list[list[Axes]]]:
+def _make_axes(facets: Facets, title: str, has_failures: bool) -> tuple[Figure, list[Block]]:
     """For each group the axes of errors and, where there are any, those of failures below."""
     n = len(facets.groups)
-    columns = layout.count_columns(n)
-    rows, parts = -(-n // columns), 2 if has_failures else 1
-    heights = ([2.6, 0.8] if n == 1 else [1.6, 0.55])[:parts]
-    height = layout.MARGINS + rows * (sum(heights) + 0.15 * (n > 1))
-    figure, axes = style.new_figure(rows * parts, columns, height, title, sharex=True, height_ratios=heights * rows)
-    blocks = [[axes[parts * (i // columns) + j, i % columns] for j in range(parts)] for i in range(rows * columns)]
-    for ax in (ax for block in blocks[n:] for ax in block):
-        ax.set_visible(False)
-    for i, (name, block) in enumerate(zip(facets.groups, blocks, strict=False)):
-        block[0].set_title(name, fontsize=8.5)
-        block[-1].tick_params(labelbottom=i + columns >= n)
-        if i + columns >= n:
-            block[-1].set_xlabel("learning rate")
-        if i % columns == 0:
-            block[0].set_ylabel("test error (%)")
-        if has_failures:
-            block[1].set(ylim=(-8, 108), yticks=[0, 50, 100])
-            block[1].set_ylabel("failed (%)" if i % columns == 0 else "")
-    return figure, blocks[:n]
+    heights = ([2.6, 0.8] if n == 1 else [1.6, 0.55])[: 2 if has_failures else 1]
+    figure, blocks = make_blocks(list(facets.groups), heights, layout.count_columns(n), title)
+    for ax in layout.leftmost([block[0] for block in blocks]):
+        ax.set_ylabel("test error (%)")
+    if has_failures:
+        failures = [block[1] for block in blocks]
+        for ax in failures:
+            ax.set(ylim=(-8, 108), yticks=[0, 50, 100])
+        share_limits(failures)
+        for ax in layout.leftmost(failures):
+            ax.set_ylabel("failed (%)")
+    return figure, blocks
 
 
 def _draw_errors(ax: Axes, table: pd.DataFrame, runs: pd.DataFrame, line: LineStyle, shift: float, best: float) -> None:
@@ -154,29 +141,20 @@ def _set_error_axes(axes: Sequence[Axes], runs: pd.DataFrame, chance: float) -> 
     for i, ax in enumerate(axes):
         ax.set_yscale("log")
         ax.set_ylim(low / 1.25, high * (1.6 if near else 1.25))
-        set_log_ticks(ax.yaxis, most=7)
-        ax.yaxis.set_tick_params(labelleft=ax.get_subplotspec().colspan.start == 0)
+        layout.set_log_ticks(ax.yaxis, most=7)
         if near:
             style.draw_chance_level(ax, chance / 100, "left") if i == 0 else style.draw_level(ax, chance)
+    share_limits(axes)
 
 
-def _set_rate_axes(figure: Figure, blocks: Sequence[Sequence[Axes]], rates: Sequence[float]) -> None:
-    columns = layout.count_columns(len(blocks))
-    inches = figure.get_figwidth() / columns - 0.3
-    for ax in (ax for block in blocks for ax in block):
-        ax.set_xscale("log")
-        ax.set_xlim(rates[0] / 1.3, rates[-1] * 1.3)
-        set_log_ticks(ax.xaxis, most=int(inches / TICK_WIDTH))
-
-
-def set_log_ticks(axis: Axis, most: int) -> None:
-    """The finest ticks of `GRIDS` that are no more than `most`; of powers of ten, if they are more, every second."""
-    low, high = axis.get_view_interval()
-    powers = 10.0 ** np.arange(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    grids = [[t for t in np.outer(powers, steps).ravel() if low <= t <= high] for steps in GRIDS]
-    ticks = next((g for g in reversed(grids) if len(g) <= most), grids[0][:: -(-len(grids[0]) // most)])
-    axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
-    axis.set_minor_locator(NullLocator())
+def _set_rate_axes(blocks: Sequence[Block], rates: Sequence[float]) -> None:
+    for block in blocks:
+        block[0].set_xscale("log")
+        block[0].set_xlim(rates[0] / 1.3, rates[-1] * 1.3)
+        layout.set_log_ticks(block[0].xaxis, layout.count_ticks(layout.count_columns(len(blocks))))
+        block[-1].tick_params(labelbottom=block in lowest(blocks))
+    for block in lowest(blocks):
+        block[-1].set_xlabel("learning rate")
 
 
 def _handles(facets: Facets, runs: pd.DataFrame) -> list[Line2D]:
@@ -191,7 +169,8 @@ def _handles(facets: Facets, runs: pd.DataFrame) -> list[Line2D]:
 def _alt(panel: str, table: pd.DataFrame, best: pd.Series) -> str:
     at_best = table[table["lr"] == table["family"].map(best).astype(float)]
     parts = [
-        f"{r.family} has its best mean validation accuracy at {r.lr:g}, with a median test error of {number(r.error)}%"
+        f"{r.family} has its best mean validation accuracy at {r.lr:g}, with a median test error of "
+        f"{percent(r.error / 100)}"
         for r in at_best.itertuples()
     ]
     low, high = table["lr"].min(), table["lr"].max()

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
+
+from bnstudy.claims.numbers import two_digits
 
 MOST_LETTERS = 70
 """If a title's list of all arms is longer, it names only the extremes."""
 
 
-def number(value: float) -> str:
-    """Two significant digits: `"0.032"`, `"97"`, `"1,200"`, `"1e-22"`."""
-    return f"{float(f'{value:.1e}'):,g}" if math.isfinite(value) else f"{value:g}"
+def rate(value: float) -> str:
+    """A learning rate, with two digits where it has more: `"0.032"`, `"0.1"`."""
+    return f"{float(f'{value:.1e}'):g}"
 
 
 def percent(share: float) -> str:
     """`"97%"`, `"2.9%"`, `"0%"`."""
-    return f"{number(100 * share)}%"
+    return f"{two_digits(100 * share)}%"
 
 
-def points(share: float) -> str:
-    """A difference of two shares: `"2.5 points"`."""
-    text = number(100 * share)
-    return f"{text} point" if text == "1" else f"{text} points"
+def times(factor: float) -> str:
+    """`"0.94x"`."""
+    return f"{two_digits(factor)}x"
 
 
 def listed(words: Iterable[str]) -> str:
@@ -31,9 +31,11 @@ def listed(words: Iterable[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def by_arm(values: Mapping[str, float], show: Callable[[float], str] = number) -> str:
+def by_arm(values: Mapping[str, float], show: Callable[[float], str] = two_digits) -> str:
     """`"NoNorm 0.7%, BatchNorm 0%"`; of many arms the lowest and the highest: `"0% (A) to 7% (B)"`."""
-    every = ", ".join(f"{name} {show(value)}" for name, value in values.items())
+    is_simple = not any(mark in name for name in values for mark in ",=")
+    parts = (f"{n} {show(v)}" if is_simple else f"{show(v)} ({n})" for n, v in values.items())
+    every = ", ".join(parts)
     if len(every) <= MOST_LETTERS or len(values) < 2:
         return every
     lowest, highest = min(values, key=values.__getitem__), max(values, key=values.__getitem__)
