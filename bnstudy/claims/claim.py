@@ -26,7 +26,7 @@ IGNORED = ("study", "tuning_seeds")
 """Keys that former files have: the study names its claims, and all other seeds choose the learning rate of a seed."""
 
 LARGEST = 700.0
-"""Of the logarithm of a ratio: runs on their way to infinity differ by more than a number can hold."""
+"""Of the logarithm of a ratio: beyond, the ratio is more than a number can hold."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +168,11 @@ class Claim(Spec):
         """The same on the scale of the differences."""
         delta = self.delta_for(data)
         return math.log(delta) if self.scale == "log_ratio" else delta
+
+    def end(self, difference: float) -> float:
+        """An end of an interval of differences; infinite where no number can hold the ratio."""
+        is_held = self.scale != "log_ratio" or abs(difference) < LARGEST
+        return difference if is_held else math.copysign(math.inf, difference)
 
     def in_unit(self, difference: float) -> float:
         """A difference, positive where it supports the claim, in the claim's unit."""

@@ -92,18 +92,13 @@ def _strips(shown: Sequence[Verdict]) -> Iterator[Strip]:
         top, last = strip.label + STRIP - 0.08, verdict.case
 
 
-LARGEST_RATIO = math.log(1e6)
-"""Runs on their way to infinity are off the axis."""
-
-
 def effect_limits(shown: Sequence[Verdict]) -> tuple[float, float]:
     """Of the axis: all seeds, the intervals as far as they are finite, and the band with some room."""
     widest = 1.4 * max(verdict.contrast.threshold for verdict in shown)
     values = [widest, -widest, *(value for v in shown for value in (*v.contrast.d, v.low, v.high))]
-    claim = shown[0].contrast.claim
-    farthest = LARGEST_RATIO if claim.scale == "log_ratio" else math.inf
-    finite = [max(-farthest, min(value, farthest)) for value in values if math.isfinite(value)]
+    finite = [value for value in values if math.isfinite(value)]
     margin = 0.03 * (max(finite) - min(finite))
+    claim = shown[0].contrast.claim
     return claim.in_unit(min(finite) - margin), claim.in_unit(max(finite) + margin)
 
 
