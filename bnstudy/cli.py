@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from bnstudy import commands
 from bnstudy.config import console
+from bnstudy.config.help import first_steps, training_help
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
 def main() -> None:
     """Train the runs that the command line describes, or carry out a subcommand."""
     console.open_streams()
-    if sys.argv[1:] and sys.argv[1] in commands.SUBCOMMANDS:
+    if not sys.argv[1:]:
+        with exit_statuses("bnstudy"):
+            print(first_steps())
+        return
+    if sys.argv[1] in commands.SUBCOMMANDS:
         with console.interruptible("bnstudy"), exit_statuses("bnstudy"):
             status = commands.run(sys.argv[1], sys.argv[2:])
         sys.exit(status)
@@ -38,14 +43,18 @@ def main() -> None:
 
 def call_hydra(debugging: bool) -> None:
     from hydra import version
-    from hydra._internal.utils import _run_hydra
+    from hydra._internal.utils import _run_hydra  # hydra.main parses sys.argv itself, and not flags among the words
     from hydra.core.global_hydra import GlobalHydra
 
     from bnstudy.config.arguments import parse_training_arguments
+    from bnstudy.report.terminal import width_of
     from bnstudy.store.files import conf_dir
 
     version.setbase("1.3")
     parser, flags = parse_training_arguments(sys.argv[1:])
+    if flags.help:
+        print(training_help(flags.overrides, flags.config_dir, commands.SUBCOMMANDS, width_of(sys.stdout)))
+        return
     task = exit_statuses("bnstudy", debugging)(train)  # Hydra prints and swallows a job's errors, not its exit
     running = GlobalHydra.instance()
     callers, running.hydra = running.hydra, None  # a notebook may have initialized Hydra
@@ -62,15 +71,16 @@ def report() -> None:
         from bnstudy.config.arguments import parse_report_arguments
 
         options = parse_report_arguments(sys.argv[1:])
-        from bnstudy.report.compare import write_comparison
-        from bnstudy.report.report import write_report
+        from bnstudy.api.reporting import write
+        from bnstudy.report.terminal import show_report, stages_shown
 
-        where, about = options.results_dir, (options.study, options.scale, options.runs)
-        if options.compare is None:
-            result = write_report(where, *about, options.claim_dirs, options.config_dirs)
-        else:
-            result = write_comparison(where, options.compare, *about)
-        print("\n".join([*result.lines, f"Report: {result.index}"]))
+        with stages_shown("Reading the store ..."):
+            result = write(options)
+        print(show_report(result, sys.stdout))
+        if options.opens:
+            import webbrowser
+
+            webbrowser.open(result.index.absolute().as_uri())
 
 
 def train(config: DictConfig) -> float | None:

@@ -42,6 +42,7 @@ navigation = {
         "how-to/gpu",
         "how-to/cluster",
         "how-to/python",
+        "how-to/loggers",
         "how-to/extend",
         "how-to/own-norm",
         "how-to/own-network",

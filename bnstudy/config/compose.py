@@ -37,7 +37,7 @@ MAX_POINTS = 100_000
 
 SECONDS_PER_POINT = 1e-3
 
-ONE_OPTION = {"model", "norm", "init", "data", "optim", "schedule", "loss", "scale", "study"}
+ONE_OPTION = {"model", "norm", "init", "data", "optim", "schedule", "loss", "logger", "scale", "study"}
 """The groups of which a run has one option. Of the group `probe` it may have several."""
 
 

@@ -6,19 +6,22 @@ import logging
 import os
 import secrets
 import shlex
+import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
+from bnstudy.report.terminal import width_of
 from bnstudy.store.links import FOLDERS, refuse_links
 from bnstudy.store.plans import Plans
 from bnstudy.store.runs import Store
 from bnstudy.sweep.cost import step_seconds
-from bnstudy.sweep.describe import describe_plan, describe_stack
+from bnstudy.sweep.describe import EXPECTED, describe_plan
+from bnstudy.sweep.dry_run import describe_dry_run
 from bnstudy.sweep.forkserver import cores
 from bnstudy.sweep.limits import check_memory
 from bnstudy.sweep.machine import resolve_device
@@ -30,7 +33,7 @@ from bnstudy.sweep.request import PlannedRun, Request, naming
 from bnstudy.sweep.results import RunsFailed, all_results, report_results
 from bnstudy.sweep.signals import StopFlag
 from bnstudy.sweep.worker import work
-from bnstudy.validation import ConfigError, to_dict
+from bnstudy.validation import ConfigError, printable, to_dict
 
 MIN_PROCESSES_SECONDS = 2.0
 """Expected training time from which on worker processes are worth the third of a second that they take to start."""
@@ -44,6 +47,7 @@ class Sweep:
     """A request that was checked, with its plan and how to carry it out.
 
     lines: a summary for the user.
+    seconds: estimates for a run of each kind, by `stack_key`.
     """
 
     request: Request
@@ -53,6 +57,7 @@ class Sweep:
     executor: str
     workers: int
     lines: list[str]
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 def run(*requests: Request, folders: Sequence[Path] = ()) -> list[RunResult]:
@@ -98,7 +103,8 @@ def prepare(request: Request) -> Sweep:
     stacks = make_stacks(plan, kinds, device, workers, sharing, datasets.inputs)
     stacks = limit_threads(stacks, plan.settings.threads, max_threads(request, executor, workers))
     lines = describe_plan(plan, stacks, device, executor, workers)
-    return Sweep(request, plan, stacks, datasets, executor, workers, lines)
+    seconds = {run.spec.stack_key: estimate_seconds(run, kinds) for run in plan.runs} if kinds else {}
+    return Sweep(request, plan, stacks, datasets, executor, workers, lines, seconds)
 
 
 def check_sizes(plan: Plan, kinds: Kinds, device: str) -> None:
@@ -119,7 +125,9 @@ def may_refine(request: Request, folders: Sequence[Path]) -> bool:
 
 def describe(sweep: Sweep, refines: bool, folders: Sequence[Path]) -> None:
     """Print the plan of a dry run."""
-    print("\n".join([*sweep.lines, *map(describe_stack, sweep.stacks)]))
+    about = sweep.request, sweep.plan, sweep.stacks, sweep.seconds, sweep.workers
+    lines = [line for line in sweep.lines if not line.startswith(EXPECTED)]
+    print(printable("\n".join([*lines, *describe_dry_run(*about, width_of(sys.stdout))])))
     if refines and sweep.plan.todo:
         print("A second pass would follow, with finer learning rates around the best of each family.")
     elif refines:

@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 
 from bnstudy.store.integrity import DamagedRun
-from bnstudy.store.outcomes import accuracy_of_guessing, describe_status
+from bnstudy.store.outcomes import counted_accuracy, describe_status
 from bnstudy.store.runs import Store
 from bnstudy.sweep.messages import Failure, plural, recorded_error
 from bnstudy.sweep.plan import Plan
-from bnstudy.sweep.progress import RunResult, table
+from bnstudy.sweep.progress import FROM_PYTHON, RunResult, table
 from bnstudy.sweep.request import PlannedRun, Request
 from bnstudy.validation import printable
 
@@ -52,20 +52,19 @@ def stored_result(run: PlannedRun, store: Store) -> RunResult:
     """
     run_id, summary = run.spec.run_id, store.check(run.spec.run_id)
     status, seconds = describe_status(summary), summary["seconds"]["total"]
-    guessing, accuracy = accuracy_of_guessing(summary, "test"), summary["final"]["test_accuracy"]
-    if status != "finished" or guessing is None:
-        accuracy = guessing
+    accuracy = counted_accuracy(summary)
     accuracy = math.nan if accuracy is None else accuracy
     return RunResult(run_id, run.name, run.arm, status, accuracy, seconds, store.run(run_id).folder)
 
 
 def report_results(request: Request, results: Sequence[RunResult]) -> None:
-    """Print the table, unless seeds are added until claims are decided.
+    """Print the table, unless seeds are added until claims are decided, or the caller gets the results as a frame.
 
     Raises:
         RunsFailed: a run failed; the others are stored.
     """
-    if results and request.settings.progress and request.settings.until is None:
+    shows_table = request.settings.progress and request.settings.until is None and not FROM_PYTHON.get()
+    if results and shows_table:
         print(printable(table(results, "study" if request.members else "arm")))
     failed = [r for r in results if r.status == "failed"]
     if failed:

@@ -11,7 +11,7 @@ from bnstudy.claims.verdicts import Verdict, verdicts
 from bnstudy.report.figures import Palette, ReportFigure, draw_panel, load_figures, style
 from bnstudy.report.figures.effects import MOST, draw_effect
 from bnstudy.report.figures.networks import draw_networks
-from bnstudy.report.transforms import Panel, panels
+from bnstudy.report.panels import Panel, panels
 from bnstudy.validation import ConfigError
 from tests import sweeps, synthetic
 from tests.synthetic import Run

@@ -8,9 +8,9 @@ from typing import Any
 
 from bnstudy.claims.verdicts import Verdict
 from bnstudy.report.figures import style
+from bnstudy.report.figures.colours import STATUSES
 from bnstudy.report.figures.effects import (
     CAPTION,
-    COLOURS,
     WIDER,
     draw_verdict,
     effect_handles,
@@ -61,7 +61,7 @@ def draw_networks(found: Sequence[Verdict]) -> ReportFigure | None:
             text: dict[str, Any] = {
                 "fontsize": 7.5,
                 "fontweight": "bold",
-                "color": COLOURS[verdict.status],
+                "color": STATUSES[verdict.status],
                 "zorder": 5,
             }
             ax.text(1, top + 0.11, verdict.status, ha="right", va="center", transform=ax.get_yaxis_transform(), **text)
