@@ -12,7 +12,7 @@ import yaml
 
 from bnstudy.commands.arguments import Arguments, read_arguments, run_ids, say, wrap
 from bnstudy.commands.selection import Selection, select, states
-from bnstudy.commands.settings import command_words, read_yaml, typed
+from bnstudy.commands.settings import command_words, in_order, read_yaml, typed
 from bnstudy.store.files import conf_dir
 from bnstudy.store.integrity import DamagedRun
 from bnstudy.store.outcomes import counted_accuracy
@@ -124,7 +124,7 @@ def order(found: Selection, run_id: str) -> tuple[Any, ...]:
 def table(found: Selection, shown: Sequence[str]) -> str:
     """A line with what the runs share, and a row each with the settings in which they differ."""
     words = {run_id: found.options.words(found.specs[run_id]) for run_id in shown if run_id in found.specs}
-    keys = dict.fromkeys(key for of_run in words.values() for key in of_run)
+    keys = in_order(dict.fromkeys(key for of_run in words.values() for key in of_run))
     differ = [key for key in keys if len({of_run.get(key) for of_run in words.values()}) > 1]
     shared = {key: next(iter(words.values()))[key] for key in keys if key not in differ}
     state = states(found.store, shown, found.damages)
