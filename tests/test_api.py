@@ -316,7 +316,7 @@ def test_each_network_is_trained_with_norms_of_its_own_and_others(name, command,
 
 @pytest.mark.slow
 def test_the_page_on_own_networks_works_as_it_is_written(command, tmp_path, monkeypatch):
-    page = (Path(__file__).parents[1] / "docs" / "extending" / "own_network.md").read_text()
+    page = (Path(__file__).parents[1] / "docs" / "how-to" / "own-network.md").read_text()
     network, measurement = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
     (tmp_path / "my_networks.py").write_text(network)
     blocks = [block for kind, block in re.findall(r"^```(\w*)\n(.*?)^```", page, re.M | re.S) if not kind]

@@ -48,7 +48,7 @@ def test_the_store_page_lists_every_probe_and_metric(command):
     assert status == 0, err
     rows = load_metrics("results")
     recorded = {*rows[rows["split"] == ""]["metric"].astype(str)} - {"lr"}
-    rows = table_rows("docs/store.md", "| probe | metric |")
+    rows = table_rows("docs/reference/store.md", "| probe | metric |")
     documented = {name for row in rows for name in code_names(row[1])} - {"_scaled"}
     assert {name.removesuffix("_scaled") for name in recorded} == documented
     classes = {node["_target_"].rsplit(".", 1)[-1] for node in compose_config(*probes).probe.values()}
@@ -56,17 +56,17 @@ def test_the_store_page_lists_every_probe_and_metric(command):
 
 
 def test_the_report_page_lists_every_figure():
-    rows = table_rows("docs/report.md", "| figure | shows |")
+    rows = table_rows("docs/concepts/report.md", "| figure | shows |")
     assert {name for row in rows for name in row[0].split(", ")} == {*load_figures()}
 
 
 def test_the_probe_page_lists_every_schedule_of_a_probe():
-    listed = PAGES["docs/extending/probe.md"].split("replaces the schedule:")[1].split("of `bnstudy/when.py`")[0]
+    listed = PAGES["docs/how-to/own-probe.md"].split("replaces the schedule:")[1].split("of `bnstudy/when.py`")[0]
     assert {*code_names(listed)} == {schedule.__name__ for schedule in when.When.__subclasses__()}
 
 
 def test_the_claim_page_lists_every_metric_of_a_claim_and_no_unknown_one():
-    rows = table_rows("docs/extending/claim.md", "| metric | is | views |")
+    rows = table_rows("docs/how-to/own-claim.md", "| metric | is | views |")
     documented = {name for row in rows for name in code_names(row[0])}
     used = {yaml.safe_load(path.read_text())["metric"] for path in (conf_dir() / "claim").glob("*.yaml")}
     assert used <= documented
@@ -74,7 +74,7 @@ def test_the_claim_page_lists_every_metric_of_a_claim_and_no_unknown_one():
 
 
 def test_the_configuration_page_lists_every_key_and_no_other():
-    rows = table_rows("docs/configuration.md", "| key | values |")
+    rows = table_rows("docs/concepts/runs.md", "| key | values |")
     documented = {name for row in rows for name in code_names(row[0])} | {"max_seeds", "seeds_at_once"}
     config = compose_config()
     assert {key for key in config if key != "hydra"} - {"scale", "study"} <= documented
