@@ -38,6 +38,7 @@ navigation = {
     "": ["getting-started"],
     "How to ...": [
         "how-to/sweep",
+        "how-to/manage-runs",
         "how-to/gpu",
         "how-to/cluster",
         "how-to/python",

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from bnstudy import load_metrics, when
 from bnstudy.claims import metrics
+from bnstudy.commands import SUBCOMMANDS
 from bnstudy.config.free_keys import with_free_key
 from bnstudy.report.figures import load_figures
 from bnstudy.store.files import conf_dir
@@ -88,6 +89,7 @@ def commands(program: str) -> list[list[str]]:
     blocks = [block for kind, block in fenced if not kind]
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     found = [shlex.split(line, comments=True) for line in lines if line.startswith(f"{program} ")]
+    found = [words for words in found if not SUBCOMMANDS.keys() & {*words[1:2]}]
     return [words[1:] for words in found if "--config-dir" not in words and "_target_: my_" not in " ".join(words)]
 
 
