@@ -136,7 +136,8 @@ def table(found: Selection, shown: Sequence[str]) -> str:
         elif len(differ) <= MOST_COLUMNS:
             cells = [own.get(key) or default(found, run_id, key) for key in differ]
         else:
-            cells = [" ".join(command_words({key: own[key] for key in differ if key in own}))]
+            values = {key: own.get(key) or default(found, run_id, key) for key in differ}
+            cells = [" ".join(command_words({key: value for key, value in values.items() if value != "-"}))]
         rows.append([run_id, state[run_id], accuracy(found, run_id), *cells])
     head = ["run", "status", "test acc", *(differ if len(differ) <= MOST_COLUMNS else ["settings"])]
     lines = [f"{plural(len(shown), 'run')}, all with {' '.join(command_words(shared))}"] if shared else []

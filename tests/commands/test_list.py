@@ -137,3 +137,17 @@ def test_no_subcommand_imports_torch(store: Store, line: str):
     where = store.results_dir.parent
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=where, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["list", "norm=batch"], "norm=batch chooses runs: write bnstudy list --runs norm=batch."),
+        (["list", "batch"], "batch is not allowed: bnstudy list takes results_dir=FOLDER and the flags of its --help."),
+        (["list", "--all"], "--all is not allowed without --runs: add --runs."),
+        (["status", "lr=1"], "lr is not a known key."),
+    ],
+)
+def test_words_that_a_subcommand_does_not_take_are_named(command: Command, words: list[str], sentence: str):
+    status, _, err = command(*words)
+    assert (status, sentence in err) == (2, True)
