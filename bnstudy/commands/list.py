@@ -41,6 +41,8 @@ MOST_COLUMNS = 5
 
 
 def run(arguments: Sequence[str]) -> int:
+    if "--runs" not in arguments and (word := next(filter(is_filter, arguments), None)):
+        raise ConfigError(f"{word} chooses runs: write bnstudy list --runs {word}.")
     given = read_arguments(
         "list", HELP, arguments, FLAGS, keys=None if "--runs" in arguments else (), needs_store=False
     )
@@ -50,6 +52,10 @@ def run(arguments: Sequence[str]) -> int:
         raise ConfigError("--all is not allowed without --runs: add --runs.")
     list_studies(given)
     return 0
+
+
+def is_filter(word: str) -> bool:
+    return "=" in word and not word.startswith(("-", "results_dir="))
 
 
 def list_studies(given: Arguments) -> None:
