@@ -39,6 +39,7 @@ navigation = {
     "": ["getting-started"],
     "How to ...": [
         "how-to/sweep",
+        "how-to/manage-runs",
         "how-to/gpu",
         "how-to/cluster",
         "how-to/python",

@@ -16,6 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from bnstudy import cli, load_metrics, load_runs, when
+from bnstudy.commands import SUBCOMMANDS
 from bnstudy.config.free_keys import with_free_key
 from bnstudy.report.figures import load_figures
 from bnstudy.store.files import conf_dir
@@ -123,6 +124,7 @@ TRAINING = [
     for block in blocks(page)
     for words in block.commands()
     if words[0] == "bnstudy" and "=" in " ".join(words) and "my_" not in " ".join(words)
+    if words[1] not in SUBCOMMANDS
 ]
 
 
