@@ -14,7 +14,6 @@ from bnstudy.claims.counterevidence import find_counterevidence
 from bnstudy.claims.verdicts import Verdict, describe_rates
 from bnstudy.report import wording
 from bnstudy.report.figures.effects import draw_effect
-from bnstudy.report.figures.networks import draw_networks
 from bnstudy.report.images import Image, draw_image, slug
 from bnstudy.report.page import StudyPart
 from bnstudy.report.wording import count_statuses
@@ -38,7 +37,6 @@ class Card:
     claim: Claim
     title: str
     sentences: list[str]
-    summary: str
     verdicts: list[Verdict]
     counterevidence: list[str]
     run_ids: list[str]
@@ -110,7 +108,7 @@ def claim_cards(found: Iterable[Verdict], part: StudyPart, taken: set[str]) -> l
     return [
         Card(
             of_claim[0].contrast.claim, wording.claim_title(of_claim), wording.claim_sentences(of_claim),
-            summarize_claim(of_claim), of_claim, find_counterevidence(of_claim),
+            of_claim, find_counterevidence(of_claim),
             sorted({run_id for v in of_claim for run_id in v.contrast.run_ids}), part,
             draw_image(partial(draw_effect, of_claim), f"effect-{of_claim[0].contrast.claim.name}", taken),
             images=own, elsewhere=elsewhere,
@@ -138,22 +136,6 @@ def divide_figures(claims: Sequence[Claim], part: StudyPart) -> list[tuple[list[
             owner.setdefault(image.name, nth)
     own = [[image for image in images if owner[image.name] == nth] for nth, images in enumerate(named)]
     return [(own[nth], [i for i in images if owner[i.name] != nth]) for nth, images in enumerate(named)]
-
-
-def networks_image(found: Sequence[Verdict], taken: set[str]) -> Image | None:
-    """The claims of a study side by side; None if it has one claim or one network."""
-    return draw_image(partial(draw_networks, found), "networks", taken)
-
-
-def summarize_claim(of_claim: Sequence[Verdict]) -> str:
-    """The result of one claim in its primary view; where all cases have one status, the words that follow it."""
-    primary = [verdict for verdict in of_claim if verdict.contrast.is_primary]
-    if len(primary) == 1:
-        return f"for {primary[0].result}"
-    view = " or ".join(dict.fromkeys(verdict.contrast.view_name for verdict in primary))
-    if len({verdict.status for verdict in primary}) == 1:
-        return f"in all {len(primary)} cases, {view}."
-    return f"Of {len(primary)} cases, {view}: {', '.join(f'{s} in {n}' for s, n in count_statuses(primary))}."
 
 
 def _rates_row(verdict: Verdict) -> dict[str, str]:

@@ -9,13 +9,13 @@ from typing import Any
 
 from bnstudy.claims import verdicts
 from bnstudy.claims.changed_plans import find_changes, mark_reported
-from bnstudy.claims.claim import Claim, load_claims
+from bnstudy.claims.claim import Claim, describe_renamed, load_claims
 from bnstudy.claims.contrasts import Contrast, contrasts
 from bnstudy.claims.frames import StudyData, load_study
 from bnstudy.claims.possible_claims import possible_contrasts
 from bnstudy.claims.verdicts import Verdict
 from bnstudy.report import wording
-from bnstudy.report.cards import claim_cards, claim_id, networks_image
+from bnstudy.report.cards import claim_cards, claim_id
 from bnstudy.report.commands import report_command
 from bnstudy.report.figure_files import Figures
 from bnstudy.report.forest import forest_of
@@ -71,6 +71,7 @@ def write_study_report(
     limits = Plans(folders.results).damaged(about.name) if study else []
     if study or picked:
         found, changes = contrasts_of(about, load_claims(about.claims, folders.of_claims)), find_changes(store, about)
+        limits += describe_renamed(about.claims, folders.of_claims)
     else:
         found, limits = possible_contrasts(about, folders.of_claims)
         changes = []
@@ -93,10 +94,10 @@ def _publish(
 ) -> ReportResult:  # fmt: skip
     study = part.study
     progress("effects")
-    cards, networks = claim_cards(found, part, taken), networks_image(found, taken)
-    images = [card.effect for card in cards] + part.images + ([networks] if networks else [])
+    cards = claim_cards(found, part, taken)
+    images = [card.effect for card in cards] + part.images
     files = {"runs.csv": as_csv(study.runs), "claims.json": as_json(verdicts.as_json(found))}
-    content = page_content(part, found, cautions) | {"claims": cards, "networks": networks}
+    content = page_content(part, found, cautions) | {"claims": cards}
     content["in_claims"] = {image.name for card in cards for image in card.images}
     index = publish(results_dir, study.name, "index", content, images, files)
     return ReportResult(
@@ -119,10 +120,15 @@ def page_content(part: StudyPart, found: Sequence[Verdict], cautions: Sequence[s
     return {
         "name": study.name, "title": study.title, "scale": study.scale, "report": part.report, "one": part,
         "facts": part.facts, "cautions": list(cautions), "tally": tally_cases(primary),
-        "answer": wording.answer(found, study.title) if primary else "",
+        "answer": wording.answer(found, study.title) if primary else answer_of_reproduction(part),
         "forest": forest_of(primary, lambda v: f"#{claim_id(v.contrast.claim)}") if primary else None,
         "provenance": provenance(study.runs, len(study.planned)),
     }  # fmt: skip
+
+
+def answer_of_reproduction(part: StudyPart) -> str:
+    """How many published values are met; empty for a study that reproduces nothing."""
+    return next(iter(part.findings), "") if part.reproduction else ""
 
 
 def tally_cases(primary: Sequence[Verdict]) -> str:

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from bnstudy.claims.contrasts import Contrast
-from bnstudy.claims.verdicts import Verdict, as_json, judge, verdicts
-from bnstudy.report.all_studies import tally
-from bnstudy.report.cards import claim_cards, divide_figures, summarize_claim
+from bnstudy.claims.verdicts import Verdict, as_json, judge
+from bnstudy.report.cards import claim_cards, divide_figures
 from bnstudy.report.images import Image
 from bnstudy.report.page import PanelSection, StudyPart
 from bnstudy.report.rendering import case_text
@@ -18,15 +17,6 @@ from tests import sweeps, synthetic
 from tests.report.pages import claim_file
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
-
-
-def test_several_cases_are_summarized_by_their_statuses() -> None:
-    supported, contradicted = (verdicts(sweeps.of(claims=("dead_relus",), fewer=f)) for f in (0.15, -0.15))
-    assert summarize_claim(supported) == f"for {supported[0].result}"
-    assert summarize_claim([*supported, *supported]) == "in all 2 cases, each at its best."
-    both = [*supported, *contradicted]
-    assert summarize_claim(both) == "Of 2 cases, each at its best: SUPPORTED in 1, CONTRADICTED in 1."
-    assert tally(both) == "4 verdicts in all views: 2 SUPPORTED, 2 CONTRADICTED."
 
 
 def of_contrast(*d: float, **changes: object) -> list[Verdict]:
@@ -68,8 +58,6 @@ def test_cases_at_a_fixed_rate_are_never_best_against_best() -> None:
     fixed, best = judge(at_one), judge(sweeps.contrast_of([1.0] * 10))
     assert case_text(fixed) == "MLP on Digits, at a fixed learning rate, 0.5"
     assert case_text(best) == "MLP on Digits"
-    assert summarize_claim([fixed, fixed]) == "in all 2 cases, at a fixed learning rate."
-    assert summarize_claim([fixed, best]) == "in all 2 cases, at a fixed learning rate or each at its best."
 
 
 def test_the_error_of_the_test_images_is_beside_an_effect_on_accuracy() -> None:
