@@ -4,7 +4,7 @@ BIN := .venv/bin
 SCALE ?= quick
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart report test lint format benchmark clean
+.PHONY: help setup quickstart report test lint format docs benchmark clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -15,7 +15,7 @@ setup: .venv/ready ## make .venv and install the project with its test tools
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v < (3, 14) or sys.exit("bnstudy needs Python 3.11 to 3.13, and this is %d.%d: choose another with make PYTHON=python3.12 ..." % v)'
 	@echo "Installing into .venv: PyTorch is large, this takes some minutes."
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,docs]'
 	@touch $@
 
 quickstart: setup ## train the quickstart study on real digits and write its report
@@ -37,6 +37,9 @@ lint: setup ## formatting, style and types
 format: setup ## format the code and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: setup ## build the documentation site: build/docs/index.html; a warning is an error
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
 
 benchmark: setup ## measure the overhead of recording and the speed of sweeps, against plain loops and other libraries
 	$(BIN)/python scripts/benchmark.py runner

@@ -24,8 +24,9 @@ Kind = Literal["conv", "dense"]
 
 @dataclass(frozen=True)
 class InitSpec(Spec):
-    """The initial weights. `gain` multiplies the standard deviation of the scheme.
+    """The initial weights.
 
+    gain: multiplies the standard deviation of the scheme.
     draws: whether it replaces the weights that the network's constructor drew.
     """
 
@@ -200,7 +201,10 @@ def fans(weight: Tensor) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class _Kaiming(InitSpec):
-    """He et al. 2015: variance 2/fan, which keeps the second moment of ReLU activations (or of gradients)."""
+    """He et al. 2015: variance 2/fan, which keeps the second moment of ReLU activations (or of gradients).
+
+    mode: fan_in keeps the moment of activations, fan_out that of gradients.
+    """
 
     mode: Literal["fan_in", "fan_out"] = "fan_in"
 
@@ -254,7 +258,10 @@ class Orthogonal(InitSpec):
 
 @dataclass(frozen=True)
 class Normal(InitSpec):
-    """A Gaussian of the given standard deviation in every layer."""
+    """A Gaussian of the same standard deviation in every layer.
+
+    std: the standard deviation.
+    """
 
     std: float = 0.01
 

@@ -74,7 +74,12 @@ class ScheduleSpec(Spec):
 
 @dataclass(frozen=True)
 class SGD(OptimSpec):
-    """Stochastic gradient descent: v <- momentum v + g + weight_decay w; w <- w - lr v (Nesterov: g + momentum v)."""
+    """Stochastic gradient descent: v <- momentum v + g + weight_decay w; w <- w - lr v (Nesterov: g + momentum v).
+
+    momentum: share of the velocity v that a step keeps.
+    nesterov: true for Nesterov's step.
+    weight_decay: adds to the gradient (L2).
+    """
 
     momentum: float = field(default=0.0, metadata=PER_RUN)
     nesterov: bool = False
@@ -108,7 +113,13 @@ class SGD(OptimSpec):
 
 @dataclass(frozen=True)
 class Adam(OptimSpec):
-    """Kingma & Ba 2015; weight_decay adds to the gradient (L2)."""
+    """Kingma & Ba 2015.
+
+    beta1: share of the mean gradient that a step keeps.
+    beta2: share of the mean squared gradient that a step keeps.
+    eps: added to the root of the mean squared gradient.
+    weight_decay: adds to the gradient (L2).
+    """
 
     beta1: float = 0.9
     beta2: float = 0.999
@@ -140,7 +151,10 @@ class Adam(OptimSpec):
 
 @dataclass(frozen=True)
 class AdamW(Adam):
-    """Loshchilov & Hutter 2019: weight_decay shrinks the weights by lr * weight_decay, apart from the gradient."""
+    """Loshchilov & Hutter 2019: Adam with weight decay apart from the gradient.
+
+    weight_decay: shrinks the weights by lr * weight_decay in each step.
+    """
 
     weight_decay: float = field(default=0.01, metadata=PER_RUN)
 
@@ -209,7 +223,11 @@ class Linear(_Decaying):
 
 @dataclass(frozen=True)
 class Step(ScheduleSpec):
-    """Multiplies the rate by `gamma` at each of the `milestones`, which are shares of the training after warm-up."""
+    """Multiplies the rate by `gamma` at each of the `milestones`.
+
+    gamma: factor at each milestone.
+    milestones: shares of the training after warm-up.
+    """
 
     gamma: float = 0.1
     milestones: tuple[float, ...] = (0.5, 0.75)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
+from bnstudy.calling import make_callable
 from bnstudy.data.base import DataSpec
 from bnstudy.inits import InitSpec
 from bnstudy.losses import LossSpec
@@ -21,11 +22,14 @@ from bnstudy.store.renames import with_former_names
 from bnstudy.validation import ADDED, ConfigError, Spec, is_identity, show, stackable_numbers, to_dict
 from bnstudy.when import LogThenRegular, When
 
+make_callable(__name__)  # bnstudy.run(...)
+
 
 @dataclass(frozen=True)
 class Evaluation(Spec):
     """When loss and accuracy on the validation and test splits are measured.
 
+    when: the steps, a class of `bnstudy.when` and its keys.
     images: evaluations before the last step use at most this many images of each split: a fixed stratified sample,
         the same for every run; null for all. The final evaluation uses all images.
     batch_size: images in a batch, where the norm evaluates with the statistics of the batch: the images are in a fixed
@@ -72,6 +76,13 @@ class EarlyStopping(Spec):
 class RunSpec(Spec):
     """The full description of one training of one network. Two runs with equal specs are the same run.
 
+    lr: the learning rate, which `schedule` multiplies.
+    batch_size: images in a training batch.
+    seed: what all random numbers of the run follow from.
+    epochs: the length of the training in passes over the training images; give this or `steps`.
+    steps: the length in steps.
+    precision: fp32; or bf16, automatic mixed precision in training. Losses, the statistics of norms, evaluation and
+        probes are in float32.
     trained: `all` parameters, or only those of the `norm`, its scales and shifts; all others, the classifier's
         included, then keep their initial values (Frankle, Schwab & Morcos 2021).
     """

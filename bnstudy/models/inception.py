@@ -47,6 +47,7 @@ class Inception(ModelSpec):
 
     depth: number of blocks.
     width: a multiplier of the original channels, which are rounded to multiples of 8, so that group norm fits.
+    activation: of the hidden layers.
     dropout: fraction of the features dropped before the classifier. 0.4 in the source.
     """
 

@@ -20,6 +20,9 @@ DEPTH, WIDTH = 3, 128
 class MLP(ModelSpec):
     """`depth` hidden layers of `width` units (hidden1, hidden2, ...), then a linear classifier (out).
 
+    depth: number of hidden layers.
+    width: units of each hidden layer.
+    activation: of the hidden layers.
     dropout: fraction of the units dropped behind each hidden layer with its norm and activation.
     widths: the units of each hidden layer, instead of depth and width. These two then become the number of layers and
         the units of the widest; equal widths become null, as the two say the same.

@@ -23,7 +23,9 @@ class ResNet(ModelSpec):
     Shortcuts have no parameters (option A of the paper): where the size halves they take every second pixel and fill
     the new channels with zeros.
 
+    depth: number of weight layers.
     width: channels of the first stage; the others have two and four times as many.
+    activation: of the hidden layers.
     block: the order of the layers in a block, one of those that He et al. 2016b compare: see `Block`.
     dropout: fraction of the features dropped before the classifier.
     """

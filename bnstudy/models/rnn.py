@@ -34,6 +34,10 @@ class RNN(ModelSpec):
     cells that only use their sum, the input path. Images may end early (`data.length`): an absent step leaves the state
     as it is and takes no part in statistics.
 
+    width: units of a layer's state.
+    layers: number of recurrent layers.
+    chunk: pixels in a step, in reading order; null for a row.
+    norm_path: which path has the norm, see above.
     cell: the equations are those of nn.RNN, nn.GRU and nn.LSTM.
     activation: of cell=rnn only.
     """

@@ -26,6 +26,7 @@ class Transformer(ModelSpec):
 
     depth: number of blocks.
     width: features of a token. The hidden layer of a block's MLP has four times as many units.
+    activation: of the hidden layer of a block's MLP.
     order: post, norm(x + f(x)), as in Vaswani et al. 2017; or pre, x + f(norm(x)), with a norm before the classifier
         (Xiong et al. 2020).
     chunk: pixels in a token, in reading order; null for the rows.

@@ -30,7 +30,9 @@ class VGG(ModelSpec):
     The layers are conv1, conv2, ..., dense1, ..., out. By default one linear layer replaces the original three, as
     usual for small images. Depth 8 has three stages, for images too small for the five stages of the others.
 
+    depth: number of weight layers.
     width: a multiplier of the original 64 to 512 channels.
+    activation: of the hidden layers.
     dropout: fraction of the features dropped before the classifier, or behind each dense layer.
     stages: the channels of each convolution by stage, such as [[32,32],[64,64]], instead of depth and width.
     dense: the units of dense layers before the classifier, such as [512,512]. A pooling and the features at all

@@ -104,6 +104,7 @@ class NoActivationNorm(NormSpec):
 class ScaledNorm(NormSpec):
     """A norm with a learned scale and shift per channel, or with a scale alone, if `affine`.
 
+    affine: false for no scale and shift.
     gamma: the initial value of the scales; null for 1. Cooijmans et al. 2017 start recurrent networks with 0.1.
     """
 

@@ -47,7 +47,10 @@ class InstanceNorm(AffineNorm):
 
 @dataclass(frozen=True)
 class GroupNorm(AffineNorm):
-    """Wu & He 2018: each sample normalized over groups of channels (and positions), or each token over such groups."""
+    """Wu & He 2018: each sample normalized over groups of channels (and positions), or each token over such groups.
+
+    groups: number of groups, which divides the number of channels.
+    """
 
     groups: int = 8
 

@@ -1,8 +1,8 @@
 """The store: one folder a run, `<results_dir>/runs/<run_id>/`. The plans of studies are in `store/plans.py`.
 
-`docs/store.md` describes the files. `Store.begin` and `Store.finish` write them, except for the checkpoint and the
-error: `sweep/worker.py` writes both, the checkpoint through `train/checkpoint.py`. Each appears by an atomic rename.
-Reading a store executes nothing in it, and needs no torch.
+`docs/reference/store.md` describes the files. `Store.begin` and `Store.finish` write them, except for the checkpoint
+and the error: `sweep/worker.py` writes both, the checkpoint through `train/checkpoint.py`. Each appears by an atomic
+rename. Reading a store executes nothing in it, and needs no torch.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Choose how runs are trained: by which engine, and how many at once.
 
 The rules depend on the runs and the machine, never on timings: the same command makes the same choices, so that a sweep
-that was killed ends with the same numbers. docs/speed.md gives the measurements behind them.
+that was killed ends with the same numbers. docs/concepts/speed.md gives the measurements behind them.
 """
 
 from __future__ import annotations

@@ -9,11 +9,11 @@ from pathlib import Path
 from bnstudy.report.commands import report_command
 from bnstudy.store.files import conf_dir
 from bnstudy.store.integrity import DamagedRun
-from bnstudy.store.outcomes import accuracy_of_guessing, describe_status
+from bnstudy.store.outcomes import counted_accuracy, describe_status
 from bnstudy.store.runs import Store
 from bnstudy.sweep.messages import Failure, plural, recorded_error
 from bnstudy.sweep.plan import Plan
-from bnstudy.sweep.progress import RunResult, say, table
+from bnstudy.sweep.progress import FROM_PYTHON, RunResult, say, table
 from bnstudy.sweep.request import PlannedRun, Request
 from bnstudy.validation import printable
 
@@ -55,22 +55,22 @@ def stored_result(run: PlannedRun, store: Store) -> RunResult:
     """
     run_id, summary = run.spec.run_id, store.check(run.spec.run_id)
     status, seconds = describe_status(summary), summary["seconds"]["total"]
-    guessing, accuracy = accuracy_of_guessing(summary, "test"), summary["final"]["test_accuracy"]
-    if status != "finished" or guessing is None:
-        accuracy = guessing
+    accuracy = counted_accuracy(summary)
     accuracy = math.nan if accuracy is None else accuracy
     return RunResult(run_id, run.name, run.arm, status, accuracy, seconds, store.run(run_id).folder)
 
 
 def report_results(request: Request, results: Sequence[RunResult], folders: Sequence[Path] = ()) -> None:
-    """Print the table and what to type next, unless seeds are added until claims are decided.
+    """Print the table and what to type next, unless seeds are added until claims are decided, or the caller gets the
+    results as a frame.
 
     folders: with the user's own claims.
 
     Raises:
         RunsFailed: a run failed; the others are stored.
     """
-    if results and request.settings.progress and request.settings.until is None:
+    shows_table = request.settings.progress and request.settings.until is None and not FROM_PYTHON.get()
+    if results and shows_table:
         print(printable(table(results, "study" if request.members else "arm")), flush=True)
         say(next_step(request, results, folders))
     failed = [r for r in results if r.status == "failed"]

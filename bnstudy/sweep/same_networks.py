@@ -61,7 +61,7 @@ def refuse_same_networks(runs: Sequence[PlannedRun], inputs: Mapping[DataSpec, I
 def refuse_ignored_norm(run: RunSpec, inputs: Inputs, networks: Networks) -> None:
     """Raises ConfigError if the network ignores the norm, or its position."""
     norm, model = run.norm, run.model.label
-    place = "call norm.build where the norm belongs (docs/extending/model.md)"
+    place = "call norm.build where the norm belongs (docs/how-to/own-model.md)"
     if not leaves_all(norm) and networks.are_same(run, replace(run, norm=NoNorm()), inputs):
         if networks.has_hidden_layers(run, inputs):
             raise ConfigError(

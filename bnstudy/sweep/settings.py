@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from bnstudy.loggers.base import BaseLogger
 from bnstudy.validation import NAME, ConfigError, Spec, printable, show
 
 Objective = Literal[
@@ -43,16 +44,22 @@ MAX_SEEDS = 10_000
 class Settings(Spec):
     """How and where runs are trained; not part of a run's identity.
 
+    device: auto takes a GPU if there is one.
+    engine: serial trains one run at a time, stacked many runs as one program; auto chooses by the network's size.
     compile: record the step of a stack once, and execute it without its Python code; true to refuse a network for which
         that is not possible.
+    results_dir: the store.
     cache_dir: for decoded datasets; null for `<results_dir>/cache`.
     threads: CPU threads of a process; null for as many as its networks can use, at most its share of the cores.
+    progress: false to print nothing.
     checkpoint_seconds: interval between checkpoints of an unfinished run.
     dry_run: print what would be trained, and train nothing.
     objective: the number of a run's summary that an optimizing sweeper receives.
+    logger: where metrics go while a run trains, besides the store; null for nowhere.
     refine: a second pass trains finer learning rates around the best ones of a study.
-    until: decided: add seeds to a study, `seeds_at_once` at a time and up to `max_seeds` in total, until its claims are
-        decided.
+    until: decided: add seeds to a study until its claims are decided.
+    max_seeds: with `until`, the number of seeds in total.
+    seeds_at_once: with `until`, the number of seeds added before each look at the claims.
     """
 
     device: str = "auto"
@@ -69,6 +76,7 @@ class Settings(Spec):
     until: Literal["decided"] | None = None
     max_seeds: int = 40
     seeds_at_once: int = 5
+    logger: BaseLogger | None = None
 
     def check(self) -> None:
         self.require(bool(self.results_dir), "results_dir", "the name of a folder")
@@ -100,7 +108,13 @@ class Launcher(Spec):
 
     executor: inprocess, processes of this machine, or jobs of slurm. auto: inprocess or processes.
     workers: number of processes; null to choose it automatically.
-    jobs: maximum number of tasks in the array job; `time` (minutes), `mem`, `cpus` and `gpus` are of each task.
+    jobs: maximum number of tasks in the array job.
+    partition: Slurm's partition; null for the cluster's default.
+    account: Slurm's account; null for the cluster's default.
+    time: minutes that Slurm grants a task at a time.
+    mem: memory of each task; null for the cluster's default.
+    cpus: CPUs of each task.
+    gpus: GPUs of each task.
     extra: further options of sbatch, and of submitit.
     """
 

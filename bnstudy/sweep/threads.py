@@ -1,6 +1,6 @@
 """Choose the number of CPU threads, which changes how sums are rounded.
 
-It follows from the runs and the machine, never from timings. docs/speed.md gives the measurements behind it.
+It follows from the runs and the machine, never from timings. docs/concepts/speed.md gives the measurements behind it.
 """
 
 from __future__ import annotations

@@ -7,13 +7,13 @@ import pytest
 
 from bnstudy.claims import arms
 from bnstudy.claims.claim import claim_of
-from bnstudy.store.loading import _spec_columns
+from bnstudy.store.flat import spec_columns
 from tests.sweeps import NODE
 from tests.synthetic import Run, lr_sweep, two_models
 
 
 def labelled(runs: list[Run]) -> pd.DataFrame:
-    return arms.label(pd.DataFrame([{"run_id": r.run_id, **_spec_columns(r.spec)} for r in runs]))
+    return arms.label(pd.DataFrame([{"run_id": r.run_id, **spec_columns(r.spec)} for r in runs]))
 
 
 def names(runs: list[Run], column: str = "arm") -> list[str]:
@@ -61,6 +61,28 @@ def test_a_class_within_a_class_is_named_by_its_key() -> None:
     assert names([Run(fields=(scheme,)) for scheme in schemes]) == ["init.conv=Normal", "init.conv=Orthogonal"]
 
 
+def test_a_field_within_a_class_is_named_with_its_parent() -> None:
+    lengths = [Run(), Run(fields=(("data.length", {"min": 4, "max": 8}),))]
+    assert names(lengths) == ["length.min=none, length.max=none", "length.min=4, length.max=8"]
+    stopping = (("early_stopping", {"_target_": "bnstudy.run.EarlyStopping", "patience": 3}),)
+    assert names([Run(fields=(("early_stopping", None),)), Run(fields=stopping)]) == [
+        "early_stopping=no",
+        "early_stopping=yes",
+    ]
+    stopping_later = (("early_stopping", {"_target_": "bnstudy.run.EarlyStopping", "patience": 5}),)
+    assert names([Run(fields=stopping), Run(fields=stopping_later)]) == [
+        "early_stopping.patience=3",
+        "early_stopping.patience=5",
+    ]
+
+
+def test_null_has_a_word_that_no_other_value_has() -> None:
+    sizes = [Run(fields=(("data.train_size", size),)) for size in (500, None)]
+    assert names(sizes) == ["train_size=all", "train_size=500"]
+    modes = [Run(fields=(("model.mode", mode),)) for mode in ("none", None)]
+    assert names(modes) == ["mode=null", "mode=none"]
+
+
 def test_a_factor_that_the_data_determine_is_dropped() -> None:
     runs = [Run(data="Digits"), Run(data="MNIST")]
     assert runs[0].spec["data"]["val_fraction"] != runs[1].spec["data"]["val_fraction"]
@@ -101,7 +123,7 @@ def test_the_batch_of_an_evaluation_is_a_factor_unless_it_is_that_of_training() 
     assert names([run(64), run(4, batch_size=4)]) == ["batch_size=4", "batch_size=64"]
     assert names([Run("NoNorm"), run(64), run(256), run(8)]) == [
         "NoNorm",
-        "BatchNorm, evaluation.batch_size=null",
+        "BatchNorm, evaluation.batch_size=as in training",
         "BatchNorm, evaluation.batch_size=8",
         "BatchNorm, evaluation.batch_size=256",
     ]
@@ -112,7 +134,7 @@ def test_runs_of_an_earlier_version_evaluated_in_class_balanced_parts_are_anothe
     new = Run("BatchNorm", norm_fields=BY_BATCH, fields=((arms.EVALUATION_BATCH, 64),))
     assert names([old]) == ["BatchNorm"]
     assert names([old, Run("NoNorm")]) == ["NoNorm", "BatchNorm"]
-    assert names([old, new]) == ["evaluation.batch_size=null", f"evaluation.batch_size={arms.BALANCED}"]
+    assert names([old, new]) == ["evaluation.batch_size=as in training", f"evaluation.batch_size={arms.BALANCED}"]
     assert labelled([old, new])["arm"].nunique() == 2
 
 
@@ -156,7 +178,7 @@ def test_arms_are_what_a_naive_grouping_by_everything_but_the_seed_gives(runs: l
 @pytest.mark.parametrize("fields", [(), (("model.dropout", None),), (("probe.seed", 3),), (("model.seed", 3),)])
 def test_distinct_rows_stand_for_all_that_differ_in_the_seed_alone(fields: tuple) -> None:
     runs = [Run(lr=lr, seed=seed, fields=fields) for lr in (0.1, 0.10000000001, 1.0) for seed in range(3)]
-    specs = pd.DataFrame({"run_id": r.run_id, **_spec_columns(r.spec)} for r in runs)
+    specs = pd.DataFrame({"run_id": r.run_id, **spec_columns(r.spec)} for r in runs)
     one, nth = arms.distinct(specs)
     others = [c for c in specs if c != "run_id" and (c != "seed" or any(c.endswith(".seed") for c in specs))]
     assert len(one) == len(specs.astype(object)[others].map(repr).drop_duplicates())
@@ -196,7 +218,7 @@ def test_the_smaller_of_equally_good_rates_is_chosen_and_rates_at_the_edge_are_m
 def test_versions_of_a_dataset_are_labels_of_their_own_also_where_two_classes_share_a_name() -> None:
     mine = (("data._target_", "mine.Digits"),)
     runs = [Run(seed=seed, fields=fields) for fields in ((), mine) for seed in range(3)]
-    specs = pd.DataFrame([{"run_id": r.run_id, **_spec_columns(r.spec)} for r in runs])
+    specs = pd.DataFrame([{"run_id": r.run_id, **spec_columns(r.spec)} for r in runs])
     checksums = {run.run_id: f"{run.seed}23456789" for run in runs if run.seed < 2}
     table = arms.label(arms.add_checksums(specs, checksums))
     versions = ("", " (images 023456)", " (images 123456)")

@@ -1,4 +1,4 @@
-"""The simulations of docs/statistics.md, on few studies."""
+"""The simulations of docs/concepts/verdicts.md, on few studies."""
 
 from __future__ import annotations
 
