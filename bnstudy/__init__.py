@@ -25,6 +25,7 @@ MODULES = {
     "CachedData": "bnstudy.data.cache",
     "ProbeSpec": "bnstudy.probes.base",
     "Snapshot": "bnstudy.probes.base",
+    "BaseLogger": "bnstudy.loggers.base",
     "RunSpec": "bnstudy.run",
     "measure": "bnstudy.api.measure",
     "load_runs": "bnstudy.store.loading",

@@ -23,7 +23,7 @@ ORDER = [
     "probes",
     "run",
 ]
-ORDER += ["train", "loggers", "stats", "claims", "report", "sweep", "config", "api", "commands", "cli"]
+ORDER += ["train", "loggers", "stats", "claims", "report", "sweep", "config", "api", "commands", "cli", "__main__"]
 WITHOUT_TORCH = {"calling", "validation", "rng", "when", "store", "stats", "claims", "report"}
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
 

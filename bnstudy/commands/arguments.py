@@ -69,7 +69,10 @@ def read_arguments(
         "words", nargs="*", metavar="RUN" if runs else "key=value", help="results_dir=FOLDER and others"
     )
     found = parse_flags(parser, arguments)
-    named = tuple(word for word in found.words if "=" not in word) if runs else ()
+    named = tuple(word for word in found.words if "=" not in word)
+    if named and not runs and keys is not None:
+        raise ConfigError(f"{named[0]} is not allowed: {program} takes results_dir=FOLDER and the flags of its --help.")
+    named = named if runs else ()
     known = None if keys is None else ("results_dir", *keys)
     values = assignments([word for word in found.words if word not in named], known)
     if len(named) != runs:

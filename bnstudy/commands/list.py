@@ -12,7 +12,7 @@ import yaml
 
 from bnstudy.commands.arguments import Arguments, read_arguments, run_ids, say, wrap
 from bnstudy.commands.selection import Selection, select, states
-from bnstudy.commands.settings import command_words, read_yaml, typed
+from bnstudy.commands.settings import command_words, in_order, read_yaml, typed
 from bnstudy.store.files import conf_dir
 from bnstudy.store.integrity import DamagedRun
 from bnstudy.store.outcomes import counted_accuracy
@@ -41,6 +41,8 @@ MOST_COLUMNS = 5
 
 
 def run(arguments: Sequence[str]) -> int:
+    if "--runs" not in arguments and (word := next(filter(is_filter, arguments), None)):
+        raise ConfigError(f"{word} chooses runs: write bnstudy list --runs {word}.")
     given = read_arguments(
         "list", HELP, arguments, FLAGS, keys=None if "--runs" in arguments else (), needs_store=False
     )
@@ -50,6 +52,10 @@ def run(arguments: Sequence[str]) -> int:
         raise ConfigError("--all is not allowed without --runs: add --runs.")
     list_studies(given)
     return 0
+
+
+def is_filter(word: str) -> bool:
+    return "=" in word and not word.startswith(("-", "results_dir="))
 
 
 def list_studies(given: Arguments) -> None:
@@ -124,7 +130,7 @@ def order(found: Selection, run_id: str) -> tuple[Any, ...]:
 def table(found: Selection, shown: Sequence[str]) -> str:
     """A line with what the runs share, and a row each with the settings in which they differ."""
     words = {run_id: found.options.words(found.specs[run_id]) for run_id in shown if run_id in found.specs}
-    keys = dict.fromkeys(key for of_run in words.values() for key in of_run)
+    keys = in_order(dict.fromkeys(key for of_run in words.values() for key in of_run))
     differ = [key for key in keys if len({of_run.get(key) for of_run in words.values()}) > 1]
     shared = {key: next(iter(words.values()))[key] for key in keys if key not in differ}
     state = states(found.store, shown, found.damages)
@@ -136,7 +142,8 @@ def table(found: Selection, shown: Sequence[str]) -> str:
         elif len(differ) <= MOST_COLUMNS:
             cells = [own.get(key) or default(found, run_id, key) for key in differ]
         else:
-            cells = [" ".join(command_words({key: own[key] for key in differ if key in own}))]
+            values = {key: own.get(key) or default(found, run_id, key) for key in differ}
+            cells = [" ".join(command_words({key: value for key, value in values.items() if value != "-"}))]
         rows.append([run_id, state[run_id], accuracy(found, run_id), *cells])
     head = ["run", "status", "test acc", *(differ if len(differ) <= MOST_COLUMNS else ["settings"])]
     lines = [f"{plural(len(shown), 'run')}, all with {' '.join(command_words(shared))}"] if shared else []

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from bnstudy.commands.arguments import Arguments, read_arguments, run_ids, say
-from bnstudy.commands.selection import find_plans, select, states
+from bnstudy.commands.selection import STATUSES, find_plans, select, states
 from bnstudy.commands.workers import worker_text
 from bnstudy.store.activity import find_workers, folder_bytes
 from bnstudy.store.integrity import DamagedRun, LaterVersion
@@ -69,13 +69,14 @@ def prune_runs(given: Arguments, kinds: Collection[str]) -> int:
         say(f"There is nothing to remove in {store.results_dir}.")
         return 0
     size = sum(folder_bytes(store.run(run_id).folder) for run_id in removed)
-    of_kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(removed.values()).items())
-    say(f"{plural(len(removed), 'run')} of {store.results_dir} to remove, {megabytes(size)}: {of_kinds}.")
+    counts = Counter(removed.values())
+    of_kinds = ", ".join(f"{counts[kind]} {kind}" for kind in STATUSES if kind in counts)
+    say(f"{plural(len(removed), 'run')} of {store.results_dir} to remove ({kilobytes(size)}): {of_kinds}.")
     if not confirm(given, "Remove them?"):
         return 0
     finished = [run_id for run_id in removed if store.is_finished(run_id)]
     gone, stay = remove_runs(store, finished, [*removed.keys() - {*finished}], announce_watch)
-    say(f"{plural(len(gone), 'run')} removed" + (f", {megabytes(size)}." if len(gone) == len(removed) else "."))
+    say(f"{plural(len(gone), 'run')} removed.")
     if stay:
         say(f"{plural(len(stay), 'run')} stay: a worker has taken or finished them meanwhile.")
     if "study" in given.values and not kinds:
@@ -180,5 +181,5 @@ def announce_watch(seconds: float) -> None:
     say(f"Some workers on other machines are silent. They are watched for {seconds:.0f} s, in case that they live.")
 
 
-def megabytes(size: int) -> str:
-    return f"{size / 1e6:.1f} MB"
+def kilobytes(size: int) -> str:
+    return f"{size / 1e3:.0f} kB" if size < 1e6 else f"{size / 1e6:.1f} MB"

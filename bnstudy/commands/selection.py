@@ -158,7 +158,7 @@ def spec_keys(found: Selection) -> set[str]:
 
 def keep_by_summary(found: Selection, words: Mapping[str, str], known: Iterable[str]) -> None:
     """Keep the finished runs whose summaries agree. Raises ConfigError if no summary has a key."""
-    accepts = {key: value_acceptor(text) for key, text in words.items()}
+    accepts = {key: value_acceptor(key, text) for key, text in words.items()}
     keys: set[str] = set()
     kept = []
     for run_id in filter(found.store.is_finished, found.run_ids):
@@ -191,7 +191,7 @@ def acceptor(found: Selection, key: str, text: str) -> Accepts:
         _check_names(found, key, names)
         accepts: Accepts = lambda node: any(has_name(found.options, key, node, name) for name in names)  # noqa: E731
     else:
-        of_value = value_acceptor(text)
+        of_value = value_acceptor(key, text)
         accepts = lambda node: of_value(_column(found, top, node, key))  # noqa: E731
     kept: dict[int, bool] = {}
 
@@ -230,18 +230,20 @@ def _check_names(found: Selection, key: str, names: Sequence[str]) -> None:
             raise ConfigError(f"{key}={name} is not known{nearest(name, known) or '.'} Known: {', '.join(known)}.")
 
 
-def value_acceptor(text: str) -> Accepts:
+def value_acceptor(key: str, text: str) -> Accepts:
     """Whether a value is one of those in the text."""
-    choices = [_choice(part.strip()) for part in _SEPARATOR.split(text)]
+    choices = [_choice(key, part.strip()) for part in _SEPARATOR.split(text)]
     return lambda value: value is not MISSING and any(choice(value) for choice in choices)
 
 
-def _choice(text: str) -> Accepts:
+def _choice(key: str, text: str) -> Accepts:
     if match := _RANGE.fullmatch(text):
         try:
             low, high = float(match[2]), float(match[3])
         except ValueError:
-            raise ConfigError(f"{text} is not allowed: it must have two numbers, such as {match[1]}(0,5).") from None
+            raise ConfigError(
+                f"{key}={text} is not allowed: it must have two numbers, such as {match[1]}(0,5)."
+            ) from None
         if match[1] == "range":
             return lambda value: _is_number(value) and low <= value < high and float(value).is_integer()
         return lambda value: _is_number(value) and low <= value <= high

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -23,9 +23,6 @@ from bnstudy.store.runs import Loader
 
 GROUPS = ("model", "norm", "init", "data", "optim", "schedule", "loss")
 ORDER = (*GROUPS, "probe", "evaluation", "lr", "batch_size", "epochs", "steps", "seed", "precision", "trained")
-NOT_RECORDED = ("root", "weights")
-"""Fields that say where a file is: no part of a run's identity."""
-
 _PLAIN = re.compile(r"[A-Za-z_][\w./:+-]*")
 """Texts that Hydra reads without quotes."""
 
@@ -101,7 +98,7 @@ class Options:
         return name, choices[name]
 
     def words(self, spec: Mapping[str, Any]) -> Words:
-        """What differs from the defaults, the groups first; without the keys that a spec of an earlier version lacks."""
+        """What differs from the defaults, the groups first; without keys that earlier versions lack."""
         words: Words = {}
         for key in ORDER:
             is_node = isinstance(spec.get(key), Mapping)
@@ -120,13 +117,9 @@ class Options:
 
     def _group_words(self, group: str, node: Mapping[str, Any]) -> Words:
         name, words = self.option(group, node)
-        default = self.defaults[group]
-        if name is None:  # a class without an option: what differs from the default one
-            of = self.nodes(group)[default]
-            words = {f"{group}._target_": typed(node["_target_"])}
-            words |= dict(differences({**of, "_target_": node["_target_"]}, node, group))
-            return words | {f"~{group}.{key}": "" for key in of if key not in node and key not in NOT_RECORDED}
-        return words if name == default else {group: name, **words}
+        if name is None:  # a class of the user's without an option
+            return {f"~{group}": "", f"+{group}": typed(node)}
+        return words if name == self.defaults[group] else {group: name, **words}
 
     def _probe_words(self, node: Mapping[str, Any]) -> Words:
         """Of one preset, or of two together."""
@@ -206,8 +199,9 @@ def differences(default: Mapping[str, Any], node: Mapping[str, Any], prefix: str
         if same(value, before):
             continue
         if not (isinstance(value, Mapping) and isinstance(before, Mapping)):
-            added = key not in default and not name.startswith(f"{FREE}.")
-            yield f"{'+' if added else ''}{name}", typed(value)
+            is_free = name.startswith(f"{FREE}.")
+            added = key not in default and not is_free
+            yield f"{'+' if added else ''}{name}", typed(value, exact=added or is_free)
         elif value.get("_target_") != before.get("_target_"):
             yield f"~{name}", ""
             yield f"+{name}", typed(value)
@@ -230,16 +224,19 @@ def same(value: Any, other: Any) -> bool:
     return bool(value == other) and isinstance(value, bool) == isinstance(other, bool)
 
 
-def typed(value: Any) -> str:
-    """A value as Hydra's grammar reads it, with all digits."""
+def typed(value: Any, exact: bool = False) -> str:
+    """A value as Hydra's grammar reads it, with all digits.
+
+    exact: 1.0 stays 1.0. A field that is a number takes 1 for it, but an argument of a class of the user's may differ.
+    """
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{key}: {typed(of)}' for key, of in value.items())}}}"
+        return f"{{{', '.join(f'{key}: {typed(of, exact=True)}' for key, of in value.items())}}}"
     if isinstance(value, list | tuple):
-        return f"[{','.join(map(typed, value))}]"
+        return f"[{','.join(typed(of, exact) for of in value)}]"
     if isinstance(value, float):
-        return str(int(value)) if value.is_integer() and abs(value) < 1e6 else repr(value)
+        return str(int(value)) if value.is_integer() and abs(value) < 1e6 and not exact else repr(value)
     if not isinstance(value, str):
         return str(value)
     if _PLAIN.fullmatch(value) and value.lower() not in ("null", "true", "false", "nan", "inf"):
@@ -251,3 +248,9 @@ def typed(value: Any) -> str:
 def command_words(words: Mapping[str, str]) -> list[str]:
     """The words of a command line, before the shell's quotes."""
     return [f"{key}={value}" if value or not key.startswith("~") else key for key, value in words.items()]
+
+
+def in_order(keys: Iterable[str]) -> list[str]:
+    """Keys of words, the groups first; the order within a group is kept."""
+    tops = {key: key.lstrip("+~").partition(".")[0] for key in keys}
+    return sorted(tops, key=lambda key: ORDER.index(tops[key]) if tops[key] in ORDER else len(ORDER))

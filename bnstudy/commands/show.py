@@ -158,7 +158,8 @@ def planned_by(store: Store, run_id: str) -> list[str]:
 def describe_settings(given: Arguments, run_id: str, spec: Mapping[str, Any]) -> None:
     """What differs from the defaults, and the command line with that."""
     words = given.options.words(spec)
-    rows = [[f"  {key}", text or "left out", given.options.default(words, key)] for key, text in words.items()]
+    named = {key.lstrip("+"): text for key, text in words.items() if not key.startswith("~")}
+    rows = [[f"  {key}", text, given.options.default(words, key)] for key, text in named.items()]
     say("\nSettings that differ from the defaults" + (":" if rows else ": none."))
     if rows:
         say(align([["  setting", "value", "default"], *rows]))
@@ -174,5 +175,5 @@ def describe_settings(given: Arguments, run_id: str, spec: Mapping[str, Any]) ->
 
 def unrecorded(words: Words) -> list[str]:
     """Keys that say where a file of the user's is."""
-    folder = ["data.root"] * (words.get("data") == "image_folder" or "data._target_" in words)
+    folder = ["data.root"] * (words.get("data") == "image_folder" or "+data" in words)
     return folder + ["model.weights"] * ("model.weights_checksum" in words)

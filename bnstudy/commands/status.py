@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bnstudy.commands.arguments import read_arguments, run_ids
-from bnstudy.commands.settings import Options, command_words
+from bnstudy.commands.settings import Options, command_words, in_order
 from bnstudy.commands.workers import worker_text
 from bnstudy.store.activity import Worker, find_workers, saved_step
 from bnstudy.store.integrity import DamagedRun
@@ -92,7 +92,7 @@ class Look:
                 found.append(self.options.words(self.store.config(run_id)))
         if not found:
             return [f"{plural(len(ids), 'run')} without a readable config.yaml"]
-        keys = dict.fromkeys(key for words in found for key in words)
+        keys = in_order(dict.fromkeys(key for words in found for key in words))
         values = {key: {words.get(key) for words in found} for key in keys}
         shared = command_words({key: found[0][key] for key in keys if len(values[key]) == 1})
         several = [f"{plural(len(values[key]), 'value')} of {key}" for key in keys if len(values[key]) > 1]

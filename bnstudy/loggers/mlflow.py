@@ -71,7 +71,7 @@ class MLflow(BaseLogger):
         for some in parts(new, MOST_METRICS):
             sink.client.log_batch(sink.run_id, metrics=some)
 
-    def finish(self, sink: Sink, status: str, summary: Mapping[str, Any]) -> None:
+    def finish(self, sink: Sink, status: str, summary: Mapping[str, Any]) -> None:  # noqa: ARG002
         sink.client.set_tag(sink.run_id, "bnstudy.status", status)
         sink.client.set_terminated(sink.run_id, STATUSES[status])
 

@@ -51,7 +51,7 @@ class TensorBoard(BaseLogger):
         values = ((row.step, Summary.Value(tag=row.tag, simple_value=row.value)) for row in each_row(rows))
         write(sink, (Event(wall_time=now, step=step, summary=Summary(value=[value])) for step, value in values))
 
-    def finish(self, sink: Path, status: str, summary: Mapping[str, Any]) -> None:
+    def finish(self, sink: Path, status: str, summary: Mapping[str, Any]) -> None:  # noqa: ARG002
         from tensorboard.compat.proto.event_pb2 import Event
 
         write(sink, [Event(wall_time=time.time(), summary=text("status", status))])

@@ -60,9 +60,9 @@ class Report:
         return show_report(self._result, io.StringIO())
 
     def _repr_html_(self) -> str:
-        content = {"title": self._result.title, "answer": answer(self.found) if self.found else ""}
-        content |= {"headings": HEADINGS, "rows": self.table.to_numpy().tolist(), "cautions": self.cautions}
-        content |= {"findings": () if self.found else self._result.findings}
-        return render_fragment(
-            "notebook.html.j2", {**content, "link": self.index.absolute().as_uri(), "path": self.index}
-        )
+        content = {
+            "title": self._result.title, "answer": answer(self.found) if self.found else "", "headings": HEADINGS,
+            "rows": self.table.to_numpy().tolist(), "findings": () if self.found else self._result.findings,
+            "cautions": self.cautions, "link": self.index.absolute().as_uri(), "path": self.index,
+        }  # fmt: skip
+        return render_fragment("notebook.html.j2", content)

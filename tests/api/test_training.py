@@ -94,7 +94,7 @@ def test_a_damaged_run_raises_when_the_others_are_stored():
     ],
 )
 def test_a_mistake_raises_the_sentence_of_the_command_line(call, sentence):
-    with pytest.raises(ConfigError, match="^[^\n]*$") as found:
+    with pytest.raises(ConfigError, match=r"^[^\n]*$") as found:
         call()
     assert sentence in str(found.value)
     assert not Path("results").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -116,7 +115,7 @@ def test_all_studies_include_those_of_the_config_dir(study_command):
     status, out, err = study_command("study=all", "steps=1", "seed=0", "dry_run=true")
     assert status == 0, err
     for name in ("init_schemes", "lu_born_dead", "one"):
-        assert re.search(rf"^ *{name} ", out, re.MULTILINE)
+        assert f" {name} " in out
 
 
 def request(study: str, *names: str, settings: Settings | None = None) -> Request:

@@ -58,7 +58,7 @@ class Remembering(BaseLogger):
         if self.fails_at == sum(call[0] == "log" for call in self.told):
             raise RuntimeError("the network is down")
 
-    def finish(self, sink: str, status: str, summary: Any) -> None:
+    def finish(self, sink: str, status: str, summary: Any) -> None:  # noqa: ARG002
         self.told.append(("finish", sink, status))
 
 
@@ -89,6 +89,16 @@ def stored(results: Path, run_id: str) -> Values:
     return values_of([Store(results).table(run_id, "metrics")])
 
 
+TOLERANCES = {"tensorboard": 1e-7}
+"""Its numbers are of 32 bits."""
+
+
+def expected(results: Path, run: RunSpec, name: str) -> Values:
+    """The metrics in the store, by step and the tag that a logger gives them."""
+    values = stored(results, run.run_id)
+    return {(step, allowed_by_mlflow(tag)): v for (step, tag), v in values.items()} if name == "mlflow" else values
+
+
 def values_of(tables: Sequence[pa.Table]) -> Values:
     rows = [row for table in tables for row in each_row(table)]
     found = {(row.step, row.tag): row.value for row in rows}
@@ -96,11 +106,10 @@ def values_of(tables: Sequence[pa.Table]) -> Values:
     return found
 
 
-def same(found: Values, expected: Values, tolerance: float = 0.0) -> bool:
-    assert found.keys() == expected.keys()
+def same(found: Values, other: Values, tolerance: float = 0.0) -> bool:
+    assert found.keys() == other.keys()
     return all(
-        (math.isnan(value) and math.isnan(expected[key]))
-        or value == pytest.approx(expected[key], rel=tolerance, abs=0.0)
+        (math.isnan(value) and math.isnan(other[key])) or value == pytest.approx(other[key], rel=tolerance, abs=0.0)
         for key, value in found.items()
     )
 
@@ -173,36 +182,31 @@ LOGGERS = {
     "mlflow": (MLflow(seconds=0), read_mlflow),
     "wandb": (WandB(seconds=0, mode="offline"), read_wandb),
 }
-needs = {name: pytest.mark.skipif(importlib.util.find_spec(name) is None, reason=name) for name in LOGGERS}
-every = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=needs[name] if name != "csv" else ()) for name in LOGGERS]
-)
+every = pytest.mark.parametrize("name", LOGGERS)
+
+
+@pytest.fixture(autouse=True)
+def on_this_machine(monkeypatch):
+    for name in ("MLFLOW_TRACKING_URI", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @every
-def test_a_logger_holds_each_run_of_a_stack_as_the_store_does(tmp_path, digits, name, monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+def test_a_logger_holds_each_run_of_a_stack_as_the_store_does(tmp_path, digits, name):
     logger, read = LOGGERS[name]
     messages = train(tmp_path, digits, logger)
     assert "failed" not in messages.texts
     for run in SPECS:
-        expected = stored(tmp_path, run.run_id)
-        if name == "mlflow":
-            expected = {(step, allowed_by_mlflow(tag)): value for (step, tag), value in expected.items()}
-        assert same(read(tmp_path, run.run_id), expected, 1e-7 if name == "tensorboard" else 0)
+        assert same(read(tmp_path, run.run_id), expected(tmp_path, run, name), TOLERANCES.get(name, 0))
 
 
 @every
-def test_a_run_that_goes_on_has_no_row_twice_and_lacks_none(tmp_path, digits, name, monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+def test_a_run_that_goes_on_has_no_row_twice_and_lacks_none(tmp_path, digits, name):
     logger, read = LOGGERS[name]
     with pytest.raises(Interrupted):
         train(tmp_path, digits, logger, SPECS[:1], stop_at=17)
     train(tmp_path, digits, logger, SPECS[:1])
-    expected = stored(tmp_path, SPECS[0].run_id)
-    if name == "mlflow":
-        expected = {(step, allowed_by_mlflow(tag)): value for (step, tag), value in expected.items()}
-    assert same(read(tmp_path, SPECS[0].run_id), expected, 1e-7 if name == "tensorboard" else 0)
+    assert same(read(tmp_path, SPECS[0].run_id), expected(tmp_path, SPECS[0], name), TOLERANCES.get(name, 0))
 
 
 def test_rows_arrive_while_a_run_trains(tmp_path, digits, told):
