@@ -181,7 +181,10 @@ REPORT_KEYS = ("study", "scale", "runs", "compare", "claims", "results_dir")
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """The report that `bnstudy-report` is to write."""
+    """The report that `bnstudy-report` is to write.
+
+    opens: in the browser.
+    """
 
     results_dir: Path
     study: str | None
@@ -190,6 +193,7 @@ class ReportOptions:
     compare: str | None
     claim_dirs: tuple[Path, ...]
     config_dirs: tuple[Path, ...]
+    opens: bool = False
 
 
 def parse_report_arguments(arguments: Sequence[str]) -> ReportOptions:
@@ -199,6 +203,7 @@ def parse_report_arguments(arguments: Sequence[str]) -> ReportOptions:
     )
     help_text = "a folder like conf/, with your own claims in DIR/claim, figures in DIR/figure, ..."
     parser.add_argument("--config-dir", "-cd", metavar="DIR", type=Path, help=help_text)
+    parser.add_argument("--open", action="store_true", help="open the report in the browser")
     parser.add_argument("--version", action="version", version=f"bnstudy-report {__version__}")
     parser.add_argument("words", nargs="*", metavar="key=value", help="any of the keys above")
     flags = parse_flags(parser, arguments)
@@ -218,6 +223,7 @@ def parse_report_arguments(arguments: Sequence[str]) -> ReportOptions:
         compare=values.get("compare"),
         claim_dirs=(Path(values["claims"]).expanduser(),) if "claims" in values else (),
         config_dirs=(flags.config_dir.expanduser(),) if flags.config_dir else (),
+        opens=flags.open,
     )
 
 

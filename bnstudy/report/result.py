@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bnstudy.claims.verdicts import Verdict
-from bnstudy.validation import printable
 
 
 @dataclass(frozen=True)
@@ -27,10 +26,3 @@ class ReportResult:
     missing: int
     tally: str = ""
     found: tuple[Verdict, ...] = ()
-
-    @property
-    def lines(self) -> tuple[str, ...]:
-        """For the terminal; of a report on several studies the most important lines are last."""
-        results = (*self.verdicts, *self.findings)
-        lines = (*results, self.tally, *self.cautions) if self.tally else (*self.cautions, *results)
-        return tuple(printable(line, keep="") for line in lines)

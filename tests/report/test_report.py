@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -16,10 +15,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from bnstudy import cli
 from bnstudy.claims.contrasts import Contrast
 from bnstudy.claims.frames import load_study
-from bnstudy.claims.verdicts import STATUSES, Verdict, as_json, judge, verdicts
+from bnstudy.claims.verdicts import Verdict, as_json, judge, verdicts
 from bnstudy.report.images import LIST, choose_name, inline_svg, listed_images
 from bnstudy.report.page import StudyPart, claim_sections, summarize_claim
 from bnstudy.report.rendering import case_text, escape_markdown, sort_value, survival
@@ -549,26 +547,6 @@ def test_runs_that_studies_share_are_counted_once(tmp_path: Path) -> None:
     assert "Runs: 7 of 8 finished, 3 of them diverged" in (result.folder / "report.md").read_text()
     assert (result.diverged, result.missing) == (3, 1)
     assert result.cautions[0].startswith("Runs are missing: 1 of 8 in one, 1 of 8 in other, 1 of 6 in part.")
-
-
-def test_the_terminal_shows_primary_views_and_counts_all_of_several_studies(several: Path, command) -> None:
-    found = json.loads((write_report(several, "all", "quick").folder / "claims.json").read_text())
-    counts = Counter(verdict["status"] for verdict in found)
-    status, out, err = command("study=all", "scale=quick", f"results_dir={several}", entry=cli.report)
-    assert (status, err) == (0, "")
-    *lines, tally, caution, path = out.splitlines()
-    assert [line.partition(": ")[0] for line in lines] == [v["status"] for v in found if v["primary"]]
-    assert len(lines) < len(found)
-    assert tally == f"{len(found)} verdicts in all views: {', '.join(f'{n} {s}' for s, n in counts.items())}."
-    assert caution == "dead_relu: none of its 2 runs is finished."
-    assert path == f"Report: {several}/reports/all-studies/index.html"
-
-
-def test_the_terminal_shows_all_verdicts_of_a_study(several: Path, command) -> None:
-    _, out, _ = command("study=quickstart", f"results_dir={several}", entry=cli.report)
-    found = json.loads((several / "reports" / "quickstart" / "claims.json").read_text())
-    assert sum(line.startswith(STATUSES) for line in out.splitlines()) == len(found) == 3
-    assert "in all views" not in out
 
 
 @pytest.mark.parametrize(
