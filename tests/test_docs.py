@@ -183,6 +183,9 @@ def check(words: Sequence[str], command) -> None:
     """Run a command, a short version of it, or check that what it calls exists."""
     program, *arguments = words
     match program:
+        case "bnstudy" if arguments and arguments[0] in SUBCOMMANDS:
+            status, _, err = command(*on_stored_runs(arguments))
+            assert status == 0, f"{words}\n{err}"
         case "bnstudy":
             status, _, err = command(*shortened(arguments)) if can_run(arguments) else (0, "", "")
             assert status == 0, f"{words}\n{err}"
@@ -211,6 +214,13 @@ def on_the_store(arguments: Sequence[str]) -> list[str]:
         re.sub(r"=[0-9a-f]{12},[0-9a-f]{12}$", f"={ids}", re.sub("^scale=.*", "scale=quick", w)) for w in arguments
     ]
     return [word if word in known or not word.startswith("study=") else "study=lr_tolerance" for word in words]
+
+
+def on_stored_runs(arguments: Sequence[str]) -> list[str]:
+    """The arguments of a subcommand with ids of runs in the store, and without a question."""
+    ids = iter(load_runs("results")["run_id"])
+    words = [next(ids) if re.fullmatch("[0-9a-f]{8}", word) else word for word in arguments]
+    return [*words, *["--yes"] * (words[0] == "prune" and "--yes" not in words)]
 
 
 def can_run(arguments: Sequence[str]) -> bool:
