@@ -55,4 +55,5 @@ def describe_version(runs: pd.DataFrame) -> list[str]:
 def _spans(name: str, values: pd.Series) -> list[str]:
     """`["200 steps"]` or `["60 to 400 steps"]`."""
     low, high = int(values.min()), int(values.max())
-    return [f"{low:,} {name}" if low == high else f"{low:,} to {high:,} {name}"]
+    count = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    return [f"{count} {name.removesuffix('s') if count == '1' else name}"]

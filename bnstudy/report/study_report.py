@@ -117,10 +117,15 @@ def page_content(part: StudyPart, found: Sequence[Verdict], cautions: Sequence[s
     return {
         "name": study.name, "title": study.title, "scale": study.scale, "report": part.report, "one": part,
         "facts": part.facts, "cautions": list(cautions), "tally": tally_cases(primary),
-        "answer": wording.answer(found, study.title) if primary else "",
+        "answer": wording.answer(found, study.title) if primary else answer_of_reproduction(part),
         "forest": forest_of(primary, lambda v: f"#{claim_id(v.contrast.claim)}") if primary else None,
         "provenance": provenance(study.runs, len(study.planned)),
     }  # fmt: skip
+
+
+def answer_of_reproduction(part: StudyPart) -> str:
+    """How many published values are met; empty for a study that reproduces nothing."""
+    return next(iter(part.findings), "") if part.reproduction else ""
 
 
 def tally_cases(primary: Sequence[Verdict]) -> str:
