@@ -7,8 +7,8 @@ from typing import Any
 
 from bnstudy.commands.arguments import find_run, read_arguments, say
 from bnstudy.commands.settings import MISSING, same, typed
+from bnstudy.report.terminal import align
 from bnstudy.store.flat import flatten, spec_columns
-from bnstudy.sweep.progress import align
 
 HELP = """The settings in which two runs differ, and nothing else.
 

@@ -13,12 +13,13 @@ import yaml
 from bnstudy.commands.arguments import Arguments, read_arguments, run_ids, say, wrap
 from bnstudy.commands.selection import Selection, select, states
 from bnstudy.commands.settings import command_words, in_order, read_yaml, typed
+from bnstudy.report.terminal import align
 from bnstudy.store.files import conf_dir
 from bnstudy.store.integrity import DamagedRun
 from bnstudy.store.outcomes import counted_accuracy
 from bnstudy.store.plans import Plans
 from bnstudy.sweep.messages import plural
-from bnstudy.sweep.progress import align, percent
+from bnstudy.sweep.progress import percent
 from bnstudy.validation import ConfigError
 
 HELP = """The studies and claims, and how many of their runs are in the store.
@@ -67,7 +68,9 @@ def list_studies(given: Arguments) -> None:
     say("Studies, trained by bnstudy study=NAME:\n")
     own = {name: plans[0]["title"] for name, plans in planned.items() if plans and name not in studies}
     for name, title in [*studies.items(), *own.items()]:
-        say(f"  {name}" + ("" if name in studies else f"   (only planned in {store.results_dir})"))
+        origin = planned[name][0].get("variant_of") if name not in studies else None
+        where = f"a variant of {origin}" if origin else f"only planned in {store.results_dir}"
+        say(f"  {name}" + ("" if name in studies else f"   ({where})"))
         say(wrap(title, 6))
         for plan in planned.get(name, ()):
             count = sum(run_id in finished for run_id in plan["run_ids"])
@@ -147,7 +150,7 @@ def table(found: Selection, shown: Sequence[str]) -> str:
         rows.append([run_id, state[run_id], accuracy(found, run_id), *cells])
     head = ["run", "status", "test acc", *(differ if len(differ) <= MOST_COLUMNS else ["settings"])]
     lines = [f"{plural(len(shown), 'run')}, all with {' '.join(command_words(shared))}"] if shared else []
-    return "\n".join([*lines, align([head, *(row[: len(head)] for row in rows)])])
+    return "\n".join([*lines, align([head, *(row[: len(head)] for row in rows)], right=[2])])
 
 
 def default(found: Selection, run_id: str, key: str) -> str:

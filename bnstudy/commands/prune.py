@@ -13,7 +13,7 @@ from bnstudy.commands.workers import worker_text
 from bnstudy.store.activity import find_workers, folder_bytes
 from bnstudy.store.integrity import DamagedRun, LaterVersion
 from bnstudy.store.plans import Plans
-from bnstudy.store.removal import remove_runs
+from bnstudy.store.removal import empty_trash, remove_runs
 from bnstudy.store.runs import Store
 from bnstudy.sweep.messages import plural
 from bnstudy.validation import ConfigError
@@ -67,6 +67,8 @@ def prune_runs(given: Arguments, kinds: Collection[str]) -> int:
         say(f"Stays: {plural(count, 'run')} that {name} also plans. To remove them too, name both studies: study=A,B.")
     if not removed:
         say(f"There is nothing to remove in {store.results_dir}.")
+        if empty_trash(store):
+            say("What an earlier command had removed is now deleted.")
         return 0
     size = sum(folder_bytes(store.run(run_id).folder) for run_id in removed)
     counts = Counter(removed.values())

@@ -13,6 +13,7 @@ from bnstudy.commands.selection import states
 from bnstudy.commands.settings import Words, command_words, typed
 from bnstudy.commands.workers import worker_text
 from bnstudy.report.commands import RESULTS_DIR
+from bnstudy.report.terminal import align
 from bnstudy.store.activity import find_workers, folder_bytes, saved_step
 from bnstudy.store.checksums import shorten
 from bnstudy.store.flat import spec_columns
@@ -20,7 +21,7 @@ from bnstudy.store.integrity import DamagedRun
 from bnstudy.store.plans import Plans
 from bnstudy.store.runs import Store
 from bnstudy.sweep.messages import last_line, plural
-from bnstudy.sweep.progress import align, duration
+from bnstudy.sweep.progress import duration
 
 HELP = """One run: its settings, its results, and the command line that repeats it.
 

@@ -13,12 +13,13 @@ from typing import Any
 from bnstudy.commands.arguments import read_arguments, run_ids
 from bnstudy.commands.settings import Options, command_words, in_order
 from bnstudy.commands.workers import worker_text
+from bnstudy.report.terminal import align
 from bnstudy.store.activity import Worker, find_workers, saved_step
 from bnstudy.store.integrity import DamagedRun
 from bnstudy.store.plans import Plans
 from bnstudy.store.runs import Store
 from bnstudy.sweep.messages import last_line, plural
-from bnstudy.sweep.progress import align, duration
+from bnstudy.sweep.progress import duration
 from bnstudy.validation import printable
 
 HELP = """What is being trained in the store now, and what is still to do.
@@ -125,7 +126,7 @@ class Look:
         for name, ids in sorted(groups.items(), key=lambda group: group[1] <= self.finished):
             counts = [len(ids), len(ids & self.finished), len(ids & running), len(ids & failed)]
             rows.append([*name, *map(str, counts), str(counts[0] - sum(counts[1:]))])
-        return align(rows).splitlines()
+        return align(rows, right=range(2, 7)).splitlines()
 
     def _failures(self, ids: Sequence[str]) -> list[str]:
         lines = [f"{run_id} failed: {last_line(self.store.run(run_id).error)}" for run_id in ids[:MOST_FAILURES]]
