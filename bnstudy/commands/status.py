@@ -48,6 +48,7 @@ class Look:
     finished: set[str] = field(default_factory=set)
     plans: list[dict[str, Any]] = field(default_factory=list)
     _plans_of: object = None
+    _words: dict[str, Mapping[str, str]] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         self._read_plans()
@@ -68,7 +69,10 @@ class Look:
     def _read_plans(self) -> None:
         plans = Plans(self.store.results_dir)
         folders = sorted((self.store.results_dir / "studies").glob("*/*/"))
-        state = [(folder, folder.stat().st_mtime_ns) for folder in folders]
+        state = []
+        for folder in folders:
+            with suppress(FileNotFoundError):  # its plan has just been taken back
+                state.append((folder, folder.stat().st_mtime_ns))
         if state != self._plans_of:
             self.plans = [plan for study in plans.studies() for plan in plans.load(study)]
             self._plans_of = state
@@ -87,10 +91,10 @@ class Look:
 
     def _describe(self, ids: Sequence[str]) -> list[str]:
         """The studies of runs, and their settings: those that they share, and how many values the others have."""
-        found: list[Mapping[str, str]] = []
-        for run_id in ids:
+        for run_id in (run_id for run_id in ids if run_id not in self._words):
             with suppress(DamagedRun):
-                found.append(self.options.words(self.store.config(run_id)))
+                self._words[run_id] = self.options.words(self.store.config(run_id))
+        found = [self._words[run_id] for run_id in ids if run_id in self._words]
         if not found:
             return [f"{plural(len(ids), 'run')} without a readable config.yaml"]
         keys = in_order(dict.fromkeys(key for words in found for key in words))
