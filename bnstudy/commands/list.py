@@ -24,14 +24,15 @@ from bnstudy.validation import ConfigError
 
 HELP = """The studies and claims, and how many of their runs are in the store.
 
-bnstudy list                                            studies with their questions, claims with their statements
-bnstudy list --runs                                     the runs in the store
-bnstudy list --runs norm=batch lr=0.1,0.2               those with these settings
-bnstudy list --runs study=quickstart status=diverged    those of a study that diverged
-bnstudy list --runs 'seed=range(0,5)' 'lr=interval(0.01,1)' model.width=64 engine=serial
+bnstudy list                                 studies and claims
+bnstudy list --runs                          the runs in the store
+bnstudy list --runs norm=batch lr=0.1,0.2    those with these settings
+bnstudy list --runs study=quickstart status=diverged
+bnstudy list --runs 'seed=range(0,5)' 'lr=interval(0.01,1)' engine=serial
 
-A key is a setting of a run, a column of load_runs, or study, scale or status (finished, did_not_learn, diverged,
-unfinished, running, failed, damaged). results_dir=FOLDER names another store than results.
+A key is a setting of a run such as model.width, a column of load_runs, or one
+of study, scale and status (finished, did_not_learn, diverged, unfinished,
+running, failed, damaged).
 """
 FLAGS = {"runs": "list the runs in the store", "all": "with --runs: all of them, however many"}
 
@@ -44,9 +45,8 @@ MOST_COLUMNS = 5
 def run(arguments: Sequence[str]) -> int:
     if "--runs" not in arguments and (word := next(filter(is_filter, arguments), None)):
         raise ConfigError(f"{word} chooses runs: write bnstudy list --runs {word}.")
-    given = read_arguments(
-        "list", HELP, arguments, FLAGS, keys=None if "--runs" in arguments else (), needs_store=False
-    )
+    keys = None if "--runs" in arguments else ()
+    given = read_arguments("list", HELP, arguments, FLAGS, keys=keys, takes_settings=True, needs_store=False)
     if given.flags.runs:
         return list_runs(given)
     if given.flags.all:

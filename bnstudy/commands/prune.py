@@ -20,29 +20,29 @@ from bnstudy.validation import ConfigError
 
 HELP = """Remove runs from the store, or take back the plan of a study.
 
-bnstudy prune --unfinished                    runs that were begun or planned, and are not finished
-bnstudy prune --failed                        runs that failed
-bnstudy prune --damaged                       runs with a damaged file
-bnstudy prune study=lr_tolerance scale=quick  the runs of a study that no other study plans
-bnstudy prune norm=layer lr=0.1               runs with these settings, as bnstudy list --runs shows them
-bnstudy prune --unfinished study=cost         the unfinished ones of a study
-bnstudy prune --plan study=lr_tolerance       a command line that planned runs of a study: the runs stay
+bnstudy prune --unfinished                  planned or begun, not finished
+bnstudy prune --failed
+bnstudy prune --damaged
+bnstudy prune study=cost scale=quick        those that no other study plans
+bnstudy prune norm=layer lr=0.1             as bnstudy list --runs finds them
+bnstudy prune --unfinished study=cost       those for which both are true
+bnstudy prune --plan study=cost             a plan; its runs stay
 
-It says what it would remove, and asks. Runs that a worker trains now stay.
+It says what it would remove, and asks. Runs that a worker trains stay.
 """
 KINDS = {
-    "unfinished": "runs that were begun or planned, and are not finished",
+    "unfinished": "runs that are not finished, and have not failed",
     "failed": "runs that failed",
-    "damaged": "runs with a damaged file; all files are read",
+    "damaged": "runs with a damaged file, for which all files are read",
 }
 FLAGS = KINDS | {
-    "plan": "take back what a command line planned; number=N chooses one",
+    "plan": "take back what a command line planned: number=N",
     "yes": "do not ask",
 }
 
 
 def run(arguments: Sequence[str]) -> int:
-    given = read_arguments("prune", HELP, arguments, FLAGS, keys=None)
+    given = read_arguments("prune", HELP, arguments, FLAGS, keys=None, takes_settings=True)
     if given.flags.plan:
         return prune_plan(given)
     kinds = {kind for kind in KINDS if getattr(given.flags, kind)}

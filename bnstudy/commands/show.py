@@ -24,8 +24,7 @@ from bnstudy.sweep.progress import duration
 
 HELP = """One run: its settings, its results, and the command line that repeats it.
 
-bnstudy show 0a1b2c3d                          the run whose id begins with these digits, at least 4
-bnstudy show 0a1b2c3d results_dir=my_results   in another store
+bnstudy show 0a1b2c3d    the run whose id begins with these digits, at least 4
 """
 
 Rows = list[tuple[str, str]]

@@ -24,12 +24,12 @@ from bnstudy.validation import printable
 
 HELP = """What is being trained in the store now, and what is still to do.
 
-bnstudy status                           looks every two seconds, until Ctrl-C; once if piped
-bnstudy status --once                    looks once
-bnstudy status results_dir=my_results    in another store
+bnstudy status           looks every two seconds until Ctrl-C, in a pipe once
+bnstudy status --once    looks once
 
-A worker is a process or a Slurm job. It is stale if its process has ended, or if it is on another machine and has not
-written its heartbeat for a minute: the next bnstudy command on the store goes on with its runs.
+A worker is a process or a Slurm job. It is stale if its process has ended, or
+if it is on another machine and has not written its heartbeat for a minute. The
+next bnstudy command that needs its runs goes on with them.
 """
 FLAGS = {"once": "look once"}
 
