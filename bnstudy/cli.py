@@ -17,9 +17,6 @@ from bnstudy.validation import closest, printable
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from bnstudy.config.arguments import ReportOptions
-    from bnstudy.report.result import ReportResult
-
 
 def main() -> None:
     """Train the runs that the command line describes, or carry out a subcommand."""
@@ -113,24 +110,15 @@ def report() -> None:
         from bnstudy.config.arguments import parse_report_arguments
 
         options = parse_report_arguments(sys.argv[1:])
+        with stages_shown("Reading the store ...") as show:
+            from bnstudy.api.reporting import write  # imports pandas
 
-        with stages_shown("Reading the store ..."):
-            result = draw_report(options)
+            result = write(options, lambda text: show(f"Writing the report: {text} ..."))
         print(show_report(result, sys.stdout))
         if options.opens:
             import webbrowser
 
             webbrowser.open(result.index.absolute().as_uri())
-
-
-def draw_report(options: ReportOptions) -> ReportResult:
-    from bnstudy.report.compare import write_comparison
-    from bnstudy.report.report import write_report
-
-    where, about = options.results_dir, (options.study, options.scale, options.runs)
-    if options.compare is not None:
-        return write_comparison(where, options.compare, *about)
-    return write_report(where, *about, options.claim_dirs, options.config_dirs)
 
 
 def train(config: DictConfig) -> float | None:

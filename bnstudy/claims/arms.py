@@ -33,6 +33,9 @@ RECORDED = ("probe", "evaluation")
 EVALUATION_BATCH = "evaluation.batch_size"
 """The column among them that changes results, where a norm evaluates with the statistics of a batch."""
 
+NULL_WORDS = {"data.train_size": "all", "norm.momentum": "cumulative", EVALUATION_BATCH: "as in training"}
+"""What null means in a name, by column; none for the others."""
+
 BALANCED = "class-balanced parts of 256"
 """The batches of an evaluation with such a norm in earlier versions."""
 
@@ -147,14 +150,37 @@ def piece(specs: pd.DataFrame, column: str) -> pd.Series:
 
     A field such as `norm.eps` is compared within its class only.
     """
-    texts, name = _texts(specs[column]), column.rpartition(".")[2]
-    differs = _differs(specs, column, _owners(specs, column))
+    texts, differs = _texts(specs[column]), _differs(specs, column, _owners(specs, column))
     if column in CLASSES:
         return texts.where(differs, "")
-    if name == "_target_":  # of a class within a class, such as init.conv
-        return (column.removesuffix("_target_").rstrip(".") + "=" + texts.str.rpartition(".")[2]).where(differs, "")
-    clash = sum(c.rpartition(".")[2] == name and specs[c].map(_exact).nunique() > 1 for c in specs.columns) > 1
-    return ((column if clash or column == EVALUATION_BATCH else name) + "=" + texts).where(differs, "")
+    owner, _, leaf = column.rpartition(".")
+    if leaf == "_target_":  # of a class within a class, such as init.conv
+        return (owner + "=" + texts.str.rpartition(".")[2]).where(differs, "")
+    name = short_name(column)
+    if f"{column}._target_" in specs:
+        texts = _class_words(column, texts)
+    clash = sum(short_name(c) == name and specs[c].map(_exact).nunique() > 1 for c in specs.columns) > 1
+    return ((column if clash else name) + "=" + label_texts(column, texts)).where(differs, "")
+
+
+def short_name(column: str) -> str:
+    """`depth` for `model.depth`, `length.min` for `data.length.min`; `early_stopping.patience` as it is."""
+    group, _, rest = column.partition(".")
+    return rest if rest and group in CLASSES else column
+
+
+def label_texts(column: str, texts: pd.Series) -> pd.Series:
+    """The values of a column as typed, with a word for null that no other value has."""
+    word = NULL_WORDS.get(column, "none")
+    return texts if (texts == word).any() else texts.replace("null", word)
+
+
+def _class_words(column: str, texts: pd.Series) -> pd.Series:
+    """The names of classes; yes and no where the only class is named as its key, as in `early_stopping`."""
+    own = column.rpartition(".")[2].replace("_", "")
+    if {text.lower() for text in texts} <= {own, "null"}:
+        return texts.map(lambda text: "no" if text == "null" else "yes")
+    return texts
 
 
 def _texts(values: pd.Series) -> pd.Series:

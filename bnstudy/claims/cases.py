@@ -108,8 +108,8 @@ def _cases_of_group(
         for v in natural_order(pd.concat([with_, without]), column)
     }
     references = {case.setting: case for case in at.pop(as_typed(reference), [])}
-    short = column.rpartition(".")[2]
-    contrast = {v: f"{short}={v} against {as_typed(reference)}" for v in at}
+    shown = arms.label_texts(column, pd.Series([*at, as_typed(reference)], [*at, ""], dtype=object))
+    contrast = {v: f"{arms.short_name(column)}={shown[v]} against {shown['']}" for v in at}
     return [
         replace(case, setting=commas(setting, case.setting, contrast[v]), at_reference=references[case.setting])
         for v, inner in at.items()

@@ -25,6 +25,9 @@ RATIO = 1.25
 IGNORED = ("study", "tuning_seeds")
 """Keys that former files have: the study names its claims, and all other seeds choose the learning rate of a seed."""
 
+LARGEST = 700.0
+"""Of the logarithm of a ratio: beyond, the ratio is more than a number can hold."""
+
 
 @dataclass(frozen=True)
 class Claim(Spec):
@@ -40,7 +43,11 @@ class Claim(Spec):
         scale: how the two sides are compared; by default the metric's first scale.
         delta: the smallest effect of interest, a difference in the metric's unit or a ratio above 1: one number, or
             one per dataset and a `default`. By default 1.25 for ratios and the metric's own for differences.
-        unit: of the effect, which is positive (above 1) where it supports the claim.
+        unit: of the effect, which is positive (above 1) where it supports the claim: the words after its number, such
+            as `times fewer steps`. opposite: the words after that of an effect in the other direction, such as
+            `times more steps`.
+        quantity: what the effect is one on, such as `steps to the same accuracy`; by default the metric's name.
+        title: the result as a title, with `{effect}` in it; by default the statement with the effect behind it.
         views: same_rate, both sides at the best learning rate of the side without; best_rate, each side at its own
             best; all_rates, for metrics of the whole grid; before_training, for metrics of the untrained network. The
             first is the primary view. By default all that the metric has, but for same_rate where there is
@@ -69,6 +76,9 @@ class Claim(Spec):
     scale: Literal["difference", "log_ratio"]
     delta: float | dict[str, Any]
     views: tuple[View, ...]
+    opposite: str = ""
+    quantity: str = ""
+    title: str = ""
     without: dict[str, Any] | None = None
     reference: float | None = None
     across: dict[str, Any] = field(default_factory=dict)
@@ -90,6 +100,8 @@ class Claim(Spec):
         self.require(fits, "views", f"a list of {' and '.join(measure.views)} for {self.metric}")
         known = all(isinstance(allowed, list) and {*allowed} <= {*STATUSES} for allowed in self.requires.values())
         self.require(known, "requires", f"a mapping of claims to lists of {' or '.join(STATUSES)}")
+        only_effect = not self.title or self.title.count("{effect}") == 1
+        self.require(only_effect, "title", "a text with {effect} in it, once")
         self._check_target()
         self._check_sides()
         self.require(len(self.across) <= 1, "across", "a mapping of one column to a value, such as {model.dropout: 0}")
@@ -133,6 +145,11 @@ class Claim(Spec):
         return self.metric.rpartition(".")[2].replace("_", " ").replace("update", "step")
 
     @property
+    def quantity_name(self) -> str:
+        """`"steps to the same accuracy"`."""
+        return self.quantity or self.metric_name
+
+    @property
     def measure(self) -> Metric:
         return find_metric(self.metric)
 
@@ -152,9 +169,14 @@ class Claim(Spec):
         delta = self.delta_for(data)
         return math.log(delta) if self.scale == "log_ratio" else delta
 
+    def end(self, difference: float) -> float:
+        """An end of an interval of differences; infinite where no number can hold the ratio."""
+        is_held = self.scale != "log_ratio" or abs(difference) < LARGEST
+        return difference if is_held else math.copysign(math.inf, difference)
+
     def in_unit(self, difference: float) -> float:
         """A difference, positive where it supports the claim, in the claim's unit."""
-        return math.exp(difference) if self.scale == "log_ratio" else difference
+        return math.exp(max(-LARGEST, min(difference, LARGEST))) if self.scale == "log_ratio" else difference
 
 
 def load_claims(names: Sequence[str], folders: Sequence[Path] = ()) -> list[Claim]:
@@ -184,6 +206,16 @@ def present_claims(names: Iterable[object], folders: Sequence[Path] = ()) -> lis
     """The present names of claims, each once. A claim of the user's own keeps a former name of another."""
     own = find_claims(folders)
     return list(dict.fromkeys(name if name in own else FORMER_CLAIMS.get(name, name) for name in map(str, names)))
+
+
+def describe_renamed(names: Iterable[object], folders: Sequence[Path] = ()) -> list[str]:
+    """A sentence for each claim that a plan of an earlier version names and another one replaces."""
+    own = find_claims(folders)
+    former = [str(name) for name in names if name in FORMER_CLAIMS and name not in own]
+    return [
+        f"The claim {name} of an earlier version is judged by the rule of its successor {FORMER_CLAIMS[name]}."
+        for name in former
+    ]
 
 
 def find_claims(folders: Sequence[Path]) -> dict[str, Path]:

@@ -47,6 +47,7 @@ class Contrast:
     dropped: by side the learning rates that were not tried with all seeds, and are left out.
     d: differences by seed on the claim's scale, positive where they support it.
     values: by seed the metric of the sides, `with` and `without`; of an interaction, those away from the reference.
+    target: the validation accuracy to reach, a share; NaN for metrics without one.
     slack: the possible error of every difference in the same direction; it widens the interval.
     bounds: by side and kind of bound, how many values are at one.
     obstacle: why no verdict is possible, in words; "" for none. may_pass: with more seeds, which may choose better.
@@ -69,6 +70,7 @@ class Contrast:
     dropped: Mapping[Side, Sequence[float]] = field(default_factory=dict)
     d: pd.Series = field(default_factory=lambda: pd.Series(dtype=float))
     values: pd.DataFrame = field(default_factory=lambda: pd.DataFrame({"with": [], "without": []}))
+    target: float = math.nan
     slack: float = 0.0
     bounds: Mapping[tuple[Side, Bound], int] = field(default_factory=dict)
     obstacle: str = ""
@@ -205,6 +207,7 @@ class FinishedRuns:
             dropped=choices[0].dropped,
             d=d,
             values=tables[0][["value_with", "value_without"]].set_axis(["with", "without"], axis=1),
+            target=choices[0].accuracy_target,
             slack=slack,
             bounds=_count_bounds(tables),
             failed=failed,

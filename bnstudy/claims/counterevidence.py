@@ -1,12 +1,17 @@
-"""What counts against a claim in its own results: what a sceptical reader would look for."""
+"""What counts against a claim in its own results: what a sceptical reader would look for.
+
+One sentence for each kind of doubt, about the cases in their primary view, with all cases that it is about.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
-from bnstudy.claims.verdicts import Verdict, describe_failures
+from bnstudy.claims.arms import commas
+from bnstudy.claims.effect_text import describe_delta, describe_effect
+from bnstudy.claims.verdicts import ACROSS, Verdict, describe_failures
 from bnstudy.stats.means import ALPHA, smallest_p
 
 NEAR_DELTA = 0.1
@@ -16,55 +21,27 @@ NOTHING = "Nothing that these runs show."
 
 
 def find_counterevidence(verdicts: Sequence[Verdict]) -> list[str]:
-    """Sentences on the verdicts of one claim; `NOTHING` where there are none."""
+    """Sentences on the verdicts of one claim; `NOTHING` where there are none. With too few seeds these are all."""
     primary = [v for v in verdicts if v.contrast.is_primary]
-    found = [
-        *_not_supported(primary),
-        *_opposite_signs(primary),
-        *_views(verdicts),
-        *_inconclusive(verdicts),
-        *_few_seeds(primary),
-    ]
-    found += [*_opposite_seeds(primary), *_narrow(verdicts), *_uncorrected(verdicts), *_failed(primary)]
+    if few := list(_few_seeds(primary)):
+        return few
+    found = [*_not_supported(primary), *_opposite_signs(primary), *_views(verdicts), *_inconclusive(primary)]
+    found += [*_opposite_seeds(primary), *_narrow(primary), *_uncorrected(primary), *_failed(primary)]
     found += [*_at_bounds(primary), *_coarse_grid(primary), *_dropped_rates(primary)]
     found += [*_one_rate(primary), *_fixed_rate(primary)]
     return found or [NOTHING]
 
 
-def _not_supported(primary: Sequence[Verdict]) -> Iterator[str]:
-    supported = [v.case for v in primary if v.status == "SUPPORTED"]
-    for status in ("CONTRADICTED", "NEGLIGIBLE"):
-        if cases := [v for v in primary if v.status == status]:
-            others = f", while it is supported for {list_some(supported)}" if supported else ""
-            yield f"{status.capitalize()} for {_with_effects(cases)}{others}."
-
-
-def _opposite_signs(primary: Sequence[Verdict]) -> Iterator[str]:
-    """Cases that differ in the direction of the effect, of a two-sided claim."""
-    up, down = ([v for v in primary if v.status == "SUPPORTED" and v.effect * sign > 0] for sign in (1, -1))
-    if up and down:
-        yield f"The effect goes one way for {_with_effects(up)} and the other way for {_with_effects(down)}."
-
-
-def _views(verdicts: Sequence[Verdict]) -> Iterator[str]:
-    for case, of_case in groupby(sorted(verdicts, key=lambda v: v.case), key=lambda v: v.case):
-        views = list(of_case)
-        if len({v.status for v in views}) > 1:
-            yield f"{case}: the views disagree: {'; '.join(f'{v.view}: {v.status}' for v in views)}."
-
-
-def _inconclusive(verdicts: Sequence[Verdict]) -> Iterator[str]:
-    """Cases by the reason."""
-    undecided = [v for v in verdicts if v.status == "INCONCLUSIVE"]
-    for reason in dict.fromkeys(v.reason for v in undecided):
-        cases = [f"{v.case}, {v.view}" for v in undecided if v.reason == reason]
-        yield f"Inconclusive for {list_some(cases, '; ')}: {reason}."
-
-
 def _few_seeds(primary: Sequence[Verdict]) -> Iterator[str]:
-    """The smallest p that so few seeds can have."""
-    numbers = {v.n for v in primary if 1 < v.n < v.contrast.claim.min_seeds}
-    yield from map(describe_smallest_p, sorted(numbers))
+    """Where no case has enough seeds: how many there are, and what else rules out a verdict in every case."""
+    least = min(v.contrast.claim.min_seeds for v in primary)
+    n = max(v.n for v in primary)
+    if not 0 < n < least or any(v.status != "INCONCLUSIVE" for v in primary):
+        return
+    yield f"Too few seeds for a verdict: {n} of at least {least}." + (f" {describe_smallest_p(n)}" if n > 1 else "")
+    obstacles = [v.contrast.obstacle.split("; ") for v in primary]
+    if common := [text for text in obstacles[0] if text and all(text in others for others in obstacles)]:
+        yield f"More seeds alone would not do: {'; '.join(common)}."
 
 
 def describe_smallest_p(n: int) -> str:
@@ -73,53 +50,100 @@ def describe_smallest_p(n: int) -> str:
     return f"With {n} seeds {smallest_p(n):.2g} is the smallest p there is{above}."
 
 
+def _not_supported(primary: Sequence[Verdict]) -> Iterator[str]:
+    supported = [v for v in primary if v.status == "SUPPORTED"]
+    for status in ("CONTRADICTED", "NEGLIGIBLE"):
+        if cases := [v for v in primary if v.status == status]:
+            others = f", while it is supported for {_names(supported, primary)}" if supported else ""
+            yield f"{status.capitalize()}{_with_effects(cases, primary)}{others}."
+
+
+def _opposite_signs(primary: Sequence[Verdict]) -> Iterator[str]:
+    """Cases that differ in the direction of the effect, of a two-sided claim."""
+    up, down = ([v for v in primary if v.status == "SUPPORTED" and v.effect * sign > 0] for sign in (1, -1))
+    if up and down:
+        both = f"{_with_effects(up, primary)} and the other way{_with_effects(down, primary)}"
+        yield f"The effect goes one way{both}."
+
+
+def _views(verdicts: Sequence[Verdict]) -> Iterator[str]:
+    """Cases whose views have different verdicts, by what these are."""
+    primary = [v for v in verdicts if v.contrast.is_primary]
+    disagreeing: dict[str, list[Verdict]] = {}
+    for _, of_case in groupby(sorted(verdicts, key=lambda v: v.case), key=lambda v: v.case):
+        views = list(of_case)
+        if len({v.status for v in views}) > 1:
+            text = ", ".join(f"{v.contrast.view_name}: {v.status}" for v in views)
+            disagreeing.setdefault(text, []).append(views[0])
+    for text, cases in disagreeing.items():
+        yield f"The views disagree{_for(cases, primary)}: {text}."
+
+
+def _inconclusive(primary: Sequence[Verdict]) -> Iterator[str]:
+    """Cases by the reason."""
+    undecided = [v for v in primary if v.status == "INCONCLUSIVE"]
+    across = [v for v in undecided if v.because == ACROSS]
+    if len(across) > 1:
+        named = [f"{_name(v, primary)}{f' ({_more(v)})' if v.more else ''}" for v in across]
+        yield f"Inconclusive, as {ACROSS}: {list_some(named, '; ')}."
+        undecided = [v for v in undecided if v.because != ACROSS]
+    for reason in dict.fromkeys(v.reason for v in undecided):
+        cases = [v for v in undecided if v.reason == reason]
+        yield f"Inconclusive{_for(cases, primary)}: {reason}."
+
+
+def _more(verdict: Verdict) -> str:
+    """`"about 13 more seeds"`."""
+    return verdict.reason.rpartition("; ")[2].partition(" would")[0]
+
+
 def _opposite_seeds(primary: Sequence[Verdict]) -> Iterator[str]:
-    for v in primary:
-        d = v.contrast.d
-        opposite = int(((d < 0) if v.effect > 0 else (d > 0)).sum())
-        if v.status in ("SUPPORTED", "CONTRADICTED") and opposite:
-            yield f"{v.case}: in {opposite} of {len(d)} seeds the difference goes the other way."
+    counts = [(v, int(((v.contrast.d < 0) if v.effect > 0 else (v.contrast.d > 0)).sum())) for v in primary]
+    found = [(v, f"{n} of {v.n}") for v, n in counts if n and v.status in ("SUPPORTED", "CONTRADICTED")]
+    yield from _each("In some seeds the difference goes the other way", found, primary)
 
 
-def _narrow(verdicts: Sequence[Verdict]) -> Iterator[str]:
+def _narrow(primary: Sequence[Verdict]) -> Iterator[str]:
     """Verdicts that a small change would overturn."""
-    for v in verdicts:
-        if v.status == "INCONCLUSIVE" or not math.isfinite(v.low):
-            continue
-        case, delta = f"{v.case}, {v.view}", v.contrast.threshold
+    found = []
+    for v in primary:
+        delta = v.contrast.threshold
         beyond, within = max(v.low, -v.high), max(v.high, -v.low)
         room = delta - within if v.status == "NEGLIGIBLE" else beyond - delta
-        if room < NEAR_DELTA * delta:
-            bound = f"the smallest effect of interest, {v.contrast.delta:g}"
-            yield f"{case}: the interval, {v.interval}, ends close to {bound}."
+        if v.status != "INCONCLUSIVE" and math.isfinite(v.low) and room < NEAR_DELTA * delta:
+            found.append((v, f"{v.interval} against {describe_delta(v.contrast.claim, v.contrast.delta)}"))
+    yield from _each("The interval ends close to the smallest effect of interest", found, primary)
 
 
-def _uncorrected(verdicts: Sequence[Verdict]) -> Iterator[str]:
+def _uncorrected(primary: Sequence[Verdict]) -> Iterator[str]:
     """Verdicts that the number of cases in the report may explain."""
-    lost = [v for v in verdicts if v.status != "INCONCLUSIVE" and not v.survives]
-    for v in lost:
-        p = f"p = {v.p:.2g}, {v.p_holm:.2g} after it"
-        yield f"{v.case}, {v.view}: does not survive the correction for the number of cases in this report ({p})."
+    lost = [v for v in primary if v.status != "INCONCLUSIVE" and not v.survives]
+    found = [(v, f"p = {v.p:.2g}, {v.p_holm:.2g} after it") for v in lost]
+    yield from _each("Does not survive the correction for the number of cases in this report", found, primary)
 
 
 def _failed(primary: Sequence[Verdict]) -> Iterator[str]:
     """Evaluated runs that diverged or did not learn."""
-    for v in primary:
-        for side, (lost, n) in v.contrast.failed.items():
-            if lost:
-                share = describe_failures(lost, n)
-                counted = "They count as guessing in accuracies, and with the worst value elsewhere."
-                yield f"{v.case}: {side} it {share}, diverged or did not learn. {counted}"
+    found = [
+        (v, f"{side} it {describe_failures(lost, n)}")
+        for v in primary
+        for side, (lost, n) in v.contrast.failed.items()
+        if lost
+    ]
+    for sentence in _each("Runs diverged or did not learn", found, primary):
+        yield f"{sentence} They count as guessing in accuracies, and with the worst value elsewhere."
 
 
 def _at_bounds(primary: Sequence[Verdict]) -> Iterator[str]:
     """Values that are only bounds of what the metric measures."""
+    found = []
     for v in primary:
         for (side, bound), n in v.contrast.bounds.items():
             if bound in ("at least", "at most"):
-                value = f"the {v.contrast.claim.metric_name} {side} it is {bound} the value"
-                so = f", so that the effect is {v.contrast.qualifier} the number given" if v.contrast.qualifier else ""
-                yield f"{v.case}: in {n} of {v.n} seeds {value} that was measured{so}."
+                found.append((v, f"{side} it {bound} the value measured in {n} of {v.n} seeds"))
+    name = primary[0].contrast.claim.metric_name
+    so = ", and so is the effect" if any(v.contrast.qualifier for v, _ in found) else ""
+    yield from _each(f"The {name} is only known to a bound{so}", found, primary)
 
 
 def _coarse_grid(primary: Sequence[Verdict]) -> Iterator[str]:
@@ -132,20 +156,20 @@ def _coarse_grid(primary: Sequence[Verdict]) -> Iterator[str]:
 
 
 def _dropped_rates(primary: Sequence[Verdict]) -> Iterator[str]:
-    for v in primary:
-        for side, rates in v.contrast.dropped.items():
-            if rates:
-                named = list_some([f"{rate:g}" for rate in rates])
-                yield f"{v.case}: {side} it the learning rates {named} were not tried with all seeds, and are left out."
+    found = [
+        (v, f"{list_some([f'{rate:g}' for rate in rates])} {side} it")
+        for v in primary
+        for side, rates in v.contrast.dropped.items()
+        if rates
+    ]
+    yield from _each("Learning rates are left out, as they were not tried with all seeds", found, primary)
 
 
 def _one_rate(primary: Sequence[Verdict]) -> Iterator[str]:
     """The effect at one rate for all: near a tie of two rates, the others choose the one at which a seed is worse."""
-    for v in primary:
-        c = v.contrast
-        if not math.isnan(c.at_one_rate):
-            effect = f"{c.claim.in_unit(c.at_one_rate):.3g} {c.claim.unit}"
-            yield f"{v.case}: the seeds differ in their learning rates. With one rate for all, the effect is {effect}."
+    differing = [v for v in primary if not math.isnan(v.contrast.at_one_rate)]
+    found = [(v, describe_effect(v.contrast.claim, v.contrast.at_one_rate).short) for v in differing]
+    yield from _each("The seeds differ in their learning rates. With one rate for all the effect is", found, primary)
 
 
 def _fixed_rate(primary: Sequence[Verdict]) -> Iterator[str]:
@@ -154,8 +178,39 @@ def _fixed_rate(primary: Sequence[Verdict]) -> Iterator[str]:
         yield f"Only one learning rate was tried ({fixed[0].view}): at its own best rate each side may do better."
 
 
-def _with_effects(verdicts: Sequence[Verdict]) -> str:
-    return list_some([f"{v.case}: {v.effect_text}" if v.interval else v.case for v in verdicts], "; ")
+def _each(begin: str, found: Sequence[tuple[Verdict, str]], primary: Sequence[Verdict]) -> Iterator[str]:
+    """A sentence on some cases, with a text on each: `"In some seeds ...: cell=gru: 1 of 14; cell=rnn: 3 of 14."`."""
+    if found:
+        texts = [f"{_name(v, primary)}: {text}" if len(primary) > 1 else text for v, text in found]
+        yield f"{begin}{' ' if begin.endswith(' is') and len(primary) == 1 else ': '}{list_some(texts, '; ')}."
+
+
+def _name(verdict: Verdict, primary: Sequence[Verdict]) -> str:
+    """The case without what all cases share: the dataset, or the network and the dataset."""
+    case, cases = verdict.contrast.case, [v.contrast.case for v in primary]
+    if len({other.data for other in cases}) > 1:
+        return case.name
+    model = case.model if len({other.model for other in cases}) > 1 else ""
+    return commas(model, case.setting) or case.name
+
+
+def _names(verdicts: Iterable[Verdict], primary: Sequence[Verdict]) -> str:
+    return list_some([_name(v, primary) for v in verdicts], "; ")
+
+
+def _for(verdicts: Sequence[Verdict], primary: Sequence[Verdict]) -> str:
+    """`" for cell=gru; cell=rnn"`, `" in all 3 cases"`; empty where there is only one case."""
+    if len(primary) == 1:
+        return ""
+    return f" in all {len(primary)} cases" if len(verdicts) == len(primary) else f" for {_names(verdicts, primary)}"
+
+
+def _with_effects(verdicts: Sequence[Verdict], primary: Sequence[Verdict]) -> str:
+    """`": 15 percentage points more dead units"`, with the cases where there are several."""
+    if len(primary) == 1:
+        return f": {verdicts[0].effect_text}"
+    effects = [f"{_name(v, primary)}: {v.effect_text}" if v.interval else _name(v, primary) for v in verdicts]
+    return f" for {list_some(effects, '; ')}"
 
 
 def list_some(names: Sequence[object], separator: str = ", ", most: int = 6) -> str:

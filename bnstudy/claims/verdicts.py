@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 
 from bnstudy.claims.claim import STATUSES, Status, load_claims
 from bnstudy.claims.contrasts import ROUNDING, SIDES, Contrast, contrasts
+from bnstudy.claims.effect_text import EffectText, describe_effect, describe_numbers
 from bnstudy.claims.frames import StudyData
 from bnstudy.stats.corrections import holm
 from bnstudy.stats.intervals import effect_size
@@ -86,18 +87,27 @@ class Verdict:
 
     @property
     def interval(self) -> str:
-        """`"at least 12.3 (8.1 to 15.2, widened by a grid step)"`, the effect in the claim's unit; empty for none."""
+        """`"at least 2.9x (2.5 to 3.4, widened by a grid step)"`, the effect in the claim's unit; empty for none."""
         if not math.isfinite(self.effect):
             return ""
-        mean, low, high = (f"{self.contrast.claim.in_unit(v):.3g}" for v in (self.effect, self.low, self.high))
-        widened = f", {WIDENED}" if self.contrast.slack > 0 else ""
-        bounds = f" ({low} to {high}{widened})" if math.isfinite(self.low) and math.isfinite(self.high) else ""
-        return f"{self.contrast.qualifier} {mean}{bounds}".strip()
+        number, bounds = describe_numbers(self.contrast.claim, self.effect, self.low, self.high)
+        return f"{self.contrast.qualifier} {number}{f' ({bounds}{self._widened})' if bounds else ''}".strip()
+
+    @property
+    def effect_words(self) -> EffectText:
+        """The effect in words, with its direction."""
+        c = self.contrast
+        words = describe_effect(c.claim, self.effect, self.low, self.high, c.qualifier)
+        return replace(words, bounds=f"{words.bounds}{self._widened}" if words.bounds else "")
+
+    @property
+    def _widened(self) -> str:
+        return f", {WIDENED}" if self.contrast.slack > 0 else ""
 
     @property
     def effect_text(self) -> str:
-        """`"12.3 (8.1 to 15.2) times the learning rate"`; a dash for none."""
-        return f"{self.interval} {self.contrast.claim.unit}" if self.interval else "-"
+        """`"12x the learning rate (8.1 to 15)"`; a dash for none."""
+        return self.effect_words.full if self.interval else "-"
 
     @property
     def image_error(self) -> str:
@@ -197,7 +207,7 @@ def judge(contrast: Contrast) -> Verdict:
     counts = because == ACROSS or (len(d) < claim.min_seeds and not obstacle)
     return Verdict(
         contrast, "INCONCLUSIVE" if because else status, float(d.mean()) if finite else math.nan,
-        low - c.slack, high + c.slack, effect_size(d), p, p, len(d), because, may_settle,
+        claim.end(low - c.slack), claim.end(high + c.slack), effect_size(d), p, p, len(d), because, may_settle,
         more=_seeds_to_add(c) if counts else None,
     )  # fmt: skip
 
@@ -321,6 +331,7 @@ def _entry(v: Verdict) -> dict[str, Any]:
         "ci_high": or_none(claim.in_unit(v.high)),
         "interval_is": f"95%, {WIDENED}" if c.slack > 0 else "95%",
         "unit": claim.unit,
+        "opposite": claim.opposite,
         "threshold": c.delta,
         "slack": or_none(c.slack),
         "steps": c.steps or None,

@@ -84,7 +84,9 @@ def build_run_spec(config: Mapping[str, Any], built: Built | None = None) -> Run
 
 def build_settings(config: Mapping[str, Any]) -> Settings:
     """Build the settings in a composed and resolved config."""
-    return make_spec(Settings, settings_in(config))
+    values = settings_in(config)
+    logger = build_spec(values.get("logger") or None, "logger")
+    return make_spec(Settings, {**values, "logger": logger})
 
 
 def settings_in(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -73,9 +73,7 @@ def complete(program: str, before: Sequence[str], word: str, subcommands: Collec
     if word.startswith("-"):
         return _beginning(FLAGS[program], word)
     if not trains:
-        return _beginning(
-            [f"{name}=" for name in REPORT_KEYS if program == "bnstudy-report" or name != "compare"], word
-        )
+        return _beginning([f"{name}=" for name in REPORT_KEYS], word)
     names = [*subcommands] if not before else []
     return _beginning([*names, *training_keys(before, word, folder)], word)
 

@@ -36,7 +36,7 @@ LENGTHS = {"epochs", "steps"}
 MAX_POINTS = 100_000
 """The most points of a sweep. Planning them takes about two minutes and 4 GB."""
 
-ONE_OPTION = {"model", "norm", "init", "data", "optim", "schedule", "loss", "scale", "study"}
+ONE_OPTION = {"model", "norm", "init", "data", "optim", "schedule", "loss", "logger", "scale", "study"}
 """The groups of which a run has one option. Of the group `probe` it may have several."""
 
 

@@ -88,7 +88,7 @@ def compose_defaults(overrides: Sequence[str], config_dir: str | None) -> tuple[
         composed = compose("config", [*overrides, *search], return_hydra_config=True)
     choices = {key: str(value) for key, value in composed.hydra.runtime.choices.items()}
     config: Any = OmegaConf.to_container(
-        OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"]), resolve=False
+        OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"]), resolve=False
     )
     return config, choices
 

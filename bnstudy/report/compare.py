@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,24 +11,25 @@ import numpy as np
 import pandas as pd
 
 from bnstudy.claims import metrics as m
-from bnstudy.claims.counterevidence import list_some
 from bnstudy.claims.frames import StudyData, describe_damages, load_study
 from bnstudy.claims.metrics import TARGET_SHARE, Metric
+from bnstudy.claims.numbers import round_together
 from bnstudy.claims.verdicts import or_none
-from bnstudy.report import summary
+from bnstudy.report.all_studies import EVERY_STUDY
+from bnstudy.report.arm_names import find_arm, split_names
+from bnstudy.report.arm_tables import diverged_lines
 from bnstudy.report.commands import report_command
-from bnstudy.report.figures import Palette, draw_panel, load_figures
-from bnstudy.report.figures.style import report_style
-from bnstudy.report.images import Image, render_image, slug
+from bnstudy.report.figures import Palette, load_figures
+from bnstudy.report.images import Image, panel_images, slug
+from bnstudy.report.panels import panels
 from bnstudy.report.rendering import digits, publish
-from bnstudy.report.report import EVERY_STUDY, as_csv, as_json
 from bnstudy.report.result import ReportResult
-from bnstudy.report.transforms import panels
+from bnstudy.report.summary import facts
+from bnstudy.report.tables import as_csv, as_json
 from bnstudy.stats.intervals import effect_size
 from bnstudy.stats.method import LOOKED_AT_ONCE
-from bnstudy.validation import ConfigError, nearest
+from bnstudy.validation import ConfigError
 
-AGAINST = " vs "
 NO_VERDICT = (
     "No verdict: these two arms and their learning rates were picked by hand, after their results were known, and no "
     "smallest effect of interest was fixed in advance. The p-values are not corrected for the choice."
@@ -74,15 +74,20 @@ class Comparison:
 
     @property
     def bounds(self) -> str:
-        mean, low, high = (digits(v, 3) for v in (self.effect, self.low, self.high))
-        return f"{mean} ({low} to {high})" if self.low is not None else mean
+        if self.effect is None:
+            return "-"
+        known = [] if self.low is None or self.high is None else [self.low, self.high]
+        effect, *ends = round_together(self.effect, *known)
+        unit = "x" if self.unit == "times" else ""
+        return f"{effect}{unit} ({' to '.join(ends)})" if ends else f"{effect}{unit}"
 
     @property
     def sentence(self) -> str:
         means = " and ".join(map(digits, (self.first, self.second)))
         word = "ratio" if self.unit == "times" else "difference"
         seeds = "1 seed" if self.n == 1 else f"{self.n} seeds"
-        return f"{self.quantity}: {means}; paired {word} {self.bounds} {self.unit}, p = {self.p:.2g}, {seeds}."
+        unit = "" if self.unit == "times" else f" {self.unit}"
+        return f"{self.quantity}: {means}; paired {word} {self.bounds}{unit}, p = {self.p:.2g}, {seeds}."
 
 
 def write_comparison(
@@ -96,7 +101,8 @@ def write_comparison(
 
     Args:
         names: "A vs B", or "A,B" where no name has a comma. Each is the name of an arm in the report on the study, or
-            those parts of it that distinguish it from the others, or the id of one of its runs.
+            those parts of it that distinguish it from the others, or the id of one of its runs. Where only the learning
+            rate is left open, the best one on validation data is compared.
 
     Raises:
         ConfigError: as `load_study`; there are not two such arms; they share no seed; it cannot be written.
@@ -104,7 +110,8 @@ def write_comparison(
     if study == EVERY_STUDY:
         raise ConfigError("compare is not allowed with study=all: name one study, or none for every run of the store.")
     about = load_study(results_dir, study, scale, picked)
-    arms = [find_arm(about, name) for name in split_names(names)]
+    chosen = [find_arm(about, name) for name in split_names(names)]
+    arms = [arm for arm, _ in chosen]
     if arms[0] == arms[1]:
         raise ConfigError(f"compare={names}: both are the arm {arms[0]}.")
     both = restrict_to(about, arms)
@@ -118,13 +125,14 @@ def write_comparison(
     rows, images = compare(first, second, both.metrics), _curves(both)
     run_ids = sorted(both.runs["run_id"])
     name = slug(f"compare-{arms[0]}-vs-{arms[1]}-in-{about.name}")
-    command = report_command(results_dir, study, about.scale if study else None, picked, compare=AGAINST.join(arms))
-    cautions = [NO_VERDICT, *([DIFFERENT_PANELS] if first["panel"].iloc[0] != second["panel"].iloc[0] else [])]
+    command = report_command(results_dir, study, about.scale if study else None, picked, compare=names)
+    cautions = [NO_VERDICT, *(how for _, how in chosen if how)]
+    cautions += [*([DIFFERENT_PANELS] if first["panel"].iloc[0] != second["panel"].iloc[0] else [])]
     cautions += [*about.mixed_images, *describe_damages(about.damages)]
     content = {
         "name": f"comparison in {about.name}", "title": f"{arms[0]} against {arms[1]}", "scale": about.scale,
-        "arms": arms, "rows": rows, "cautions": cautions, "facts": summary.facts(both), "command": command,
-        "commands": about.commands, "target": f"{TARGET_SHARE:.0%}", "diverged": summary.diverged_lines(both),
+        "arms": arms, "rows": rows, "cautions": cautions, "facts": facts(both), "command": command,
+        "commands": about.commands, "target": f"{TARGET_SHARE:.0%}", "diverged": diverged_lines(both),
         "images": images, "run_ids": run_ids,
     }  # fmt: skip
     data = {"study": about.name, "scale": about.scale, "arms": arms, "quantities": [*map(asdict, rows)]}
@@ -132,40 +140,6 @@ def write_comparison(
     index = publish(results_dir, name, "compare", content, images, files)
     sentences, lost = tuple(row.sentence for row in rows), int(both.runs["diverged"].sum())
     return ReportResult(index.parent, index, (), sentences, tuple(cautions), lost, missing=0)
-
-
-def split_names(text: str) -> tuple[str, str]:
-    """The two names."""
-    parts = text.split(AGAINST) if AGAINST in text else text.split(",")
-    names = [part.strip() for part in parts]
-    if len(names) != 2 or not all(names):
-        raise ConfigError(
-            f"compare={text} is not allowed: name two arms of the report, with vs between them, such as "
-            "compare='BatchNorm, lr=1 vs NoNorm, lr=0.1', or the ids of a run of each, compare=ID1,ID2."
-        )
-    return names[0], names[1]
-
-
-def find_arm(study: StudyData, name: str) -> str:
-    """The arm with this name, with a run of this id, or the only one with all these parts in its name."""
-    runs = study.runs
-    of_run = runs.loc[runs["run_id"] == name, "arm"]
-    if len(of_run):
-        return str(of_run.iloc[0])
-    wanted, arms = _pieces(name), [str(arm) for arm in runs["arm"].unique()]
-    exact = [arm for arm in arms if _pieces(arm) == wanted]
-    fitting = exact or sorted(arm for arm in arms if wanted <= _pieces(arm))
-    if len(fitting) == 1:
-        return fitting[0]
-    if fitting:
-        some = list_some(fitting, "; ")
-        raise ConfigError(f"compare: {name} may be any of {len(fitting)} arms: {some}. Give more of its name.")
-    known = list_some(sorted(arms), "; ", most=12)
-    raise ConfigError(f"compare: there is no arm {name} in {study.name}{nearest(name, arms) or '.'} Known: {known}.")
-
-
-def _pieces(name: str) -> set[str]:
-    return {piece.strip().lower() for piece in re.split(r",(?![^(\[]*[)\]])", name)} - {""}
 
 
 def restrict_to(study: StudyData, arms: Sequence[str]) -> StudyData:
@@ -205,9 +179,4 @@ def _compare(quantity: Quantity, both: pd.DataFrame) -> Comparison:
 
 def _curves(both: StudyData) -> list[Image]:
     taken, palette, figures = set[str](), Palette.of(both.runs), load_figures()
-    with report_style():
-        return [
-            render_image(figure, f"{figure.kind}-{panel.name}", taken)
-            for panel in panels(both)
-            for figure in draw_panel(panel, palette, figures, ("curves",))
-        ]
+    return [image for panel in panels(both) for image in panel_images(panel, palette, figures, taken, ("curves",))]

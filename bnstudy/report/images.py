@@ -5,19 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import overload
 
 from markupsafe import Markup
 
-from bnstudy.report.figures import ReportFigure, render
+from bnstudy.report.figures import DrawFigure, Palette, ReportFigure, render
+from bnstudy.report.figures.colours import in_the_dark
+from bnstudy.report.figures.style import NARROW, report_style
+from bnstudy.report.panels import Panel
 from bnstudy.store.files import is_plain_file, write_atomic, write_json
 
 LIST = "files.json"
 """Names the images of a report, beside them."""
+
+BLACK, COLOUR = "#000000", "(?<=: )#[0-9a-f]{6}"
+"""The second is a pattern: a colour in a `style` attribute, as matplotlib writes it."""
 
 MAX_NAME = 100
 """Characters of a name that is made from a text."""
@@ -25,7 +32,7 @@ MAX_NAME = 100
 
 @dataclass(frozen=True)
 class Image:
-    """A rendered figure, with files `name`.svg and `name`.png. kind: of the figure, as claims name it."""
+    """A figure as files `name`.svg and `name`.png, and drawn again for a phone. kind: as claims name it."""
 
     name: str
     kind: str
@@ -34,16 +41,49 @@ class Image:
     alt: str
     svg: bytes
     png: bytes
+    narrow_svg: bytes
 
     @property
     def inline(self) -> Markup:
         return Markup(inline_svg(self.svg.decode(), self.name, self.alt))
 
+    @property
+    def narrow(self) -> Markup:
+        return Markup(inline_svg(self.narrow_svg.decode(), f"{self.name}-narrow", self.alt))
 
-def render_image(figure: ReportFigure, name: str, taken: set[str]) -> Image:
-    """Render a figure under a free file name like `name`, which is added to `taken`."""
-    svg, png = render(figure.figure, "svg"), render(figure.figure, "png")
-    return Image(choose_name(name, taken), figure.kind, figure.title, figure.caption, figure.alt, svg, png)
+
+def panel_images(
+    panel: Panel,
+    palette: Palette,
+    figures: Mapping[str, DrawFigure],
+    taken: set[str],
+    kinds: Collection[str] | None = None,
+    prefix: str = "",
+) -> list[Image]:
+    """The figures that a panel has measurements for, of all kinds or of `kinds`."""
+    chosen = {kind: draw for kind, draw in figures.items() if kinds is None or kind in kinds}
+    images = (
+        draw_image(partial(draw, panel, palette), f"{prefix}{kind}-{panel.name}", taken, kind)
+        for kind, draw in chosen.items()
+    )
+    return [image for image in images if image]
+
+
+@overload
+def draw_image(draw: Callable[[], ReportFigure], name: str, taken: set[str], kind: str = "") -> Image: ...
+@overload
+def draw_image(draw: Callable[[], ReportFigure | None], name: str, taken: set[str], kind: str = "") -> Image | None: ...
+def draw_image(draw: Callable[[], ReportFigure | None], name: str, taken: set[str], kind: str = "") -> Image | None:
+    """Draw a figure for a page and for a phone, under a free file name like `name`, which is added to `taken`."""
+    with report_style():
+        drawn = draw()
+        if drawn is None:
+            return None
+        svg, png = render(drawn.figure, "svg"), render(drawn.figure, "png")
+    with report_style(NARROW):
+        again = draw()
+        narrow = render(again.figure, "svg") if again else svg
+    return Image(choose_name(name, taken), kind, drawn.title, drawn.caption, drawn.alt, svg, png, narrow)
 
 
 def choose_name(text: str, taken: set[str]) -> str:
@@ -63,13 +103,34 @@ def slug(text: str) -> str:
 
 
 def inline_svg(svg: str, name: str, alt: str) -> str:
-    """An SVG file as an element of a page: it scales with the page, and its ids begin with `name`."""
-    body = svg[svg.index("<svg") :]
+    """An SVG file as an element of a page: it scales with the page, its ids begin with `name`, and in dark mode it has
+    the counterparts of its colours."""
+    body, dark = _as_variables(svg[svg.index("<svg") :])
     body = re.sub(r'\bid="', f'id="{name}-', body)
     body = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", body)
     head, rest = body.split(">", 1)
     head = re.sub(r'\s(?:width|height)="[^"]*"', "", head)
-    return f'{head} role="img" aria-label="{Markup.escape(alt)}">{rest}'
+    rules = f"@media screen and (prefers-color-scheme: dark) {{ #{name}-svg {{ {dark} }} }}"
+    attributes = (
+        f'id="{name}-svg" style="fill: var({_variable(BLACK)}, {BLACK})" role="img" aria-label="{Markup.escape(alt)}"'
+    )
+    return f"{head} {attributes}><style>{rules}</style>{rest}"
+
+
+def _as_variables(svg: str) -> tuple[str, str]:
+    """An SVG with a CSS variable for each of its colours, and the values of these variables on a dark page."""
+    used = {BLACK}  # of what has no colour
+
+    def replace(style: re.Match[str]) -> str:
+        used.update(re.findall(COLOUR, style[0]))
+        return re.sub(COLOUR, lambda colour: f"var({_variable(colour[0])}, {colour[0]})", style[0])
+
+    svg = re.sub(r'\bstyle="[^"]*"', replace, svg)
+    return svg, "; ".join(f"{_variable(colour)}: {in_the_dark(colour)}" for colour in sorted(used))
+
+
+def _variable(colour: str) -> str:
+    return f"--c{colour[1:]}"
 
 
 def write_images(folder: Path, images: Iterable[Image]) -> None:

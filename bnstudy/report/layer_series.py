@@ -5,11 +5,15 @@ Frames of layers have the columns `run_id`, `arm`, `step`, `layer`, `depth` and 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
 from bnstudy.claims.metrics import OUTPUT
-from bnstudy.report.transforms import Panel, mean_band, until_divergence
+from bnstudy.report.endings import until_divergence
+from bnstudy.report.panels import Panel
+from bnstudy.report.transforms import mean_band
 
 
 def network_series(panel: Panel, metric: str) -> pd.DataFrame:
@@ -58,9 +62,20 @@ def layer_grid(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def layer_names(rows: pd.DataFrame) -> dict[int, str]:
-    """The layer's name by depth, or its number if arms have different layers at that depth."""
+    """The layer's short name by depth, or its number if arms have different layers at that depth."""
     names = rows.drop_duplicates(["depth", "layer"]).groupby("depth")["layer"].agg(["first", "size"])
-    return {int(d): str(r["first"]) if r["size"] == 1 else f"layer {d}" for d, r in names.iterrows()}
+    common = {int(d): str(r["first"]) for d, r in names.iterrows() if r["size"] == 1}
+    short = dict(zip(common, shorten_names([*common.values()]), strict=True))
+    return {int(depth): short.get(int(depth), f"layer {depth}") for depth in names.index}
+
+
+def shorten_names(names: Sequence[str]) -> list[str]:
+    """The names without the dotted prefix that all but the output have in common."""
+    parts = [name.split(".") for name in names if name != OUTPUT]
+    shortest = min(map(len, parts), default=1) - 1
+    common = next((i for i in range(shortest) if len({part[i] for part in parts}) > 1), shortest)
+    prefix = "".join(f"{part}." for part in parts[0][:common]) if parts else ""
+    return [name.removeprefix(prefix) for name in names]
 
 
 def stability_limits(panel: Panel) -> pd.DataFrame:

@@ -14,7 +14,9 @@ import jinja2
 from markupsafe import Markup
 
 from bnstudy.claims.verdicts import Verdict
+from bnstudy.report.forest import short_name
 from bnstudy.report.images import Image, write_images
+from bnstudy.report.sources import link_source
 from bnstudy.store.files import remove_abandoned, write_text
 from bnstudy.store.links import refuse_links
 from bnstudy.validation import ConfigError, printable
@@ -29,6 +31,11 @@ def render_html(template: str, content: Mapping[str, Any]) -> str:
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'"
     own = {"script": Markup(script), "policy": policy}
     return printable(_environment(autoescape=True).get_template(template).render({**content, **own}))
+
+
+def render_fragment(template: str, content: Mapping[str, Any]) -> str:
+    """Render a part of somebody else's page, such as a notebook: all values are escaped."""
+    return printable(_environment(autoescape=True).get_template(template).render(content))
 
 
 def render_markdown(template: str, content: Mapping[str, Any]) -> str:
@@ -80,7 +87,8 @@ def _environment(**options: Any) -> jinja2.Environment:
         loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, **options,
     )  # fmt: skip
-    environment.filters |= {"sort_value": sort_value, "digits": digits, "survival": survival, "case_text": case_text}
+    filters = (sort_value, digits, survival, case_text, trimmed, short_name, link_source)
+    environment.filters |= {function.__name__: function for function in filters}
     return environment
 
 
@@ -97,6 +105,11 @@ def survival(verdict: Verdict) -> str:
 def case_text(verdict: Verdict) -> str:
     """The case, with its learning rate where only one was tried."""
     return f"{verdict.case}, {verdict.view}" if verdict.contrast.view == "fixed_rate" else verdict.case
+
+
+def trimmed(sentence: str) -> str:
+    """A sentence as a heading or a link."""
+    return sentence.rstrip(".")
 
 
 def sort_value(text: object) -> str:

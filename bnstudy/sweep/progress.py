@@ -8,7 +8,9 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,9 @@ MIN_SHARE = 0.01
 
 BAR = "{desc}: {percentage:3.0f}%|{bar:8}| {remaining} left{postfix}"
 """Fits into 80 columns with the loss and accuracy of a run whose name has 24 letters."""
+
+FROM_PYTHON: ContextVar[bool] = ContextVar("FROM_PYTHON", default=False)
+"""Whether Python code started the sweep: it gets the results as a frame, so no table is printed."""
 
 
 @dataclass(frozen=True)
@@ -61,16 +66,16 @@ class Progress:
         self.begin = time.monotonic()
         self.next_line = self.begin + LINE_SECONDS
         self.last_line = ""
-        self.lines = shown and not sys.stderr.isatty()
+        self.lines = shown and not sys.stderr.isatty() and not in_notebook()
         self._done: set[str] = set()
         self._ended = 0
         self._live: dict[str, Beat] = {}
         self._initial: int | None = None
-        self.bar = tqdm(
+        self.bar = bar_class()(
             total=max(1, steps),
             desc="run" if runs == 1 else "sweep",
             disable=not shown or self.lines or runs == 0,
-            bar_format=BAR,
+            bar_format=BAR if bar_class() is tqdm else BAR.replace("{bar:8}", "{bar}"),
             dynamic_ncols=True,
         )
 
@@ -134,6 +139,21 @@ class Progress:
 
     def close(self) -> None:
         self.bar.close()
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return hasattr(shell, "kernel")
+
+
+def bar_class() -> type[tqdm]:
+    """A widget in a notebook that can show one, else a line of text."""
+    if not in_notebook() or find_spec("ipywidgets") is None:
+        return tqdm
+    from tqdm.notebook import tqdm as widget
+
+    return widget
 
 
 def show_warnings() -> None:

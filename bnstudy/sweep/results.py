@@ -13,7 +13,7 @@ from bnstudy.store.outcomes import counted_accuracy, describe_status
 from bnstudy.store.runs import Store
 from bnstudy.sweep.messages import Failure, plural, recorded_error
 from bnstudy.sweep.plan import Plan
-from bnstudy.sweep.progress import RunResult, say, table
+from bnstudy.sweep.progress import FROM_PYTHON, RunResult, say, table
 from bnstudy.sweep.request import PlannedRun, Request
 from bnstudy.validation import printable
 
@@ -61,14 +61,16 @@ def stored_result(run: PlannedRun, store: Store) -> RunResult:
 
 
 def report_results(request: Request, results: Sequence[RunResult], folders: Sequence[Path] = ()) -> None:
-    """Print the table and what to type next, unless seeds are added until claims are decided.
+    """Print the table and what to type next, unless seeds are added until claims are decided, or the caller gets the
+    results as a frame.
 
     folders: with the user's own claims.
 
     Raises:
         RunsFailed: a run failed; the others are stored.
     """
-    if results and request.settings.progress and request.settings.until is None:
+    shows_table = request.settings.progress and request.settings.until is None and not FROM_PYTHON.get()
+    if results and shows_table:
         print(printable(table(results, "study" if request.members else "arm")), flush=True)
         say(next_step(request, results, folders))
     failed = [r for r in results if r.status == "failed"]

@@ -61,6 +61,28 @@ def test_a_class_within_a_class_is_named_by_its_key() -> None:
     assert names([Run(fields=(scheme,)) for scheme in schemes]) == ["init.conv=Normal", "init.conv=Orthogonal"]
 
 
+def test_a_field_within_a_class_is_named_with_its_parent() -> None:
+    lengths = [Run(), Run(fields=(("data.length", {"min": 4, "max": 8}),))]
+    assert names(lengths) == ["length.min=none, length.max=none", "length.min=4, length.max=8"]
+    stopping = (("early_stopping", {"_target_": "bnstudy.run.EarlyStopping", "patience": 3}),)
+    assert names([Run(fields=(("early_stopping", None),)), Run(fields=stopping)]) == [
+        "early_stopping=no",
+        "early_stopping=yes",
+    ]
+    stopping_later = (("early_stopping", {"_target_": "bnstudy.run.EarlyStopping", "patience": 5}),)
+    assert names([Run(fields=stopping), Run(fields=stopping_later)]) == [
+        "early_stopping.patience=3",
+        "early_stopping.patience=5",
+    ]
+
+
+def test_null_has_a_word_that_no_other_value_has() -> None:
+    sizes = [Run(fields=(("data.train_size", size),)) for size in (500, None)]
+    assert names(sizes) == ["train_size=all", "train_size=500"]
+    modes = [Run(fields=(("model.mode", mode),)) for mode in ("none", None)]
+    assert names(modes) == ["mode=null", "mode=none"]
+
+
 def test_a_factor_that_the_data_determine_is_dropped() -> None:
     runs = [Run(data="Digits"), Run(data="MNIST")]
     assert runs[0].spec["data"]["val_fraction"] != runs[1].spec["data"]["val_fraction"]
@@ -101,7 +123,7 @@ def test_the_batch_of_an_evaluation_is_a_factor_unless_it_is_that_of_training() 
     assert names([run(64), run(4, batch_size=4)]) == ["batch_size=4", "batch_size=64"]
     assert names([Run("NoNorm"), run(64), run(256), run(8)]) == [
         "NoNorm",
-        "BatchNorm, evaluation.batch_size=null",
+        "BatchNorm, evaluation.batch_size=as in training",
         "BatchNorm, evaluation.batch_size=8",
         "BatchNorm, evaluation.batch_size=256",
     ]
@@ -112,7 +134,7 @@ def test_runs_of_an_earlier_version_evaluated_in_class_balanced_parts_are_anothe
     new = Run("BatchNorm", norm_fields=BY_BATCH, fields=((arms.EVALUATION_BATCH, 64),))
     assert names([old]) == ["BatchNorm"]
     assert names([old, Run("NoNorm")]) == ["NoNorm", "BatchNorm"]
-    assert names([old, new]) == ["evaluation.batch_size=null", f"evaluation.batch_size={arms.BALANCED}"]
+    assert names([old, new]) == ["evaluation.batch_size=as in training", f"evaluation.batch_size={arms.BALANCED}"]
     assert labelled([old, new])["arm"].nunique() == 2
 
 

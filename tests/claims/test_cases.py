@@ -90,7 +90,7 @@ def test_an_interaction_has_a_case_for_each_other_value():
 def test_null_is_a_value_of_across():
     runs = product(norm=["NoNorm", "BatchNorm"], data__train_size=[500.0, float("nan")])
     (found,) = cases(claim(across={"data.train_size": None}), specs(*runs))
-    assert found.setting == "train_size=500 against null"
+    assert found.setting == "train_size=500 against all"
 
 
 def test_an_interaction_without_its_reference_has_no_case():

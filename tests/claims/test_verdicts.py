@@ -196,7 +196,7 @@ def test_a_value_at_a_bound_on_either_side_rules_out_negligible_only():
     for side in ("with", "without"):
         assert judge(contrast_of([0.0] * 12, 0.1, bounds={(side, "at least"): 1})).because == AT_BOUND
     supported = judge(contrast_of([1.0] * 12, 0.1, bounds={("with", "at least"): 12}))
-    assert (supported.status, supported.interval) == ("SUPPORTED", "at least 1 (1 to 1)")
+    assert (supported.status, supported.interval) == ("SUPPORTED", "at least 1.0 (1.0 to 1.0)")
 
 
 def test_deviations_within_a_step_of_the_grid_withhold_nothing():
@@ -386,7 +386,7 @@ def test_views_are_named_with_their_learning_rates(claim, views):
 def test_a_verdict_is_stated_in_a_sentence_with_its_reason():
     verdict = found("dead_relus", "best_rate", fewer=0.15, seeds=9)
     assert verdict.reason == "9 of at least 10 seeds: 1 more is needed"
-    text = f"{verdict.view}: {verdict.interval} percentage points fewer units that died, 9 seeds ({verdict.reason})."
+    text = f"{verdict.view}: 15 percentage points fewer units that died (14 to 16), 9 seeds ({verdict.reason})."
     assert verdict.sentence == f"INCONCLUSIVE: With batch normalization fewer ReLU units die. MLP on Digits, {text}"
 
 

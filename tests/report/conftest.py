@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,9 @@ import pytest
 
 from bnstudy.claims.frames import StudyData
 from bnstudy.report.figures import Palette
-from bnstudy.report.transforms import Panel, panels
+from bnstudy.report.panels import Panel, panels
+from bnstudy.report.report import write_report
+from bnstudy.report.result import ReportResult
 
 STEPS = (0, 1, 3, 10, 30, 100, 400)
 Value = Callable[[int, int, np.random.Generator], float]
@@ -60,3 +63,20 @@ def probed_panel(two_models: StudyData) -> Panel:
 @pytest.fixture(scope="session")
 def palette(two_models: StudyData) -> Palette:
     return Palette.of(two_models.runs)
+
+
+@pytest.fixture(scope="session")
+def result(sweep_dir: Path) -> ReportResult:
+    return write_report(sweep_dir, "lr_tolerance")
+
+
+@pytest.fixture(params=["index.html", "report.md"])
+def text(result: ReportResult, request: pytest.FixtureRequest) -> str:
+    return (result.folder / request.param).read_text()
+
+
+@pytest.fixture
+def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The figures of the report `result` are drawn; those of reports that a test itself writes are blank."""
+    monkeypatch.setattr("bnstudy.report.images.render", lambda _, kind: {"svg": b"<svg></svg>", "png": b""}[kind])
+    monkeypatch.setattr("bnstudy.report.all_studies.processes", lambda: 1)

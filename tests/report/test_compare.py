@@ -9,8 +9,9 @@ import pytest
 from scipy import stats
 
 from bnstudy import cli
+from bnstudy.claims.arms import best_arms
 from bnstudy.claims.frames import StudyData, load_study
-from bnstudy.report.compare import compare, find_arm, split_names, write_comparison
+from bnstudy.report.compare import compare, write_comparison
 from bnstudy.validation import ConfigError
 from tests import synthetic
 from tests.synthetic import Run
@@ -20,44 +21,6 @@ ARMS = "BatchNorm, lr=0.3 vs NoNorm, lr=0.1"
 
 def arm(study: StudyData, name: str) -> pd.DataFrame:
     return study.runs[study.runs["arm"] == name]
-
-
-@pytest.mark.parametrize(
-    ("text", "names"),
-    [
-        ("BatchNorm, lr=1 vs NoNorm, lr=0.1", ("BatchNorm, lr=1", "NoNorm, lr=0.1")),
-        ("BatchNorm,NoNorm", ("BatchNorm", "NoNorm")),
-        ("0a1b2c3d4e5f,112233445566", ("0a1b2c3d4e5f", "112233445566")),
-    ],
-)
-def test_two_names_are_split_at_vs_or_a_comma(text, names):
-    assert split_names(text) == names
-
-
-@pytest.mark.parametrize("text", ["BatchNorm, lr=1, NoNorm", "BatchNorm", "a vs b vs c", "a vs ", ","])
-def test_anything_but_two_names_is_refused(text):
-    with pytest.raises(ConfigError, match=f"compare={text} is not allowed: name two arms"):
-        split_names(text)
-
-
-@pytest.mark.parametrize("name", ["NoNorm, lr=0.1", "lr=0.1, nonorm", "NoNorm,lr=0.1"])
-def test_an_arm_is_found_by_its_name(sweep, name):
-    assert find_arm(sweep, name) == "NoNorm, lr=0.1"
-
-
-def test_an_arm_is_found_by_the_id_of_a_run(sweep):
-    assert find_arm(sweep, arm(sweep, "NoNorm, lr=3")["run_id"].iloc[-1]) == "NoNorm, lr=3"
-
-
-def test_an_arm_is_found_by_a_distinguishing_part_of_its_name(two_models):
-    assert find_arm(two_models, "VGG, LayerNorm") == "VGG, LayerNorm"
-    with pytest.raises(ConfigError, match="LayerNorm may be any of 2 arms: MLP, LayerNorm; VGG, LayerNorm"):
-        find_arm(two_models, "LayerNorm")
-
-
-def test_an_unknown_arm_is_refused_with_the_nearest(sweep):
-    with pytest.raises(ConfigError, match=r"no arm NoNorm, lr=0\.2 in lr_tolerance; did you mean NoNorm, lr=0\.3\?"):
-        find_arm(sweep, "NoNorm, lr=0.2")
 
 
 def test_differences_agree_with_plain_pandas(sweep):
@@ -143,3 +106,13 @@ def test_bnstudy_report_compares_arms_and_refuses_mistakes(command):
     status, _, err = command("compare=a,b", "study=all", entry=cli.report)
     assert status == 2
     assert "compare is not allowed with study=all" in err
+
+
+def test_names_without_a_learning_rate_mean_each_at_its_best(sweep_dir: Path, sweep):
+    result = write_comparison(sweep_dir, "batch vs none", "lr_tolerance")
+    best = {norm: arm["lr"] for norm, arm in best_arms(sweep.runs).set_index("norm").iterrows()}
+    data = json.loads((result.folder / "comparison.json").read_text())
+    assert data["arms"] == [f"{norm}, lr={best[norm]:g}" for norm in ("BatchNorm", "NoNorm")]
+    assert result.cautions[1].startswith(f"batch stands for its best learning rate, {best['BatchNorm']:g}: of ")
+    assert result.cautions[2].startswith("none stands for its best learning rate")
+    assert "No verdict" in result.cautions[0]

@@ -10,8 +10,7 @@ from bnstudy.claims.frames import StudyData, load_study
 from bnstudy.claims.verdicts import Verdict, verdicts
 from bnstudy.report.figures import Palette, ReportFigure, draw_panel, load_figures, style
 from bnstudy.report.figures.effects import MOST, draw_effect
-from bnstudy.report.figures.networks import draw_networks
-from bnstudy.report.transforms import Panel, panels
+from bnstudy.report.panels import Panel, panels
 from bnstudy.validation import ConfigError
 from tests import sweeps, synthetic
 from tests.synthetic import Run
@@ -187,35 +186,3 @@ def test_of_many_cases_only_one_view_is_drawn() -> None:
     found = of_claim("dead_relus", models=models, fewer=0.1)
     assert draw_effect(found).alt.count(" on Digits, each at its best") == len(models)
     assert "same learning rate" not in draw_effect(found).alt
-
-
-def test_networks_are_rows_and_claims_columns() -> None:
-    claims = ("faster_convergence", "higher_learning_rates")
-    found = verdicts(sweeps.of(claims=claims, models=("MLP", "VGG", "RNN"), faster=2.0))
-    with style.report_style():
-        drawn = draw_networks(found)
-    assert drawn is not None
-    assert [label.get_text() for label in drawn.figure.axes[0].get_yticklabels()] == [
-        "MLP on Digits",
-        "RNN on Digits",
-        "VGG on Digits",
-    ]
-    for ax, claim in zip(drawn.figure.axes, claims, strict=True):
-        own = [v for v in found if v.contrast.claim.name == claim and v.contrast.is_primary]
-        in_unit = own[0].contrast.claim.in_unit
-        dots = [sorted(line.get_xdata()) for line in ax.lines if line.get_marker() == "o"]
-        assert dots == [pytest.approx(sorted(map(in_unit, v.contrast.d))) for v in own]
-        bars = [list(line.get_xdata()) for line in ax.lines if line.get_linewidth() == 2.2]
-        assert bars == [pytest.approx([in_unit(v.low), in_unit(v.high)]) for v in own]
-        assert [text.get_text() for text in ax.texts] == [v.status for v in own]
-
-
-@pytest.mark.parametrize(
-    ("claims", "models"),
-    [
-        (("faster_convergence", "higher_learning_rates"), ("MLP",)),
-        (("faster_convergence",), ("MLP", "VGG")),
-    ],
-)
-def test_one_network_or_one_claim_is_not_drawn_side_by_side(claims, models) -> None:
-    assert draw_networks(verdicts(sweeps.of(claims=claims, models=models))) is None

@@ -18,7 +18,7 @@ from bnstudy.report.layer_series import (
     spread_layers,
     stability_limits,
 )
-from bnstudy.report.transforms import Panel, panels
+from bnstudy.report.panels import Panel, panels
 from tests.report.conftest import STEPS, replace_metrics
 
 

@@ -107,7 +107,7 @@ def column(page: Any, table: str, i: int) -> list[str]:
     return page.locator(f"{table} tbody tr > :nth-child({i})").all_inner_texts()
 
 
-ARMS = "#panel-1 ~ .scroll table"
+ARMS = "#arms-mlp-on-digits ~ .scroll table"
 
 
 def test_numbers_are_sorted_as_numbers(browser, pages):
@@ -135,32 +135,66 @@ def test_sorting_is_stable_and_puts_cells_without_a_number_last(browser, pages):
             assert not any(column(page, ARMS, 5)[len(rows) :])
 
 
-def test_verdicts_are_sorted_within_their_claims(browser, pages):
-    with opened(browser, pages["all"]) as (page, _):
-        groups = page.locator(".verdicts tbody").evaluate_all("all => all.map(body => body.rows[0].innerText)")
-        page.locator(".verdicts th", has_text="Seeds").get_by_role("button").click()
-        after = page.locator(".verdicts tbody").evaluate_all("all => all.map(body => body.rows[0].innerText)")
-        assert after == groups
-        assert len(groups) == 3
+@pytest.mark.parametrize("name", ["one", "all"])
+def test_the_forest_is_sorted_as_one_table(browser, pages, name):
+    with opened(browser, pages[name]) as (page, _):
+        rows = page.locator(".forest tbody tr")
+        statuses, count = rows.locator(".status").all_inner_texts(), rows.count()
+        assert count == {"one": 2, "all": 4}[name]
+        page.locator(".forest th", has_text="Verdict").get_by_role("button").click()
+        assert rows.locator(".status").all_inner_texts() == sorted(statuses)
+        page.locator(".forest th", has_text="Effect in multiples").get_by_role("button").click()
+        multiples = page.locator(".forest td.drawn").evaluate_all("all => all.map(c => Number(c.dataset.value || NaN))")
+        known = [value for value in multiples if value == value]
+        assert known == sorted(known) == multiples[: len(known)]
+        assert page.locator(".forest .again").count() == 0
+
+
+def test_every_row_of_the_forest_leads_to_a_card(browser, pages):
+    for name in ("one", "all"):
+        with opened(browser, pages[name]) as (page, _):
+            links = page.locator(".forest tbody th a")
+            targets = links.evaluate_all("all => all.map(link => link.href)")
+            links.first.click()
+            page.wait_for_url(targets[0])
+            assert page.locator(":target").bounding_box()["y"] < 800
+            for target in targets:
+                page.goto(target)
+                assert page.locator(":target").inner_text()
+
+
+def test_a_strip_shows_each_seed_where_its_number_says(browser, pages):
+    with opened(browser, pages["one"]) as (page, _):
+        strip = page.locator(".forest .strip").first
+        box, dots = strip.bounding_box(), strip.locator(".dot")
+        assert dots.count() == 12
+        for dot in dots.all():
+            place = float(dot.get_attribute("cx").rstrip("%")) / 100
+            seen = dot.bounding_box()
+            assert seen["x"] + seen["width"] / 2 == pytest.approx(box["x"] + place * box["width"], abs=1)
 
 
 def test_without_scripts_tables_are_plain_tables(browser, pages):
     with opened(browser, pages["one"], java_script_enabled=False) as (page, _):
         assert page.locator("thead button").count() == 0
         assert page.locator("table").count() > 3
-        assert page.locator(".verdicts").is_visible()
+        assert page.locator(".forest").is_visible()
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_every_figure_is_visible_and_has_a_text(browser, pages, name):
-    with opened(browser, pages[name]) as (page, _):
-        figures = page.locator("figure svg").all()
-        assert figures
-        for figure in figures:
-            box = figure.bounding_box()
-            assert figure.is_visible()
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("name", ["one", "two"])
+def test_each_figure_is_shown_once_as_it_is_drawn_for_its_width_and_has_a_text(browser, pages, name, width):
+    with opened(browser, pages[name], width) as (page, _):
+        page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+        assert page.locator("figure").count() > 0
+        for figure in page.locator("figure").all():
+            is_beside = figure.evaluate("figure => Boolean(figure.closest('.evidence'))")
+            assert figure.locator(".card").count() == 2
+            assert figure.locator(".card:visible").count() == 1
+            shown = figure.locator(f".card.{'narrow' if width == 390 or is_beside else 'wide'} > svg")
+            box = shown.bounding_box()
             assert min(box["width"], box["height"]) > 100
-            assert len(figure.get_attribute("aria-label")) > 40
+            assert len(shown.get_attribute("aria-label")) > 40
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -168,7 +202,8 @@ def test_every_figure_is_visible_and_has_a_text(browser, pages, name):
 def test_the_page_fits_its_window(browser, pages, name, width):
     with opened(browser, pages[name], width) as (page, _):
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        for cell in page.locator(".verdicts th:visible, .verdicts td:visible").all():
+        narrow = ", .cards :is(th, td):visible" if width == 390 else ""  # wider ones scroll by themselves
+        for cell in page.locator(f".forest :is(th, td):visible{narrow}").all():
             box = cell.bounding_box()
             assert box["x"] >= 0
             assert box["x"] + box["width"] <= width
@@ -182,7 +217,7 @@ def test_texts_have_enough_contrast(browser, pages, name, scheme):
             spelled = f'<p><span class="status {status.lower()}">{status}</span></p>'
             page.locator("main").evaluate("(main, text) => main.insertAdjacentHTML('beforeend', text)", spelled)
         words = page.locator(
-            ".status, .note, .caution, caption, figcaption, a, summary, dt, dd, th, td, h2, pre, .kicker"
+            ".status, .note, .caution, caption, figcaption, a, summary, dt, dd, th, td, h2, pre, .kicker, .provenance"
         )
         found = words.evaluate_all(
             f"all => [...new Set(all.map(e => JSON.stringify(({BACKGROUND})(e))))].map(JSON.parse)"
@@ -204,18 +239,37 @@ def luminance(colour: str) -> float:
     return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
-def test_folded_parts_are_open_in_print(browser, pages):
+def test_folded_parts_are_open_in_print_but_for_ids_of_runs(browser, pages):
     with opened(browser, pages["one"]) as (page, _):
-        folded = page.locator("details .ids").first
+        folded, ids = page.locator("details .numbers").first, page.locator(".ids").first
         assert not folded.is_visible()
         page.emulate_media(media="print")
         assert folded.is_visible()
+        assert not ids.is_visible()
         assert not page.locator("nav").is_visible()
-        page.emulate_media(media="screen")
         page.evaluate("dispatchEvent(new Event('beforeprint'))")
-        assert page.locator("details:not([open])").count() == 0
+        assert page.locator("details:not([open]):not(.unprinted)").count() == 0
+        assert not ids.is_visible()
         page.evaluate("dispatchEvent(new Event('afterprint'))")
         assert page.locator("details[open]").count() == 0
+
+
+def test_a_phone_shows_cards_with_the_names_of_their_numbers(browser, pages):
+    with opened(browser, pages["one"], 390) as (page, _):
+        assert page.locator(".cards thead").first.is_hidden()
+        cell = page.locator(f"{ARMS} td[data-label='Test accuracy']").first
+        assert "Test accuracy" in cell.evaluate("cell => getComputedStyle(cell, '::before').content")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_no_text_of_a_phone_is_smaller_than_11_pixels(browser, pages, name):
+    with opened(browser, pages[name], 390) as (page, _):
+        page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+        sizes = page.locator("body :visible").evaluate_all(
+            "all => all.filter(e => !e.closest('figure svg') && [...e.childNodes].some(n => n.nodeType === 3 && "
+            "n.textContent.trim())).map(e => parseFloat(getComputedStyle(e).fontSize))"
+        )
+        assert min(sizes) >= 11
 
 
 def test_a_skip_link_leads_to_the_results(browser, pages):
@@ -228,8 +282,8 @@ def test_a_skip_link_leads_to_the_results(browser, pages):
         assert page.locator("main").evaluate("main => main === document.activeElement")
 
 
-def test_the_verdicts_are_on_the_first_screen(browser, pages):
+def test_question_answer_verdicts_and_provenance_are_on_the_first_screen(browser, pages):
     with opened(browser, pages["one"]) as (page, _):
-        for shown in ("h1", ".verdicts", "#runs"):
+        for shown in ("h1", ".answer", ".forest", ".provenance"):
             box = page.locator(shown).bounding_box()
             assert box["y"] + box["height"] <= 800

@@ -11,7 +11,7 @@ from bnstudy.claims.frames import StudyData
 from bnstudy.report.figures import Palette, ReportFigure, draw_panel, load_figures, style
 from bnstudy.report.figures.layout import can_share_scale, limit_to_means
 from bnstudy.report.layer_series import network_series
-from bnstudy.report.transforms import Panel, panels
+from bnstudy.report.panels import Panel, panels
 from bnstudy.stats import intervals
 from tests.report.conftest import replace_metrics
 

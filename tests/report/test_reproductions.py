@@ -78,7 +78,7 @@ def test_scales_of_the_pixels_are_not_pooled():
     accuracies = {c.arm: c.measured for c in result.checks if c.quantity == "final test accuracy"}
     assert accuracies["NoNorm, scale=unit"] == "0.811 (1 seed)"
     assert accuracies["NoNorm, scale=standardized"].startswith("0.810 (")
-    assert result.figure.caption.endswith("for seed 2. Pixels: unit.")
+    assert result.draw().caption.endswith("for seed 2. Pixels: unit.")
 
 
 def test_expected_values_are_marked_by_their_reliability():

@@ -12,13 +12,14 @@ import pandas as pd
 import pytest
 
 from bnstudy.claims.frames import load_study
-from bnstudy.report.report import as_csv, write_report
+from bnstudy.report.report import write_report
 from bnstudy.report.result import ReportResult
+from bnstudy.report.tables import as_csv
 from bnstudy.report.terminal import show_report
 from bnstudy.store.runs import Store
 from bnstudy.validation import printable
 from tests import synthetic
-from tests.report.test_report import Page
+from tests.report.pages import Page
 from tests.synthetic import Run
 
 NAMES = {

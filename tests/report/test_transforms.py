@@ -6,19 +6,9 @@ import pytest
 
 from bnstudy.claims.arms import best_arms
 from bnstudy.claims.frames import StudyData
-from bnstudy.report.transforms import (
-    MOMENTS,
-    Clock,
-    Moment,
-    bin_losses,
-    divergence_points,
-    hold_at_chance,
-    join_calls,
-    mean_band,
-    panels,
-    until_divergence,
-    with_last_step,
-)
+from bnstudy.report.endings import divergence_points, hold_at_chance, until_divergence, with_last_step
+from bnstudy.report.panels import join_calls, panels
+from bnstudy.report.transforms import MOMENTS, Clock, Moment, bin_losses, mean_band
 from bnstudy.stats import intervals
 
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from bnstudy.report.figures.style import Palette, ReportFigure, render
+from bnstudy.report.panels import Panel
 from bnstudy.report.targets import load_targets
-from bnstudy.report.transforms import Panel
 
 __all__ = ["DrawFigure", "Palette", "ReportFigure", "draw_panel", "load_figures", "render"]
 

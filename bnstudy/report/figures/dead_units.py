@@ -10,11 +10,14 @@ from matplotlib.collections import QuadMesh
 from matplotlib.ticker import MaxNLocator
 
 from bnstudy.claims.metrics import dead_units
+from bnstudy.report.endings import hold, with_last_step
 from bnstudy.report.figures import layout, style
-from bnstudy.report.figures.depth_profiles import MAX_NAMES, set_depth_axis
+from bnstudy.report.figures.depth_profiles import FROM_INPUT, MAX_NAMES, set_depth_axis
 from bnstudy.report.figures.style import LineStyle, Palette, ReportFigure
+from bnstudy.report.figures.titles import by_arm, percent
 from bnstudy.report.layer_series import layer_grid, layer_names, layer_series
-from bnstudy.report.transforms import MOMENTS, Panel, hold, mean_band, split_by_arm, with_last_step
+from bnstudy.report.panels import Panel
+from bnstudy.report.transforms import MOMENTS, mean_band, split_by_arm
 from bnstudy.validation import printable
 
 SHARE = "Share of ReLU units whose output is zero for every sample of the probe batch"
@@ -28,6 +31,8 @@ MAP = (
 )
 SHADES = 40
 """With more shades the colour bar would be a bitmap."""
+LEAST_COLUMNS = 4
+"""A map of fewer steps says less than `dead-units`."""
 LEAST_TOP = 5.0
 """The colour scale reaches at least this percentage, so that a few dead units do not look like many."""
 
@@ -41,25 +46,27 @@ def draw_dead_units(panel: Panel, palette: Palette) -> ReportFigure | None:
         return None
     diverged = panel.arm_runs["diverged"]
     over_time = hold(over_time, panel.arm_runs, diverged[diverged].astype(float))
-    styles, title = palette.of_arms(panel.arms), f"{panel.name}: dead units"
-    figure, ((left, right),) = style.new_figure(1, 2, 3.2, title, sharey=True)
-    table = mean_band(over_time, ["arm", "step"])
-    for arm, of_arm in split_by_arm(table[table["step"] > 0]):
-        marker = styles[arm].marker if len(of_arm) == 1 else ""
-        style.draw_band(right, of_arm, "step", styles[arm], scale=100, marker=marker)
+    ends = {arm: dead_units(runs, panel.metrics)["value"].mean() for arm, runs in split_by_arm(panel.arm_runs)}
+    shares = by_arm({panel.names[arm]: end / 100 for arm, end in ends.items() if not np.isnan(end)}, percent)
+    styles, title = palette.of_arms(panel.arms), f"{panel.name}: dead ReLU units after training: {shares}"
+    rows_columns, height = ((2, 1), 5.0) if style.is_narrow() else ((1, 2), 3.2)
+    figure, axes = style.new_figure(*rows_columns, height, title, sharey=True)
+    left, right = axes.flat
+    for arm, of_arm in split_by_arm(mean_band(over_time, ["arm", "step"])):
+        style.draw_band(right, of_arm, "step", styles[arm], scale=100)
     _draw_points(left, mean_band(at_end, ["arm", "depth"]), styles)
-    left.set(title="by layer, at the end of training", ylabel="dead units (%)")
+    left.set(title="by layer, at the end of training")
+    right.set(title="whole network, over training", xlabel="step")
     top = max(LEAST_TOP, *(1.1 * ax.get_ylim()[1] for ax in (left, right)))
     left.set_ylim(-0.02 * top, top)
     left.yaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
+    for ax in layout.leftmost([left, right]):
+        ax.set_ylabel("dead units (%)")
     set_depth_axis(left, rows, "layer")
-    right.set(title="whole network, over training", xscale="log", xlabel="step")
-    style.set_log_ticks(right.xaxis)
+    layout.set_step_axis(right, float(over_time["step"].max()))
     style.add_legend(figure, style.line_handles(styles, panel.labels, marker=True))
-    ends = {arm: dead_units(runs, panel.metrics)["value"].mean() for arm, runs in split_by_arm(panel.arm_runs)}
-    parts = [f"{panel.labels[arm]} {percent:.1f}%" for arm, percent in ends.items() if not np.isnan(percent)]
-    alt = f"Charts for {panel.name}: share of dead units by layer and over training. At the end: {'; '.join(parts)}."
-    return ReportFigure(title, UNITS, alt, figure)
+    alt = f"Left: points with intervals by layer. Right: lines over training. {title}."
+    return ReportFigure(title, UNITS + FROM_INPUT, alt, figure)
 
 
 def _all_dead(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
@@ -82,9 +89,12 @@ def _draw_points(ax: Axes, table: pd.DataFrame, styles: dict[str, LineStyle]) ->
 def draw_dead_map(panel: Panel, palette: Palette) -> ReportFigure | None:  # noqa: ARG001
     """Share of dead units by layer and step, axes for each arm; None without several layers and steps."""
     rows = layer_series(panel, "dead_share")
-    if rows.empty or rows["depth"].nunique() < 2 or rows["step"].nunique() < 3:
+    columns = rows.groupby("arm", observed=True)["step"].nunique()
+    if rows.empty or rows["depth"].nunique() < 2 or columns.max() < LEAST_COLUMNS:
         return None
-    title = f"{panel.name}: dead units by layer over training"
+    worst = mean_band(rows, ["arm", "depth", "step"]).groupby("arm", observed=True)["mean"].max()
+    most = by_arm({panel.names[str(arm)]: share for arm, share in worst.items()}, percent)
+    title = f"{panel.name}: most dead units in a layer at any time: {most}"
     figure, arm_axes = layout.make_arm_axes(panel, rows, title, row=2.1, sharey=True)
     grids = {arm: 100 * layer_grid(rows[rows["arm"] == arm]) for arm in arm_axes}
     top = max(LEAST_TOP, *(float(g.max(axis=None)) for g in grids.values()))
@@ -96,9 +106,7 @@ def draw_dead_map(panel: Panel, palette: Palette) -> ReportFigure | None:  # noq
     for ax in layout.lowest(axes):
         ax.set_xlabel("step")
     figure.colorbar(mesh, ax=axes, label="dead units (%)", fraction=0.04, pad=0.02)
-    ends = {panel.labels[arm]: grid.iloc[:, -1] for arm, grid in grids.items()}
-    parts = [f"{label} at most {end.max():.1f}% in a layer, at step {end.name:g}" for label, end in ends.items()]
-    return ReportFigure(title, MAP, f"Heat maps. {title}. In the last column: {'; '.join(parts)}.", figure)
+    return ReportFigure(title, MAP, f"Heat maps, layers by steps. {title}.", figure)
 
 
 def _draw_mesh(ax: Axes, grid: pd.DataFrame, top: float, ticks: int) -> QuadMesh:

@@ -16,6 +16,7 @@ from matplotlib.ticker import NullLocator
 from bnstudy.claims.claim import Claim
 from bnstudy.claims.verdicts import WIDENED, Verdict
 from bnstudy.report.figures import style
+from bnstudy.report.figures.colours import BAND, BASELINE_COLOUR, NEUTRAL, SOFT_TEXT, STATUSES
 from bnstudy.report.figures.style import ReportFigure
 
 MOST = 24
@@ -28,9 +29,6 @@ CASE, LINE, STRIP = 0.26, 0.15, 0.48
 """Heights in inches: of a case's name, of each further line of it, and of a view with its dots."""
 AROUND = 1.05
 """And of what is above and below all of them."""
-
-COLOURS = {"SUPPORTED": "#00704f", "CONTRADICTED": "#b34700", "NEGLIGIBLE": "#0072b2", "INCONCLUSIVE": "#5c636b"}
-DOTS, BAND = "#333333", "#e4e7ea"
 
 TICKS = {4.0: (1, 1.25, 1.5, 2, 3, 4, 5, 6, 8), 200.0: (1, 2, 5), math.inf: (1,)}
 """Ticks of a ratio axis within a power of ten, by the largest factor that the axis may span."""
@@ -110,7 +108,7 @@ def _directions(ax: Axes, claim: Claim) -> None:
     zero = float(ax.transAxes.inverted().transform(ax.transData.transform((claim.in_unit(0.0), 0)))[0])
     text: dict[str, Any] = {
         "fontsize": 7.5,
-        "color": style.NEUTRAL,
+        "color": NEUTRAL,
         "va": "center",
         "transform": ax.get_yaxis_transform(),
     }
@@ -128,21 +126,21 @@ def _strip(ax: Axes, strip: Strip, below: float) -> None:
         ax.text(0, strip.top + 0.13 + LINE * i, line, fontweight="bold", **text)
     result = f"{verdict.status}  {verdict.interval}".strip()
     fits = len(verdict.view) + len(result) < LETTERS
-    ax.text(0, strip.label, verdict.view if fits else contrast.view_name, color="#444444", **text)
-    ax.text(1, strip.label, result, color=COLOURS[verdict.status], ha="right", fontweight="bold", **text)
+    ax.text(0, strip.label, verdict.view if fits else contrast.view_name, color=SOFT_TEXT, **text)
+    ax.text(1, strip.label, result, color=STATUSES[verdict.status], ha="right", fontweight="bold", **text)
 
 
 def draw_verdict(ax: Axes, verdict: Verdict, top: float, below: float, dots: float, bar: float) -> None:
     """A dot for each seed, the mean with its interval, and the band of what is too small, at these heights."""
     contrast, claim = verdict.contrast, verdict.contrast.claim
-    colour, delta = COLOURS[verdict.status], contrast.threshold
+    colour, delta = STATUSES[verdict.status], contrast.threshold
     ax.fill_betweenx([top, below], claim.in_unit(-delta), claim.in_unit(delta), color=BAND, linewidth=0, zorder=1)
     zero = claim.in_unit(0.0)
-    ax.plot([zero] * 2, [dots - 0.08, bar + 0.1], color=style.BASELINE_COLOUR, linewidth=0.9, zorder=2)
+    ax.plot([zero] * 2, [dots - 0.08, bar + 0.1], color=BASELINE_COLOUR, linewidth=0.9, zorder=2)
     d = np.sort(contrast.d.to_numpy(float))
     d = d[np.isfinite(d)]
     y = dots + ((np.arange(len(d)) * 0.618) % 1 - 0.5) * 0.13
-    ax.plot(_in_unit(claim, d), y, "o", color=DOTS, alpha=0.45, markersize=3, markeredgewidth=0, zorder=3)
+    ax.plot(_in_unit(claim, d), y, "o", color=BASELINE_COLOUR, alpha=0.45, markersize=3, markeredgewidth=0, zorder=3)
     if math.isfinite(verdict.effect):
         ends = [v if math.isfinite(v) else verdict.effect for v in (verdict.low, verdict.high)]
         ax.plot(_in_unit(claim, np.array(ends)), [bar] * 2, color=colour, linewidth=2.2, zorder=4)
@@ -166,8 +164,8 @@ def _in_unit(claim: Claim, d: np.ndarray) -> np.ndarray:
 def effect_handles(widened: bool) -> list[Line2D]:
     bar = f"mean, 95% interval{f' {WIDENED}' if widened else ''}"
     return [
-        Line2D([], [], linestyle="", marker="o", color=DOTS, alpha=0.45, markersize=4, label="a seed"),
-        Line2D([], [], color=DOTS, linewidth=2.2, marker="D", markersize=5, label=bar),
+        Line2D([], [], linestyle="", marker="o", color=BASELINE_COLOUR, alpha=0.45, markersize=4, label="a seed"),
+        Line2D([], [], color=BASELINE_COLOUR, linewidth=2.2, marker="D", markersize=5, label=bar),
         Line2D([], [], color=BAND, linewidth=9, label="too small to matter"),
     ]
 

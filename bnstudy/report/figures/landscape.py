@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from matplotlib.axes import Axes
 
 from bnstudy.report.figures import layout, style
 from bnstudy.report.figures.style import LineStyle, Palette, ReportFigure
+from bnstudy.report.figures.titles import by_arm
 from bnstudy.report.layer_series import mean_range, network_series
-from bnstudy.report.transforms import SMALLEST_LOSS, Panel, mean_band, split_by_arm
+from bnstudy.report.panels import Panel
+from bnstudy.report.transforms import SMALLEST_LOSS, mean_band, split_by_arm
 
 CAPTION = (
     "As in Figure 4 of Santurkar et al. (2018), for steps of several sizes along the gradient of a training batch: the "
@@ -17,6 +21,7 @@ CAPTION = (
 )
 SCALED = " The lower row uses the coordinates W/||W|| of each weight, which do not depend on the size of the weights."
 ROWS = {"": "steps in units of lr", "_scaled": "steps in units of ||W||"}
+WHERE = {"": "", "_scaled": ", steps in units of ||W||"}
 COLUMNS = ("loss", "change of the gradient", "beta (low is smooth)")
 
 
@@ -25,7 +30,7 @@ def draw_landscape(panel: Panel, palette: Palette) -> ReportFigure | None:
     kinds = [kind for kind in ROWS if not network_series(panel, f"loss_min{kind}").empty]
     if not kinds:
         return None
-    title = f"{panel.name}: how smooth is the loss along the gradient?"
+    title = f"{panel.name}: beta along the gradient{WHERE[kinds[-1]]} (low is smooth): {_betas(panel, kinds[-1])}"
     styles = palette.of_arms(panel.arms)
     figure, axes = style.new_figure(len(kinds), 3, 0.7 + 2.1 * len(kinds), title, sharex=True)
     for kind, row in zip(kinds, axes, strict=True):
@@ -48,7 +53,8 @@ def draw_landscape(panel: Panel, palette: Palette) -> ReportFigure | None:
     for ax in axes[-1]:
         ax.set_xlabel("step")
     style.add_legend(figure, style.line_handles(styles, panel.labels), "means over seeds")
-    return ReportFigure(title, CAPTION + SCALED * ("_scaled" in kinds), _alt(panel, title, kinds[0]), figure)
+    alt = f"Charts of the loss, the gradient and the smoothness over training. {title}."
+    return ReportFigure(title, CAPTION + SCALED * ("_scaled" in kinds), alt, figure)
 
 
 def _draw_range(ax: Axes, panel: Panel, lowest: str, highest: str, styles: dict[str, LineStyle]) -> None:
@@ -58,13 +64,14 @@ def _draw_range(ax: Axes, panel: Panel, lowest: str, highest: str, styles: dict[
     for arm, table in split_by_arm(mean_range(low, low, high, log=True)):
         rows, line = table.sort_values("step"), styles[arm]
         ax.fill_between(rows["step"], rows["low"], rows["high"], color=line.colour, alpha=0.25, linewidth=0)
+        if len(rows) == 1:
+            ax.vlines(rows["step"], rows["low"], rows["high"], color=line.colour, linewidth=1)
+        marker: dict[str, Any] = {"marker": line.marker if len(rows) <= style.FEW else "", "markersize": 2.5}
         for edge in ("low", "high"):
-            ax.plot(rows["step"], rows[edge], color=line.colour, linestyle=line.line, linewidth=0.8)
+            ax.plot(rows["step"], rows[edge], color=line.colour, linestyle=line.line, linewidth=0.8, **marker)
 
 
-def _alt(panel: Panel, title: str, kind: str) -> str:
+def _betas(panel: Panel, kind: str) -> str:
+    """The geometric mean over seeds and measurements, by arm."""
     means = mean_band(network_series(panel, f"beta_eff{kind}"), ["arm"], log=True).set_index("arm")["mean"]
-    parts = [f"{panel.labels[str(arm)]} {mean:.2g}" for arm, mean in means.items()]
-    return (
-        f"Charts of the loss, the gradient and the smoothness over training. {title} Mean of beta: {'; '.join(parts)}."
-    )
+    return by_arm({panel.names[str(arm)]: mean for arm, mean in means.items()})

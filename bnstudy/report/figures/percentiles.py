@@ -5,8 +5,10 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
+from bnstudy.claims.numbers import two_digits
 from bnstudy.report.figures import layout, style
 from bnstudy.report.figures.style import Palette, ReportFigure
+from bnstudy.report.figures.titles import by_arm, times
 from bnstudy.report.layer_series import (
     first_seed,
     last_hidden_layer,
@@ -15,7 +17,8 @@ from bnstudy.report.layer_series import (
     mean_range,
     spread_layers,
 )
-from bnstudy.report.transforms import Panel, last_means, mean_band, split_by_arm
+from bnstudy.report.panels import Panel
+from bnstudy.report.transforms import last_means, mean_band, split_by_arm
 
 QUANTILES = {"q15": "15%", "q50": "median", "q85": "85%"}
 
@@ -43,7 +46,7 @@ COSINES = (
 def draw_pooled_percentiles(panel: Panel, palette: Palette) -> ReportFigure | None:
     """Percentiles over all units of the last hidden layer, axes for each arm."""
     series = {q: last_hidden_layer(layer_series(panel, f"z_{q}")) for q in QUANTILES}
-    title = f"{panel.name}: pre-activations of the last hidden layer, percentiles"
+    title = f"{panel.name}: spread of the last hidden layer's pre-activations, end over start"
     return _draw_percentiles(panel, palette, series, title, POOLED)
 
 
@@ -51,7 +54,7 @@ def draw_unit_percentiles(panel: Panel, palette: Palette) -> ReportFigure | None
     """Percentiles of one unit of the last hidden layer for one seed, axes for each arm."""
     series = {q: last_hidden_layer(layer_series(panel, f"unit_{q}")) for q in QUANTILES}
     series = {q: first_seed(rows, panel.arm_runs) for q, rows in series.items()}
-    title = f"{panel.name}: pre-activations of one unit, percentiles, seed {panel.arm_runs['seed'].min()}"
+    title = f"{panel.name}: spread of one unit's pre-activations, seed {panel.arm_runs['seed'].min()}, end over start"
     return _draw_percentiles(panel, palette, series, title, ONE_UNIT)
 
 
@@ -61,6 +64,7 @@ def _draw_percentiles(
     if any(rows.empty for rows in series.values()):
         return None
     tables = {q: mean_band(rows, ["arm", "step"]) for q, rows in series.items()}
+    title = f"{title}: {by_arm(_growth(panel, tables), times)}"
     low, high = (tables[q].groupby("arm", observed=True)["mean"].agg(f) for q, f in (("q15", "min"), ("q85", "max")))
     is_shared = layout.can_share_scale((high - low).to_dict())
     figure, axes = layout.make_arm_axes(panel, series["q50"], title, sharex=True, sharey=is_shared)
@@ -75,9 +79,18 @@ def _draw_percentiles(
     for arm, ax in axes.items():
         layout.label_line_ends(ax, [(QUANTILES[q], float(end[arm]), styles[arm].colour) for q, end in ends.items()])
     layout.label_outer_axes(list(axes.values()), "pre-activation")
-    parts = [f"{panel.labels[a]} {', '.join(f'{n} {ends[q][a]:.2g}' for q, n in QUANTILES.items())}" for a in axes]
+    parts = [
+        f"{panel.labels[a]} {', '.join(f'{n} {two_digits(ends[q][a])}' for q, n in QUANTILES.items())}" for a in axes
+    ]
     alt = f"Line charts. {title}. Where the lines end: {'; '.join(parts)}."
     return ReportFigure(title, caption if is_shared else f"{caption} {OWN_SCALES}", alt, figure)
+
+
+def _growth(panel: Panel, tables: dict[str, pd.DataFrame]) -> dict[str, float]:
+    """By name of the arm, the range from the 15th to the 85th percentile at the last step over that at the first."""
+    spread = tables["q85"].set_index(["arm", "step"])["mean"] - tables["q15"].set_index(["arm", "step"])["mean"]
+    ends = spread.sort_index().groupby("arm", observed=True).agg(["first", "last"])
+    return {panel.names[str(arm)]: end["last"] / end["first"] for arm, end in ends.iterrows() if end["first"] > 0}
 
 
 def draw_percentiles_by_layer(panel: Panel, palette: Palette) -> ReportFigure | None:
@@ -87,10 +100,18 @@ def draw_percentiles_by_layer(panel: Panel, palette: Palette) -> ReportFigure | 
         return None
     medians = spread_layers(series["q50"])
     table = mean_range(medians, series["q15"], series["q85"])
-    title = f"{panel.name}: pre-activations by layer, middle 70%"
+    title = f"{panel.name}: largest shift of a layer's median pre-activation: {by_arm(_shifts(panel, table))}"
     figure = _draw_layers(panel, palette, table, layer_names(medians), title, "pre-activation", sharey=False)
     style.add_legend(figure, _handles(panel, palette, table), "median, and from the 15th to the 85th percentile")
-    return ReportFigure(title, BY_LAYER + _count_layers(series["q50"], medians), f"Line charts: {title}.", figure)
+    return ReportFigure(title, BY_LAYER + _count_layers(series["q50"], medians), f"Line charts. {title}.", figure)
+
+
+def _shifts(panel: Panel, table: pd.DataFrame) -> dict[str, float]:
+    """By name of the arm, the largest distance of a layer's median from that at the first step."""
+    ordered = table.sort_values("step")
+    first = ordered.groupby(["arm", "depth"], observed=True)["mean"].transform("first")
+    shifts = (ordered["mean"] - first).abs().groupby(ordered["arm"], observed=True).max()
+    return {panel.names[str(arm)]: shift for arm, shift in shifts.items()}
 
 
 def draw_cosines(panel: Panel, palette: Palette) -> ReportFigure | None:
@@ -100,15 +121,15 @@ def draw_cosines(panel: Panel, palette: Palette) -> ReportFigure | None:
         return None
     drawn = spread_layers(rows)
     table = mean_band(drawn, ["arm", "depth", "step"])
-    title = f"{panel.name}: does a gradient keep its direction when layers below move?"
+    means = rows.groupby(["arm", "run_id"], observed=True)["value"].mean().groupby("arm", observed=True).mean()
+    cosines = by_arm({panel.names[str(arm)]: mean for arm, mean in means.items()})
+    title = f"{panel.name}: cosine of a gradient before and after the layers below move, mean: {cosines}"
     figure = _draw_layers(panel, palette, table, layer_names(drawn), title, "cosine of G and G'", sharey=True)
     style.add_legend(figure, _handles(panel, palette, table))
     for ax in figure.axes:
         ax.set_ylim(min(-0.1, table["mean"].min() - 0.1), 1.08)
         style.draw_level(ax, 0)
-    means = table.groupby("arm", observed=True)["mean"].mean()
-    parts = [f"{panel.labels[str(arm)]} {mean:.2f}" for arm, mean in means.items()]
-    alt = f"Line charts for {panel.name}: cosine of G and G' by layer over training. Mean: {'; '.join(parts)}."
+    alt = f"Line charts by layer over training. {title}."
     return ReportFigure(title, COSINES + _count_layers(rows, drawn), alt, figure)
 
 
@@ -118,10 +139,10 @@ def _draw_layers(
     """Axes for each layer, with a band for each arm."""
     styles = palette.of_arms(panel.arms)
     figure, axes = layout.make_grid(len(names), title, sharex=True, sharey=sharey)
-    for (depth, name), ax in zip(names.items(), axes, strict=True):
+    layout.title_axes(axes, names.values())
+    for depth, ax in zip(names, axes, strict=True):
         for arm, rows in split_by_arm(table[table["depth"] == depth]):
             style.draw_band(ax, rows, "step", styles[arm])
-        ax.set_title(name)
         layout.set_step_axis(ax, float(table["step"].max()))
     layout.label_outer_axes(axes, y)
     return figure
@@ -129,7 +150,8 @@ def _draw_layers(
 
 def _handles(panel: Panel, palette: Palette, table: pd.DataFrame) -> list[style.Line2D]:
     styles = palette.of_arms(panel.arms)
-    return style.line_handles({arm: s for arm, s in styles.items() if (table["arm"] == arm).any()}, panel.labels)
+    marked = table.groupby(["arm", "depth"], observed=True).size().max() <= style.FEW
+    return style.line_handles({a: s for a, s in styles.items() if (table["arm"] == a).any()}, panel.labels, marked)
 
 
 def _count_layers(rows: pd.DataFrame, drawn: pd.DataFrame) -> str:

@@ -6,8 +6,10 @@ import pandas as pd
 
 from bnstudy.report.figures import layout, style
 from bnstudy.report.figures.style import Palette, ReportFigure
+from bnstudy.report.figures.titles import by_arm
 from bnstudy.report.layer_series import network_series, stability_limits
-from bnstudy.report.transforms import Panel, last_means, mean_band
+from bnstudy.report.panels import Panel
+from bnstudy.report.transforms import last_means, mean_band
 
 CAPTION = (
     "Largest eigenvalue of the Hessian of the training loss, geometric mean over seeds with its 95% interval. Dashed: "
@@ -28,7 +30,8 @@ def draw_sharpness(panel: Panel, palette: Palette) -> ReportFigure | None:
     if table.empty:
         return None
     limits, lower_bounds = stability_limits(panel).rename(columns={"value": "mean"}), _lower_bounds(panel)
-    title = f"{panel.name}: sharpness against the limit of stability"
+    last = {panel.names[str(arm)]: value for arm, value in last_means(table).items()}
+    title = f"{panel.name}: sharpness at the end of the lines: {by_arm(last)}"
     figure, axes = layout.make_arm_axes(panel, table, title, sharex=True, sharey=True)
     styles, ends = palette.of_arms(panel.arms), {}
     for arm, ax in axes.items():
@@ -47,8 +50,7 @@ def draw_sharpness(panel: Panel, palette: Palette) -> ReportFigure | None:
         layout.set_step_axis(ax, float(table["step"].max()))
         layout.label_line_ends(ax, ends[arm])
     layout.label_outer_axes(list(axes.values()), "largest eigenvalue")
-    parts = [f"{panel.labels[str(arm)]} {value:.3g}" for arm, value in last_means(table).items()]
-    alt = f"Line charts. {title}. Largest eigenvalue where the lines end: {'; '.join(parts)}."
+    alt = f"Line charts of the sharpness and the limit of stability. {title}."
     return ReportFigure(title, CAPTION + OPEN_CIRCLES * bool(len(lower_bounds)), alt, figure)
 
 

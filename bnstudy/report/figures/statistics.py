@@ -2,34 +2,50 @@
 
 from __future__ import annotations
 
-import pandas as pd
+import textwrap
+from typing import Any
 
+import pandas as pd
+from matplotlib.figure import Figure
+
+from bnstudy.claims.numbers import two_digits
 from bnstudy.report.figures import layout, style
 from bnstudy.report.figures.style import LineStyle, Palette, ReportFigure
+from bnstudy.report.figures.titles import by_arm, percent
 from bnstudy.report.layer_series import network_series
-from bnstudy.report.transforms import Panel, last_means, mean_band
+from bnstudy.report.panels import Panel
+from bnstudy.report.transforms import last_means, mean_band
 
 CAPTION = (
     "Accuracy on held-out images with running statistics, as in evaluation; with the statistics of the batch; and with "
     "precise statistics, recomputed over many training batches (Wu and Johnson 2021). If only the accuracy with "
     "running statistics is low, the statistics lag behind and the weights are fine. Means over seeds with 95% t "
-    "intervals; lines end where the arm's first run diverges."
+    "intervals."
 )
+LINES = " Lines end where the arm's first run diverges."
 KINDS = {
     "running": LineStyle("#d55e00"),
-    "batch": LineStyle("#0072b2", (0, (4, 1.5))),
-    "precise": LineStyle("#009e73", (0, (1, 1.2))),
+    "batch": LineStyle("#0072b2", (0, (4, 1.5)), "s"),
+    "precise": LineStyle("#009e73", (0, (1, 1.2)), "^"),
 }
 
 
 def draw_statistics(panel: Panel, palette: Palette) -> ReportFigure | None:  # noqa: ARG001
-    """Accuracy with each kind of statistics over training, axes for each arm that has them."""
+    """Accuracy with each kind of statistics: over training, axes for each arm; or points, if it was measured once."""
     tables = {kind: mean_band(network_series(panel, f"accuracy_{kind}"), ["arm", "step"]) for kind in KINDS}
     tables = {kind: table for kind, table in tables.items() if len(table)}
     if len(tables) < 2:
         return None
-    title = f"{panel.name}: accuracy with running, batch and precise statistics"
+    title = f"{panel.name}: {_result(panel, tables)}"
     every = pd.concat(tables.values())
+    is_once = every.groupby("arm", observed=True)["step"].nunique().max() == 1
+    figure = (_draw_points if is_once else _draw_lines)(panel, tables, every, title)
+    styles = {f"{kind} statistics": KINDS[kind] for kind in tables}
+    style.add_legend(figure, style.line_handles(styles, marker=True))
+    return ReportFigure(title, CAPTION + LINES * (not is_once), _alt(panel, title, tables), figure)
+
+
+def _draw_lines(panel: Panel, tables: dict[str, pd.DataFrame], every: pd.DataFrame, title: str) -> Figure:
     figure, arm_axes = layout.make_arm_axes(panel, every, title, sharex=True, sharey=True)
     for arm, ax in arm_axes.items():
         for kind, table in tables.items():
@@ -38,15 +54,50 @@ def draw_statistics(panel: Panel, palette: Palette) -> ReportFigure | None:  # n
     axes = list(arm_axes.values())
     style.limit_accuracies(axes[0], 100 * every["mean"].min(), 100 * every["mean"].max())
     layout.label_outer_axes(axes, "accuracy (%)")
-    styles = {f"{kind} statistics": KINDS[kind] for kind in tables}
-    style.add_legend(figure, style.line_handles(styles))
-    return ReportFigure(title, CAPTION, _alt(panel, title, tables), figure)
+    return figure
+
+
+def _draw_points(panel: Panel, tables: dict[str, pd.DataFrame], every: pd.DataFrame, title: str) -> Figure:
+    """A row for each arm, with a point and an interval for each kind."""
+    labels = {arm: label for arm, label in panel.labels.items() if (every["arm"] == arm).any()}
+    figure, axes = style.new_figure(1, 1, 0.9 + 0.5 * len(labels), title)
+    ax, rows = axes[0, 0], {arm: len(labels) - i for i, arm in enumerate(labels)}
+    for i, (kind, table) in enumerate(tables.items()):
+        y = table["arm"].astype(str).map(rows) + 0.2 * (1 - i)
+        half = 100 * (table["mean"] - table["low"]).fillna(0)
+        line: dict[str, Any] = {"color": KINDS[kind].colour, "fmt": KINDS[kind].marker, "capsize": 2, "elinewidth": 1}
+        ax.errorbar(100 * table["mean"], y, xerr=half, **line)
+    letters = style.fit(layout.TITLE_LETTERS) // 3
+    ax.set_yticks(list(rows.values()), [textwrap.fill(label, letters) for label in labels.values()])
+    ax.set(ylim=(0.5, len(rows) + 0.5), xlabel="accuracy (%)")
+    return figure
+
+
+def _ends(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """The last mean of each arm with each kind of statistics."""
+    return pd.DataFrame({kind: last_means(table) for kind, table in tables.items()})
+
+
+def _result(panel: Panel, tables: dict[str, pd.DataFrame]) -> str:
+    """What is gained over running statistics."""
+    ends = _ends(tables)
+    names = [panel.names[str(arm)] for arm in ends.index]
+    gains = {kind: dict(zip(names, ends[kind] - ends["running"], strict=True)) for kind in tables if kind != "running"}
+    if "running" not in tables or not gains:
+        return "accuracy by the statistics of the normalization"
+    kind = max(gains, key=lambda kind: max(map(abs, gains[kind].values())))
+    return f"points gained with {kind} instead of running statistics: {by_arm(gains[kind], _signed)}"
+
+
+def _signed(share: float) -> str:
+    """`"+0.3"` points."""
+    text = two_digits(100 * share)
+    return text if share <= 0 else f"+{text}"
 
 
 def _alt(panel: Panel, title: str, tables: dict[str, pd.DataFrame]) -> str:
-    ends = pd.DataFrame({kind: last_means(table) for kind, table in tables.items()})
     parts = [
-        f"{panel.labels[str(arm)]} {', '.join(f'{kind} {100 * end:.1f}%' for kind, end in row.dropna().items())}"
-        for arm, row in ends.iterrows()
+        f"{panel.labels[str(arm)]} {', '.join(f'{kind} {percent(end)}' for kind, end in row.dropna().items())}"
+        for arm, row in _ends(tables).iterrows()
     ]
-    return f"Line charts. {title}. Where the lines end: {'; '.join(parts)}."
+    return f"Charts. {title}. Last accuracies: {'; '.join(parts)}."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import matplotlib as mpl
@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_hex, to_rgb
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import PlaceHolderLayoutEngine
 from matplotlib.lines import Line2D
@@ -22,6 +22,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from bnstudy.claims.arms import BASELINES
+from bnstudy.report.figures.colours import AXIS, BASELINE_COLOUR, COLOURS, GRID, NEUTRAL, TEXT, WHITE, shade
 from bnstudy.validation import printable
 
 WIDTH, NARROW = 6.2, 3.7
@@ -30,16 +31,25 @@ such a figure is 390 pixels wide and a font of 8 points 11 pixels high."""
 
 TITLE_LETTERS = 70
 LEGEND_LETTERS = 80
-"""Letters that fit in one line of a title and in one row of a legend."""
+"""Letters that fit in one line of a title and in one row of a legend, of a figure for a page."""
 HANDLE_LETTERS = 8
 """Width of a legend entry's line and margins, in letters."""
 LEGEND_ROW = 0.2
 """Height of a legend row in inches."""
+TITLE_HEIGHT, MIN_HEIGHT = 0.25, 1.8
+"""Of the title, which figures for a phone lack, and of these, in inches."""
+
+FEW = 10
+"""A line through at most so many points has markers."""
+
+PNG_DPI = 200
 
 RC: Any = {
     "axes.axisbelow": True,
-    "axes.edgecolor": "#555555",
+    "axes.edgecolor": AXIS,
+    "axes.facecolor": WHITE,
     "axes.grid": True,
+    "axes.labelcolor": TEXT,
     "axes.labelsize": 9,
     "axes.linewidth": 0.7,
     "axes.spines.right": False,
@@ -47,39 +57,45 @@ RC: Any = {
     "axes.titlelocation": "left",
     "axes.titlesize": 9.5,
     "figure.constrained_layout.h_pad": 0.06,
+    "figure.facecolor": WHITE,
     "figure.titlesize": 10.5,
     "figure.titleweight": "bold",
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial", "Helvetica"],
     "font.size": 9,
-    "grid.color": "#e6e6e6",
+    "grid.color": GRID,
     "grid.linewidth": 0.6,
     "legend.fontsize": 9,
     "legend.frameon": False,
     "lines.linewidth": 1.5,
     "lines.markersize": 4.5,
-    "savefig.facecolor": "white",
     "svg.fonttype": "none",
     "svg.hashsalt": "bnstudy",
+    "text.color": TEXT,
     "text.parse_math": False,
-    "xtick.color": "#333333",
+    "xtick.color": AXIS,
+    "xtick.labelcolor": TEXT,
     "xtick.labelsize": 8.5,
-    "ytick.color": "#333333",
+    "ytick.color": AXIS,
+    "ytick.labelcolor": TEXT,
     "ytick.labelsize": 8.5,
 }
 
-BASELINE_COLOUR = "#333333"
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442")
-"""Okabe and Ito's colour-blind-safe palette; yellow, which is weak on white, comes last."""
-NEUTRAL = "#777777"
+SMALL: Any = {
+    "axes.labelsize": 8.5,
+    "axes.titlesize": 8.5,
+    "font.size": 8.5,
+    "legend.fontsize": 8.5,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+}
+"""Font sizes of figures for a phone."""
 
 LINES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.2, 1, 1.2)))
 DOTTED = (0, (1, 2))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h", "p")
 MAX_SHADES = 6
 """Number of shades of one hue that a reader can tell apart."""
-LIGHTEST = 0.6
-"""Share of white in the lightest shade."""
 
 
 @dataclass(frozen=True)
@@ -98,20 +114,25 @@ class Palette:
     The norm sets the hue; the baseline is dark grey. Other differences set the lightness and the dash pattern. If
     only other things differ, or if there are too many shades or norms, each family gets a colour of its own, and the
     dash pattern changes when the colours run out.
+
+    norms: the line style of each norm, for axes that hold one family of each; empty if there are too many.
     """
 
     styles: Mapping[str, LineStyle]
+    norms: Mapping[str, LineStyle] = field(default_factory=dict)
 
     @classmethod
     def of(cls, runs: pd.DataFrame) -> Palette:
         families = runs.drop_duplicates("family").sort_values("family")
         norms, rests = families["norm_label"].unique(), list(families["rest"].unique())
         is_baseline = families["norm"].isin(BASELINES)
-        if len(norms) == 1 or len(norms) > len(COLOURS) + 1 or len(rests) > MAX_SHADES:
-            return cls(_cycle_styles(families["family"], set(families["family"][is_baseline][:1])))
-        hues = _cycle_styles(norms, set(families["norm_label"][is_baseline]))
+        hues: dict[str, LineStyle] = {}
+        if 1 < len(norms) <= len(COLOURS) + 1:
+            hues = _cycle_styles(norms, set(families["norm_label"][is_baseline]))
+        if not hues or len(rests) > MAX_SHADES:
+            return cls(_cycle_styles(families["family"], set(families["family"][is_baseline][:1])), hues)
         rows = zip(families["family"], families["norm_label"], families["rest"], strict=True)
-        return cls({f: _shade(hues[norm], rests.index(rest), len(rests)) for f, norm, rest in rows})
+        return cls({f: _shade(hues[norm], rests.index(rest), len(rests)) for f, norm, rest in rows}, hues)
 
     def of_arms(self, arms: pd.DataFrame) -> dict[str, LineStyle]:
         """Styles of the rows of `Panel.arms`; arms of one family differ in the dash pattern."""
@@ -131,9 +152,7 @@ def _cycle_styles(names: Iterable[str], baselines: Set[str]) -> dict[str, LineSt
 
 def _shade(style: LineStyle, i: int, n: int) -> LineStyle:
     """The i-th of n shades, from light to dark."""
-    white = LIGHTEST * (1 - i / (n - 1)) if n > 1 else 0.0
-    r, g, b = ((1 - white) * channel + white for channel in to_rgb(style.colour))
-    return replace(style, colour=to_hex((r, g, b)), line=_line(n - 1 - i))
+    return replace(style, colour=shade(style.colour, i, n), line=_line(n - 1 - i))
 
 
 def _line(i: int) -> Any:
@@ -141,18 +160,53 @@ def _line(i: int) -> Any:
 
 
 def new_figure(rows: int, columns: int, height: float, title: str, **subplots: Any) -> tuple[Figure, np.ndarray]:
-    """A figure of the common width and its axes [rows, columns]; `height` in inches, without the legend."""
-    figure = Figure(figsize=(width(), height), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(textwrap.fill(title, TITLE_LETTERS), x=0.01, ha="left")
+    """A figure and its axes [rows, columns]; `height` in inches, without the legend.
+
+    For a phone, the axes of a row are below each other, and the title is left to the page.
+    """
+    if is_narrow():
+        return _stack(rows, columns, height, **subplots)
+    figure = empty_figure(height, title)
     return figure, figure.subplots(rows, columns, squeeze=False, **subplots)
 
 
+def empty_figure(height: float, title: str) -> Figure:
+    """A figure without axes; `height` in inches."""
+    figure = Figure(figsize=(width(), height), layout="constrained")
+    FigureCanvasAgg(figure)
+    if not is_narrow():
+        figure.suptitle(textwrap.fill(title, TITLE_LETTERS), x=0.01, ha="left")
+    return figure
+
+
+def _stack(
+    rows: int, columns: int, height: float, sharex: Any = False, sharey: Any = False, **subplots: Any
+) -> tuple[Figure, np.ndarray]:
+    """Axes [rows, columns], all below each other, that share scales as `Figure.subplots` says."""
+    figure = empty_figure(max(height * columns - TITLE_HEIGHT, MIN_HEIGHT), "")
+    axes = figure.subplots(rows * columns, 1, squeeze=False, **subplots).reshape(rows, columns)
+    for (i, j), ax in np.ndenumerate(axes):
+        for share, how in ((ax.sharex, sharex), (ax.sharey, sharey)):
+            first = {"row": axes[i, 0], "col": axes[0, j]}.get(how, axes[0, 0] if how else ax)
+            if first is not ax:
+                share(first)
+        ax.tick_params(labelbottom=i == rows - 1 or not sharex)
+    return figure, axes
+
+
 def draw_band(ax: Axes, table: pd.DataFrame, x: str, style: LineStyle, scale: float = 1.0, **line: Any) -> None:
-    """Draw a mean line over its interval; `table` comes from `mean_band`, its values are multiplied by `scale`."""
+    """Draw a mean line over its interval; `table` comes from `mean_band`, its values are multiplied by `scale`.
+
+    Up to `FEW` points have markers: a line through one point is invisible.
+    """
     rows = table.dropna(subset=[x, "mean"]).sort_values(x)
+    line = {"marker": style.marker if len(rows) <= FEW else "", **line}
     ax.plot(rows[x], scale * rows["mean"], color=style.colour, linestyle=style.line, **line)
-    ax.fill_between(rows[x], scale * rows["low"], scale * rows["high"], color=style.colour, alpha=0.17, linewidth=0)
+    low, high = scale * rows["low"], scale * rows["high"]
+    if len(rows) == 1:
+        ax.vlines(rows[x], low, high, color=style.colour, linewidth=1)
+    else:
+        ax.fill_between(rows[x], low, high, color=style.colour, alpha=0.17, linewidth=0)
 
 
 def draw_level(ax: Axes, y: float) -> None:
@@ -192,10 +246,13 @@ def set_log_ticks(axis: Axis) -> None:
 
 def add_legend(figure: Figure, handles: Sequence[Line2D], note: str = "means over seeds, with 95% intervals") -> None:
     """Add a legend with a note below the axes, in as many columns as fit. The figure grows by its height."""
-    labels = [str(h.get_label()) for h in handles]
-    widths = [len(label) + HANDLE_LETTERS for label in labels]
-    columns = len(labels) if sum(widths) <= LEGEND_LETTERS else max(1, LEGEND_LETTERS // max(widths))
-    figure.set_figheight(figure.get_figheight() + LEGEND_ROW * (1 + -(-len(labels) // columns)))
+    room = fit(LEGEND_LETTERS)
+    labels = [textwrap.fill(str(h.get_label()), room - HANDLE_LETTERS) for h in handles]
+    lines = [label.count("\n") + 1 for label in labels]
+    widths = [max(map(len, label.split("\n"))) + HANDLE_LETTERS for label in labels]
+    columns = len(labels) if sum(widths) <= room else max(1, room // max(widths))
+    rows = -(-len(labels) // columns) + sum(lines) - len(lines)
+    figure.set_figheight(figure.get_figheight() + LEGEND_ROW * (1 + rows))
     figure.legend(
         list(handles),
         labels,
@@ -203,7 +260,7 @@ def add_legend(figure: Figure, handles: Sequence[Line2D], note: str = "means ove
         ncols=columns,
         handlelength=2.4,
         columnspacing=1.6,
-        title=note,
+        title=textwrap.fill(note, room),
         title_fontsize=8,
     )
 
@@ -237,7 +294,7 @@ class ReportFigure:
 
 def report_style(width: float = WIDTH) -> Any:
     """The context in which figures of a width in inches are drawn and rendered."""
-    return mpl.rc_context({**RC, "figure.figsize": (width, width)})
+    return mpl.rc_context({**RC, **(SMALL if width < WIDTH else {}), "figure.figsize": (width, width)})
 
 
 def width() -> float:
@@ -250,19 +307,27 @@ def is_narrow() -> bool:
     return width() < WIDTH
 
 
+def fit(letters: float) -> int:
+    """As many letters as fit where `letters` fit in a figure for a page."""
+    return int(letters * width() / WIDTH)
+
+
 def render(figure: Figure, kind: Literal["svg", "png"]) -> bytes:
-    """Render a figure (PNG at 200 dpi) to the same bytes every time: without date and version.
+    """Render a figure to the same bytes every time: without date and version.
 
     The first call fixes the layout. Control characters in texts, which make an SVG invalid, are shown as escapes.
     """
-    empty = {"svg": ("Creator", "Date", "Format", "Type"), "png": ("Software",)}[kind]
-    buffer = io.BytesIO()
     engine = figure.get_layout_engine()
     if not isinstance(engine, PlaceHolderLayoutEngine):  # what `set_layout_engine("none")` leaves in its place
         for text in figure.findobj(Text):
             text.set_text(printable(text.get_text()))
         if engine is not None:
-            figure.draw_without_rendering()
+            engine.execute(figure)
             figure.set_layout_engine("none")
-    figure.savefig(buffer, format=kind, dpi=200, metadata=dict.fromkeys(empty))
-    return printable(buffer.getvalue().decode()).encode() if kind == "svg" else buffer.getvalue()
+    buffer = io.BytesIO()  # the canvases' own functions draw once, `savefig` twice
+    if kind == "png":
+        figure.dpi = PNG_DPI
+        FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
+        return buffer.getvalue()
+    FigureCanvasSVG(figure).print_svg(buffer, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    return printable(buffer.getvalue().decode()).encode()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from bnstudy.claims.frames import StudyData
@@ -15,10 +15,12 @@ from bnstudy.report.targets import load_targets
 
 @dataclass(frozen=True)
 class ReproductionResult:
+    """draw: draws the figure, in the style of the context; None without measurements for it."""
+
     note: str
     checks: list[Check]
     conclusions: list[str]
-    figure: ReportFigure | None
+    draw: Callable[[], ReportFigure | None]
 
     @property
     def marks(self) -> dict[str, str]:
@@ -43,6 +45,4 @@ def reproduce(study: StudyData, config_dirs: Sequence[Path] = ()) -> Reproductio
     if not targets:
         return None
     reproduction = targets[study.name](study)
-    figure = reproduction.draw()
-    figure = figure and replace(figure, kind=study.name)
-    return ReproductionResult(reproduction.note, reproduction.checks(), reproduction.conclusions(), figure)
+    return ReproductionResult(reproduction.note, reproduction.checks(), reproduction.conclusions(), reproduction.draw)

@@ -13,24 +13,24 @@ function sortBy(table, header) {
   const down = header.getAttribute("aria-sort") === "ascending";
   for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
   header.setAttribute("aria-sort", down ? "descending" : "ascending");
-  for (const body of table.tBodies) {
-    const rows = [...body.rows].filter((row) => !row.classList.contains("group"));
-    body.append(...sortRows(rows, header.cellIndex, down));
-  }
+  const [body] = table.tBodies;
+  for (const row of body.rows) row.classList.remove("again");
+  body.append(...sortRows([...body.rows], header.cellIndex, down));
 }
 for (const table of document.querySelectorAll("table.sortable")) {
   for (const header of table.tHead.rows[0].cells) {
     const button = document.createElement("button");
     button.type = "button";
-    button.append(...header.childNodes);
+    const label = header.querySelector(".label"); // beside an axis that is no part of the button
+    button.append(...(label ? [label] : header.childNodes));
     button.addEventListener("click", () => sortBy(table, header));
-    header.append(button);
+    header.prepend(button);
   }
 }
-// Folded parts are printed open.
+// Folded parts are printed open, but for ids of runs.
 const opened = [];
 addEventListener("beforeprint", () => {
-  for (const folded of document.querySelectorAll("details:not([open])")) {
+  for (const folded of document.querySelectorAll("details:not([open], .unprinted)")) {
     folded.open = true;
     opened.push(folded);
   }

@@ -54,7 +54,7 @@ def test_a_cosine_that_was_not_measured_is_missing():
 def test_cosines_near_one_and_zero_and_a_lower_loss_are_reproduced():
     result = reproduction(pairs(1e-3, 0.99, 0.01))
     assert {check.result for check in result.checks} == {"met"}
-    assert result.figure is not None
+    assert result.draw() is not None
     assert result.conclusions == [
         "Learning rate 0.001 (sum over samples and outputs), 100 steps. Reproduced: near 1 without BN: met; near 0 with"
         " BN: met; a lower loss with BN: met. Mean cos(G, G') at the start, middle, end: 0.99, 0.99, 0.99 (|cos| at the"

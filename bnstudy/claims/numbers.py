@@ -1,0 +1,52 @@
+"""Numbers in words: two significant digits, and the same decimals for an estimate and its interval."""
+
+from __future__ import annotations
+
+import math
+
+MOST_DIGITS = 3
+"""Significant digits of an estimate whose interval is narrow."""
+
+MOST_DECIMALS = 5
+"""Smaller numbers have an exponent."""
+
+
+def two_digits(value: float) -> str:
+    """`"2.9"`, `"0.042"`, `"420"`; a dash for none."""
+    return round_together(value)[0]
+
+
+def round_together(estimate: float, *bounds: float) -> list[str]:
+    """The estimate and its bounds with the same decimals: `["2.9", "2.5", "3.4"]`.
+
+    Two significant digits of the estimate, or of the larger bound where the interval is wider than the estimate; more
+    where the interval would vanish. Values so far apart that one would be rounded to 0 have two digits each.
+    """
+    values = (estimate, *bounds)
+    finite = [abs(value) for value in values if math.isfinite(value)]
+    if not finite or not any(finite):
+        return [_fixed(value, 0) for value in values]
+    width = (max(bounds) - min(bounds)) / 2 if bounds and all(map(math.isfinite, bounds)) else 0.0
+    widest = max(finite)
+    reference = abs(estimate) if math.isfinite(estimate) and abs(estimate) > width else widest
+    decimals = 1 - _exponent(reference)
+    if width > 0:
+        enough = min(-_exponent(2 * width), MOST_DIGITS - 1 - _exponent(reference))
+        decimals = max(decimals, enough)
+    apart = min(values) > 0 and round(min(finite), decimals) == 0
+    if decimals > MOST_DECIMALS or apart:
+        return [_fixed(value, 1 - _exponent(abs(value)) if value and math.isfinite(value) else 0) for value in values]
+    return [_fixed(value, decimals) for value in values]
+
+
+def _exponent(value: float) -> int:
+    """Of a positive number with two digits: 9.96 is 1.0e+01."""
+    return int(f"{value:.1e}".partition("e")[2])
+
+
+def _fixed(value: float, decimals: int) -> str:
+    if not math.isfinite(value):
+        return "-"
+    if decimals > MOST_DECIMALS:
+        return f"{value:.2g}"
+    return f"{round(value, decimals) + 0.0:.{max(0, decimals)}f}"  # + 0.0: no minus before a zero

@@ -1,0 +1,151 @@
+"""Verdicts and the sentences that state them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bnstudy.claims.cases import Case
+from bnstudy.claims.claim import claim_of, load_claims
+from bnstudy.claims.contrasts import Contrast
+from bnstudy.claims.verdicts import Verdict, judge
+from bnstudy.report.wording import answer, claim_sentences, claim_title
+from tests.sweeps import NODE
+
+FASTER, RATES, DEAD = "faster_convergence", "higher_learning_rates", "dead_relus"
+HERE = "For this MLP on Digits"
+HELPS = "Does batch normalization help a small network to learn, and at which learning rates?"
+
+
+def verdict(claim: str, effect: float, model: str = "MLP", setting: str = "", n: int = 12, **fields) -> Verdict:
+    """A verdict on differences near `effect`, a ratio where the claim is about ratios; NaN for an inconclusive one."""
+    about = claim_of(NODE, "own") if claim == "own" else load_claims([claim])[0]
+    mean = np.log(effect) if about.scale == "log_ratio" else effect
+    wide = np.isnan(effect)
+    d = (0.0 if wide else mean) + np.linspace(-1, 1, n) * about.threshold("Digits") * (20 if wide else 0.6)
+    case = Case(model, "Digits", setting, ("BatchNorm",), ("NoNorm",))
+    seeds = pd.Series(d, range(n), dtype=float)
+    values = pd.DataFrame({"with": 50.0, "without": 50.0}, range(n))
+    return judge(Contrast(about, case, about.views[0], "quickstart", d=seeds, values=values, **fields))
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("results", "question", "sentence"),
+    [
+        (
+            [(FASTER, 2.9), (RATES, 6.8), (DEAD, 0.4)],
+            HELPS,
+            "For this MLP on Digits, yes: 2.9x fewer steps, 6.8x the learning rate, no meaningful difference in ReLU "
+            "units that died.",
+        ),
+        (
+            [(FASTER, 2.9), (RATES, NAN)],
+            HELPS,
+            "For this MLP on Digits, partly: 2.9x fewer steps; undecided: largest tolerated learning rate.",
+        ),
+        ([(FASTER, 0.4)], HELPS, "For this MLP on Digits, no: 2.5x more steps."),
+        ([(FASTER, 1.01)], HELPS, f"{HERE}, no: no meaningful difference in steps to the same accuracy."),
+        ([(FASTER, 2.9)], "What does it cost?", "For this MLP on Digits: 2.9x fewer steps."),
+        ([(FASTER, 2.9)], "Does it help, and is that why?", "For this MLP on Digits: 2.9x fewer steps."),
+        ([("alternatives", -3.0)], "Do others do as well?", f"{HERE}: 3.0 points less accuracy than BatchNorm."),
+        (
+            [(FASTER, NAN), (DEAD, NAN)],
+            HELPS,
+            "For this MLP on Digits, undecided: steps to the same accuracy, ReLU units that died.",
+        ),
+        ([], HELPS, "This study judges no claim: its findings say what was measured."),
+    ],
+)  # fmt: skip
+def test_the_answer_states_what_is_decided_and_names_what_is_not(results, question, sentence):
+    assert answer([verdict(claim, effect) for claim, effect in results], question) == sentence
+
+
+def test_the_answer_counts_networks():
+    found = [verdict(FASTER, effect, model) for model, effect in zip("ABCD", (2.0, 3.0, NAN, 2.5), strict=True)]
+    assert answer(found, HELPS) == "On 4 networks, partly: 2.0x to 3.0x fewer steps on 3; the rest undecided."
+
+
+def test_the_answer_counts_the_cases_of_a_network():
+    found = [verdict(FASTER, effect, setting=s) for s, effect in zip("abc", (2.0, 0.5, 1.0), strict=True)]
+    assert answer(found, HELPS) == (
+        "For this MLP on Digits, partly: 2.0x fewer steps in 1 of 3 cases, 2.0x more steps in 1, no meaningful "
+        "difference in steps to the same accuracy in 1."
+    )
+
+
+def test_too_few_seeds_are_the_answer():
+    found = [verdict(FASTER, 2.9, n=3), verdict(DEAD, 20, n=2)]
+    assert answer(found, HELPS) == "Too few seeds for an answer: 3 of at least 10."
+
+
+def test_without_any_run_the_answer_is_the_reason():
+    found = [verdict(FASTER, 2.9, n=0, obstacle="none of its runs is finished")]
+    assert answer(found, HELPS) == "No answer yet: none of its runs is finished."
+
+
+def test_claims_that_check_the_experiment_are_no_part_of_the_answer():
+    found = [verdict("dropout_helps", 3.0), verdict("less_need_of_dropout", 4.0)]
+    assert answer(found) == "For this MLP on Digits: 4.0 points less gain from dropout."
+
+
+def test_an_answer_has_few_words_and_counts_what_it_leaves_out():
+    found = [
+        verdict(name, 30)
+        for name in ("less_init_dependence", "init_schemes_matter_less", "more_inits_work", "regularizes", "dead_relus")
+    ]
+    sentence = answer(found)
+    assert len(sentence.split()) <= 35
+    assert sentence.endswith("30 points more sizes of initial weights, and 2 more results.")
+
+
+def test_the_answer_of_several_studies_counts_claims():
+    found = [verdict(FASTER, 2.9), verdict(RATES, 4, "A"), verdict(RATES, NAN, "B"), verdict(DEAD, NAN)]
+    other = [replace(v, contrast=replace(v.contrast, study="other")) for v in found[1:]]
+    assert answer([found[0], *other]) == "Of 3 claims, 1 holds in every case, 1 holds in some cases and 1 is undecided."
+
+
+def test_the_number_of_an_inconclusive_claim_is_no_finding():
+    one = verdict(FASTER, 2.9, n=9)
+    assert one.status == "INCONCLUSIVE"
+    assert "2.9" in one.interval
+    assert "2.9" not in claim_title([one]) + answer([one]) + answer([one, verdict(RATES, 4)])
+
+
+@pytest.mark.parametrize(
+    ("claim", "effect", "title"),
+    [
+        (FASTER, 2.9, "BatchNorm reaches the same accuracy in 2.9x fewer steps"),
+        (FASTER, 0.4, "BatchNorm reaches the same accuracy in 2.5x more steps"),
+        (FASTER, NAN, "Undecided: steps to the same accuracy"),
+        (DEAD, 0.4, "No meaningful difference in ReLU units that died: at most 1.7 points"),
+        ("own", 3.0, "It is better: 3.0 points"),
+        ("own", -3.0, "Against the claim: -3.0 points"),
+    ],
+)
+def test_a_title_states_the_result(claim, effect, title):
+    assert claim_title([verdict(claim, effect)]) == title
+
+
+def test_a_title_counts_the_cases():
+    found = [verdict(FASTER, effect, model) for model, effect in zip("ABCD", (2.0, 3.0, NAN, 1.0), strict=True)]
+    assert claim_title(found) == (
+        "BatchNorm reaches the same accuracy in 2.0x to 3.0x fewer steps on 2 of 4 networks; no meaningful difference "
+        "on 1; undecided on 1"
+    )
+
+
+def test_two_sentences_say_how_large_the_effect_is_and_what_that_means():
+    rates = {"with": {1.0: 12}, "without": {0.316: 10, 0.562: 2}}
+    assert claim_sentences([verdict(FASTER, 2.9, rates=rates)]) == [
+        "The geometric mean over 12 seeds is 2.9x fewer steps (95% interval 2.7 to 3.1), each side at its best "
+        "learning rate: 1 with BatchNorm and 0.316 (10 seeds) or 0.562 (2) without.",
+        "SUPPORTED: the whole interval lies beyond 1.25x, the smallest effect of interest.",
+    ]
+    several = [verdict(FASTER, effect, model) for model, effect in zip("AB", (2.0, NAN), strict=True)]
+    assert claim_sentences(several)[0].endswith("; INCONCLUSIVE on 1.")
