@@ -37,6 +37,9 @@ class BnstudySweeper(Sweeper):
         from bnstudy.sweep.forkserver import start_server
 
         start_server(self.config.hydra.launcher)
+        from bnstudy.sweep.progress import show_warnings
+
+        show_warnings()
         from bnstudy.config.studies import build_requests, find_studies
         from bnstudy.sweep.command import run
 

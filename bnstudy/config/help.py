@@ -88,7 +88,7 @@ def compose_defaults(overrides: Sequence[str], config_dir: str | None) -> tuple[
         composed = compose("config", [*overrides, *search], return_hydra_config=True)
     choices = {key: str(value) for key, value in composed.hydra.runtime.choices.items()}
     config: Any = OmegaConf.to_container(
-        OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"]), resolve=False
+        OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"]), resolve=False
     )
     return config, choices
 
@@ -118,6 +118,11 @@ def study_titles(folders: Sequence[Path]) -> dict[str, str]:
         title = node.get("title") or (node.get("study") or {}).get("title")
         titles[name] = title if isinstance(title, str) else "All studies, or some: 'study.names=[cost,affine]'"
     return titles
+
+
+def is_study(name: str) -> bool:
+    """Whether bnstudy has such a study."""
+    return (conf_dir() / "study" / f"{name}.yaml").is_file()
 
 
 def short_keys(node: Any, prefix: str = "") -> Iterator[str]:

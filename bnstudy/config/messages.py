@@ -88,7 +88,7 @@ def _keys_beside(error: Any) -> set[str]:
     hydras = config.pop("hydra", {})
     if str(error.full_key).startswith("hydra."):
         return flat_keys({"hydra": hydras})
-    return flat_keys(config) | {"study"}  # there is no such node without a study
+    return flat_keys(config) | {"study", "hydra.launcher.workers"}  # there is no such node without a study
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
@@ -96,7 +96,7 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
     others = sorted(set(known) - {key})
     parent, _, name = key.rpartition(".")
     siblings = children(parent, others)
-    near = [k for k in others if k.rpartition(".")[2] == key or key.lower() in SYNONYMS.get(k, "").split()]
+    near = [k for k in others if k.rpartition(".")[2] == key.lower() or key.lower() in SYNONYMS.get(k, "").split()]
     if not near and (found := closest(name, siblings) or closest(key, () if siblings and parent else others)):
         near = [siblings.get(found, found)]
     hint = f"; did you mean {' or '.join(near)}?" if near else "."

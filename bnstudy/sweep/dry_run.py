@@ -6,9 +6,8 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
-from bnstudy.report.terminal import align, wrap
+from bnstudy.report.terminal import align
 from bnstudy.sweep.describe import expected_seconds
-from bnstudy.sweep.messages import plural
 from bnstudy.sweep.plan import Plan, Stack
 from bnstudy.sweep.progress import duration
 from bnstudy.sweep.request import PlannedRun, Request
@@ -28,22 +27,22 @@ def describe_dry_run(
 
     seconds: of a run on one core, by its `stack_key`: an estimate from the size of its network.
     """
+    if not stacks:
+        return []
     count = max(1, min(workers, len(stacks)))
     if request.members:
         lines = ["", studies_table(request.members, plan, seconds, count, width)]
     else:
         lines = ["", grid_table(plan.runs, width)] if len(plan.runs) > 1 else []
-        lines += ["", kinds_table(stacks, seconds, count, width)] if stacks else []
-    if stacks:
-        measured = expected_seconds(plan, count)
-        basis = "from finished runs of these kinds" if not math.isnan(measured) else "from the sizes of the networks"
-        total = estimate(plan.todo, seconds, count) if math.isnan(measured) else measured
-        lines += ["", f"Expected to take about {duration(total)} ({basis}). Nothing was trained."]
-    return lines
+        lines += ["", kinds_table(stacks, seconds, count, width)]
+    total, basis = expected_seconds(plan, count), "by finished runs of these kinds"
+    if math.isnan(total):
+        total, basis = estimate(plan.todo, seconds, count), "by the sizes of the networks, within a factor of 2 or so"
+    return [*lines, "", f"Expected to take about {duration(total)} ({basis}). Nothing was trained."]
 
 
 def estimate(runs: Sequence[PlannedRun], seconds: Mapping[str, float], workers: int) -> float:
-    return sum(seconds.get(run.spec.stack_key, math.nan) for run in runs) / workers
+    return max(1.0, sum(seconds[run.spec.stack_key] for run in runs) / workers)
 
 
 def grid_table(runs: Sequence[PlannedRun], width: int | None) -> str:
@@ -54,11 +53,10 @@ def grid_table(runs: Sequence[PlannedRun], width: int | None) -> str:
             key, is_assignment, value = word.partition("=")
             if is_assignment:
                 values.setdefault(key, {})[value] = None
-    sizes = " x ".join(f"{len(of_key)} {key}" for key, of_key in values.items())
     whole = math.prod(map(len, values.values())) == len(runs)
-    about = f"{plural(len(runs), 'run')}: {sizes}{'' if whole else ', not every combination'}."
-    rows = [[f"  {key}", str(len(of_key)), _list(list(of_key))] for key, of_key in values.items()]
-    return "\n".join([wrap(about, width), align(rows, right=[1], flexible=[2], width=width)])
+    about = f"{'Every combination' if whole else 'Some combinations'} of:"
+    rows = [["", key, str(len(of_key)), _list(list(of_key))] for key, of_key in values.items()]
+    return "\n".join([about, align(rows, right=[2], flexible=[3], width=width)])
 
 
 def _list(values: Sequence[str]) -> str:
@@ -67,29 +65,29 @@ def _list(values: Sequence[str]) -> str:
     return f"{', '.join(values[: MAX_VALUES - 2])}, ..., {values[-1]}"
 
 
+COLUMNS = ("model", "norm", "data", "optim", "loss")
+"""The parts of a run that a row names; the last three only if the runs differ in them."""
+
+
 def kinds_table(stacks: Sequence[Stack], seconds: Mapping[str, float], workers: int, width: int | None) -> str:
-    """A row for each kind of runs: its stacks, the engine, the steps, the time."""
-    kinds: dict[str, list[Stack]] = {}
+    """A row for the runs that look alike: their stacks, the engine, the steps, the time."""
+    kinds: dict[tuple[str, ...], list[Stack]] = {}
     for stack in stacks:
-        kinds.setdefault(stack.runs[0].spec.stack_key, []).append(stack)
-    specs = {key: of_kind[0].runs[0].spec for key, of_kind in kinds.items()}
-    labels = {
-        name: {key: getattr(spec, name).label for key, spec in specs.items()}
-        for name in ("model", "norm", "data", "optim", "loss")
-    }
-    labels["batch"] = {key: str(spec.batch_size) for key, spec in specs.items()}
-    shown = [name for name in labels if name in ("model", "norm") or len({*labels[name].values()}) > 1]
-    rows = [[f"  {shown[0]}", *shown[1:], "runs", "stacks", "engine", "steps", "time"]]
-    for key, of_kind in list(kinds.items())[:MAX_KINDS]:
-        count, method = sum(len(stack.runs) for stack in of_kind), of_kind[0].method
-        engine = method.engine + (" (not compiled)" if method.engine == "stacked" and not method.compiled else "")
-        time = duration(count * seconds.get(key, math.nan) / workers)
-        first, *others = (labels[name][key] for name in shown)
-        rows.append([f"  {first}", *others, str(count), _sizes(of_kind), engine, str(of_kind[0].steps), time])
+        spec, method = stack.runs[0].spec, stack.method
+        engine = method.engine + (", not compiled" if method.engine == "stacked" and not method.compiled else "")
+        labels = (getattr(spec, column).label for column in COLUMNS)
+        kinds.setdefault((*labels, engine, str(stack.steps)), []).append(stack)
+    shown = [i for i in range(len(COLUMNS)) if i < 2 or len({kind[i] for kind in kinds}) > 1]
+    rows = [["runs", "stacks", "engine", "steps", "time"]]
+    for (*_, engine, steps), of_kind in kinds.items():
+        count = sum(len(stack.runs) for stack in of_kind)
+        time = sum(len(stack.runs) * seconds[stack.runs[0].spec.stack_key] for stack in of_kind) / workers
+        rows.append([str(count), _sizes(of_kind), engine, steps, duration(max(1.0, time))])
+    heads = [[COLUMNS[i] for i in shown], *([kind[i] for i in shown] for kind in kinds)]
+    table = [["", *head, *row] for head, row in zip(heads, rows, strict=True)][: MAX_KINDS + 1]
     n = len(shown)
-    table = align(rows, right=[n, n + 3, n + 4], flexible=[1], width=width)
-    left = len(kinds) - MAX_KINDS
-    return f"{table}\n  and {left} more kinds" if left > 0 else table
+    text = align(table, right=[n + 1, n + 4, n + 5], flexible=[1], width=width)
+    return f"{text}\n  and {len(kinds) - MAX_KINDS} more kinds" if len(kinds) > MAX_KINDS else text
 
 
 def _sizes(stacks: Sequence[Stack]) -> str:
@@ -106,7 +104,7 @@ def studies_table(
 ) -> str:
     """A row for each of several studies."""
     todo = {run.spec.run_id for run in plan.todo}
-    rows = [["  study", "arms", "rates", "seeds", "runs", "to do", "time"]]
+    rows = [["", "study", "arms", "rates", "seeds", "runs", "to do", "time"]]
     for member in members:
         assert member.study is not None
         specs = {run.spec.run_id: run for run in member.runs}
@@ -114,5 +112,5 @@ def studies_table(
         arms = {tuple(word for word in OVERRIDE.split(run.arm) if not word.startswith("lr=")) for run in member.runs}
         counts = (arms, {run.spec.lr for run in member.runs}, {run.spec.seed for run in member.runs}, specs, missing)
         time = duration(estimate(missing, seconds, workers)) if missing else "-"
-        rows.append([f"  {member.study.name}", *(str(len(count)) for count in counts), time])
-    return align(rows, right=range(1, 7), width=width)
+        rows.append(["", member.study.name, *(str(len(count)) for count in counts), time])
+    return align(rows, right=range(2, 8), width=width)
