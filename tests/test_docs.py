@@ -183,8 +183,8 @@ def check(words: Sequence[str], command) -> None:
     """Run a command, a short version of it, or check that what it calls exists."""
     program, *arguments = words
     match program:
-        case "bnstudy" if arguments and arguments[0] in SUBCOMMANDS:
-            status, _, err = command(*on_stored_runs(arguments))
+        case "bnstudy" if arguments[0] in SUBCOMMANDS:
+            status, _, err = command(*on_the_store(arguments), *(["--yes"] if arguments[0] == "prune" else []))
             assert status == 0, f"{words}\n{err}"
         case "bnstudy":
             status, _, err = command(*shortened(arguments)) if can_run(arguments) else (0, "", "")
@@ -206,21 +206,13 @@ def check(words: Sequence[str], command) -> None:
 
 
 def on_the_store(arguments: Sequence[str]) -> list[str]:
-    """The arguments of a report with ids of runs in the store, and a study in it instead of one that it lacks."""
-    ids = ",".join(load_runs("results").drop_duplicates("lr")["run_id"][:2])
+    """The arguments with ids of runs in the store, and a study in it instead of one that it lacks."""
+    ids = iter(load_runs("results").drop_duplicates("lr")["run_id"])
     folder = next((word[12:] for word in arguments if word.startswith("results_dir=")), "results")
-    known = ["study=all", *(f"study={path.name}" for path in Path(folder, "studies").iterdir())]
-    words = [
-        re.sub(r"=[0-9a-f]{12},[0-9a-f]{12}$", f"={ids}", re.sub("^scale=.*", "scale=quick", w)) for w in arguments
-    ]
+    known = ["study=all", *(f"study={path.name}" for path in Path(folder, "studies").glob("*"))]
+    words = [re.sub(r"\b(?=[a-f]*[0-9])[0-9a-f]{8,12}\b", lambda _: next(ids), word) for word in arguments]
+    words = [re.sub("^scale=.*", "scale=quick", word) for word in words]
     return [word if word in known or not word.startswith("study=") else "study=lr_tolerance" for word in words]
-
-
-def on_stored_runs(arguments: Sequence[str]) -> list[str]:
-    """The arguments of a subcommand with ids of runs in the store, and without a question."""
-    ids = iter(load_runs("results")["run_id"])
-    words = [next(ids) if re.fullmatch("[0-9a-f]{8}", word) else word for word in arguments]
-    return [*words, *["--yes"] * (words[0] == "prune" and "--yes" not in words)]
 
 
 def can_run(arguments: Sequence[str]) -> bool:
