@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import math
 from pathlib import Path
 from typing import Any
 
