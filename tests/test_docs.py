@@ -20,6 +20,7 @@ from bnstudy.commands import SUBCOMMANDS
 from bnstudy.config.free_keys import with_free_key
 from bnstudy.report.figures import load_figures
 from bnstudy.store.files import conf_dir
+from bnstudy.store.plans import Plans
 from tests.documents import PAGES, ROOT, blocks, write_files
 
 DOCS = ROOT / "docs"
@@ -209,10 +210,14 @@ def on_the_store(arguments: Sequence[str]) -> list[str]:
     """The arguments with ids of runs in the store, and a study in it instead of one that it lacks."""
     ids = iter(load_runs("results").drop_duplicates("lr")["run_id"])
     folder = next((word[12:] for word in arguments if word.startswith("results_dir=")), "results")
-    known = ["study=all", *(f"study={path.name}" for path in Path(folder, "studies").glob("*"))]
     words = [re.sub(r"\b(?=[a-f]*[0-9])[0-9a-f]{8,12}\b", lambda _: next(ids), word) for word in arguments]
     words = [re.sub("^scale=.*", "scale=quick", word) for word in words if word != "--open"]
-    return [word if word in known or not word.startswith("study=") else "study=lr_tolerance" for word in words]
+    return ["study=lr_tolerance" if is_unknown_study(word, Plans(Path(folder))) else word for word in words]
+
+
+def is_unknown_study(word: str, plans: Plans) -> bool:
+    key, _, name = word.partition("=")
+    return key == "study" and name != "all" and not plans.load(plans.find(name))
 
 
 def can_run(arguments: Sequence[str]) -> bool:

@@ -97,7 +97,7 @@ def find_plans(store: Store, words: Mapping[str, str]) -> list[dict[str, Any]]:
     """The plans of the studies and scales that the words name, all without such words.
 
     Raises:
-        ConfigError: the store has no plan of that name.
+        ConfigError: the store has no plan of that name, but several variants or none.
     """
     plans = Plans(store.results_dir)
     found = [plan for study in plans.studies() for plan in plans.load(study)]
@@ -105,6 +105,7 @@ def find_plans(store: Store, words: Mapping[str, str]) -> list[dict[str, Any]]:
         if key not in words:
             continue
         known, names = sorted({plan[of] for plan in found}), words[key].split(",")
+        names = [plans.find(name) for name in names] if key == "study" else names
         for name in (name for name in names if name not in known):
             hint = nearest(name, known) or "."
             there = f" Known: {', '.join(known)}." if known else ""
