@@ -128,7 +128,7 @@ def prune_plan(given: Arguments) -> int:
         raise ConfigError(f"{min(unknown)} is not allowed with --plan: choose by study=NAME, scale=NAME and number=N.")
     if study is None:
         raise ConfigError("bnstudy prune --plan needs study=NAME.")
-    scales = {plan["scale"] for plan in find_plans(given.store, given.values)}
+    scales, study = {plan["scale"] for plan in find_plans(given.store, given.values)}, plans.find(study)
     lines = [line for line in plans.commands(study) if line.scale in scales]
     for number, line in enumerate(lines, start=1):
         when = datetime.fromtimestamp(line.planned_ns / 1e9).strftime("%Y-%m-%d %H:%M")
