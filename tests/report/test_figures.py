@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import statistics
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,10 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bnstudy.claims.claim import load_claims
+from bnstudy.claims.contrasts import contrasts
 from bnstudy.claims.frames import StudyData, load_study
+from bnstudy.claims.numbers import two_digits
 from bnstudy.claims.verdicts import Verdict, verdicts
 from bnstudy.report.figures import Palette, ReportFigure, draw_panel, load_figures, style
 from bnstudy.report.figures.effects import MOST, THICK, THIN, draw_effect, stack
+from bnstudy.report.figures.facets import split_arms
+from bnstudy.report.figures.learning_rates import good_rates
+from bnstudy.report.figures.titles import percent
 from bnstudy.report.panels import Panel, panels
 from bnstudy.validation import ConfigError
 from tests import sweeps, synthetic
@@ -60,8 +67,8 @@ def test_a_sweep_of_learning_rates_has_its_figures_in_order(sweep: StudyData) ->
     (panel,) = panels(sweep)
     figures = draw(panel, Palette.of(sweep.runs))
     assert [f.kind for f in figures] == ["learning-rates", "curves", "gradients", "dead-units", "dead-map"]
-    best = sweep.runs.query("arm == 'NoNorm, lr=0.1'")["test_accuracy"].mean()
-    at_best = f"NoNorm has its best mean validation accuracy at 0.1, with a test accuracy of {100 * best:.1f}%"
+    best = 1 - sweep.runs.query("arm == 'NoNorm, lr=0.1'")["test_accuracy"].median()
+    at_best = f"NoNorm has its best mean validation accuracy at 0.1, with a median test error of {percent(best)}"
     assert at_best in figures[0].alt
     assert all("MLP on Digits" in f.alt for f in figures)
 
@@ -87,9 +94,59 @@ def test_every_diverged_run_has_a_cross_at_its_learning_rate(sweep: StudyData) -
 def test_curves_end_at_the_mean_accuracy_over_seeds(two_models: StudyData) -> None:
     panel = panels(two_models)[0]
     (figure,) = draw(panel, Palette.of(two_models.runs), "curves")
-    ends = {round(line.get_ydata()[-1], 6) for line in figure.figure.axes[4].lines if len(line.get_xdata()) > 2}
-    means = panel.runs.groupby("arm", observed=True)["final.test_accuracy"].mean()
+    ends = {round(line.get_ydata()[-1], 6) for line in figure.figure.axes[2].lines if len(line.get_xdata()) > 2}
+    means = panel.runs.groupby("arm", observed=True)["val_accuracy"].mean()
     assert ends == {round(100 * m, 6) for m in means}
+
+
+def test_the_failed_share_is_drawn_below_the_errors(sweep: StudyData) -> None:
+    (panel,) = panels(sweep)
+    (figure,) = draw(panel, Palette.of(sweep.runs), "learning-rates")
+    errors, failures = figure.figure.axes
+    assert (errors.get_yscale(), failures.get_ylabel()) == ("log", "failed (%)")
+    for line, (_, runs) in zip(failures.lines, sweep.runs.groupby("family", observed=True), strict=True):
+        shares = [100 * at_rate["counts_as_guessing"].mean() for _, at_rate in runs.groupby("lr")]
+        assert sorted(line.get_ydata()) == pytest.approx(sorted(shares))
+
+
+def test_medians_of_errors_are_drawn(sweep: StudyData) -> None:
+    (panel,) = panels(sweep)
+    (figure,) = draw(panel, Palette.of(sweep.runs), "learning-rates")
+    drawn = {round(float(y), 6) for line in figure.figure.axes[0].lines for y in line.get_ydata()}
+    for _, runs in sweep.runs.groupby(["family", "lr"], observed=True):
+        assert round(float(statistics.median(100 * (1 - runs["test_accuracy"]))), 6) in drawn
+
+
+def test_good_rates_are_those_next_to_the_best() -> None:
+    table = pd.DataFrame({"lr": [0.01, 0.1, 1.0, 10.0, 100.0], "error": [4.0, 9.0, 3.0, 4.0, 90.0]})
+    assert good_rates(table, 5.0) == [1.0, 10.0]
+    assert good_rates(table, 3.0) == [1.0]
+
+
+def test_curves_show_the_rates_and_the_target_of_the_claim_on_speed(sweep: StudyData) -> None:
+    (claim,) = load_claims(["faster_convergence"])
+    found = contrasts(sweep, claim)
+    (primary,) = (c for c in found if c.is_primary)
+    (panel,) = panels(sweep, found)
+    (figure,) = draw(panel, Palette.of(sweep.runs), "curves")
+    targets = [text.get_position()[1] for text in figure.figure.axes[2].texts if text.get_text().startswith("target")]
+    baseline = sweep.runs.query("family == 'NoNorm'").groupby("lr")["val_accuracy"].mean().max()
+    assert targets == [pytest.approx(100 * 0.95 * baseline)]
+    assert f"{95 * baseline:.1f}% on validation images" in figure.caption
+    assert f"BatchNorm (lr={primary.rate_of('with'):g})" in figure.alt
+    assert f"NoNorm (lr={primary.rate_of('without'):g})" in figure.alt
+    assert all(two_digits(mean) in figure.title for mean in primary.means)
+
+
+def test_settings_have_axes_of_their_own_where_each_has_several_norms(tmp_path: Path) -> None:
+    runs = [Run(norm, batch_size=b, seed=s) for norm in ("NoNorm", "BatchNorm") for b in (8, 32) for s in range(2)]
+    panel, palette = one_panel(tmp_path, runs)
+    facets = split_arms(panel, palette)
+    assert list(facets.groups) == ["batch_size=8", "batch_size=32"]
+    assert [len(arms) for arms in facets.groups.values()] == [2, 2]
+    assert list(facets.legend) == ["NoNorm", "BatchNorm"]
+    alone, palette = one_panel(tmp_path / "alone", runs[:4])
+    assert list(split_arms(alone, palette).groups) == [""]
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,29 @@ def test_every_probe_has_its_figure(probed_panel: Panel, palette: Palette) -> No
     assert all(f.alt and f.caption and f.title.startswith("MLP on MNIST: ") for f in figures)
 
 
+ONCE = ("backprop", "percentiles", "unit-percentiles", "percentiles-by-layer", "cosines", "landscape", "sharpness")
+
+
+@pytest.mark.parametrize("kind", [*ONCE, "statistics", "dead-units"])
+def test_a_single_measurement_leaves_no_axes_empty(probed_panel: Panel, palette: Palette, kind: str) -> None:
+    metrics = pd.concat([probed_panel.metrics.query("step == 400"), whole_network_dead(probed_panel)])
+    figure = draw(kind, replace(probed_panel, metrics=metrics), palette)
+    for ax in figure.figure.axes:
+        marked = [line for line in ax.lines if len(line.get_xdata()) and line.get_marker() not in ("", "None", None)]
+        assert marked or not ax.get_visible()
+
+
+def whole_network_dead(panel: Panel) -> pd.DataFrame:
+    """The share of dead units of the whole network at the end."""
+    rows = panel.metrics.query("step == 400 and metric == 'dead_share' and layer == 'hidden1'")
+    return rows.assign(layer="")
+
+
+def test_a_map_of_few_steps_is_not_drawn(probed_panel: Panel, palette: Palette) -> None:
+    few = replace(probed_panel, metrics=probed_panel.metrics.query("step in (0, 10, 400)"))
+    assert draw("dead-map", few, palette) is None
+
+
 @pytest.mark.parametrize("kind", METRICS)
 def test_a_figure_without_measurements_is_left_out(probed_panel: Panel, palette: Palette, kind: str) -> None:
     is_gone = probed_panel.metrics["metric"].isin({"accuracy_batch", METRICS[kind]})

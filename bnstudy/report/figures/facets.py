@@ -70,7 +70,8 @@ def make_blocks(
     """A figure with a block for each title, of axes with these heights in inches, filled from the left."""
     rows, parts = -(-len(titles) // columns), len(heights)
     height = layout.MARGINS + rows * (sum(heights) + 0.15 * (rows > 1))
-    figure, axes = style.new_figure(rows * parts, columns, height, title, height_ratios=[*heights] * rows)
+    figure = style.empty_figure(height, title)
+    axes = figure.subplots(rows * parts, columns, squeeze=False, height_ratios=[*heights] * rows)
     blocks = [[axes[parts * (i // columns) + j, i % columns] for j in range(parts)] for i in range(rows * columns)]
     for ax in (ax for block in blocks[len(titles) :] for ax in block):
         ax.set_visible(False)

@@ -9,6 +9,7 @@ import pandas as pd
 from bnstudy.claims.arms import BASELINES
 from bnstudy.report.figures import style
 from bnstudy.report.figures.style import LineStyle, ReportFigure
+from bnstudy.report.figures.titles import percent
 from bnstudy.report.reproductions.base import Check, Expected, Reproduction, make_check, share_interval
 from bnstudy.stats.intervals import Estimate
 
@@ -63,7 +64,7 @@ class LuBornDead(Reproduction):
         table = self.shares()
         if table.empty:
             return None
-        title = "Networks born dead, by width"
+        title = f"Networks born dead: {_ends(table)}"
         figure, axes = style.new_figure(1, 1, 3.4, title)
         ax, styles = axes[0, 0], {}
         for i, (norm, rows) in enumerate(table.groupby("norm")):
@@ -74,6 +75,16 @@ class LuBornDead(Reproduction):
         ax.plot(list(COMPUTED), [100 * p for p in COMPUTED.values()], color=style.NEUTRAL, linewidth=0.8, zorder=1)
         ax.set(xlabel="units in each hidden layer", ylabel="networks born dead (%)", ylim=(-3, 103))
         style.add_legend(figure, style.line_handles(styles, marker=True))
-        parts = [f"{r.norm} width {r.width}: {100 * r.share.mean:.1f}%" for r in table.itertuples()]
+        parts = [f"{r.norm} width {r.width}: {percent(r.share.mean)}" for r in table.itertuples()]
         caption = f"{self.note} Points are shares with 95% Clopper-Pearson intervals, the line is the expected share."
         return ReportFigure(title, caption, f"Chart of dead networks by width. {'; '.join(parts)}.", figure)
+
+
+def _ends(table: pd.DataFrame) -> str:
+    """By norm, the shares of the narrowest and the widest network."""
+    parts = []
+    for norm, rows in table.sort_values("width").groupby("norm"):
+        ends = dict.fromkeys(percent(rows["share"].iloc[i].mean) for i in (0, -1))
+        widths = f" from width {rows['width'].iloc[0]} to {rows['width'].iloc[-1]}" if len(ends) > 1 else ""
+        parts.append(f"{' to '.join(ends)}{widths} ({norm})")
+    return ", ".join(parts)

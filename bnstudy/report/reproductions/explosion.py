@@ -101,9 +101,9 @@ class YangExplosion(Reproduction):
         runs = self.runs().dropna(subset=["growth"])
         if runs.empty:
             return None
-        title = "Growth of the squared gradient norm per layer, before training"
+        title = f"Growth of the squared gradient norm per layer, before training: {_growths(runs)}"
         figure, axes = style.new_figure(1, 1, 3.6, title)
-        ax, styles, parts = axes[0, 0], {}, []
+        ax, styles = axes[0, 0], {}
         for (norm, activation), rows in runs.groupby(["norm", "model.activation"]):
             line, label = STYLES.get((norm, activation), LineStyle(style.COLOURS[2])), f"{norm}, {activation}"
             table = summarize(rows, ["batch_size"], "growth")
@@ -112,7 +112,6 @@ class YangExplosion(Reproduction):
             sizes = np.arange(table["batch_size"].min(), table["batch_size"].max() + 1)
             ax.plot(sizes, [theory(norm, activation, int(b)) for b in sizes], color=line.colour, linestyle=line.line)
             styles[label] = line
-            parts.append(f"{label} from {table['mean'].iloc[0]:.2f} to {table['mean'].iloc[-1]:.2f}")
         style.draw_level(ax, LIMIT)
         ax.set(xscale="log", xlabel="batch size", ylabel="growth per layer")
         ticks = sorted(runs["batch_size"].unique())
@@ -124,7 +123,17 @@ class YangExplosion(Reproduction):
             "batch normalization from memory, confirmed by our own simulation). Dotted: its published limit for ReLU "
             "and large batches, pi/(pi - 1)."
         )
-        return ReportFigure(title, caption, f"Chart of growth against batch size: {'; '.join(parts)}.", figure)
+        return ReportFigure(title, caption, f"Chart of growth against batch size. {title}.", figure)
+
+
+def _growths(runs: pd.DataFrame) -> str:
+    """`"BatchNorm, relu 1.78x to 1.47x"`, from the smallest to the largest batch."""
+    parts = []
+    for (norm, activation), rows in runs.groupby(["norm", "model.activation"]):
+        means = rows.groupby("batch_size")["growth"].mean()
+        ends = dict.fromkeys(f"{mean:.2f}x" for mean in (means.iloc[0], means.iloc[-1]))
+        parts.append(f"{' to '.join(ends)} ({norm}, {activation})")
+    return ", ".join(parts)
 
 
 def _check(quantity: str, arm: str, expected: Expected, growths: pd.Series, value: float) -> Check:

@@ -10,6 +10,7 @@ from bnstudy.claims.arms import BASELINES
 from bnstudy.claims.frames import StudyData
 from bnstudy.report.figures import style
 from bnstudy.report.figures.style import LineStyle, ReportFigure
+from bnstudy.report.figures.titles import by_arm, percent
 from bnstudy.report.reproductions.base import Check, Expected, Reproduction, make_check
 from bnstudy.report.reproductions.pixel_scale import scales_of
 from bnstudy.report.transforms import mean_band
@@ -91,7 +92,8 @@ class IoffeSigmoids(Reproduction):
         accuracy = metrics[(metrics["metric"] == "accuracy") & (metrics["split"] == "test")]
         if percentiles.empty or accuracy.empty:
             return None
-        title = "A network of sigmoids: accuracy, and inputs of the last sigmoids"
+        ends = {str(norm): share for norm, share in runs.groupby("norm")["test_accuracy"].mean().items()}
+        title = f"A network of sigmoids, test accuracy at the end: {by_arm(ends, percent)}"
         figure, ((left, middle, right),) = style.new_figure(1, 3, 3.2, title)
         table = mean_band(accuracy.merge(runs[["run_id", "norm"]], on="run_id"), ["norm", "step"])
         for norm, rows in table.groupby("norm"):
