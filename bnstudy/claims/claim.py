@@ -200,6 +200,16 @@ def present_claims(names: Iterable[object], folders: Sequence[Path] = ()) -> lis
     return list(dict.fromkeys(name if name in own else FORMER_CLAIMS.get(name, name) for name in map(str, names)))
 
 
+def describe_renamed(names: Iterable[object], folders: Sequence[Path] = ()) -> list[str]:
+    """A sentence for each claim that a plan of an earlier version names and another one replaces."""
+    own = find_claims(folders)
+    former = [str(name) for name in names if name in FORMER_CLAIMS and name not in own]
+    return [
+        f"The claim {name} of an earlier version is judged by the rule of its successor {FORMER_CLAIMS[name]}."
+        for name in former
+    ]
+
+
 def find_claims(folders: Sequence[Path]) -> dict[str, Path]:
     """The files of claims by name, each in the first folder that has it."""
     return {path.stem: path for folder in reversed(folders) for path in sorted(folder.glob("*.yaml"))}

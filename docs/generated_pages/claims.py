@@ -42,7 +42,7 @@ def facts_of(claim: Claim) -> str:
         "compares": f"{sides(claim.with_)} with {sides(claim.without) if claim.reference is None else claim.reference}",
         "metric": f"[`{claim.metric}`](metrics.md#{claim.metric})" + BETTER[claim.better],
         "delta": in_words(claim.delta, claim),
-        "unit": claim.unit,
+        "unit": f"{claim.unit}; {claim.opposite}" if claim.opposite else claim.unit,
         "views": ", ".join(map(code, claim.views)),
         "across": code(show_mapping(claim.across)),
         "over": ", ".join(map(code, claim.over)),

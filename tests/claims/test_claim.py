@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from bnstudy.claims.claim import claim_of, load_claims
+from bnstudy.claims.claim import claim_of, describe_renamed, load_claims
 from bnstudy.claims.metrics import coarseness, find_metric
 from bnstudy.store.files import conf_dir
 from bnstudy.store.renames import FORMER_CLAIMS
@@ -95,6 +95,20 @@ def test_a_claim_under_a_former_name_is_read_once_under_its_present_one(tmp_path
     assert [claim.name for claim in load_claims(names)] == ["precise_statistics_help", "dead_relus"]
     (tmp_path / "precise_statistics_differ.yaml").write_text(yaml.safe_dump(NODE))
     assert [claim.name for claim in load_claims(names, [tmp_path])][2] == "precise_statistics_differ"
+
+
+def test_a_claim_under_a_former_name_is_named_with_its_successor(tmp_path: Path) -> None:
+    assert describe_renamed(["higher_useful_rates", "dead_relus"]) == [
+        "The claim higher_useful_rates of an earlier version is judged by the rule of its successor "
+        "wider_learning_rates."
+    ]
+    (tmp_path / "higher_useful_rates.yaml").write_text("")
+    assert describe_renamed(["higher_useful_rates"], [tmp_path]) == []
+
+
+def test_a_title_has_a_place_for_the_effect() -> None:
+    with pytest.raises(ConfigError, match=r"claim.title=It is better is not allowed: it must be a text with"):
+        claim_of({**NODE, "title": "It is better"}, "c")
 
 
 def test_former_names_of_claims_lead_to_present_ones() -> None:

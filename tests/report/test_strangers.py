@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from tests.report.test_report import Page
 
 from bnstudy.claims.frames import load_study
 from bnstudy.report.report import write_report
@@ -19,6 +18,7 @@ from bnstudy.report.tables import as_csv
 from bnstudy.store.runs import Store
 from bnstudy.validation import printable
 from tests import synthetic
+from tests.report.pages import Page
 from tests.synthetic import Run
 
 NAMES = {
