@@ -53,7 +53,8 @@ SHARES = ("share", "dead", "accuracy", "cosine", "relative")
 
 def write_study(results_dir: Path, name: str) -> None:
     """Plan a study at scale=quick with few seeds and learning rates, and finish its runs."""
-    sweep = yaml.safe_load((conf_dir() / "study" / f"{name}.yaml").read_text())
+    node = yaml.safe_load((conf_dir() / "study" / f"{name}.yaml").read_text())
+    sweep = node.get("study", node)
     rates = [f"lr={RATES}"] if "," in str(sweep.get("sweep", {}).get("lr", ",")) else []
     words = (f"study={name}", "scale=quick", f"seed={SEEDS}", *rates)
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
