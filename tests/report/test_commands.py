@@ -6,13 +6,13 @@ import shlex
 from pathlib import Path
 
 import pytest
-from tests.report.test_report import claim_file, files
 
 from bnstudy import cli
 from bnstudy.report.commands import report_command
 from bnstudy.report.report import write_report
 from bnstudy.store.plans import Plans
 from tests import synthetic
+from tests.report.pages import claim_file, files
 
 AWKWARD = "a  b's, (1); `touch x` =1"
 
