@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from bnstudy.claims.frames import StudyData, load_study
 from bnstudy.store.bits import pack_bits
 from bnstudy.store.identity import run_id_of
 from bnstudy.store.plans import Plans
@@ -116,6 +117,12 @@ def plan(
 ) -> None:
     study = {"name": name, "title": title, "claims": list(claims)}
     Plans(results_dir).add(study, scale, f"bnstudy study={name} scale={scale}", run_ids)
+
+
+def study_of(folder: Path, runs: Iterable[Run]) -> StudyData:
+    """The data of a report on these runs alone."""
+    write(folder, runs)
+    return load_study(folder)
 
 
 def lr_sweep(

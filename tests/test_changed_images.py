@@ -17,8 +17,9 @@ from bnstudy import cli
 from bnstudy.claims.frames import load_study
 from bnstudy.claims.verdicts import verdicts
 from bnstudy.config.build import import_spec
+from bnstudy.report.cautions import cautions
 from bnstudy.report.compare import write_comparison
-from bnstudy.report.summary import cautions, findings
+from bnstudy.report.findings import findings
 from bnstudy.store.runs import Store
 from bnstudy.train import checkpoint
 from bnstudy.train.loop import Training, start_serial

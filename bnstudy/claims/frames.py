@@ -283,7 +283,12 @@ def describe_damages(damages: Mapping[str, str]) -> list[str]:
     """The sentences about damaged runs, at most `MAX_DAMAGES` of them."""
     sentences = [damages[run_id] for run_id in sorted(damages)]
     more = len(sentences) - MAX_DAMAGES
-    return [*sentences[:MAX_DAMAGES], *([f"{more} more runs are damaged."] if more > 0 else [])]
+    found = [*sentences[:MAX_DAMAGES], *([f"{more} more runs are damaged."] if more > 0 else [])]
+    if not found:
+        return []
+    one = len(damages) == 1
+    folders, runs = ("its folder is", "it") if one else ("their folders are", "them")
+    return [*found, f"Until {folders} deleted, bnstudy counts {runs} as finished and does not train {runs} again."]
 
 
 def _failures(store: Store, unfinished: Iterable[str]) -> dict[str, str]:

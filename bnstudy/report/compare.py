@@ -15,15 +15,16 @@ from bnstudy.claims.frames import StudyData, describe_damages, load_study
 from bnstudy.claims.metrics import TARGET_SHARE, Metric
 from bnstudy.claims.numbers import round_together
 from bnstudy.claims.verdicts import or_none
-from bnstudy.report import summary
 from bnstudy.report.all_studies import EVERY_STUDY
 from bnstudy.report.arm_names import find_arm, split_names
+from bnstudy.report.arm_tables import diverged_lines
 from bnstudy.report.commands import report_command
 from bnstudy.report.figures import Palette, load_figures
 from bnstudy.report.images import Image, panel_images, slug
 from bnstudy.report.panels import panels
 from bnstudy.report.rendering import digits, publish
 from bnstudy.report.result import ReportResult
+from bnstudy.report.summary import facts
 from bnstudy.report.tables import as_csv, as_json
 from bnstudy.stats.intervals import effect_size
 from bnstudy.stats.method import LOOKED_AT_ONCE
@@ -130,8 +131,8 @@ def write_comparison(
     cautions += [*about.mixed_images, *describe_damages(about.damages)]
     content = {
         "name": f"comparison in {about.name}", "title": f"{arms[0]} against {arms[1]}", "scale": about.scale,
-        "arms": arms, "rows": rows, "cautions": cautions, "facts": summary.facts(both), "command": command,
-        "commands": about.commands, "target": f"{TARGET_SHARE:.0%}", "diverged": summary.diverged_lines(both),
+        "arms": arms, "rows": rows, "cautions": cautions, "facts": facts(both), "command": command,
+        "commands": about.commands, "target": f"{TARGET_SHARE:.0%}", "diverged": diverged_lines(both),
         "images": images, "run_ids": run_ids,
     }  # fmt: skip
     data = {"study": about.name, "scale": about.scale, "arms": arms, "quantities": [*map(asdict, rows)]}

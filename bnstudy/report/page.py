@@ -10,11 +10,14 @@ from typing import Any
 from bnstudy.claims.completeness import missing_by_arm
 from bnstudy.claims.contrasts import Contrast
 from bnstudy.claims.frames import StudyData
-from bnstudy.report import summary
+from bnstudy.report.arm_tables import arm_rows, diverged_lines, probe_overhead
+from bnstudy.report.cautions import cautions
 from bnstudy.report.figures import Palette, load_figures
+from bnstudy.report.findings import findings
 from bnstudy.report.images import Image, draw_image, panel_images, slug
 from bnstudy.report.panels import Panel, panels
 from bnstudy.report.reproductions import ReproductionResult, reproduce
+from bnstudy.report.summary import facts
 
 Progress = Callable[[str], None]
 """Is told what is drawn next, such as `"dead-units, MLP on Digits"`."""
@@ -101,13 +104,13 @@ def part_of(
         report=report,
         missing=missing,
         missing_others=others,
-        facts=summary.facts(study),
+        facts=facts(study),
         # The findings of a reproduction are in its table; the accuracy of its arms is not the point.
-        findings=reproduction.findings if reproduction else summary.findings(study),
-        cautions=summary.cautions(study),
-        diverged=summary.diverged_lines(study),
+        findings=reproduction.findings if reproduction else findings(study),
+        cautions=cautions(study),
+        diverged=diverged_lines(study),
         sections=panel_sections(panels(study, contrasts), Palette.of(study.runs), taken, config_dirs, progress),
-        costs=summary.probe_overhead(study.runs),
+        costs=probe_overhead(study.runs),
         reproduction=reproduction,
         reproduction_images=[published] if published else [],
     )
@@ -123,5 +126,5 @@ def panel_sections(
         for kind, draw in figures.items():
             progress(f"{kind}, {panel.name}")
             images += panel_images(panel, palette, {kind: draw}, taken)
-        sections.append(PanelSection(panel.name, summary.arm_rows(panel.runs), images))
+        sections.append(PanelSection(panel.name, arm_rows(panel.runs), images))
     return sections

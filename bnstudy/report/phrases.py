@@ -31,12 +31,10 @@ def group_by_result(of_claim: Sequence[Verdict]) -> list[list[Verdict]]:
     return [list(group) for _, group in groupby(sorted(of_claim, key=key), key=key)]
 
 
-def describe_result(group: Sequence[Verdict], named: bool = False) -> str:
-    """`"2.1x to 2.9x fewer steps"`, `"no meaningful difference in dead ReLUs"`, `"undecided"`."""
-    status, claim = group[0].status, group[0].contrast.claim
-    if status == "NEGLIGIBLE":
-        return "no meaningful difference" + (f" in {claim.quantity_name}" if named else "")
-    return "undecided" if status == "INCONCLUSIVE" else describe_effects(group)
+def describe_result(group: Sequence[Verdict]) -> str:
+    """`"2.1x to 2.9x fewer steps"`, `"no meaningful difference"`, `"undecided"`."""
+    words = {"NEGLIGIBLE": "no meaningful difference", "INCONCLUSIVE": "undecided"}
+    return words.get(group[0].status) or describe_effects(group)
 
 
 def describe_effects(group: Sequence[Verdict]) -> str:
@@ -50,6 +48,14 @@ def describe_effects(group: Sequence[Verdict]) -> str:
     if len(kinds) == 1:
         return f"{(kind := kinds.pop())} {least.unqualified if kind == 'at least' else most.unqualified}"
     return least.unqualified if least.number == most.number else f"{least.number} to {most.unqualified}"
+
+
+def shorten(text: str, before: str) -> str:
+    """The text without the last words that it shares with the one before: `"2.4 points lower"`."""
+    words, others = text.split(), before.split()
+    while len(words) > 1 and others and words[-1] == others[-1]:
+        words, others = words[:-1], others[:-1]
+    return " ".join(words)
 
 
 def largest_end(verdict: Verdict) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from bnstudy.claims import verdicts
 from bnstudy.claims.changed_plans import find_changes, mark_reported
-from bnstudy.claims.claim import Claim, load_claims
+from bnstudy.claims.claim import Claim, describe_renamed, load_claims
 from bnstudy.claims.contrasts import Contrast, contrasts
 from bnstudy.claims.frames import StudyData, load_study
 from bnstudy.claims.possible_claims import possible_contrasts
@@ -17,6 +17,7 @@ from bnstudy.claims.verdicts import Verdict
 from bnstudy.report import wording
 from bnstudy.report.cards import claim_cards, claim_id
 from bnstudy.report.commands import report_command
+from bnstudy.report.figure_files import Figures
 from bnstudy.report.forest import forest_of
 from bnstudy.report.page import Progress, StudyPart, part_of, silent
 from bnstudy.report.provenance import provenance
@@ -70,6 +71,7 @@ def write_study_report(
     limits = Plans(folders.results).damaged(about.name) if study else []
     if study or picked:
         found, changes = contrasts_of(about, load_claims(about.claims, folders.of_claims)), find_changes(store, about)
+        limits += describe_renamed(about.claims, folders.of_claims)
     else:
         found, limits = possible_contrasts(about, folders.of_claims)
         changes = []
@@ -107,6 +109,8 @@ def _publish(
         diverged=int(study.runs["diverged"].sum()),
         missing=study.n_missing,
         found=tuple(found),
+        title=study.title,
+        figures=Figures(index.parent / "figures", images),
     )
 
 

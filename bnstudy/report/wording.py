@@ -22,6 +22,7 @@ from bnstudy.report.phrases import (
     preposition,
     primary_of,
     scope,
+    shorten,
 )
 from bnstudy.store.renames import FORMER_CLAIMS
 
@@ -57,7 +58,11 @@ def claim_title(of_claim: Sequence[Verdict]) -> str:
     """The result of one claim as a title: `"BatchNorm reaches the same accuracy in 2.9x fewer steps"`."""
     primary = primary_of(of_claim)
     first, *others = group_by_result(primary)
-    rest = [f"{describe_result(group)}{preposition(primary)}{len(group)}" for group in others]
+    texts = [describe_result(group) for group in (first, *others)]
+    rest = [
+        f"{shorten(text, before)}{preposition(primary)}{len(group)}"
+        for before, text, group in zip(texts, texts[1:], others, strict=False)
+    ]
     title = "; ".join([_headline(first, primary), *rest])
     return title[:1].upper() + title[1:]
 
@@ -150,8 +155,8 @@ def _where(asked: Sequence[Verdict]) -> str:
 
 
 def _results(asked: Sequence[Verdict]) -> tuple[list[str], list[str]]:
-    """What is decided of each claim; and what is not, in words and in fewer words."""
-    decided, open_claims, some_open = list[str](), list[str](), False
+    """What is decided of each claim, effects first; and what is not, in words and in fewer words."""
+    effects, negligible, open_claims, some_open = list[str](), list[str](), list[str](), False
     on_networks = len({v.contrast.case.panel for v in asked}) > 1
     for of_claim in group_by_claim(asked):
         groups = [group for group in group_by_result(of_claim) if group[0].status != "INCONCLUSIVE"]
@@ -159,14 +164,21 @@ def _results(asked: Sequence[Verdict]) -> tuple[list[str], list[str]]:
             open_claims.append(of_claim[0].contrast.claim.quantity_name)
             continue
         some_open |= sum(map(len, groups)) < len(of_claim)
+        before = ""
         for i, group in enumerate(groups):
             known = i > 0 or (on_networks and noun_of(of_claim) == "networks" and len(group) < len(of_claim))
             where = f"{preposition(of_claim)}{len(group)}" if known else scope(group, of_claim)
-            decided.append(f"{describe_result(group, named=True)}{where}")
+            if group[0].status == "NEGLIGIBLE":
+                begin = "in" if negligible else "no meaningful difference in"
+                negligible.append(f"{begin} {group[0].contrast.claim.quantity_name}{where}")
+            else:
+                effect = describe_effects(group)
+                effects.append(f"{shorten(effect, before)}{where}")
+                before = effect
     rest = ["the rest undecided"] if some_open or open_claims else []
     if open_claims:
         rest = [f"undecided: {', '.join(open_claims)}{', and the rest' if some_open else ''}", *rest]
-    return decided, rest
+    return [*effects, *negligible], rest
 
 
 def _fit(begin: str, results: Sequence[str], last: Sequence[str] = ()) -> str:

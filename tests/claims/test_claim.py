@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from bnstudy.claims.claim import claim_of, load_claims
+from bnstudy.claims.claim import claim_of, describe_renamed, load_claims
 from bnstudy.claims.metrics import coarseness, find_metric
 from bnstudy.store.files import conf_dir
 from bnstudy.store.renames import FORMER_CLAIMS
@@ -95,6 +96,20 @@ def test_a_claim_under_a_former_name_is_read_once_under_its_present_one(tmp_path
     assert [claim.name for claim in load_claims(names)] == ["precise_statistics_help", "dead_relus"]
     (tmp_path / "precise_statistics_differ.yaml").write_text(yaml.safe_dump(NODE))
     assert [claim.name for claim in load_claims(names, [tmp_path])][2] == "precise_statistics_differ"
+
+
+def test_a_claim_under_a_former_name_is_named_with_its_successor(tmp_path: Path) -> None:
+    assert describe_renamed(["higher_useful_rates", "dead_relus"]) == [
+        "The claim higher_useful_rates of an earlier version is judged by the rule of its successor "
+        "wider_learning_rates."
+    ]
+    (tmp_path / "higher_useful_rates.yaml").write_text("")
+    assert describe_renamed(["higher_useful_rates"], [tmp_path]) == []
+
+
+def test_a_title_has_a_place_for_the_effect() -> None:
+    with pytest.raises(ConfigError, match=r"claim.title=It is better is not allowed: it must be a text with"):
+        claim_of({**NODE, "title": "It is better"}, "c")
 
 
 def test_former_names_of_claims_lead_to_present_ones() -> None:
@@ -189,3 +204,10 @@ def test_own_folders_come_first_and_a_bad_file_is_named(tmp_path: Path):
     path.write_text("[1, 2]")
     with pytest.raises(ConfigError, match=r"In .*dead_relus\.yaml: a claim is a mapping"):
         load_claims(["dead_relus"], [tmp_path])
+
+
+def test_an_end_of_an_interval_that_no_number_can_hold_is_infinite():
+    ratio, difference = load_claims(["faster_convergence", "dead_relus"])
+    assert [ratio.end(value) for value in (-6e7, -1.0, 1.0, 6e7)] == [-math.inf, -1.0, 1.0, math.inf]
+    assert ratio.in_unit(math.inf) > 1e300
+    assert (difference.end(6e7), difference.in_unit(6e7)) == (6e7, 6e7)

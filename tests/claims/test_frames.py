@@ -10,7 +10,10 @@ import pytest
 
 from bnstudy.claims.completeness import missing_by_arm
 from bnstudy.claims.frames import RowsByRun, StudyData, load_study
-from bnstudy.report.summary import arm_rows, cautions, facts, findings
+from bnstudy.report.arm_tables import arm_rows
+from bnstudy.report.cautions import cautions
+from bnstudy.report.findings import findings
+from bnstudy.report.summary import facts
 from bnstudy.store.loading import load_runs
 from bnstudy.store.plans import Plans
 from bnstudy.store.runs import Store

@@ -4,15 +4,16 @@ import html
 import re
 import shlex
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
-from tests.report.test_report import claim_file, files
 
 from bnstudy import cli
 from bnstudy.report.commands import report_command
 from bnstudy.report.report import write_report
 from bnstudy.store.plans import Plans
 from tests import synthetic
+from tests.report.pages import claim_file, files
 
 AWKWARD = "a  b's, (1); `touch x` =1"
 
@@ -40,7 +41,7 @@ def rewrite(command):
     def draw(*arguments: str) -> tuple[bool, str]:
         status, out, err = command(*arguments, entry=cli.report)
         assert status == 0, err
-        page = Path(out.splitlines()[-1].removeprefix("Report: "))
+        page = Path(unquote(out.splitlines()[-1].removeprefix("Report: file://")))
         folder, first = page.parent, files(page.parent)
         shown = html.unescape(re.findall(r"(?:^|<code>)(bnstudy-report .*)$", page.read_text(), re.MULTILINE)[-1])
         for path in folder.rglob("*.*"):

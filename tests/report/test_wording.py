@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from bnstudy.claims.cases import Case
 from bnstudy.claims.claim import claim_of, load_claims
 from bnstudy.claims.contrasts import Contrast
 from bnstudy.claims.verdicts import Verdict, judge
 from bnstudy.report.wording import answer, claim_sentences, claim_title
+from bnstudy.store.files import conf_dir
 from tests.sweeps import NODE
 
 FASTER, RATES, DEAD = "faster_convergence", "higher_learning_rates", "dead_relus"
@@ -53,7 +56,11 @@ NAN = float("nan")
         ([(FASTER, 1.01)], HELPS, f"{HERE}, no: no meaningful difference in steps to the same accuracy."),
         ([(FASTER, 2.9)], "What does it cost?", "For this MLP on Digits: 2.9x fewer steps."),
         ([(FASTER, 2.9)], "Does it help, and is that why?", "For this MLP on Digits: 2.9x fewer steps."),
-        ([("alternatives", -3.0)], "Do others do as well?", f"{HERE}: 3.0 points less accuracy than BatchNorm."),
+        (
+            [("scale_and_shift_matter", -3.0)],
+            "Do scale and shift matter?",
+            f"{HERE}: 3.0 points less accuracy with scale and shift.",
+        ),
         (
             [(FASTER, NAN), (DEAD, NAN)],
             HELPS,
@@ -74,7 +81,7 @@ def test_the_answer_counts_networks():
 def test_the_answer_counts_the_cases_of_a_network():
     found = [verdict(FASTER, effect, setting=s) for s, effect in zip("abc", (2.0, 0.5, 1.0), strict=True)]
     assert answer(found, HELPS) == (
-        "For this MLP on Digits, partly: 2.0x fewer steps in 1 of 3 cases, 2.0x more steps in 1, no meaningful "
+        "For this MLP on Digits, partly: 2.0x fewer steps in 1 of 3 cases, 2.0x more in 1, no meaningful "
         "difference in steps to the same accuracy in 1."
     )
 
@@ -149,3 +156,26 @@ def test_two_sentences_say_how_large_the_effect_is_and_what_that_means():
     ]
     several = [verdict(FASTER, effect, model) for model, effect in zip("AB", (2.0, NAN), strict=True)]
     assert claim_sentences(several)[0].endswith("; INCONCLUSIVE on 1.")
+
+
+STUDIES = [yaml.safe_load(path.read_text()) for path in sorted((conf_dir() / "study").glob("*.yaml"))]
+
+
+@pytest.mark.parametrize("study", [node for node in STUDIES if node.get("claims")], ids=lambda node: node["name"])
+@pytest.mark.parametrize("seed", range(4))
+def test_every_study_has_an_answer_titles_and_sentences(study, seed):
+    rng = np.random.default_rng(seed)
+    sides = [*range(1 + seed)]
+    found = [
+        verdict(claim, rng.choice([0.3, 1.0, 40.0, NAN]), model=f"Net{i % 2}", setting=f"depth={i}", n=12 - seed)
+        for claim in study["claims"]
+        for i in sides
+    ]
+    texts = [answer(found, study["title"])]
+    for claim in study["claims"]:
+        of_claim = [v for v in found if v.contrast.claim.name == claim]
+        texts += [f"{claim_title(of_claim)}.", *claim_sentences(of_claim)]
+    assert len(texts[0].split()) <= 40
+    for text in texts:
+        assert re.fullmatch(r"[A-Z].*[^.]\.", text)
+        assert not re.search(r"\b(nan|inf|None)\b|\{|  ", text)

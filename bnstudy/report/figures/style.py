@@ -36,8 +36,8 @@ HANDLE_LETTERS = 8
 """Width of a legend entry's line and margins, in letters."""
 LEGEND_ROW = 0.2
 """Height of a legend row in inches."""
-TITLE_HEIGHT, MIN_HEIGHT = 0.25, 1.8
-"""Of the title, which figures for a phone lack, and of these, in inches."""
+TITLE_HEIGHT, TITLE_LINE = 0.25, 0.17
+"""Of a title, which figures for a phone lack, and of each further line, in inches."""
 
 FEW = 10
 """A line through at most so many points has markers."""
@@ -172,10 +172,11 @@ def new_figure(rows: int, columns: int, height: float, title: str, **subplots: A
 
 def empty_figure(height: float, title: str) -> Figure:
     """A figure without axes; `height` in inches."""
-    figure = Figure(figsize=(width(), height), layout="constrained")
+    lines = [] if is_narrow() else textwrap.wrap(title, TITLE_LETTERS)
+    figure = Figure(figsize=(width(), height + TITLE_LINE * max(0, len(lines) - 1)), layout="constrained")
     FigureCanvasAgg(figure)
-    if not is_narrow():
-        figure.suptitle(textwrap.fill(title, TITLE_LETTERS), x=0.01, ha="left")
+    if lines:
+        figure.suptitle("\n".join(lines), x=0.01, ha="left")
     return figure
 
 
@@ -183,7 +184,7 @@ def _stack(
     rows: int, columns: int, height: float, sharex: Any = False, sharey: Any = False, **subplots: Any
 ) -> tuple[Figure, np.ndarray]:
     """Axes [rows, columns], all below each other, that share scales as `Figure.subplots` says."""
-    figure = empty_figure(max(height * columns - TITLE_HEIGHT, MIN_HEIGHT), "")
+    figure = empty_figure(height * columns - TITLE_HEIGHT, "")
     axes = figure.subplots(rows * columns, 1, squeeze=False, **subplots).reshape(rows, columns)
     for (i, j), ax in np.ndenumerate(axes):
         for share, how in ((ax.sharex, sharex), (ax.sharey, sharey)):
