@@ -6,12 +6,11 @@ import os
 import re
 import shutil
 import textwrap
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bnstudy import __version__
 from bnstudy.commands.settings import Options
 from bnstudy.config.arguments import assignments, parse_flags
 from bnstudy.config.folders import check_folder
@@ -41,6 +40,7 @@ def read_arguments(
     flags: Mapping[str, str] | None = None,
     runs: int = 0,
     keys: Collection[str] | None = (),
+    takes_settings: bool = False,
     needs_store: bool = True,
 ) -> Arguments:
     """Parse the arguments of a subcommand.
@@ -49,25 +49,24 @@ def read_arguments(
         flags: the help of each flag of its own, by its name without dashes.
         runs: how many ids of runs it needs.
         keys: what may be set besides results_dir; None for anything.
+        takes_settings: whether its help names settings among the words.
 
     Raises:
         ConfigError: an argument is not allowed, or there is no store.
     """
     program = f"bnstudy {name}"
-    usage = f"{program} {'RUN ' * runs}[key=value ...]"
+    words = ["RUN"] * runs + [f"[--{flag}]" for flag in flags or {}] + ["[results_dir=FOLDER]"]
+    usage = " ".join([program, *words, *["[key=value ...]"] * takes_settings])
     parser = ArgumentParser(
         program, usage, help_text, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False, add_help=False
     )
     parser.add_argument("--help", "-h", action="help", help="show this text")
-    parser.add_argument("--version", action="version", version=f"bnstudy {__version__}", help="show the version")
     parser.add_argument(
-        "--config-dir", "-cd", metavar="DIR", type=Path, help="a folder like conf/, with your own files"
+        "--config-dir", "-cd", metavar="DIR", type=Path, help="a folder like conf/, with files of your own"
     )
     for flag, text in (flags or {}).items():
         parser.add_argument(f"--{flag}", action="store_true", help=text)
-    parser.add_argument(
-        "words", nargs="*", metavar="RUN" if runs else "key=value", help="results_dir=FOLDER and others"
-    )
+    parser.add_argument("words", nargs="*", help=SUPPRESS)
     found = parse_flags(parser, arguments)
     named = tuple(word for word in found.words if "=" not in word)
     if named and not runs and keys is not None:

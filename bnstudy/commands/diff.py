@@ -7,12 +7,12 @@ from typing import Any
 
 from bnstudy.commands.arguments import find_run, read_arguments, say
 from bnstudy.commands.settings import MISSING, same, typed
+from bnstudy.report.terminal import align
 from bnstudy.store.flat import flatten, spec_columns
-from bnstudy.sweep.progress import align
 
 HELP = """The settings in which two runs differ, and nothing else.
 
-bnstudy diff 0a1b2c3d 5e6f7a8b    two runs, each by the first digits of its id, at least 4
+bnstudy diff 0a1b2c3d 5e6f7a8b    by the first digits of their ids, at least 4
 """
 
 

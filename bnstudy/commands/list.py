@@ -13,24 +13,26 @@ import yaml
 from bnstudy.commands.arguments import Arguments, read_arguments, run_ids, say, wrap
 from bnstudy.commands.selection import Selection, select, states
 from bnstudy.commands.settings import command_words, in_order, read_yaml, typed
+from bnstudy.report.terminal import align
 from bnstudy.store.files import conf_dir
 from bnstudy.store.integrity import DamagedRun
 from bnstudy.store.outcomes import counted_accuracy
 from bnstudy.store.plans import Plans
 from bnstudy.sweep.messages import plural
-from bnstudy.sweep.progress import align, percent
+from bnstudy.sweep.progress import percent
 from bnstudy.validation import ConfigError
 
 HELP = """The studies and claims, and how many of their runs are in the store.
 
-bnstudy list                                            studies with their questions, claims with their statements
-bnstudy list --runs                                     the runs in the store
-bnstudy list --runs norm=batch lr=0.1,0.2               those with these settings
-bnstudy list --runs study=quickstart status=diverged    those of a study that diverged
-bnstudy list --runs 'seed=range(0,5)' 'lr=interval(0.01,1)' model.width=64 engine=serial
+bnstudy list                                 studies and claims
+bnstudy list --runs                          the runs in the store
+bnstudy list --runs norm=batch lr=0.1,0.2    those with these settings
+bnstudy list --runs study=quickstart status=diverged
+bnstudy list --runs 'seed=range(0,5)' 'lr=interval(0.01,1)' engine=serial
 
-A key is a setting of a run, a column of load_runs, or study, scale or status (finished, did_not_learn, diverged,
-unfinished, running, failed, damaged). results_dir=FOLDER names another store than results.
+A key is a setting of a run such as model.width, a column of load_runs, or one
+of study, scale and status (finished, did_not_learn, diverged, unfinished,
+running, failed, damaged).
 """
 FLAGS = {"runs": "list the runs in the store", "all": "with --runs: all of them, however many"}
 
@@ -43,9 +45,8 @@ MOST_COLUMNS = 5
 def run(arguments: Sequence[str]) -> int:
     if "--runs" not in arguments and (word := next(filter(is_filter, arguments), None)):
         raise ConfigError(f"{word} chooses runs: write bnstudy list --runs {word}.")
-    given = read_arguments(
-        "list", HELP, arguments, FLAGS, keys=None if "--runs" in arguments else (), needs_store=False
-    )
+    keys = None if "--runs" in arguments else ()
+    given = read_arguments("list", HELP, arguments, FLAGS, keys=keys, takes_settings=True, needs_store=False)
     if given.flags.runs:
         return list_runs(given)
     if given.flags.all:
@@ -67,7 +68,9 @@ def list_studies(given: Arguments) -> None:
     say("Studies, trained by bnstudy study=NAME:\n")
     own = {name: plans[0]["title"] for name, plans in planned.items() if plans and name not in studies}
     for name, title in [*studies.items(), *own.items()]:
-        say(f"  {name}" + ("" if name in studies else f"   (only planned in {store.results_dir})"))
+        origin = planned[name][0].get("variant_of") if name not in studies else None
+        where = f"a variant of {origin}" if origin else f"only planned in {store.results_dir}"
+        say(f"  {name}" + ("" if name in studies else f"   ({where})"))
         say(wrap(title, 6))
         for plan in planned.get(name, ()):
             count = sum(run_id in finished for run_id in plan["run_ids"])
@@ -147,7 +150,7 @@ def table(found: Selection, shown: Sequence[str]) -> str:
         rows.append([run_id, state[run_id], accuracy(found, run_id), *cells])
     head = ["run", "status", "test acc", *(differ if len(differ) <= MOST_COLUMNS else ["settings"])]
     lines = [f"{plural(len(shown), 'run')}, all with {' '.join(command_words(shared))}"] if shared else []
-    return "\n".join([*lines, align([head, *(row[: len(head)] for row in rows)])])
+    return "\n".join([*lines, align([head, *(row[: len(head)] for row in rows)], right=[2])])
 
 
 def default(found: Selection, run_id: str, key: str) -> str:

@@ -13,36 +13,36 @@ from bnstudy.commands.workers import worker_text
 from bnstudy.store.activity import find_workers, folder_bytes
 from bnstudy.store.integrity import DamagedRun, LaterVersion
 from bnstudy.store.plans import Plans
-from bnstudy.store.removal import remove_runs
+from bnstudy.store.removal import empty_trash, remove_runs
 from bnstudy.store.runs import Store
 from bnstudy.sweep.messages import plural
 from bnstudy.validation import ConfigError
 
 HELP = """Remove runs from the store, or take back the plan of a study.
 
-bnstudy prune --unfinished                    runs that were begun or planned, and are not finished
-bnstudy prune --failed                        runs that failed
-bnstudy prune --damaged                       runs with a damaged file
-bnstudy prune study=lr_tolerance scale=quick  the runs of a study that no other study plans
-bnstudy prune norm=layer lr=0.1               runs with these settings, as bnstudy list --runs shows them
-bnstudy prune --unfinished study=cost         the unfinished ones of a study
-bnstudy prune --plan study=lr_tolerance       a command line that planned runs of a study: the runs stay
+bnstudy prune --unfinished                  planned or begun, not finished
+bnstudy prune --failed
+bnstudy prune --damaged
+bnstudy prune study=cost scale=quick        those that no other study plans
+bnstudy prune norm=layer lr=0.1             as bnstudy list --runs finds them
+bnstudy prune --unfinished study=cost       those for which both are true
+bnstudy prune --plan study=cost             a plan; its runs stay
 
-It says what it would remove, and asks. Runs that a worker trains now stay.
+It says what it would remove, and asks. Runs that a worker trains stay.
 """
 KINDS = {
-    "unfinished": "runs that were begun or planned, and are not finished",
+    "unfinished": "runs that are not finished, and have not failed",
     "failed": "runs that failed",
-    "damaged": "runs with a damaged file; all files are read",
+    "damaged": "runs with a damaged file, for which all files are read",
 }
 FLAGS = KINDS | {
-    "plan": "take back what a command line planned; number=N chooses one",
+    "plan": "take back what a command line planned: number=N",
     "yes": "do not ask",
 }
 
 
 def run(arguments: Sequence[str]) -> int:
-    given = read_arguments("prune", HELP, arguments, FLAGS, keys=None)
+    given = read_arguments("prune", HELP, arguments, FLAGS, keys=None, takes_settings=True)
     if given.flags.plan:
         return prune_plan(given)
     kinds = {kind for kind in KINDS if getattr(given.flags, kind)}
@@ -67,6 +67,8 @@ def prune_runs(given: Arguments, kinds: Collection[str]) -> int:
         say(f"Stays: {plural(count, 'run')} that {name} also plans. To remove them too, name both studies: study=A,B.")
     if not removed:
         say(f"There is nothing to remove in {store.results_dir}.")
+        if empty_trash(store):
+            say("What an earlier command had removed is now deleted.")
         return 0
     size = sum(folder_bytes(store.run(run_id).folder) for run_id in removed)
     counts = Counter(removed.values())

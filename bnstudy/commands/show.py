@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,19 +12,19 @@ from bnstudy.commands.selection import states
 from bnstudy.commands.settings import Words, command_words, typed
 from bnstudy.commands.workers import worker_text
 from bnstudy.report.commands import RESULTS_DIR
-from bnstudy.store.activity import find_workers, folder_bytes, saved_step
+from bnstudy.report.terminal import align
+from bnstudy.store.activity import age_of, find_workers, folder_bytes, saved_step
 from bnstudy.store.checksums import shorten
 from bnstudy.store.flat import spec_columns
 from bnstudy.store.integrity import DamagedRun
 from bnstudy.store.plans import Plans
 from bnstudy.store.runs import Store
 from bnstudy.sweep.messages import last_line, plural
-from bnstudy.sweep.progress import align, duration
+from bnstudy.sweep.progress import duration
 
 HELP = """One run: its settings, its results, and the command line that repeats it.
 
-bnstudy show 0a1b2c3d                          the run whose id begins with these digits, at least 4
-bnstudy show 0a1b2c3d results_dir=my_results   in another store
+bnstudy show 0a1b2c3d    the run whose id begins with these digits, at least 4
 """
 
 Rows = list[tuple[str, str]]
@@ -131,13 +130,10 @@ def progress(store: Store, run_id: str, spec: Mapping[str, Any] | None) -> Rows:
         return []
     rows = [("held by", worker_text(worker)) for worker in find_workers(store, [run_id]) if worker.run_ids]
     paths = store.run(run_id)
-    step = saved_step(paths.checkpoint)
-    if step is not None:
-        of = f" of {spec['steps']}" if spec and spec.get("steps") else ""
-        age = duration(max(0.0, time.time() - paths.checkpoint.stat().st_mtime))
-        rows.append(("checkpoint", f"at step {step}{of}, saved {age} ago"))
-    elif os.path.lexists(paths.checkpoint):
-        rows.append(("checkpoint", "cannot be read"))
+    if (age := age_of(paths.checkpoint)) is not None:
+        step, of = saved_step(paths.checkpoint), f" of {spec['steps']}" if spec and spec.get("steps") else ""
+        where = "cannot be read" if step is None else f"at step {step}{of}"
+        rows.append(("checkpoint", f"{where}, saved {duration(age)} ago"))
     if error := last_line(paths.error):
         rows.append(("error", f"{error} (traceback in {paths.error})"))
     return rows

@@ -13,22 +13,23 @@ from typing import Any
 from bnstudy.commands.arguments import read_arguments, run_ids
 from bnstudy.commands.settings import Options, command_words, in_order
 from bnstudy.commands.workers import worker_text
+from bnstudy.report.terminal import align
 from bnstudy.store.activity import Worker, find_workers, saved_step
 from bnstudy.store.integrity import DamagedRun
 from bnstudy.store.plans import Plans
 from bnstudy.store.runs import Store
 from bnstudy.sweep.messages import last_line, plural
-from bnstudy.sweep.progress import align, duration
+from bnstudy.sweep.progress import duration
 from bnstudy.validation import printable
 
 HELP = """What is being trained in the store now, and what is still to do.
 
-bnstudy status                           looks every two seconds, until Ctrl-C; once if piped
-bnstudy status --once                    looks once
-bnstudy status results_dir=my_results    in another store
+bnstudy status           looks every two seconds until Ctrl-C, in a pipe once
+bnstudy status --once    looks once
 
-A worker is a process or a Slurm job. It is stale if its process has ended, or if it is on another machine and has not
-written its heartbeat for a minute: the next bnstudy command on the store goes on with its runs.
+A worker is a process or a Slurm job. It is stale if its process has ended, or
+if it is on another machine and has not written its heartbeat for a minute. The
+next bnstudy command that needs its runs goes on with them.
 """
 FLAGS = {"once": "look once"}
 
@@ -47,6 +48,7 @@ class Look:
     finished: set[str] = field(default_factory=set)
     plans: list[dict[str, Any]] = field(default_factory=list)
     _plans_of: object = None
+    _words: dict[str, Mapping[str, str]] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         self._read_plans()
@@ -67,7 +69,10 @@ class Look:
     def _read_plans(self) -> None:
         plans = Plans(self.store.results_dir)
         folders = sorted((self.store.results_dir / "studies").glob("*/*/"))
-        state = [(folder, folder.stat().st_mtime_ns) for folder in folders]
+        state = []
+        for folder in folders:
+            with suppress(FileNotFoundError):  # its plan has just been taken back
+                state.append((folder, folder.stat().st_mtime_ns))
         if state != self._plans_of:
             self.plans = [plan for study in plans.studies() for plan in plans.load(study)]
             self._plans_of = state
@@ -86,10 +91,10 @@ class Look:
 
     def _describe(self, ids: Sequence[str]) -> list[str]:
         """The studies of runs, and their settings: those that they share, and how many values the others have."""
-        found: list[Mapping[str, str]] = []
-        for run_id in ids:
+        for run_id in (run_id for run_id in ids if run_id not in self._words):
             with suppress(DamagedRun):
-                found.append(self.options.words(self.store.config(run_id)))
+                self._words[run_id] = self.options.words(self.store.config(run_id))
+        found = [self._words[run_id] for run_id in ids if run_id in self._words]
         if not found:
             return [f"{plural(len(ids), 'run')} without a readable config.yaml"]
         keys = in_order(dict.fromkeys(key for words in found for key in words))
@@ -125,7 +130,7 @@ class Look:
         for name, ids in sorted(groups.items(), key=lambda group: group[1] <= self.finished):
             counts = [len(ids), len(ids & self.finished), len(ids & running), len(ids & failed)]
             rows.append([*name, *map(str, counts), str(counts[0] - sum(counts[1:]))])
-        return align(rows).splitlines()
+        return align(rows, right=range(2, 7)).splitlines()
 
     def _failures(self, ids: Sequence[str]) -> list[str]:
         lines = [f"{run_id} failed: {last_line(self.store.run(run_id).error)}" for run_id in ids[:MOST_FAILURES]]

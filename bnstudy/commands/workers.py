@@ -10,7 +10,9 @@ from bnstudy.sweep.progress import duration
 
 def worker_text(worker: Worker) -> str:
     """`process 123 on host, for 3 min`, and whether it may be dead."""
-    text = f"process {worker.holder.pid} on {worker.holder.host}, for {duration(max(0.0, time.time() - worker.since))}"
+    text = f"process {worker.holder.pid} on {worker.holder.host}" if worker.holder.pid else "a lease that is damaged"
+    if worker.run_ids:
+        text += f", for {duration(max(0.0, time.time() - worker.since))}"
     if worker.is_alive is False:
         return f"{text}: stale, the process has ended"
     if worker.is_stale:

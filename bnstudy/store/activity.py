@@ -7,9 +7,10 @@ import os
 import pickle
 import time
 import zipfile
+from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,34 +47,32 @@ class Worker:
 
 def find_workers(store: Store, run_ids: Iterable[str]) -> list[Worker]:
     """The holders of these unfinished runs, and the living workers that have none, the earliest first."""
-    here, now = Holder.here(), time.time()
-    held: dict[str, tuple[Holder, list[str], float]] = {}
+    here, runs, since = Holder.here(), defaultdict[Holder, list[str]](list), dict[Holder, float]()
     for run_id in run_ids:
         folder = store.run(run_id).folder
         with suppress(OSError):  # the run ends meanwhile, or its folder cannot be read
-            leases = read_leases(folder)
-            if not leases:
-                continue
-            holder = leases[max(leases)]
-            since = (folder / f"lease.{max(leases)}").lstat().st_mtime
-            _, runs, first = held.setdefault(holder.worker, (holder, [], since))
-            runs.append(run_id)
-            held[holder.worker] = holder, runs, min(first, since)
-    found = []
-    for holder, runs, first in held.values():
-        beat = store.results_dir / "workers" / f"{holder.worker}.json"
-        found.append(Worker(holder, tuple(runs), first, _age(beat, now), holder.is_alive(here)))
-    for path in (store.results_dir / "workers").glob("*.json"):
-        holder_ = read_heartbeat(path)
-        if holder_ is not None and holder_.worker not in held:
-            idle = Worker(holder_, (), now - (_age(path, now) or 0), _age(path, now), holder_.is_alive(here))
-            found += [] if idle.is_stale else [idle]
-    return sorted(found, key=lambda worker: (worker.is_stale, not worker.run_ids, worker.since, worker.holder.worker))
+            if leases := read_leases(folder):
+                holder = replace(leases[max(leases)], deaths=0)  # of the run, not of the worker
+                taken = (folder / f"lease.{max(leases)}").lstat().st_mtime
+                runs[holder].append(run_id)
+                since[holder] = min(taken, since.get(holder, taken))
+
+    def worker(holder: Holder) -> Worker:
+        silent = age_of(store.results_dir / "workers" / f"{holder.worker}.json")
+        begin = since.get(holder, time.time() - (silent or 0))
+        return Worker(holder, tuple(runs.get(holder, ())), begin, silent, holder.is_alive(here))
+
+    names = {holder.worker for holder in runs}
+    beats = map(read_heartbeat, (store.results_dir / "workers").glob("*.json"))
+    idle = [worker(holder) for holder in beats if holder and holder.worker not in names]
+    found = [*map(worker, runs), *(one for one in idle if not one.is_stale)]
+    return sorted(found, key=lambda one: (one.is_stale, not one.run_ids, one.since, one.holder.worker))
 
 
-def _age(path: Path, now: float) -> float | None:
+def age_of(path: Path) -> float | None:
+    """The seconds since a file was written; None if it is not there."""
     try:
-        return max(0.0, now - path.lstat().st_mtime)
+        return max(0.0, time.time() - path.lstat().st_mtime)
     except OSError:
         return None
 

@@ -51,8 +51,20 @@ def remove_runs(
         held = [r for r in _acquire(leases, unfinished, watch) if not store.is_finished(r)]
         removed = [run_id for run_id in (*finished, *held) if _move_away(store, run_id, trash)]
     sync(runs)  # the names are gone from the disk before the files are
-    shutil.rmtree(trash)
+    empty_trash(store)
     return removed, sorted({*unfinished} - {*held})
+
+
+def empty_trash(store: Store) -> bool:
+    """Delete what was removed, also by a command that was killed. Returns whether there was anything."""
+    trash = store.results_dir / "trash"
+    refuse_links(store.results_dir, [trash])
+    if not trash.is_dir():
+        return False
+    while trash.is_dir():
+        with suppress(FileNotFoundError):  # another command empties it, too
+            shutil.rmtree(trash)
+    return True
 
 
 def _acquire(leases: Leases, run_ids: Sequence[str], watch: Callable[[float], object]) -> list[str]:

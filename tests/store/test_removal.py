@@ -10,7 +10,7 @@ import pytest
 
 from bnstudy.store import removal
 from bnstudy.store.leases import Leases
-from bnstudy.store.removal import remove_runs
+from bnstudy.store.removal import empty_trash, remove_runs
 from bnstudy.store.runs import Store
 from bnstudy.validation import ConfigError
 from tests import synthetic
@@ -86,7 +86,8 @@ def test_a_killed_removal_leaves_no_half_of_a_run(store: Store, monkeypatch: pyt
             remove_runs(store, [DONE.run_id], [])
     assert store.begun() == [OPEN.run_id]
     assert len(list((store.results_dir / "trash").iterdir())) == 1
-    remove_runs(store, [], [OPEN.run_id])
+    assert empty_trash(store)
+    assert not empty_trash(store)
     assert not (store.results_dir / "trash").exists()
 
 
