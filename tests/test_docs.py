@@ -243,7 +243,7 @@ def shortened(arguments: Sequence[str]) -> list[str]:
 def test_few_blocks_are_not_run_and_each_says_why():
     reasons = [block.reason for page in PAGES for block in blocks(page) if block.reason is not None]
     assert {*reasons} <= REASONS
-    assert len(reasons) <= 4
+    assert len(reasons) <= 5
 
 
 def test_links_in_the_docs_lead_somewhere():
