@@ -37,9 +37,11 @@ class BnstudySweeper(Sweeper):
         from bnstudy.sweep.forkserver import start_server
 
         start_server(self.config.hydra.launcher)
+        from bnstudy.report.terminal import stage
         from bnstudy.sweep.progress import show_warnings
 
         show_warnings()
+        stage.info("Planning: loading PyTorch ...")
         from bnstudy.config.studies import build_requests, find_studies
         from bnstudy.sweep.command import run
 

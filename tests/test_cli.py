@@ -5,10 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -83,109 +81,6 @@ def test_progress_false_prints_nothing(command):
     assert command("progress=false", *SHORT) == (0, "", "")
 
 
-BAD = [
-    (("lrr=0.1",), "lrr is not a known key; did you mean lr?"),
-    (("model.widht=3",), "model.widht is not a known key; did you mean model.width?"),
-    (("+extra=1",), "extra is not a known key"),
-    (("norm=bach",), "norm=bach is not known; did you mean batch? Known: batch, "),
-    (("nrom=batch",), "nrom is not a known key; did you mean norm?"),
-    (("studdy=cost",), "studdy is not a known key; did you mean study? Known: batch_size, cache_dir, "),
-    (("claim=dead_relus",), "claim=dead_relus is not allowed: a study lists its claims. To judge others: bnstudy"),
-    (("figure=curves",), "figure=curves is not allowed: a run has no figure."),
-    (("dropout=p50",), "dropout is not a known key; did you mean model.dropout?"),
-    (("study=lr_tolerence",), "study=lr_tolerence is not known; did you mean lr_tolerance?"),
-    (("lr=0",), "lr=0 is not allowed: it must be a number above 0."),
-    (("lr=nan",), "lr=nan is not allowed: it must be a finite number."),
-    (("optim=adam", "optim.momentum=0.9"), "optim.momentum is not a known key. Known: optim.beta1, optim.beta2"),
-    (("momentum=0.9",), "did you mean norm.momentum or optim.momentum?"),
-    (("norm=null",), "norm=null is not allowed: choose one of the group's options"),
-    (("~seed",), "seed is missing"),
-    (("--study=x",), "--study=x is not a flag: write study=x, without dashes."),
-    (("results_dir=",), "results_dir= is not allowed: it must be the name of a folder."),
-    (("cache_dir=",), "cache_dir= is not allowed: it must be the name of a folder, or null"),
-    ((f"results_dir={'x' * 300}",), "is not allowed: it cannot be written (File name too long)."),
-    ((f"data.root={'x' * 300}", "data=mnist"), "is too long: choose a shorter name."),
-    (
-        ("norm=[none,batch]",),
-        "norm=[none,batch] is not allowed: a run has one norm; -m norm=none,batch, without bracke",
-    ),
-    (("norm=[none,batch]", "model=[mlp,vgg]"), "norm=[none,batch] is not allowed: a run has one norm; -m norm=none,ba"),
-    (("study=[cost,affine]",), "a run has one study; study=all 'study.names=[cost,affine]' trains several."),
-    (("lr=[0.1,1]",), "it must be a finite number. To sweep values, add -m and list them without brackets."),
-    (("lr=0.1", "lr=0.2"), "lr=0.2 is not allowed: lr is given already, as lr=0.1."),
-    (("norm=none", "norm=batch"), "norm=batch is not allowed: norm is given already, as norm=none."),
-    (("-m", "seed=range(0,3,0)"), "seed=range(0,3,0) is not allowed: its step must not be 0."),
-    (("-m", "seed=range(0,1000000000)"), "seed=range(0,1000000000) is not allowed: a sweep has at most 100000 runs."),
-    (("-m", "norm=none,group", "norm.grups=4"), "norm.grups is not a known key; did you mean norm.groups?"),
-    (("data.root=",), "data.root= is not allowed: it has no value."),
-    (("hydra.launcher.executor=slurm", "hydra.launcher.account="), "hydra.launcher.account= is not allowed: it has no"),
-    (("threads=100000",), "threads=100000 is not allowed: it must be from 1 to 1024, or null"),
-    (("hydra.launcher.workers=1000000",), "hydra.launcher.workers=1000000 is not allowed: it must be from 1 to"),
-    (("steps=10000000000000",), "steps=10000000000000 is not allowed: a run needs 1,000,000 GB of memory for the loss"),
-    ((f"steps={'9' * 50}",), "9 is not allowed: it must be below 2^63."),
-    ((f"steps={'9' * 5000}",), "9 is not allowed: it must be a whole number."),
-    (("epochs=1e300", "steps=null"), "epochs=1e+300 is not allowed: it must be a number above 0 and below 1e9."),
-    (("model.width=1000000000",), "model=MLP with depth=3, width=1000000000 is not allowed: its parameters alone need"),
-    (("model.depth=100000000",), "is not allowed: the network has more than 10000 modules."),
-    (("data=gaussian", "data.classes=1"), "data.classes=1 is not allowed: it must be 2 or more."),
-    (("data=gaussian", "data.dim=1000000000"), "data.dim=1000000000, data.classes=10 needs 12,000 GB of memory"),
-    (("study=quickstart", "study.claims=[foo]"), "The study's claim foo is unknown: there is no foo.yaml in"),
-    (("study=quickstart", "study.claims=[foo]", "refine=false"), "The study's claim foo is unknown"),
-    (("--config-dir", "nowhere"), "--config-dir=nowhere is not allowed: there is no such folder."),
-    (("cache_dir=/proc/nowhere",), "cache_dir=/proc/nowhere is not allowed: it cannot be written"),
-    (("lr=fast",), "lr=fast is not allowed: it must be a finite number."),
-    (("batch_size=0",), "batch_size=0 is not allowed: it must be at least 1."),
-    (("batch_size=5000",), "batch_size=5000 is not allowed: it must be at most 1150, the size of the training set."),
-    (("epochs=1",), "epochs=1 and steps=10 are both given"),
-    (("steps=null",), "neither is given"),
-    (("norm=group", "norm.groups=3"), "norm.groups=3 is not allowed: it must be a divisor of the layer's 16 channels"),
-    (("model=vgg", "~model.width", "model.depth=16"), "model.depth=16 is not allowed with images of 8x8"),
-    (("device=gpu",), "device=gpu is not allowed: it must be auto, cpu, cuda or cuda:N."),
-    (("device=cuda:99",), "device=cuda:99 is not allowed"),
-    (("engine=fast",), "engine=fast is not allowed: it must be one of auto, serial"),
-    (("objective=final.val_acc",), "did you mean final.val_accuracy?"),
-    (("dry_run=maybe",), "dry_run=maybe is not allowed: it must be true or false."),
-    (("hydra.launcher.job=3",), "hydra.launcher.job is not a known key; did you mean hydra.launcher.jobs?"),
-    (("hydra.launcher=3",), "hydra.launcher=3 is not allowed: set its keys"),
-    (("hydra.launcher.workers=0",), "hydra.launcher.workers=0 is not allowed: it must be from 1 to"),
-    (("hydra.launcher.account=me",), "hydra.launcher.account=me is not allowed with hydra.launcher.executor=auto"),
-    (("hydra/launcher=no_such",), "hydra/launcher=no_such is not known. Known: basic, bnstudy."),
-    (("results_dir=/proc/nowhere",), "results_dir=/proc/nowhere is not allowed: it cannot be written"),
-    (("data=image_folder", "data.root=nowhere"), "nowhere"),
-    (("data.train_size=9999",), "data.train_size=9999 is not allowed"),
-    (("lr=0.1,1",), "lr=0.1,1 lists several values: add -m to run them all."),
-    (("lr=[",), "lr=[ cannot be read: write key=value, and quote what the shell would change."),
-    (("norm",), "norm cannot be read: write key=value, without spaces, such as study=norm or lr=0.1."),
-    (("lr.x=3",), "lr.x is not a known key; did you mean lr?"),
-    (("hydra.verbose.x=1",), "hydra.verbose.x is not a known key"),
-    (("lr=${nowhere}",), "lr: Interpolation key 'nowhere' not found"),
-    (("=3",), "'=3' cannot be read: write key=value, such as lr=0.1."),
-    (("",), "'' cannot be read: write key=value, such as lr=0.1."),
-    (("hydra.mode=X",), "Invalid value 'X'"),
-    (("study=quickstart", "lrr=1", "seed=0,1"), "lrr is not a known key; did you mean lr?"),
-    (("study=quickstart", "hydra.mode=RUN"), "study=quickstart is a sweep"),
-    (("--lr", "3"), "--lr is not a flag: a value is written key=value."),
-    (("-m", "lr=1", "--cfg", "job"), "-m is not allowed with --cfg or --info"),
-    (("--cfg=jobs",), "argument --cfg/-c: invalid choice: 'jobs'"),
-    (("-m", "seed=0,1", "progress=true,false"), "do not sweep them"),
-    (("-m", "lr=0.1,-1", "seed=0,1"), "At lr=-1 seed=0: lr=-1 is not allowed"),
-    (("-m", "norm=none,instance"), "At norm=instance: norm=instance is not allowed"),
-    (("-m", "hydra.launcher.jobs=1,2"), "hydra.launcher.jobs=1,2 is not allowed: a sweep has one value"),
-    (("hydra.launcher.jobs=1,2",), "hydra.launcher.jobs=1,2 is not allowed: a sweep has one value"),
-    (("study=lr_tolerance", "scale=huge"), "scale=huge is not known"),
-]
-
-
-@pytest.mark.parametrize(("arguments", "sentence"), BAD, ids=[" ".join(a) for a, _ in BAD])
-def test_a_mistake_is_one_sentence_before_training(command, arguments, sentence):
-    status, out, err = command(*arguments, *(s for s in SHORT if s.split("=")[0] not in " ".join(arguments)))
-    assert (status, out) == (2, "")
-    assert sentence in err
-    assert len(err.strip().splitlines()) == 1
-    assert err.startswith("bnstudy: ")
-    assert not list(Path().glob("results/runs/*/*"))
-
-
 def test_flags_may_stand_anywhere(command):
     status, out, _ = command("norm=none,batch", "-m", *SHORT)
     assert status == 0
@@ -195,6 +90,37 @@ def test_flags_may_stand_anywhere(command):
 
 def test_version_is_that_of_bnstudy(command):
     assert command("--version")[:2] == (0, f"bnstudy {bnstudy.__version__}\n")
+
+
+def test_without_words_it_says_how_to_begin_and_trains_nothing(command):
+    status, out, err = command()
+    assert (status, err) == (0, "")
+    for line in ("bnstudy study=quickstart", "bnstudy-report study=quickstart --open", "bnstudy list"):
+        assert f"  {line} " in out
+    assert not Path("results").exists()
+
+
+def test_the_package_can_be_run_as_a_module():
+    words = [sys.executable, "-m", "bnstudy", "--version"]
+    done = subprocess.run(words, capture_output=True, text=True, env=ENVIRONMENT, check=True)
+    assert done.stdout == f"bnstudy {bnstudy.__version__}\n"
+
+
+@pytest.mark.parametrize(("word", "near"), [("lst", "list"), ("stauts", "status"), ("difff", "diff")])
+def test_a_mistyped_subcommand_is_recognized(command, word, near):
+    status, out, err = command(word)
+    assert (status, out) == (2, "")
+    assert err == f"bnstudy: {word} is not a subcommand; did you mean {near}? Settings are written key=value.\n"
+
+
+def test_a_sweep_says_at_once_that_it_plans_and_at_the_end_what_to_type(tmp_path):
+    words = [*ENTRY, "-m", "seed=0,1", "norm=none", *SHORT, "results_dir=my store"]
+    done = subprocess.run(words, capture_output=True, text=True, env=ENVIRONMENT, cwd=tmp_path, check=True)
+    first, plan, *_, last = done.stderr.splitlines()
+    assert first == "Planning ..."
+    assert plan.startswith("2 runs: 0 finished, 2 to do")
+    assert last == "Next: bnstudy-report 'results_dir=my store' --open"
+    assert len(done.stdout.splitlines()) == 3
 
 
 def test_a_network_that_cannot_take_the_images_is_refused_before_training(command, tmp_path):
@@ -372,90 +298,6 @@ def test_a_report_finds_claims_outside_the_repository_only_where_it_is_pointed_t
         cases = [("activation=relu", "fixed_rate"), ("activation=tanh", "fixed_rate")]
         assert [(v["setting"], v["view"]) for v in verdicts] == cases
         assert {v["claim"] for v in verdicts} == {"higher_accuracy"}
-
-
-LONG = ("norm=batch", "model.width=64", "steps=3000", "checkpoint_seconds=0.2", "optim.momentum=0.9", "progress=false")
-
-
-def metrics(results_dir: str) -> dict[str, bytes]:
-    return {p.parent.name: p.read_bytes() for p in Path(results_dir).glob("runs/*/metrics.parquet")}
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> dict[str, bytes]:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    subprocess.run([*ENTRY, *LONG, f"results_dir={folder}"], env=ENVIRONMENT, check=True)
-    return metrics(str(folder))
-
-
-@pytest.mark.slow
-def test_a_run_killed_twice_ends_with_the_same_metrics(tmp_path, undisturbed):
-    arguments = [*ENTRY, *LONG, f"results_dir={tmp_path}"]
-    for _ in range(2):
-        with subprocess.Popen(arguments, env=ENVIRONMENT) as process:
-            wait_for_checkpoint(tmp_path, process)
-            process.kill()
-        assert not metrics(str(tmp_path))
-    done = subprocess.run(arguments, env=ENVIRONMENT, capture_output=True, text=True, check=True)
-    assert done.stderr == ""
-    assert metrics(str(tmp_path)) == undisturbed
-    assert not list(tmp_path.glob("runs/*/checkpoint*"))
-
-
-DYING = """
-import os, signal, sys
-from pathlib import Path
-from bnstudy.cli import main
-
-replace = Path.replace
-
-def dying_replace(self, target):
-    if Path(target).name == {name!r}:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return replace(self, target)
-
-Path.replace = dying_replace
-main()
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["checkpoint.pt", "metrics.parquet", "summary.json"])
-def test_a_run_killed_while_it_writes_a_file_ends_with_the_same_metrics(tmp_path, undisturbed, name):
-    arguments = [*LONG, f"results_dir={tmp_path}"]
-    killed = subprocess.run([sys.executable, "-c", DYING.format(name=name), *arguments], env=ENVIRONMENT)
-    assert killed.returncode == -signal.SIGKILL
-    assert not Store(tmp_path).finished()
-    subprocess.run([*ENTRY, *arguments], env=ENVIRONMENT, check=True)
-    assert metrics(str(tmp_path)) == undisturbed
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_the_run_and_the_same_command_resumes_it(tmp_path, undisturbed, signum):
-    words = ["checkpoint_seconds=1000" if word.startswith("checkpoint_seconds=") else word for word in LONG]
-    arguments = [*ENTRY, *words, f"results_dir={tmp_path}"]
-    process = subprocess.Popen(arguments, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
-    while process.poll() is None and not list(tmp_path.glob("runs/*/config.yaml")):
-        time.sleep(0.02)
-    time.sleep(0.3)
-    process.send_signal(signum)
-    _, err = process.communicate()
-    assert process.returncode == 128 + signum
-    assert "the same command goes on" in err
-    assert len(list(tmp_path.glob("runs/*/checkpoint.pt"))) == 1
-    subprocess.run(arguments, env=ENVIRONMENT, capture_output=True, check=True)
-    assert metrics(str(tmp_path)) == undisturbed
-
-
-def wait_for_checkpoint(results_dir: Path, process: subprocess.Popen[bytes]) -> None:
-    """Until there is a checkpoint newer than now."""
-    begin = time.time()
-    while process.poll() is None:
-        if any(path.stat().st_mtime > begin for path in results_dir.glob("runs/*/checkpoint.pt")):
-            return
-        time.sleep(0.01)
-    raise AssertionError("the run ended before it could be killed")
 
 
 def test_the_report_command_prints_where_the_report_on_all_or_some_runs_is(command):

@@ -10,7 +10,8 @@ from typing import Any
 
 from bnstudy.store.files import conf_dir
 
-BEGIN = """bnstudy: train networks that differ in their normalization, and record what happens inside.
+BEGIN = """bnstudy trains networks that differ in their normalization, and records what
+happens inside.
 
 To begin with:
 
@@ -24,17 +25,18 @@ MORE = "bnstudy --help lists all that can be set."
 
 USAGE = """Training:
 
-  bnstudy norm=batch lr=0.1 epochs=2                             one run
-  bnstudy -m norm=none,batch lr=0.01,0.1 epochs=2 seed=0,1,2     a sweep: a run for each combination
-  bnstudy study=lr_tolerance scale=quick                         a study: a sweep with a question
-  bnstudy study=lr_tolerance dry_run=true                        what it would train, and for how long
-  bnstudy-report study=lr_tolerance                              the report on it
+  bnstudy norm=batch lr=0.1 epochs=2                 one run
+  bnstudy -m norm=none,batch lr=0.1,1 epochs=2       a sweep: every combination
+  bnstudy study=lr_tolerance scale=quick             a study: it has a question
+  bnstudy study=lr_tolerance dry_run=true            what it would train, how long
+  bnstudy-report study=lr_tolerance                  the report on it
 """
 
-ENDING = """Flags: -m sweeps; --config-dir DIR adds options of your own; --cfg job prints the composed configuration;
---version; --hydra-help lists those of Hydra.
+ENDING = """Flags: -m sweeps; --config-dir DIR adds options of your own; --cfg job prints
+the composed configuration; --version; --hydra-help lists those of Hydra.
 Quote what your shell would change: 'seed=range(0,5)'.
-Completion in the shell: eval "$(bnstudy --shell-completion install=bash)"; also zsh and fish, and bnstudy-report."""
+Completion: eval "$(bnstudy --shell-completion install=bash)"; also zsh, fish; the
+same for bnstudy-report."""
 
 NAMED = ("model", "norm", "init", "data", "optim", "schedule", "loss", "probe", "scale")
 """The groups of which a run has an option, in the order of the help."""
@@ -67,7 +69,7 @@ def training_help(
             *_entries({f"bnstudy {name}": text for name, text in subcommands.items()}, width),
             "\nGroups; each run has one option of each, of probe also several:\n",
             *_entries({f"{key}={choices.get(key)}": _others(named[key], choices.get(key)) for key in named}, width),
-            "\nKeys of these options, with their values; bnstudy norm=group --help has those of others:\n",
+            "\nKeys of these options; bnstudy norm=group --help has those of others:\n",
             *_entries({key: keys for key in NAMED if (keys := " ".join(short_keys(config.get(key))))}, width),
             "\nAll other keys, with their defaults:\n",
             *_entries(dict(_own_keys(own)), width),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bnstudy.claims.verdicts import Verdict
     from bnstudy.report.result import ReportResult
 
-COLOURS = {"SUPPORTED": 32, "NEGLIGIBLE": 36, "INCONCLUSIVE": 33, "CONTRADICTED": 31, "bold": 1, "dim": 2}
+COLOURS = {"SUPPORTED": 32, "NEGLIGIBLE": 36, "INCONCLUSIVE": 33, "CONTRADICTED": 31}
 """ANSI's codes. Not the only sign: a coloured verdict is a word."""
 
 ANSI = re.compile(r"\x1b\[\d*m")
@@ -168,7 +168,13 @@ def show_report(result: ReportResult, stream: TextIO) -> str:
     painter = paint if is_coloured(stream) else unpainted
     width = width_of(stream)
     shown = [v for v in result.found if v.contrast.is_primary] or list(result.found)
-    blocks = [_claims_in_short(shown, width, painter) if result.tally else _claims(shown, width, painter)]
+    if result.tally:
+        blocks = [_claims_in_short(shown, width, painter)]
+    else:
+        from bnstudy.report.wording import answer
+
+        found = answer(result.found, result.title) if result.found else ""
+        blocks = [wrap(_line(found), width), _claims(shown, width, painter)]
     findings = [] if result.tally else [_line(text) for text in result.findings]
     blocks.append("\n".join(wrap(text, width, "  ") for text in (_some(findings, MAX_FINDINGS) if width else findings)))
     others = len(result.found) - len(shown)
@@ -185,9 +191,7 @@ def _claims(found: Sequence[Verdict], width: int | None, painter: Callable[[str,
     if not found:
         return ""
     explained = len(found) <= MAX_EXPLAINED
-    rows: list[Sequence[str] | str] = [
-        [painter(text, "dim") for text in ("verdict", "claim", "effect (interval)", "n")]
-    ]
+    rows: list[Sequence[str] | str] = [["verdict", "claim", "effect (interval)", "n"]]
     for of_claim in _by_claim(found):
         claim = of_claim[0].contrast.claim
         if len(of_claim) > 1:
