@@ -33,6 +33,7 @@ class BnstudySweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Train a sweep, or several studies. arguments: the overrides that are not among `words`."""
+        assert self.config is not None and self.hydra_context is not None, "setup comes first"
         arguments = [*arguments, *self.words]
         from bnstudy.sweep.forkserver import start_server
 
@@ -64,6 +65,7 @@ class BnstudySweeper(Sweeper):
         from bnstudy.config.build import build_request
         from bnstudy.config.compose import compose_sweep
 
+        assert self.config is not None and self.hydra_context is not None, "setup comes first"
         points = compose_sweep(self.hydra_context.config_loader, self.config, overrides)
         return build_request(points, self.config.hydra.launcher, self.typed)
 
