@@ -28,16 +28,14 @@ class BnstudySweeper(Sweeper):
         self.typed = sys.argv[1:] if typed is None else typed
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:  # noqa: ARG002
-        self.hydra_context = hydra_context
-        self.config = config
+        self.loader, self.composed = hydra_context.config_loader, config
 
     def sweep(self, arguments: list[str]) -> Any:
         """Train a sweep, or several studies. arguments: the overrides that are not among `words`."""
-        assert self.config is not None and self.hydra_context is not None, "setup comes first"
         arguments = [*arguments, *self.words]
         from bnstudy.sweep.forkserver import start_server
 
-        start_server(self.config.hydra.launcher)
+        start_server(self.composed.hydra.launcher)
         from bnstudy.report.terminal import stage
         from bnstudy.sweep.progress import show_warnings
 
@@ -46,12 +44,11 @@ class BnstudySweeper(Sweeper):
         from bnstudy.config.studies import build_requests, find_studies
         from bnstudy.sweep.command import run
 
-        loader = self.hydra_context.config_loader
-        sources = self.config.hydra.runtime.config_sources
+        sources = self.composed.hydra.runtime.config_sources
         folders = [Path(source.path) / "claim" for source in sources if source.schema == "file"]
-        studies = find_studies(self.config)
+        studies = find_studies(self.composed)
         if studies is not None:
-            return run(*build_requests(loader, self.config, arguments, studies, self.typed), folders=folders)
+            return run(*build_requests(self.loader, self.composed, arguments, studies, self.typed), folders=folders)
         request = self._build_request(arguments)
         if request.settings.until is None:
             return run(request, folders=folders)
@@ -65,9 +62,8 @@ class BnstudySweeper(Sweeper):
         from bnstudy.config.build import build_request
         from bnstudy.config.compose import compose_sweep
 
-        assert self.config is not None and self.hydra_context is not None, "setup comes first"
-        points = compose_sweep(self.hydra_context.config_loader, self.config, overrides)
-        return build_request(points, self.config.hydra.launcher, self.typed)
+        points = compose_sweep(self.loader, self.composed, overrides)
+        return build_request(points, self.composed.hydra.launcher, self.typed)
 
 
 node = OmegaConf.create({"_target_": "hydra_plugins.bnstudy_sweeper.BnstudySweeper", "params": {}, "words": []})
