@@ -15,9 +15,8 @@ from bnstudy.claims.verdicts import Verdict
 
 SHORTEST, LONGEST = 2.0, 100.0
 """Least and largest multiple at which the axis ends on either side."""
-TICKS, CLOSE_TICKS = (1, 3, 10, 30, 100), (1, 2, 5, 10)
-NARROW = 6.0
-"""Width of an axis, as `warp` measures it, that has room for the closer ticks."""
+TICKS = {6.0: (1, 2, 5, 10), 9.0: (1, 3, 10, 30, 100), math.inf: (1, 10, 100)}
+"""By the largest width of an axis, as `warp` measures it, that has room for them."""
 MARGIN = 2.0
 """Percent of the strip's width beyond either end of the axis."""
 DOTS, SPREAD = 9.0, 11.0
@@ -44,7 +43,8 @@ class Axis:
     @property
     def ticks(self) -> list[tuple[float, str]]:
         """The place and text of each tick."""
-        positive = CLOSE_TICKS if warp(self.high) - warp(self.low) <= NARROW else TICKS
+        width = warp(self.high) - warp(self.low)
+        positive = next(ticks for most, ticks in TICKS.items() if width <= most)
         values = [v for v in sorted({0, *positive, *(-tick for tick in positive)}) if self.low <= v <= self.high]
         return [(self.at(v), f"{v:+d}".replace("-", "\N{MINUS SIGN}") if v else "0") for v in values]
 
