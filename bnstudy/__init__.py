@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # these are modules that can be called, see calling.py
+    from bnstudy.api.reporting import report as report
+    from bnstudy.api.training import run as run
+    from bnstudy.api.training import sweep as sweep
 
 __version__ = "0.1.0"
 
@@ -20,20 +25,27 @@ MODULES = {
     "CachedData": "bnstudy.data.cache",
     "ProbeSpec": "bnstudy.probes.base",
     "Snapshot": "bnstudy.probes.base",
+    "BaseLogger": "bnstudy.loggers.base",
     "RunSpec": "bnstudy.run",
-    "measure": "bnstudy.api",
+    "measure": "bnstudy.api.measure",
     "load_runs": "bnstudy.store.loading",
     "load_metrics": "bnstudy.store.loading",
     "load_timing": "bnstudy.store.loading",
     "load_test_correct": "bnstudy.store.loading",
+    "RunsFailed": "bnstudy.sweep.results",
 }
 """The public names, by the modules that define them."""
 
-__all__ = ["__version__", *MODULES]
+CALLABLE = ("run", "sweep", "report")
+"""The submodules that are functions as well."""
+
+__all__ = ["__version__", *CALLABLE, *MODULES]
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name on first use: `bnstudy --help` imports neither torch nor pandas."""
+    if name in CALLABLE:
+        return import_module(f"bnstudy.{name}")
     if name not in MODULES:
         raise AttributeError(f"module 'bnstudy' has no attribute {name!r}")
     return getattr(import_module(MODULES[name]), name)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from bnstudy import commands
 from bnstudy.config import console
+from bnstudy.config.help import first_steps, is_study, training_help
+from bnstudy.report.terminal import show_report, stage, stages_shown, width_of
+from bnstudy.validation import closest, printable
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -18,10 +21,21 @@ if TYPE_CHECKING:
 def main() -> None:
     """Train the runs that the command line describes, or carry out a subcommand."""
     console.open_streams()
-    if sys.argv[1:] and sys.argv[1] in commands.SUBCOMMANDS:
+    if not sys.argv[1:]:
+        with exit_statuses("bnstudy"):
+            print(first_steps())
+        return
+    first = sys.argv[1]
+    if first in COMPLETION:
+        with exit_statuses("bnstudy"):
+            answer_shell("bnstudy")
+        return
+    if first in commands.SUBCOMMANDS:
         with console.interruptible("bnstudy"), exit_statuses("bnstudy"):
-            status = commands.run(sys.argv[1], sys.argv[2:])
+            status = commands.run(first, sys.argv[2:])
         sys.exit(status)
+    if first.isidentifier() and not is_study(first) and (near := closest(first, commands.SUBCOMMANDS)):
+        leave("bnstudy", f"{first} is not a subcommand; did you mean {near}? Settings are written key=value.", 2)
     # Threads that wait for others spin for up to a millisecond, longer than most waits within a step, and then sleep.
     # By default they spin ten times as long: with another process beside it, that slows torch down a hundredfold. It is
     # read when torch is imported.
@@ -29,16 +43,35 @@ def main() -> None:
     debugging = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints its errors and exits with 1
     try:
-        with console.interruptible("bnstudy"), exit_statuses("bnstudy", debugging):
+        with console.interruptible("bnstudy"), exit_statuses("bnstudy", debugging), planning(sys.argv[1:]):
             call_hydra(debugging)
     finally:
         if not debugging:
             del os.environ["HYDRA_FULL_ERROR"]
 
 
+@contextmanager
+def planning(words: Sequence[str]) -> Iterator[None]:
+    """Say at once that the runs are planned, which takes seconds: on a terminal how far it is, else for a sweep."""
+    flags = [word for word in words if word.startswith("-")]
+    sweeps = any(word.startswith("study=") or word in ("-m", "--multirun") for word in words)
+    if "progress=false" in words or not all(flag.startswith(TRAINING_FLAGS) for flag in flags):
+        yield
+        return
+    with stages_shown("Planning ..."):
+        if sweeps and not sys.stderr.isatty():
+            print("Planning ...", file=sys.stderr, flush=True)
+        yield
+
+
+COMPLETION = ("--shell-completion", "-sc")
+TRAINING_FLAGS = ("-m", "--multirun", "-cd", "--config-dir")
+"""With others nothing is trained."""
+
+
 def call_hydra(debugging: bool) -> None:
     from hydra import version
-    from hydra._internal.utils import _run_hydra
+    from hydra._internal.utils import _run_hydra  # hydra.main parses sys.argv itself, and not flags among the words
     from hydra.core.global_hydra import GlobalHydra
 
     from bnstudy.config.arguments import parse_training_arguments
@@ -46,6 +79,9 @@ def call_hydra(debugging: bool) -> None:
 
     version.setbase("1.3")
     parser, flags = parse_training_arguments(sys.argv[1:])
+    if flags.help:
+        print(training_help(flags.overrides, flags.config_dir, commands.SUBCOMMANDS, width_of(sys.stdout)))
+        return
     task = exit_statuses("bnstudy", debugging)(train)  # Hydra prints and swallows a job's errors, not its exit
     running = GlobalHydra.instance()
     callers, running.hydra = running.hydra, None  # a notebook may have initialized Hydra
@@ -55,22 +91,34 @@ def call_hydra(debugging: bool) -> None:
         running.hydra = callers
 
 
+def answer_shell(program: str) -> None:
+    """Print what the shell asks for to complete a command line."""
+    from bnstudy.config import completion
+
+    line = os.environ.get("COMP_LINE", "")
+    if text := completion.answer(program, " ".join(sys.argv[2:3]), line, commands.SUBCOMMANDS):
+        print(text)
+
+
 def report() -> None:
     """Write the report that the command line describes."""
     console.open_streams()
     with console.interruptible("bnstudy-report"), exit_statuses("bnstudy-report"):
+        if sys.argv[1:] and sys.argv[1] in COMPLETION:
+            answer_shell("bnstudy-report")
+            return
         from bnstudy.config.arguments import parse_report_arguments
 
         options = parse_report_arguments(sys.argv[1:])
-        from bnstudy.report.compare import write_comparison
-        from bnstudy.report.report import write_report
+        with stages_shown("Reading the store ...") as show:
+            from bnstudy.api.reporting import write  # imports pandas
 
-        where, about = options.results_dir, (options.study, options.scale, options.runs)
-        if options.compare is None:
-            result = write_report(where, *about, options.claim_dirs, options.config_dirs)
-        else:
-            result = write_comparison(where, options.compare, *about)
-        print("\n".join([*result.lines, f"Report: {result.index}"]))
+            result = write(options, lambda text: show(f"Writing the report: {text} ..."))
+        print(show_report(result, sys.stdout))
+        if options.opens:
+            import webbrowser
+
+            webbrowser.open(result.index.absolute().as_uri())
 
 
 def train(config: DictConfig) -> float | None:
@@ -130,8 +178,7 @@ def exit_statuses(program: str, debugging: bool = False) -> Iterator[None]:
 
 
 def leave(program: str, sentence: str, status: int) -> NoReturn:
-    from bnstudy.validation import printable
-
+    stage.info("")
     with suppress(OSError):
         print(f"{program}: {printable(sentence)}", file=sys.stderr)
     with suppress(OSError):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
+from bnstudy.calling import make_callable
 from bnstudy.data.base import DataSpec
 from bnstudy.inits import InitSpec
 from bnstudy.losses import LossSpec
@@ -20,6 +21,8 @@ from bnstudy.store.identity import canonical_json, run_id_of_text
 from bnstudy.store.renames import with_former_names
 from bnstudy.validation import ADDED, ConfigError, Spec, is_identity, show, stackable_numbers, to_dict
 from bnstudy.when import LogThenRegular, When
+
+make_callable(__name__)  # bnstudy.run(...)
 
 
 @dataclass(frozen=True)

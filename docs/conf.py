@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from dataclasses import fields, is_dataclass
 from importlib.metadata import version as version_of
+from itertools import pairwise
 from pathlib import Path
 
 from sphinx.application import Sphinx
@@ -38,9 +39,11 @@ navigation = {
     "": ["getting-started"],
     "How to ...": [
         "how-to/sweep",
+        "how-to/manage-runs",
         "how-to/gpu",
         "how-to/cluster",
         "how-to/python",
+        "how-to/loggers",
         "how-to/extend",
         "how-to/own-norm",
         "how-to/own-network",
@@ -82,11 +85,15 @@ def add_navigation(app: Sphinx, docname: str, source: list[str]) -> None:
 
 
 def list_fields(_: Sphinx, what: str, _name: str, thing: object, _options: object, lines: list[str]) -> None:
-    """Give Napoleon the fields of a dataclass that its docstring describes in lines like `name: text`."""
+    """Give Napoleon the fields of a dataclass that its docstring describes in lines like `name: text`, and no type of
+    what a function returns: it would take the text up to the first colon for one."""
     if what == "class" and is_dataclass(thing):
         text, said = split_doc("\n".join(lines), [f.name for f in fields(thing)])
         entries = ["", "Args:", *(f"    {field}: {words}" for field, words in said.items())] if said else []
         lines[:] = [*text.splitlines(), *entries]
+    for heading, line in pairwise([*lines]):
+        if heading.strip() == "Returns:":
+            lines[lines.index(line)] = f"    : {line.strip()}"
 
 
 def setup(app: Sphinx) -> None:

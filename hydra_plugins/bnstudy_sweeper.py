@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,13 @@ if TYPE_CHECKING:
 class BnstudySweeper(Sweeper):
     """Composes each choice of groups once, and checks all points of a sweep before it trains the first."""
 
-    def __init__(self, params: dict[str, Any] | None = None, words: list[str] | None = None) -> None:
-        """params: overrides below those of the command line. words: overrides of the command line."""
+    def __init__(
+        self, params: dict[str, Any] | None = None, words: list[str] | None = None, typed: Sequence[str] | None = None
+    ) -> None:
+        """params: overrides below those of the command line. words: overrides of the command line. typed: all of its
+        words, which a plan records; by default those of this process."""
         self.params, self.words = params, words or []
+        self.typed = sys.argv[1:] if typed is None else typed
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:  # noqa: ARG002
         self.hydra_context = hydra_context
@@ -32,6 +37,9 @@ class BnstudySweeper(Sweeper):
         from bnstudy.sweep.forkserver import start_server
 
         start_server(self.config.hydra.launcher)
+        from bnstudy.sweep.progress import show_warnings
+
+        show_warnings()
         from bnstudy.config.studies import build_requests, find_studies
         from bnstudy.sweep.command import run
 
@@ -40,7 +48,7 @@ class BnstudySweeper(Sweeper):
         folders = [Path(source.path) / "claim" for source in sources if source.schema == "file"]
         studies = find_studies(self.config)
         if studies is not None:
-            return run(*build_requests(loader, self.config, arguments, studies, sys.argv[1:]), folders=folders)
+            return run(*build_requests(loader, self.config, arguments, studies, self.typed), folders=folders)
         request = self._build_request(arguments)
         if request.settings.until is None:
             return run(request, folders=folders)
@@ -55,7 +63,7 @@ class BnstudySweeper(Sweeper):
         from bnstudy.config.compose import compose_sweep
 
         points = compose_sweep(self.hydra_context.config_loader, self.config, overrides)
-        return build_request(points, self.config.hydra.launcher, sys.argv[1:])
+        return build_request(points, self.config.hydra.launcher, self.typed)
 
 
 node = OmegaConf.create({"_target_": "hydra_plugins.bnstudy_sweeper.BnstudySweeper", "params": {}, "words": []})

@@ -57,7 +57,8 @@ Command = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
-    """`command("lr=0.1", ...)` runs `bnstudy` in an empty working directory: (exit status, stdout, stderr)."""
+    """`command("lr=0.1", ...)` runs `bnstudy` in an empty working directory: (exit status, stdout, stderr without the
+    line "Planning ..." of sweeps)."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str, entry: Callable[[], None] = cli.main) -> tuple[int, str, str]:
@@ -69,7 +70,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], 
         except SystemExit as stop:
             status = int(stop.code or 0)
         out, err = capfd.readouterr()
-        return status, out, err
+        return status, out, err.removeprefix("Planning ...\n")
 
     return run
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -27,6 +25,7 @@ from bnstudy.store.plans import Plans
 from bnstudy.store.runs import Store
 from bnstudy.train.loop import Training
 from bnstudy.validation import ConfigError
+from tests.documents import write_files
 
 SHORT = ("steps=10", "model.width=16")
 ENTRY = [sys.executable, "-c", "from bnstudy.cli import main; main()"]
@@ -357,41 +356,8 @@ def test_a_user_who_debugs_hydra_sees_the_traceback(command, monkeypatch):
     assert os.environ["HYDRA_FULL_ERROR"] == "1"
 
 
-DOCS = Path(__file__).parents[1] / "docs"
-FILE = re.compile(r"^`([\w./-]+)`\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-COMMANDS = re.compile(r"^```\n(bnstudy.*?)^```$", re.MULTILINE | re.DOTALL)
-PAGES = {str(path.relative_to(DOCS)): path.read_text() for path in sorted(DOCS.rglob("*.md"))}
-LENGTH = ("steps=", "epochs=", "seed=")
-
-
-def write_files_of_docs(folder: Path) -> None:
-    """Each block after a line that is only a file name is that file."""
-    for name, content in itertools.chain.from_iterable(FILE.findall(text) for text in PAGES.values()):
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
-
-
-@pytest.mark.parametrize("page", [name for name, text in PAGES.items() if FILE.search(text)])
-def test_the_recipes_of_a_page_work(command, tmp_path, page):
-    """Each block of `bnstudy` commands is run, with all files of the docs."""
-    write_files_of_docs(tmp_path)
-    commands = "".join(COMMANDS.findall(PAGES[page])).replace("\\\n", "")
-    assert commands
-    for line in commands.splitlines():
-        program, *words = shlex.split(line)
-        if "data=cifar10" in words:  # needs a download; tests/test_docs.py composes it
-            continue
-        if program == "bnstudy":
-            is_study = any(word.startswith("study=") for word in words)
-            words = [word for word in words if not word.startswith(LENGTH)]
-            words += ["steps=5", *(["lr=0.1", "seed=range(0,2)"] if is_study else [])]
-        status, _, err = command(*words, entry={"bnstudy": cli.main, "bnstudy-report": cli.report}[program])
-        assert status == 0, f"{line}\n{err}"
-
-
 def test_a_report_finds_claims_outside_the_repository_only_where_it_is_pointed_to(command, tmp_path):
-    write_files_of_docs(tmp_path)
+    write_files(tmp_path)
     own = ("study=activation", "study.claims=[higher_accuracy]")
     status, _, err = command("--config-dir", "my_conf", *own, "lr=0.1", "seed=0", *SHORT)
     assert status == 0, err

@@ -1,28 +1,33 @@
-"""The docs agree with the program: its metrics, figures, keys and commands, and the pages that they link to."""
+"""The docs agree with the program: its metrics, keys and commands, the pages that they link to, and the site."""
 
 from __future__ import annotations
 
+import os
 import re
-import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from bnstudy import load_metrics, when
-from bnstudy.claims import metrics
+from bnstudy import cli, load_metrics, load_runs, when
+from bnstudy.commands import SUBCOMMANDS
 from bnstudy.config.free_keys import with_free_key
 from bnstudy.report.figures import load_figures
 from bnstudy.store.files import conf_dir
+from tests.documents import PAGES, ROOT, blocks, write_files
 
-ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]}
 AVOIDED = ("picture", "what it came to", "at hand", "is told", "tells the rest", "whatever that is", "such as is")
 """Phrases that plain technical English does without."""
+
+REASONS = {"needs a cluster", "needs a GPU", "needs a download"}
+"""Why a block may be marked as not run."""
 
 
 def table_rows(page: str, header: str) -> list[list[str]]:
@@ -42,17 +47,65 @@ def compose_config(*overrides: str) -> DictConfig:
         return compose("config", [*overrides], return_hydra_config=True)
 
 
-def test_the_store_page_lists_every_probe_and_metric(command):
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory) -> Path:
+    """The generated pages."""
+    folder = tmp_path_factory.mktemp("reference")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(DOCS))
+        from generated_pages import write_pages
+
+        write_pages(folder)
+    return folder
+
+
+def test_the_reference_defines_every_metric_that_a_probe_records(command, reference):
     probes = ("probe=full", "+probe.fit={_target_: bnstudy.probes.fit.TrainingFit}")
     status, _, err = command("-m", "model.activation=relu,tanh", "model.width=16", "steps=2", *probes)
     assert status == 0, err
     rows = load_metrics("results")
     recorded = {*rows[rows["split"] == ""]["metric"].astype(str)} - {"lr"}
-    rows = table_rows("docs/reference/store.md", "| probe | metric |")
-    documented = {name for row in rows for name in code_names(row[1])} - {"_scaled"}
-    assert {name.removesuffix("_scaled") for name in recorded} == documented
-    classes = {node["_target_"].rsplit(".", 1)[-1] for node in compose_config(*probes).probe.values()}
-    assert {name for row in rows for name in code_names(row[0])} == classes
+    documented = {*code_names((reference / "metrics.md").read_text())}
+    assert {name.removesuffix("_scaled") for name in recorded} - documented == set()
+
+
+def test_the_reference_lists_every_key_with_its_values_and_meaning(reference):
+    pages = [(reference / f"{page}.md").read_text() for page in ("keys", "options")]
+    rows = [row for page in pages for row in re.findall(r"^\| `([\w.]+)` \| (.*?) \| .* \| (.*?) \|$", page, re.M)]
+    assert {key for key, _, _ in rows} >= keys_of(OmegaConf.to_container(compose_config()))
+    assert [key for key, values, meaning in rows if not (key.startswith("probe.") or (values and meaning))] == []
+
+
+def keys_of(node: dict, prefix: str = "") -> set[str]:
+    """The dotted keys that can be set, without those of Hydra, of probes and of a `when`."""
+    keys = set()
+    for key, value in node.items():
+        if key in ("hydra", "probe", "scale", "study", "_target_"):
+            continue
+        is_node = isinstance(value, dict) and key != "when"
+        keys |= keys_of(value, f"{prefix}{key}.") if is_node and value else {f"{prefix}{key}"}
+    return keys
+
+
+@pytest.mark.parametrize(("page", "group"), [("claims", "claim"), ("studies", "study")])
+def test_the_reference_has_every_claim_and_every_study(reference, page, group):
+    headings = {*re.findall(r"^## `(\w+)`$", (reference / f"{page}.md").read_text(), re.M)}
+    files = {path.stem for path in (conf_dir() / group).glob("*.yaml")} - {"all"}
+    assert headings == files
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_warnings_and_loads_nothing_from_elsewhere(tmp_path):
+    source = tmp_path / "docs"
+    shutil.copytree(DOCS, source, ignore=shutil.ignore_patterns("__pycache__"))
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    build = [sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going", "--quiet", source, tmp_path / "site"]
+    done = subprocess.run(build, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    pages = [*(tmp_path / "site").rglob("*.html")]
+    assert len(pages) > len(PAGES)
+    outside = r"""<(?:script|img|link)[^>]+(?:src|href)="(https?:[^"]+)"""
+    assert [found for page in pages for found in re.findall(outside, page.read_text())] == []
 
 
 def test_the_report_page_lists_every_figure():
@@ -65,33 +118,17 @@ def test_the_probe_page_lists_every_schedule_of_a_probe():
     assert {*code_names(listed)} == {schedule.__name__ for schedule in when.When.__subclasses__()}
 
 
-def test_the_claim_page_lists_every_metric_of_a_claim_and_no_unknown_one():
-    rows = table_rows("docs/how-to/own-claim.md", "| metric | is | views |")
-    documented = {name for row in rows for name in code_names(row[0])}
-    used = {yaml.safe_load(path.read_text())["metric"] for path in (conf_dir() / "claim").glob("*.yaml")}
-    assert used <= documented
-    assert [name for name in documented if not hasattr(metrics, name)] == []
+TRAINING = [
+    pytest.param(words[1:], id=" ".join(words))
+    for page in PAGES
+    for block in blocks(page)
+    for words in block.commands()
+    if words[0] == "bnstudy" and "=" in " ".join(words) and "my_" not in " ".join(words)
+    if words[1] not in SUBCOMMANDS
+]
 
 
-def test_the_configuration_page_lists_every_key_and_no_other():
-    rows = table_rows("docs/concepts/runs.md", "| key | values |")
-    documented = {name for row in rows for name in code_names(row[0])} | {"max_seeds", "seeds_at_once"}
-    config = compose_config()
-    assert {key for key in config if key != "hydra"} - {"scale", "study"} <= documented
-    unknown = [key for key in documented if OmegaConf.select(config, key, default="unknown") == "unknown"]
-    assert not unknown
-
-
-def commands(program: str) -> list[list[str]]:
-    """The command lines of a program in the fenced blocks of all pages, without those for files of one's own."""
-    fenced = [found for text in PAGES.values() for found in re.findall(r"^```(\w*)\n(.*?)^```", text, re.M | re.S)]
-    blocks = [block for kind, block in fenced if not kind]
-    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    found = [shlex.split(line, comments=True) for line in lines if line.startswith(f"{program} ")]
-    return [words[1:] for words in found if "--config-dir" not in words and "_target_: my_" not in " ".join(words)]
-
-
-@pytest.mark.parametrize("words", commands("bnstudy"), ids=" ".join)
+@pytest.mark.parametrize("words", TRAINING)
 def test_a_documented_command_composes(words):
     overrides = OverridesParser.create().parse_overrides([with_free_key(word) for word in words if "=" in word])
     if any(o.key_or_group == "hydra/sweeper" and o.value() == "optuna" for o in overrides):
@@ -106,6 +143,102 @@ def test_a_documented_command_composes(words):
         first.append(f"model={sweep.model.split(',')[0]}")
     applied = compose_config(*first).hydra.overrides
     assert sorted([*applied.hydra, *applied.task]) == sorted(first)
+
+
+@pytest.fixture(scope="module")
+def small_store(tmp_path_factory) -> Path:
+    """A few short runs of two studies, on which the commands of pages draw reports."""
+    folder = tmp_path_factory.mktemp("small")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for study in ("quickstart", "lr_tolerance"):
+            words = (f"study={study}", "lr=0.1,0.316,1", "seed=range(0,2)", "steps=3", "refine=false", "progress=false")
+            patch.setattr(sys, "argv", ["bnstudy", *words])
+            cli.main()
+    return folder / "results"
+
+
+REPORTED: set[frozenset[str]] = set()
+"""The keys of the reports that were drawn: one report is drawn for each set of keys, as it takes seconds."""
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if any(b.kind in ("", "python") for b in blocks(page))])
+def test_what_a_page_says_to_type_works(command, small_store, tmp_path, monkeypatch, page):
+    """Runs the commands and the Python code of a page in order, on few and short runs, in a folder with its files."""
+    write_files(tmp_path)
+    if not any(block.file for block in blocks(page)):
+        shutil.copytree(small_store, tmp_path / "results")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    names: dict[str, object] = {"__name__": "page"}
+    for block in blocks(page):
+        if block.reason is not None or block.file is not None:
+            continue
+        if block.kind == "python":
+            exec(compile(block.text, page, "exec"), names)
+        for words in block.commands():
+            check(words, command)
+
+
+def check(words: Sequence[str], command) -> None:
+    """Run a command, a short version of it, or check that what it calls exists."""
+    program, *arguments = words
+    match program:
+        case "bnstudy" if arguments[0] in SUBCOMMANDS:
+            status, _, err = command(*on_the_store(arguments), *(["--yes"] if arguments[0] == "prune" else []))
+            assert status == 0, f"{words}\n{err}"
+        case "bnstudy":
+            status, _, err = command(*shortened(arguments)) if can_run(arguments) else (0, "", "")
+            assert status == 0, f"{words}\n{err}"
+        case "bnstudy-report":
+            keys = frozenset(word.partition("=")[0] for word in arguments)
+            if keys not in REPORTED or "--config-dir" in keys:
+                REPORTED.add(keys)
+                status, _, err = command(*on_the_store(arguments), entry=cli.report)
+                assert status == 0, f"{words}\n{err}"
+        case "make":
+            subprocess.run(["make", "-n", *arguments], cwd=ROOT, check=True, capture_output=True)
+        case "python":
+            assert (ROOT / arguments[0]).exists()
+        case "source":
+            assert arguments == [".venv/bin/activate"]
+        case _:
+            pytest.fail(f"no test knows how to run {words}")
+
+
+def on_the_store(arguments: Sequence[str]) -> list[str]:
+    """The arguments with ids of runs in the store, and a study in it instead of one that it lacks."""
+    ids = iter(load_runs("results").drop_duplicates("lr")["run_id"])
+    folder = next((word[12:] for word in arguments if word.startswith("results_dir=")), "results")
+    known = ["study=all", *(f"study={path.name}" for path in Path(folder, "studies").glob("*"))]
+    words = [re.sub(r"\b(?=[a-f]*[0-9])[0-9a-f]{8,12}\b", lambda _: next(ids), word) for word in arguments]
+    words = [re.sub("^scale=.*", "scale=quick", word) for word in words if word != "--open"]
+    return [word if word in known or not word.startswith("study=") else "study=lr_tolerance" for word in words]
+
+
+def can_run(arguments: Sequence[str]) -> bool:
+    needs_plugin = "hydra/sweeper=optuna" in arguments
+    return not needs_plugin or shutil.which("optuna") is not None
+
+
+def shortened(arguments: Sequence[str]) -> list[str]:
+    """The same on digits, for three steps, at one learning rate, and with two seeds. Of a study that is no file of the
+    page only the plan is made."""
+    if not any("=" in word for word in arguments):
+        return [*arguments]
+    left_out = ("steps=", "epochs=", "data=mnist", "data=cifar10", "scale=standard", "until=", "max_seeds=")
+    words = [word for word in arguments if not word.startswith(left_out)]
+    words = [re.sub(r"^(lr=[\d.]+),.*", r"\1", re.sub(r"^seed=range.*", "seed=range(0,2)", word)) for word in words]
+    if any(word.startswith("study=") for word in words):
+        given = {word.partition("=")[0] for word in words}
+        words += [word for word in ("lr=0.1", "seed=range(0,2)") if word.partition("=")[0] not in given]
+        words += [] if {"--config-dir", "dry_run"} & given else ["dry_run=true"]
+    return [*words, "steps=3", "progress=false"]
+
+
+def test_few_blocks_are_not_run_and_each_says_why():
+    reasons = [block.reason for page in PAGES for block in blocks(page) if block.reason is not None]
+    assert {*reasons} <= REASONS
+    assert len(reasons) <= 4
 
 
 def test_links_in_the_docs_lead_somewhere():

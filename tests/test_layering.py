@@ -8,9 +8,23 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "bnstudy"
-ORDER = ["validation", "rng", "when", "store", "norms", "models", "inits", "losses", "optim", "data", "probes", "run"]
-ORDER += ["train", "stats", "claims", "report", "sweep", "config", "api", "commands", "cli"]
-WITHOUT_TORCH = {"validation", "rng", "when", "store", "stats", "claims", "report"}
+ORDER = [
+    "calling",
+    "validation",
+    "rng",
+    "when",
+    "store",
+    "norms",
+    "models",
+    "inits",
+    "losses",
+    "optim",
+    "data",
+    "probes",
+    "run",
+]
+ORDER += ["train", "loggers", "stats", "claims", "report", "sweep", "config", "api", "commands", "cli", "__main__"]
+WITHOUT_TORCH = {"calling", "validation", "rng", "when", "store", "stats", "claims", "report"}
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
 
 

@@ -25,6 +25,9 @@ RATIO = 1.25
 IGNORED = ("study", "tuning_seeds")
 """Keys that former files have: the study names its claims, and all other seeds choose the learning rate of a seed."""
 
+LARGEST = 700.0
+"""Of the logarithm of a ratio: beyond, the ratio is more than a number can hold."""
+
 
 @dataclass(frozen=True)
 class Claim(Spec):
@@ -166,9 +169,14 @@ class Claim(Spec):
         delta = self.delta_for(data)
         return math.log(delta) if self.scale == "log_ratio" else delta
 
+    def end(self, difference: float) -> float:
+        """An end of an interval of differences; infinite where no number can hold the ratio."""
+        is_held = self.scale != "log_ratio" or abs(difference) < LARGEST
+        return difference if is_held else math.copysign(math.inf, difference)
+
     def in_unit(self, difference: float) -> float:
         """A difference, positive where it supports the claim, in the claim's unit."""
-        return math.exp(difference) if self.scale == "log_ratio" else difference
+        return math.exp(max(-LARGEST, min(difference, LARGEST))) if self.scale == "log_ratio" else difference
 
 
 def load_claims(names: Sequence[str], folders: Sequence[Path] = ()) -> list[Claim]:

@@ -207,7 +207,7 @@ def judge(contrast: Contrast) -> Verdict:
     counts = because == ACROSS or (len(d) < claim.min_seeds and not obstacle)
     return Verdict(
         contrast, "INCONCLUSIVE" if because else status, float(d.mean()) if finite else math.nan,
-        low - c.slack, high + c.slack, effect_size(d), p, p, len(d), because, may_settle,
+        claim.end(low - c.slack), claim.end(high + c.slack), effect_size(d), p, p, len(d), because, may_settle,
         more=_seeds_to_add(c) if counts else None,
     )  # fmt: skip
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import import_module
 
-SUBCOMMANDS: dict[str, str] = {}
+SUBCOMMANDS: dict[str, str] = {
+    "list": "the studies and claims, and what of them is in the store; with --runs its runs",
+    "show": "one run: its settings, its results, where its files are",
+    "status": "what is being trained in the store now, and what is still to do",
+    "diff": "the settings in which two runs differ",
+    "prune": "remove runs: unfinished, failed or damaged ones, or those of a study",
+    "export": "the metrics of stored runs, for TensorBoard, as CSV files or for another logger",
+}
 """What each does, by its name, which is that of its module."""
 
 

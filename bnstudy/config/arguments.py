@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -181,7 +181,10 @@ REPORT_KEYS = ("study", "scale", "runs", "compare", "claims", "results_dir")
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """The report that `bnstudy-report` is to write."""
+    """The report that `bnstudy-report` is to write.
+
+    opens: in the browser.
+    """
 
     results_dir: Path
     study: str | None
@@ -190,6 +193,7 @@ class ReportOptions:
     compare: str | None
     claim_dirs: tuple[Path, ...]
     config_dirs: tuple[Path, ...]
+    opens: bool = False
 
 
 def parse_report_arguments(arguments: Sequence[str]) -> ReportOptions:
@@ -199,10 +203,11 @@ def parse_report_arguments(arguments: Sequence[str]) -> ReportOptions:
     )
     help_text = "a folder like conf/, with your own claims in DIR/claim, figures in DIR/figure, ..."
     parser.add_argument("--config-dir", "-cd", metavar="DIR", type=Path, help=help_text)
+    parser.add_argument("--open", action="store_true", help="open the report in the browser")
     parser.add_argument("--version", action="version", version=f"bnstudy-report {__version__}")
     parser.add_argument("words", nargs="*", metavar="key=value", help="any of the keys above")
     flags = parse_flags(parser, arguments)
-    values = _assignments(flags.words)
+    values = {key: value for key, value in assignments(flags.words, REPORT_KEYS).items() if value != "null"}
     if flags.config_dir is not None:
         check_folder("--config-dir", str(flags.config_dir))
     if "claims" in values:
@@ -218,18 +223,22 @@ def parse_report_arguments(arguments: Sequence[str]) -> ReportOptions:
         compare=values.get("compare"),
         claim_dirs=(Path(values["claims"]).expanduser(),) if "claims" in values else (),
         config_dirs=(flags.config_dir.expanduser(),) if flags.config_dir else (),
+        opens=flags.open,
     )
 
 
-def _assignments(words: Sequence[str]) -> dict[str, str]:
-    """The values of key=value words, by key; without those that are null."""
+def assignments(words: Sequence[str], known: Collection[str] | None = None) -> dict[str, str]:
+    """The values of key=value words, by key.
+
+    known: the allowed keys; None if the caller checks them.
+    """
     values: dict[str, str] = {}
     for word in words:
         key, is_assignment, value = word.partition("=")
         if not is_assignment:
             raise ConfigError(f"{word} cannot be read: write key=value, {write_without_spaces(word)}.")
-        if key not in REPORT_KEYS:
-            raise ConfigError(unknown_key(key, REPORT_KEYS))
+        if known is not None and key not in known:
+            raise ConfigError(unknown_key(key, known))
         if key in values:
             raise ConfigError(f"{word} is not allowed: {key} is given already, as {key}={values[key]}.")
         values[key] = _unquoted(value)
@@ -237,7 +246,7 @@ def _assignments(words: Sequence[str]) -> dict[str, str]:
             raise ConfigError(f"{word} is not allowed: it must be the name of a folder.")
         if not values[key]:
             raise ConfigError(f"{word} is not allowed: it has no value; leave {key} out, or write {key}=null.")
-    return {key: value for key, value in values.items() if value != "null"}
+    return values
 
 
 def _unquoted(text: str) -> str:

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from bnstudy.config.compose import SweepPoint
 from bnstudy.config.free_keys import FREE, as_typed
 from bnstudy.config.messages import unknown_key
+from bnstudy.report.terminal import stage
 from bnstudy.run import RunSpec
 from bnstudy.store.renames import with_present_names
 from bnstudy.sweep.request import PlannedRun, Request, naming, varying_names
@@ -43,6 +44,7 @@ def build_request(
     launcher = build_launcher(launcher_node)
     runs: list[PlannedRun] = []
     built: Built = {}
+    stage.info(f"Planning {len(points)} runs: checking their settings ...")
     for point, (name, arm) in zip(points, varying_names([[*map(as_typed, p.overrides)] for p in points]), strict=True):
         with naming(name):
             runs.append(PlannedRun(build_run_spec(point.config, built), name, arm))
@@ -82,7 +84,9 @@ def build_run_spec(config: Mapping[str, Any], built: Built | None = None) -> Run
 
 def build_settings(config: Mapping[str, Any]) -> Settings:
     """Build the settings in a composed and resolved config."""
-    return make_spec(Settings, settings_in(config))
+    values = settings_in(config)
+    logger = build_spec(values.get("logger") or None, "logger")
+    return make_spec(Settings, {**values, "logger": logger})
 
 
 def settings_in(config: Mapping[str, Any]) -> dict[str, Any]:

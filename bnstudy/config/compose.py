@@ -24,6 +24,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from bnstudy.config.free_keys import as_typed, free_root, with_free_key
 from bnstudy.config.messages import flat_keys, unknown_key
+from bnstudy.report.terminal import stage
 from bnstudy.store.renames import with_present_key
 from bnstudy.validation import ConfigError, nearest
 
@@ -35,9 +36,7 @@ LENGTHS = {"epochs", "steps"}
 MAX_POINTS = 100_000
 """The most points of a sweep. Planning them takes about two minutes and 4 GB."""
 
-SECONDS_PER_POINT = 1e-3
-
-ONE_OPTION = {"model", "norm", "init", "data", "optim", "schedule", "loss", "scale", "study"}
+ONE_OPTION = {"model", "norm", "init", "data", "optim", "schedule", "loss", "logger", "scale", "study"}
 """The groups of which a run has one option. Of the group `probe` it may have several."""
 
 
@@ -74,8 +73,7 @@ def compose_sweep(loader: ConfigLoader, master: DictConfig, arguments: Sequence[
             f"The sweep has {count} runs, more than {MAX_POINTS}: leave out values, or divide it into several commands "
             "with the same results_dir."
         )
-    if count >= MAX_POINTS / 10:
-        logger.warning("Planning %d runs takes about %d seconds.", count, count * SECONDS_PER_POINT)
+    stage.info(f"Planning {count} runs: composing their settings ...")
     composer = Composer(loader, master)
     return [SweepPoint(point, composer.config(point)) for point in list_points(composer, choices, of_study)]
 
@@ -114,6 +112,8 @@ def list_points(composer: Composer, choices: Mapping[str, list[str]], of_study: 
     for key in (key for key in lacking if free_root(key) not in everything and key not in of_study):
         raise ConfigError(unknown_key(key, everything))
     for key, without in lacking.items():
+        if key in of_study:  # it gives each network its own size
+            continue
         have = "has" if len(without) == 1 else "have"
         logger.warning("%s does not apply to %s, which %s no such key.", key, ", ".join(without), have)
     return list(points)

@@ -8,6 +8,35 @@ from typing import Any
 
 from bnstudy.validation import ConfigError, closest, nearest
 
+SYNONYMS = {
+    "lr": "learning_rate learningrate rate eta alpha step_size",
+    "batch_size": "bs batch minibatch",
+    "epochs": "num_epochs n_epochs",
+    "steps": "iterations iters num_steps max_steps updates",
+    "seed": "seeds random_seed random_state",
+    "data": "dataset datasets images",
+    "model": "network net arch architecture",
+    "model.width": "hidden hidden_size hidden_dim units neurons channels",
+    "model.depth": "layers num_layers n_layers",
+    "norm": "normalization normalisation normalizer batchnorm bn",
+    "optim": "optimizer optimiser opt",
+    "optim.weight_decay": "wd l2",
+    "schedule": "scheduler lr_schedule lr_scheduler",
+    "loss": "criterion objective_function",
+    "init": "initialization initialisation initializer",
+    "probe": "probes metrics measure",
+    "precision": "amp bf16 dtype",
+    "device": "gpu gpus cuda accelerator",
+    "early_stopping.patience": "patience",
+    "hydra.launcher.workers": "workers num_workers n_jobs jobs processes",
+    "results_dir": "output output_dir out_dir outdir results log_dir logdir store",
+    "study": "experiment studies",
+    "compare": "versus vs",
+    "runs": "run run_id run_ids id",
+    "claims": "claim",
+}
+"""What people type for a key, in other tools or by habit, by our key."""
+
 
 def explain(error: Exception) -> str | None:
     """The sentence for a user's mistake, with the nearest right name; None if `error` is not a user's mistake."""
@@ -59,7 +88,7 @@ def _keys_beside(error: Any) -> set[str]:
     hydras = config.pop("hydra", {})
     if str(error.full_key).startswith("hydra."):
         return flat_keys({"hydra": hydras})
-    return flat_keys(config) | {"study"}  # there is no such node without a study
+    return flat_keys(config) | {"study", "hydra.launcher.workers"}  # there is no such node without a study
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
@@ -67,7 +96,7 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
     others = sorted(set(known) - {key})
     parent, _, name = key.rpartition(".")
     siblings = children(parent, others)
-    near = [k for k in others if k.rpartition(".")[2] == key]
+    near = [k for k in others if k.rpartition(".")[2] == key.lower() or key.lower() in SYNONYMS.get(k, "").split()]
     if not near and (found := closest(name, siblings) or closest(key, () if siblings and parent else others)):
         near = [siblings.get(found, found)]
     hint = f"; did you mean {' or '.join(near)}?" if near else "."

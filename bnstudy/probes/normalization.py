@@ -28,9 +28,10 @@ class NormInternals(ProbeSpec):
     """For norms with running statistics, under the path of the norm; of the layers of bnstudy's networks, that of the
     layer:
 
-    `accuracy_running`, `accuracy_batch`, `accuracy_precise`, and `loss_` likewise: evaluation on `samples` held-out
-    images in batches of the size of training, with running statistics, those of each batch, and precise ones.
-    Accuracies only with labels. All three leave out images that do not fill a batch; none of them for a single image.
+    `accuracy_running`, `accuracy_batch`, `accuracy_precise`, `loss_running`, `loss_batch`, `loss_precise`: evaluation on
+    `samples` held-out images in batches of the size of training, with running statistics, those of each batch, and
+    precise ones. Accuracies only with labels. All three leave out images that do not fill a batch; none of them for a
+    single image.
     `running_mean_distance`: ||mu_running - mu_precise|| / ||sigma_precise||, by layer.
     `running_var_distance`: mean over the channels of |ln((var_running + eps) / (var_precise + eps))|, by layer.
 

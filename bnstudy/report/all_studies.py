@@ -161,6 +161,7 @@ def _publish(
         missing=len(planned - {*trained["run_id"]}),
         tally=tally(found) if found else "",
         found=tuple(found),
+        title=TITLE,
     )
 
 

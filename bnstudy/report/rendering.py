@@ -33,6 +33,11 @@ def render_html(template: str, content: Mapping[str, Any]) -> str:
     return printable(_environment(autoescape=True).get_template(template).render({**content, **own}))
 
 
+def render_fragment(template: str, content: Mapping[str, Any]) -> str:
+    """Render a part of somebody else's page, such as a notebook: all values are escaped."""
+    return printable(_environment(autoescape=True).get_template(template).render(content))
+
+
 def render_markdown(template: str, content: Mapping[str, Any]) -> str:
     """Render Markdown. Every value is escaped, as `autoescape` does for HTML."""
     text = _environment(autoescape=False, finalize=escape_markdown).get_template(template).render(content)

@@ -1,12 +1,12 @@
-"""What drawing a report gives: the files, and the results for a terminal."""
+"""What drawing a report gives: the files, and the results for a terminal or a notebook."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bnstudy.claims.verdicts import Verdict
-from bnstudy.validation import printable
+from bnstudy.report.figure_files import Figures
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class ReportResult:
 
     verdicts: in sentences; of a report on several studies those in the primary views. tally: there, the count of
     verdicts in all views. diverged, missing: numbers of runs, each counted once; missing are planned and not finished.
-    found: the verdicts, in all views.
+    found: the verdicts, in all views. title: the question.
     """
 
     folder: Path
@@ -27,10 +27,5 @@ class ReportResult:
     missing: int
     tally: str = ""
     found: tuple[Verdict, ...] = ()
-
-    @property
-    def lines(self) -> tuple[str, ...]:
-        """For the terminal; of a report on several studies the most important lines are last."""
-        results = (*self.verdicts, *self.findings)
-        lines = (*results, self.tally, *self.cautions) if self.tally else (*self.cautions, *results)
-        return tuple(printable(line, keep="") for line in lines)
+    title: str = ""
+    figures: Figures = field(default_factory=lambda: Figures(Path()))

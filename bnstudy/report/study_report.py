@@ -17,6 +17,7 @@ from bnstudy.claims.verdicts import Verdict
 from bnstudy.report import wording
 from bnstudy.report.cards import claim_cards, claim_id
 from bnstudy.report.commands import report_command
+from bnstudy.report.figure_files import Figures
 from bnstudy.report.forest import forest_of
 from bnstudy.report.page import Progress, StudyPart, part_of, silent
 from bnstudy.report.provenance import provenance
@@ -108,6 +109,8 @@ def _publish(
         diverged=int(study.runs["diverged"].sum()),
         missing=study.n_missing,
         found=tuple(found),
+        title=study.title,
+        figures=Figures(index.parent / "figures", images),
     )
 
 

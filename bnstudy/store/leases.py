@@ -191,7 +191,7 @@ class Leases:
         for run_id in run_ids:
             folder = self.store.run(run_id).folder
             with suppress(OSError):
-                leases = _leases(folder)
+                leases = read_leases(folder)
                 own = max((n for n, holder in leases.items() if self._is_me(holder)), default=0)
                 _remove(folder, [n for n in leases if n <= own])
             self._held.discard(run_id)
@@ -201,7 +201,7 @@ class Leases:
         found = {}
         for run_id in run_ids:
             with suppress(OSError):  # if the folder cannot be read, `acquire` reports why
-                if living := self._living_others(_leases(self.store.run(run_id).folder)):
+                if living := self._living_others(read_leases(self.store.run(run_id).folder)):
                     found[run_id] = living[max(living)]
         return found
 
@@ -210,7 +210,7 @@ class Leases:
         found = {}
         for run_id in run_ids:
             with suppress(OSError):
-                if dead := self._dead_holder(run_id, _leases(self.store.run(run_id).folder)):
+                if dead := self._dead_holder(run_id, read_leases(self.store.run(run_id).folder)):
                     found[run_id] = dead
         return found
 
@@ -228,12 +228,12 @@ class Leases:
 
     def lost(self) -> set[str]:
         """The runs of this worker that another one took over, or whose lease was deleted: do not write to them."""
-        return {run_id for run_id in self._held if not self._is_newest(_leases(self.store.run(run_id).folder))}
+        return {run_id for run_id in self._held if not self._is_newest(read_leases(self.store.run(run_id).folder))}
 
     def _take(self, run_id: str) -> bool:
         folder = self.store.run(run_id).folder
         folder.mkdir(parents=True, exist_ok=True)
-        leases = _leases(folder)
+        leases = read_leases(folder)
         if self._living_others(leases):
             return False
         if not self._is_newest(leases):
@@ -241,7 +241,7 @@ class Leases:
             dead = self._dead_holder(run_id, leases)
             deaths = dead.deaths + 1 if dead else 0
             self._create(folder / f"lease.{last + 1}", deaths)
-            leases = _leases(folder)
+            leases = read_leases(folder)
         if not self._is_newest(leases) or self._living_others(leases):
             _remove(folder, [n for n, holder in leases.items() if self._is_me(holder)])
             self._held.discard(run_id)
@@ -316,7 +316,7 @@ class Leases:
         return self._workers / f"{holder.worker}.json"
 
 
-def _leases(folder: Path) -> dict[int, Holder]:
+def read_leases(folder: Path) -> dict[int, Holder]:
     """The holders of a run's leases by generation; none if the folder cannot be read, which `acquire` then says."""
     try:
         names = os.listdir(folder)
@@ -326,6 +326,13 @@ def _leases(folder: Path) -> dict[int, Holder]:
         raise
     holders = {int(match[1]): _holder(folder / name) for name in names if (match := _LEASE.fullmatch(name))}
     return {n: holder for n, holder in holders.items() if holder}
+
+
+def read_heartbeat(path: Path) -> Holder | None:
+    """The worker whose heartbeat this is; None if it is gone or garbled."""
+    with suppress(OSError):
+        return Holder.parse(_read(path) or b"")
+    return None
 
 
 def _holder(lease: Path) -> Holder | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bnstudy.validation import ConfigError
 
-FOLDERS = ("runs", "studies", "reports", "workers", "cache", "slurm", "multirun")
+FOLDERS = ("runs", "studies", "reports", "workers", "cache", "slurm", "multirun", "trash")
 """The folders of a store."""
 
 

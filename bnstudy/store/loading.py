@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from bnstudy.store.bits import unpack_bits
 from bnstudy.store.checksums import describe_versions, find_versions
+from bnstudy.store.flat import spec_columns, summary_columns
 from bnstudy.store.integrity import DamagedRun, WrongContent, damaged
 from bnstudy.store.runs import METRICS_SCHEMA, TIMING_SCHEMA, Store
 
@@ -65,7 +66,7 @@ def load_specs(
     """The runs in the store, finished or not, sorted by run_id: `run_id` and the spec's columns as in `load_runs`."""
     store = _as_store(results_dir)
     ids = store.begun() if run_ids is None else sorted({r for r in run_ids if store.has_begun(r)})
-    rows = _read_each(ids, lambda run_id: _spec_columns(store.config(run_id)), damages)
+    rows = _read_each(ids, lambda run_id: spec_columns(store.config(run_id)), damages)
     return _frame([{"run_id": run_id, **columns} for run_id, columns in rows.items()])
 
 
@@ -155,41 +156,4 @@ def _concat(tables: dict[str, pa.Table], schema: pa.Schema) -> pd.DataFrame:
 
 def _run_columns(store: Store, run_id: str) -> dict[str, Any]:
     spec, summary = store.outcome(run_id)
-    return {**_spec_columns(spec), **_summary_columns(summary)}
-
-
-def _spec_columns(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A spec as columns: the class name under the group's key, its fields below it."""
-    columns: dict[str, Any] = {}
-    for key, node in config.items():
-        if isinstance(node, Mapping) and "_target_" in node:
-            columns[key] = _own_name(key, node) or node["_target_"].rsplit(".", 1)[-1]
-            columns.update(_flatten(node, f"{key}."))
-        elif isinstance(node, Mapping):
-            columns[key] = "+".join(node) or "none"
-        else:
-            columns[key] = node
-    return columns
-
-
-def _own_name(key: str, node: Mapping[str, Any]) -> str | None:
-    """The name of a dataset, or of the class or function that makes a network which knows nothing of bnstudy."""
-    if key == "model" and isinstance(node.get("target"), str):
-        return str(node["target"]).rsplit(".", 1)[-1]
-    return node.get("name") if key == "data" else None
-
-
-def _summary_columns(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """A summary as columns, without the long text of `test_correct` and the hashes."""
-    aside = ("run_id", "test_correct", "integrity")
-    return _flatten({key: value for key, value in summary.items() if key not in aside})
-
-
-def _flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in node.items():
-        if isinstance(value, Mapping):
-            flat.update(_flatten(value, f"{prefix}{key}."))
-        else:
-            flat[prefix + key] = tuple(value) if isinstance(value, list) else value
-    return flat
+    return {**spec_columns(spec), **summary_columns(summary)}

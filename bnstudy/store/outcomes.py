@@ -35,3 +35,12 @@ def accuracy_of_guessing(summary: Mapping[str, Any], split: str) -> float | None
 def describe_status(summary: Mapping[str, Any]) -> str:
     """`finished`, `did not learn` or `diverged`."""
     return "did not learn" if summary["learned"] is False else str(summary["status"])
+
+
+def counted_accuracy(summary: Mapping[str, Any]) -> float | None:
+    """The test accuracy that a run counts with: that of guessing if it diverged or did not learn. None for a
+    regression."""
+    guessing, accuracy = accuracy_of_guessing(summary, "test"), summary["final"]["test_accuracy"]
+    if describe_status(summary) != "finished" or guessing is None:
+        accuracy = guessing
+    return None if accuracy is None else float(accuracy)

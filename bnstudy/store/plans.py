@@ -54,6 +54,17 @@ class Mark(Spec):
         _check_ids(self, self.run_ids)
 
 
+@dataclass(frozen=True)
+class CommandLine:
+    """A command line that planned runs of a study; `planned_ns`: when it did last."""
+
+    path: Path
+    scale: str
+    command: str
+    run_ids: tuple[str, ...]
+    planned_ns: int
+
+
 File = TypeVar("File", bound=Spec)
 
 
@@ -90,6 +101,28 @@ class Plans:
             if not NAME.fullmatch(name):
                 raise ConfigError(f"{key}={name} is not allowed: it must be of letters, digits, - and _.")
         return self.results_dir / "studies" / study / scale
+
+    def commands(self, study: str) -> list[CommandLine]:
+        """The command lines that planned a study, the oldest first."""
+        files = [path for folder in self._scales(study) for path in _files(folder)]
+        return [
+            CommandLine(path, path.parent.name, file.command, file.run_ids, _time(path))
+            for path in sorted(files, key=lambda path: (_time(path), path))
+            for file in _intact([path], PlanFile)
+        ]
+
+    def remove(self, line: CommandLine) -> None:
+        """Take back what a command line planned. Its runs stay, and so do the marks of reports.
+
+        Raises:
+            ConfigError: a folder is a symbolic link.
+            OSError: the store cannot be written.
+        """
+        refuse_links(self.results_dir, [line.path.parent])
+        line.path.unlink(missing_ok=True)
+        for folder in (line.path.parent, line.path.parent.parent):
+            with suppress(OSError):  # it holds other files
+                folder.rmdir()
 
     def studies(self) -> list[str]:
         """The names of the studies with a plan, sorted."""

@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
 import shlex
+import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
+from bnstudy.report.terminal import stage, width_of
 from bnstudy.store.links import FOLDERS, refuse_links
 from bnstudy.store.plans import Plans
 from bnstudy.store.runs import Store
-from bnstudy.sweep.cost import step_seconds
-from bnstudy.sweep.describe import describe_plan, describe_stack
+from bnstudy.sweep.cost import run_seconds, step_seconds
+from bnstudy.sweep.describe import EXPECTED, describe_plan
+from bnstudy.sweep.dry_run import describe_dry_run
 from bnstudy.sweep.forkserver import cores
 from bnstudy.sweep.limits import check_memory
 from bnstudy.sweep.machine import resolve_device
 from bnstudy.sweep.messages import Failure, plural
 from bnstudy.sweep.plan import Datasets, Kinds, Plan, Stack, check_data, make_plan, make_stacks
 from bnstudy.sweep.processes import train_in_processes
-from bnstudy.sweep.progress import AboveTheBars, Progress, RunResult
+from bnstudy.sweep.progress import Progress, RunResult, show_warnings
 from bnstudy.sweep.request import PlannedRun, Request, naming
 from bnstudy.sweep.results import RunsFailed, all_results, report_results
 from bnstudy.sweep.signals import StopFlag
 from bnstudy.sweep.worker import work
-from bnstudy.validation import ConfigError, to_dict
+from bnstudy.validation import ConfigError, printable, to_dict
 
 MIN_PROCESSES_SECONDS = 2.0
 """Expected training time from which on worker processes are worth the third of a second that they take to start."""
@@ -44,6 +46,7 @@ class Sweep:
     """A request that was checked, with its plan and how to carry it out.
 
     lines: a summary for the user.
+    seconds: estimates for a run of each kind, by `stack_key`.
     """
 
     request: Request
@@ -53,6 +56,7 @@ class Sweep:
     executor: str
     workers: int
     lines: list[str]
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 def run(*requests: Request, folders: Sequence[Path] = ()) -> list[RunResult]:
@@ -84,7 +88,8 @@ def run(*requests: Request, folders: Sequence[Path] = ()) -> list[RunResult]:
 
 def prepare(request: Request) -> Sweep:
     """Check a request and plan it. Raises ConfigError if a value is not allowed."""
-    logging.getLogger("bnstudy").handlers = [AboveTheBars()]
+    show_warnings()
+    stage.info(f"Planning {plural(len(request.runs), 'run')}: looking for finished ones ...")
     check_writable("results_dir", request.settings.results)
     plan = make_plan(request)
     refuse_store_links(request, plan)
@@ -95,10 +100,15 @@ def prepare(request: Request) -> Sweep:
         check_sizes(plan, kinds, device)
     executor, workers = choose_executor(request, plan, kinds, device)
     sharing = 1 if executor == "slurm" else workers  # each job has memory of its own
+    stage.info(f"Planning {plural(len(plan.runs), 'run')}: forming stacks ...")
     stacks = make_stacks(plan, kinds, device, workers, sharing, datasets.inputs)
     stacks = limit_threads(stacks, plan.settings.threads, max_threads(request, executor, workers))
     lines = describe_plan(plan, stacks, device, executor, workers)
-    return Sweep(request, plan, stacks, datasets, executor, workers, lines)
+    seconds = {}
+    for stack in stacks:
+        spec, rows = stack.runs[0].spec, len(stack.runs) if stack.method.engine == "stacked" else 1
+        seconds[spec.stack_key] = run_seconds(spec, kinds[spec.stack_key][1], stack.steps, rows)
+    return Sweep(request, plan, stacks, datasets, executor, workers, lines, seconds)
 
 
 def check_sizes(plan: Plan, kinds: Kinds, device: str) -> None:
@@ -119,7 +129,10 @@ def may_refine(request: Request, folders: Sequence[Path]) -> bool:
 
 def describe(sweep: Sweep, refines: bool, folders: Sequence[Path]) -> None:
     """Print the plan of a dry run."""
-    print("\n".join([*sweep.lines, *map(describe_stack, sweep.stacks)]))
+    about = sweep.request, sweep.plan, sweep.stacks, sweep.seconds, sweep.workers
+    lines = [line for line in sweep.lines if not line.startswith(EXPECTED)]
+    stage.info("")
+    print(printable("\n".join([*lines, *describe_dry_run(*about, width_of(sys.stdout))])))
     if refines and sweep.plan.todo:
         print("A second pass would follow, with finer learning rates around the best of each family.")
     elif refines:
@@ -139,8 +152,10 @@ def train(sweep: Sweep, refines: bool, folders: Sequence[Path]) -> list[RunResul
         if not several_looks or (second and second.plan.todo):  # a look that is stored may not be the last
             record_study(request)
         failures += train_pass(second, command) if second else []
+    stage.info("Reading the results ...")
     results = all_results(make_plan(request), failures, command)
-    report_results(request, results)
+    stage.info("")
+    report_results(request, results, folders)
     return results
 
 
@@ -158,6 +173,7 @@ def prepare_second_pass(request: Request, folders: Sequence[Path]) -> tuple[Requ
     """The request with the finer learning rates, and their sweep; None if there are none."""
     from bnstudy.sweep.refine import describe_second_pass, refine
 
+    stage.info("Choosing finer learning rates ...")
     whole = refine(request, folders)
     first = {run.spec.run_id for run in request.runs}
     fine = tuple(run for run in whole.runs if run.spec.run_id not in first)

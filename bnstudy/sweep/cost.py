@@ -215,3 +215,17 @@ def step_operations(spec: RunSpec, network: NetworkCost) -> float:
 def step_seconds(spec: RunSpec, network: NetworkCost) -> float:
     """Approximate time of a step of one run in a stack, on one CPU core."""
     return 2e-5 + step_operations(spec, network) * 1.3e-11
+
+
+CALL_SECONDS = {False: 2e-4, True: 1.25e-3}
+"""Approximate time that the operations around a matrix product of a step take however small it is, once for all runs of
+a stack; for a stack of convolutions more. Measured with the studies at scale=quick."""
+
+STEPS_OF_EVALUATION = 60
+"""Steps that take as long as the evaluations and probes of a short run."""
+
+
+def run_seconds(spec: RunSpec, network: NetworkCost, steps: int, rows: int) -> float:
+    """Approximate time of a run in a stack of `rows`, with its evaluation, on one CPU core: within a factor of 2."""
+    calls = CALL_SECONDS[network.convolves and rows > 1] * network.matrices * network.repeats
+    return (steps + STEPS_OF_EVALUATION) * (step_seconds(spec, network) + calls / rows)

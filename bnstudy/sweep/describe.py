@@ -12,6 +12,9 @@ from bnstudy.sweep.messages import plural
 from bnstudy.sweep.plan import Plan, Stack
 from bnstudy.sweep.progress import duration
 
+EXPECTED = "Expected to take "
+"""Begins a line."""
+
 MAX_SAMPLES = 5
 """So many finished runs of a kind are read to estimate the time of the others."""
 
@@ -29,7 +32,7 @@ def describe_plan(plan: Plan, stacks: Sequence[Stack], device: str, executor: st
     lines = [f"{counts}, {how}, {where.get(executor, f'by {executor}')}."]
     lines += describe_reasons(stacks)
     seconds = expected_seconds(plan, count)
-    return lines if math.isnan(seconds) else [*lines, f"Expected to take about {duration(seconds)}."]
+    return lines if math.isnan(seconds) else [*lines, f"{EXPECTED}about {duration(seconds)}."]
 
 
 def describe_methods(stacks: Sequence[Stack]) -> str:
@@ -47,14 +50,6 @@ def describe_reasons(stacks: Sequence[Stack]) -> list[str]:
     methods = {(stack.runs[0].spec.model.label, stack.method.engine, stack.method.reason) for stack in stacks}
     then = {"serial": "stacked ({}): its runs go one by one", "stacked": "compiled ({}): its steps take longer"}
     return [f"model={label} cannot be {then[engine].format(why)}." for label, engine, why in sorted(methods) if why]
-
-
-def describe_stack(stack: Stack) -> str:
-    spec, method = stack.runs[0].spec, stack.method
-    how = method.engine + (", not compiled" if method.engine == "stacked" and not method.compiled else "")
-    what = ", ".join(f"{key}={getattr(spec, key).label}" for key in ("model", "norm", "data", "optim"))
-    name = f": {stack.runs[0].name}" + (" ..." if len(stack.runs) > 1 else "") if stack.runs[0].name else ""
-    return f"  {plural(len(stack.runs), 'run')} of {stack.steps} steps, {how}, {what}{name}"
 
 
 def expected_seconds(plan: Plan, workers: int) -> float:

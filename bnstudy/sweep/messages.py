@@ -61,6 +61,10 @@ class Waiting:
         return f"Waiting for {plural(self.runs, 'run')} that process {self.pid} on {self.host} has."
 
 
+class LoggerFailed(str):
+    """The sentence of a worker whose logger failed; a command shows it once."""
+
+
 COMMAND = "command "
 """Begins the first line of `error.txt`, followed by the id of the command."""
 

@@ -15,6 +15,7 @@ from bnstudy.data.base import DataSpec
 from bnstudy.data.dataset import Dataset
 from bnstudy.models.structure import refuse_single_values
 from bnstudy.models.tracing import check_output
+from bnstudy.report.terminal import stage
 from bnstudy.run import RunSpec
 from bnstudy.store.checksums import is_generated, list_runs, source
 from bnstudy.store.runs import Store
@@ -125,6 +126,7 @@ def check_run(run: RunSpec, datasets: Datasets, tried: Tried) -> tuple[int, Netw
     """
     combination = tuple(run.texts.get(part) for part in TRIED)
     if combination not in tried:
+        stage.info(f"Planning: trying network {len(tried) + 1}, {run.model.label} with {run.norm.label} ...")
         data = datasets.get(run.data)
         run.total_steps(len(data.train))
         check_evaluation(run, data)

@@ -16,8 +16,8 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from bnstudy.store.runs import Store
-from bnstudy.sweep.forkserver import STOPPING, context, hold_signals, ignore_working_directory
-from bnstudy.sweep.messages import Beat, Failure, Waiting
+from bnstudy.sweep.forkserver import STOPPING, context, hold_signals, ignore_working_directory, without_main
+from bnstudy.sweep.messages import Beat, Failure, LoggerFailed, Waiting
 from bnstudy.sweep.plan import Stack
 from bnstudy.sweep.progress import Progress
 from bnstudy.sweep.settings import Settings
@@ -81,6 +81,7 @@ class Crew:
     _started: int = 0
     _failed_starts: int = 0
     _ending: bool = False
+    _logger_failed: bool = False
     _deaths: dict[int, str] = field(default_factory=dict)
     _known_pids: set[int | None] = field(default_factory=set)
 
@@ -127,7 +128,7 @@ class Crew:
         arguments = (self.settings, self._pickled, self.command, name, theirs)
         process = context().Process(target=run_worker, args=arguments, daemon=True)
         try:
-            with hold_signals(), ignore_working_directory():
+            with hold_signals(), ignore_working_directory(), without_main():
                 process.start()
         except (OSError, EOFError) as error:  # the fork server has just died; the next start makes another
             ours.close()
@@ -157,7 +158,10 @@ class Crew:
             member.finished = True
         elif isinstance(message, Failure):
             self.failures.append(message)
+        elif isinstance(message, LoggerFailed) and self._logger_failed:
+            pass  # said by another worker
         elif not isinstance(message, Waiting):
+            self._logger_failed |= isinstance(message, LoggerFailed)
             self.progress.show(message)
         elif message.pid not in self._known_pids:
             self._known_pids.add(message.pid)

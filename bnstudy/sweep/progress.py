@@ -8,12 +8,15 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from bnstudy.report.terminal import align, stage, width_of
 from bnstudy.sweep.messages import Beat, RunDone, Waiting
 from bnstudy.validation import printable
 
@@ -27,6 +30,9 @@ MIN_SHARE = 0.01
 
 BAR = "{desc}: {percentage:3.0f}%|{bar:8}| {remaining} left{postfix}"
 """Fits into 80 columns with the loss and accuracy of a run whose name has 24 letters."""
+
+FROM_PYTHON: ContextVar[bool] = ContextVar("FROM_PYTHON", default=False)
+"""Whether Python code started the sweep: it gets the results as a frame, so no table is printed."""
 
 
 @dataclass(frozen=True)
@@ -50,23 +56,26 @@ class RunResult:
 
 
 class Progress:
-    """The steps done, of all runs together: a bar on a terminal, an occasional line elsewhere, or nothing."""
+    """The steps done, of all runs together: a bar on a terminal, elsewhere a line when something has changed, or
+    nothing."""
 
     def __init__(self, runs: int, steps: int, shown: bool) -> None:
+        stage.info("")
         self.runs, self.steps = runs, steps
         self.shown = shown
         self.begin = time.monotonic()
         self.next_line = self.begin + LINE_SECONDS
-        self.lines = shown and not sys.stderr.isatty()
+        self.last_line = ""
+        self.lines = shown and not sys.stderr.isatty() and not in_notebook()
         self._done: set[str] = set()
         self._ended = 0
         self._live: dict[str, Beat] = {}
         self._initial: int | None = None
-        self.bar = tqdm(
+        self.bar = bar_class()(
             total=max(1, steps),
             desc="run" if runs == 1 else "sweep",
             disable=not shown or self.lines or runs == 0,
-            bar_format=BAR,
+            bar_format=BAR if bar_class() is tqdm else BAR.replace("{bar:8}", "{bar}"),
             dynamic_ncols=True,
         )
 
@@ -110,15 +119,19 @@ class Progress:
         self.bar.set_postfix_str(", ".join(parts), refresh=False)
         self.bar.update(max(0, reached - self.bar.n))
         if self.lines and time.monotonic() > self.next_line:
-            parts += [f"step {beat.step}/{beat.total}"] if beat.runs == 1 else []
-            say(f"{', '.join(parts)}, {self._remaining_time(reached)}")
-            self.next_line = time.monotonic() + LINE_SECONDS
+            line = f"{len(self._done)}/{self.runs} runs, {100 * reached // max(1, self.steps)}%"
+            line = line if self.runs > 1 else f"step {beat.step}/{beat.total}, loss {loss}"
+            if line != self.last_line:
+                say(f"{line}, {self._remaining_time(reached)}")
+                self.last_line = line
+                self.next_line = time.monotonic() + LINE_SECONDS
 
     def _remaining_time(self, reached: int) -> str:
         gained = reached - (self._initial or 0)
         if gained <= MIN_SHARE * self.steps:
             return "time left not known yet"
-        return f"about {duration((time.monotonic() - self.begin) * (self.steps - reached) / gained)} left"
+        left = (time.monotonic() - self.begin) * (self.steps - reached) / gained
+        return f"{tqdm.format_interval(left)} left"  # as in the bar
 
     def note(self, text: str) -> None:
         if self.shown:
@@ -126,6 +139,26 @@ class Progress:
 
     def close(self) -> None:
         self.bar.close()
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return hasattr(shell, "kernel")
+
+
+def bar_class() -> type[tqdm]:
+    """A widget in a notebook that can show one, else a line of text."""
+    if not in_notebook() or find_spec("ipywidgets") is None:
+        return tqdm
+    from tqdm.notebook import tqdm as widget
+
+    return widget
+
+
+def show_warnings() -> None:
+    """Show the package's warnings on stderr."""
+    logging.getLogger("bnstudy").handlers = [AboveTheBars()]
 
 
 class AboveTheBars(logging.Handler):
@@ -137,6 +170,7 @@ class AboveTheBars(logging.Handler):
 
 def say(text: str) -> None:
     """Print a line on stderr, above the bar; do nothing if the terminal is gone."""
+    stage.info("")
     with suppress(OSError):
         tqdm.write(printable(text), file=sys.stderr)
 
@@ -159,31 +193,30 @@ def duration(seconds: float) -> str:
 
 
 def table(results: Sequence[RunResult], group: str = "arm") -> str:
-    """One row per run, or one per arm if there are too many runs.
+    """One row per run, one per arm if there are too many runs, or one per family if there are too many arms.
+
+    Without times: the first runs of a stack would seem slow, as they wait for its start.
 
     group: heading of the column of `RunResult.arm`.
     """
     if len(results) <= MAX_TABLE_ROWS:
-        head = ["run", "arm", "status", "test acc", "seconds", "folder"]
-        seconds = ["-" if math.isnan(r.seconds) else f"{r.seconds:.1f}" for r in results]
-        rows = [
-            [r.run_id, r.name or "-", r.status, percent(r.accuracy), spent, str(r.folder)]
-            for r, spent in zip(results, seconds, strict=True)
-        ]
-    else:
-        head = [group, "runs", *LOST, "mean test acc", "seconds"]
-        rows = [arm_row(arm, [r for r in results if r.arm == arm]) for arm in dict.fromkeys(r.arm for r in results)]
-    return align([head, *rows])
+        rows = [[r.run_id, r.name or "-", r.status, percent(r.accuracy)] for r in results]
+        return align([["run", "arm", "status", "test acc"], *rows], right=[3], flexible=[1], width=width_of(sys.stdout))
+    arms = {r.arm: r.arm for r in results}
+    families = {arm: " ".join(word for word in arm.split(" ") if not word.startswith("lr=")) for arm in arms}
+    head = [group, "runs", *LOST, "mean test acc"]
+    if len(arms) > MAX_TABLE_ROWS and len({*families.values()}) < len(arms):
+        # A mean over learning rates would say little.
+        arms, head = families, ["arm, at all lr", "runs", *LOST]
+    by_arm: dict[str, list[RunResult]] = {}
+    for r in results:
+        by_arm.setdefault(arms[r.arm], []).append(r)
+    rows = [arm_row(arm, of_arm)[: len(head)] for arm, of_arm in by_arm.items()]
+    return align([head, *rows], right=range(1, len(head)), flexible=[0], width=width_of(sys.stdout))
 
 
 def arm_row(arm: str, results: Sequence[RunResult]) -> list[str]:
     known = [r.accuracy for r in results if not math.isnan(r.accuracy)]
     counts = [sum(r.status == status for r in results) for status in LOST]
     mean = percent(sum(known) / len(known)) if known else "-"
-    seconds = sum(r.seconds for r in results if not math.isnan(r.seconds))
-    return [arm or "-", str(len(results)), *map(str, counts), mean, f"{seconds:.1f}"]
-
-
-def align(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return [arm or "-", str(len(results)), *map(str, counts), mean]

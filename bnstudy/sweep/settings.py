@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from bnstudy.loggers.base import BaseLogger
 from bnstudy.validation import NAME, ConfigError, Spec, printable, show
 
 Objective = Literal[
@@ -54,6 +55,7 @@ class Settings(Spec):
     checkpoint_seconds: interval between checkpoints of an unfinished run.
     dry_run: print what would be trained, and train nothing.
     objective: the number of a run's summary that an optimizing sweeper receives.
+    logger: where metrics go while a run trains, besides the store; null for nowhere.
     refine: a second pass trains finer learning rates around the best ones of a study.
     until: decided: add seeds to a study until its claims are decided.
     max_seeds: with `until`, the number of seeds in total.
@@ -74,6 +76,7 @@ class Settings(Spec):
     until: Literal["decided"] | None = None
     max_seeds: int = 40
     seeds_at_once: int = 5
+    logger: BaseLogger | None = None
 
     def check(self) -> None:
         self.require(bool(self.results_dir), "results_dir", "the name of a folder")

@@ -34,6 +34,7 @@ from bnstudy.sweep.request import PlannedRun
 from bnstudy.sweep.settings import Settings
 from bnstudy.sweep.signals import Interrupted, StopFlag
 from bnstudy.sweep.stackable import one_line
+from bnstudy.sweep.streams import Streams
 from bnstudy.sweep.summary import summarize
 from bnstudy.sweep.threads import keep_threads
 from bnstudy.train import checkpoint
@@ -106,6 +107,7 @@ class Worker:
 
     def __post_init__(self) -> None:
         self._disk = Disk(self.send, self.stop)
+        self._streams = Streams(self.settings.logger, self.settings.results, self.send)
 
     def work(self, stacks: Sequence[Stack], patience: float = math.inf) -> None:
         """Train what nobody else has, until every run is stored or has failed, here or elsewhere.
@@ -294,7 +296,11 @@ class Worker:
             self.send(f"{name or stack.run_ids[0]}: going on from step {training.step} of {training.total}.")
         self._send_beat(training, stack)
         self._saved_at = time.monotonic()
-        training.train(partial(self._store_runs, training, stack), partial(self._beat, stack))
+        self._streams.begin(stack.runs)
+        try:
+            training.train(partial(self._store_runs, training, stack), partial(self._beat, stack))
+        finally:
+            self._streams.stop(but=self._lost)
         self._trained_at = time.monotonic()
 
     def _set_aside(self, stack: Stack, saved: list[Any], dataset: Dataset, error: str) -> None:
@@ -332,14 +338,15 @@ class Worker:
         failed = write_together(lambda own: self.store.finish(*own), results)
         self._disk.is_lost &= len(failed) == len(results)  # it takes something again
         waiting = {own[0]: own for own, _ in failed}
-        self._end_runs([own[0] for own in results if own[0] not in waiting], training)
+        self._end_runs([own for own in results if own[0] not in waiting], training)
         for own in waiting.values():
             self._store_waiting(training, stack, own)
 
-    def _end_runs(self, run_ids: Sequence[str], training: Training) -> None:
-        for run_id in run_ids:
+    def _end_runs(self, results: Sequence[Results], training: Training) -> None:
+        for run_id, metrics, _, summary in results:
+            self._streams.finish(run_id, metrics, summary)
             self.send(RunDone(self.name, run_id, training.total))
-        self.leases.release(run_ids)
+        self.leases.release([own[0] for own in results])
 
     def _store_waiting(self, training: Training, stack: Stack, results: Results) -> None:
         """Store a run that the disk does not take at once."""
@@ -357,11 +364,12 @@ class Worker:
             self._fail_with(own, failure)
             self.leases.release([run_id])
         else:
-            self._end_runs([run_id], training)
+            self._end_runs([results], training)
 
     def _beat(self, stack: Stack, training: Training) -> None:
         """Report the step, save checkpoints if they are due or a signal came, and stop after a signal."""
         self._send_beat(training, stack)
+        self._streams.feed(training)
         if self.stop.signum is not None or time.monotonic() - self._saved_at > self.settings.checkpoint_seconds:
             with suppress(OSError):  # nobody is known to have taken a run over; the next beat asks again
                 lost = self.leases.lost() & {spec.run_id for spec in training.specs}

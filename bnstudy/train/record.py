@@ -154,14 +154,24 @@ class Record:
     def _shared_columns(self, until: int) -> tuple[list[pa.Array], int]:
         """The columns that all runs share, made once, and how many of `rows` they hold."""
         if self._columns is None or self._columns[0] != until:
-            steps = range(min(until + 1, len(self.losses)))
             kept = [r for r in self.rows if r[0] <= until]
-            rows = [*((step, "train", "loss", "") for step in steps), *kept]
-            step, split, metric, layer = (list(column) for column in zip(*rows, strict=True))
-            epoch = numbers(np.array(step) / self.steps_per_epoch, np.float64)
-            columns = [numbers(step, np.int64), epoch, *map(texts, (split, metric, layer))]
+            columns = self._columns_of(range(min(until + 1, len(self.losses))), kept)
             self._columns = until, columns, len(kept)
         return self._columns[1:]
+
+    def part(self, steps: range, rows: range) -> list[pa.Table]:
+        """The training losses of these steps and these of `rows`, which are flushed: a table like `metrics` a run."""
+        columns = self._columns_of(steps, self.rows[rows.start : rows.stop])
+        losses = self.losses[steps.start : steps.stop].cpu().numpy().astype(np.float64)
+        values = np.concatenate([losses, self.values[rows.start : rows.stop]])
+        return [pa.Table.from_arrays([*columns, numbers(own, np.float64)], schema=METRICS_SCHEMA) for own in values.T]
+
+    def _columns_of(self, steps: range, rows: Sequence[Row]) -> list[pa.Array]:
+        """The columns of training losses at these steps and of these rows, but for the values."""
+        every = [*((step, "train", "loss", "") for step in steps), *rows]
+        step, split, metric, layer = (list(column) for column in zip(*every, strict=True)) if every else ([],) * 4
+        epoch = numbers(np.array(step) / self.steps_per_epoch, np.float64)
+        return [numbers(step, np.int64), epoch, *map(texts, (split, metric, layer))]
 
     def timings(self, until: int) -> pa.Table:
         """Cumulative training seconds by step, and the mean seconds of a step since the row before."""

@@ -13,14 +13,16 @@ INTRODUCTION = """# Python API
 
 def page() -> str:
     public = {name: getattr(bnstudy, name) for name in bnstudy.__all__ if name != "__version__"}
-    functions = [name for name, thing in public.items() if inspect.isroutine(thing)]
+    called = [inspect.unwrap(getattr(bnstudy, name)) for name in bnstudy.CALLABLE]
+    functions = [f"{function.__module__}.{function.__name__}".removeprefix("bnstudy.") for function in called]
+    functions += [name for name, thing in public.items() if inspect.isroutine(thing)]
     classes = [name for name, thing in public.items() if inspect.isclass(thing)]
     parts = [INTRODUCTION, "## Functions"]
-    parts += [directive("autofunction", name) for name in functions]
+    parts += [directive("autofunction", f"bnstudy.{name}") for name in functions]
     parts += ["## Classes"]
-    parts += [directive("autoclass", name, "   :members:") for name in classes]
+    parts += [directive("autoclass", f"bnstudy.{name}", "   :members:") for name in classes]
     return "\n\n".join(parts)
 
 
 def directive(kind: str, name: str, *options: str) -> str:
-    return "\n".join(["```{eval-rst}", f".. {kind}:: bnstudy.{name}", *options, "```"])
+    return "\n".join(["```{eval-rst}", f".. {kind}:: {name}", *options, "```"])

@@ -17,10 +17,12 @@ BETTER = {"higher": ", higher is better", "lower": ", lower is better", "either"
 
 def studies() -> dict[str, dict[str, Any]]:
     """The studies with a question of their own, by name."""
-    nodes = {
-        p.stem: yaml.safe_load(p.read_text(encoding="utf-8")) for p in sorted((conf_dir() / "study").glob("*.yaml"))
-    }
-    return {name: node for name, node in nodes.items() if "title" in node}
+    paths = sorted((conf_dir() / "study").glob("*.yaml"))
+    nodes = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in paths}
+    inner = {
+        name: node.get("study", node) for name, node in nodes.items()
+    }  # one that sets other keys has a node for it
+    return {name: node for name, node in inner.items() if "title" in node}
 
 
 def page_of_claims() -> str:

@@ -30,6 +30,7 @@ GROUPS = {
     "optim": "Optimizers",
     "schedule": "Schedules of the learning rate",
     "loss": "Losses",
+    "logger": "Loggers",
 }
 TYPES = {int: "whole number", float: "number", bool: "true, false", str: "text", dict: "mapping", Mapping: "mapping"}
 HEADER = ("key", "values", "default", "meaning")
@@ -72,8 +73,11 @@ def page_of_options() -> str:
 
 def option(group: str, path: Path) -> Iterator[str]:
     node = compose_config(f"{group}={path.stem}")[group]
-    cls = import_object(node["_target_"], group)
     yield f"### `{group}={path.stem}`"
+    if "_target_" not in node:
+        yield path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("#").strip()
+        return
+    cls = import_object(node["_target_"], group)
     text, _ = split_doc(own_doc(cls), [f.name for f in fields(cls)])
     yield prose(text)
     values = {name: value for name, value in node.items() if not isinstance(value, dict) or "_target_" not in value}

@@ -7,13 +7,13 @@ import pytest
 
 from bnstudy.claims import arms
 from bnstudy.claims.claim import claim_of
-from bnstudy.store.loading import _spec_columns
+from bnstudy.store.flat import spec_columns
 from tests.sweeps import NODE
 from tests.synthetic import Run, lr_sweep, two_models
 
 
 def labelled(runs: list[Run]) -> pd.DataFrame:
-    return arms.label(pd.DataFrame([{"run_id": r.run_id, **_spec_columns(r.spec)} for r in runs]))
+    return arms.label(pd.DataFrame([{"run_id": r.run_id, **spec_columns(r.spec)} for r in runs]))
 
 
 def names(runs: list[Run], column: str = "arm") -> list[str]:
@@ -178,7 +178,7 @@ def test_arms_are_what_a_naive_grouping_by_everything_but_the_seed_gives(runs: l
 @pytest.mark.parametrize("fields", [(), (("model.dropout", None),), (("probe.seed", 3),), (("model.seed", 3),)])
 def test_distinct_rows_stand_for_all_that_differ_in_the_seed_alone(fields: tuple) -> None:
     runs = [Run(lr=lr, seed=seed, fields=fields) for lr in (0.1, 0.10000000001, 1.0) for seed in range(3)]
-    specs = pd.DataFrame({"run_id": r.run_id, **_spec_columns(r.spec)} for r in runs)
+    specs = pd.DataFrame({"run_id": r.run_id, **spec_columns(r.spec)} for r in runs)
     one, nth = arms.distinct(specs)
     others = [c for c in specs if c != "run_id" and (c != "seed" or any(c.endswith(".seed") for c in specs))]
     assert len(one) == len(specs.astype(object)[others].map(repr).drop_duplicates())
@@ -218,7 +218,7 @@ def test_the_smaller_of_equally_good_rates_is_chosen_and_rates_at_the_edge_are_m
 def test_versions_of_a_dataset_are_labels_of_their_own_also_where_two_classes_share_a_name() -> None:
     mine = (("data._target_", "mine.Digits"),)
     runs = [Run(seed=seed, fields=fields) for fields in ((), mine) for seed in range(3)]
-    specs = pd.DataFrame([{"run_id": r.run_id, **_spec_columns(r.spec)} for r in runs])
+    specs = pd.DataFrame([{"run_id": r.run_id, **spec_columns(r.spec)} for r in runs])
     checksums = {run.run_id: f"{run.seed}23456789" for run in runs if run.seed < 2}
     table = arms.label(arms.add_checksums(specs, checksums))
     versions = ("", " (images 023456)", " (images 123456)")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -203,3 +204,10 @@ def test_own_folders_come_first_and_a_bad_file_is_named(tmp_path: Path):
     path.write_text("[1, 2]")
     with pytest.raises(ConfigError, match=r"In .*dead_relus\.yaml: a claim is a mapping"):
         load_claims(["dead_relus"], [tmp_path])
+
+
+def test_an_end_of_an_interval_that_no_number_can_hold_is_infinite():
+    ratio, difference = load_claims(["faster_convergence", "dead_relus"])
+    assert [ratio.end(value) for value in (-6e7, -1.0, 1.0, 6e7)] == [-math.inf, -1.0, 1.0, math.inf]
+    assert ratio.in_unit(math.inf) > 1e300
+    assert (difference.end(6e7), difference.in_unit(6e7)) == (6e7, 6e7)

@@ -112,4 +112,4 @@ def test_ctrl_c_while_a_command_is_planned_is_one_sentence(tmp_path, delay):
     time.sleep(delay)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate()
-    assert (process.returncode, err) == (130, "bnstudy: Stopped.\n")
+    assert (process.returncode, err) == (130, "Planning ...\nbnstudy: Stopped.\n")

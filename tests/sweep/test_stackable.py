@@ -101,7 +101,7 @@ def test_a_network_that_cannot_be_stacked_is_trained_one_by_one_and_this_is_said
     words = ("-m", *OWN, "seed=0,1", "lr=0.1,0.01", "steps=3")
     said = "model=Rows cannot be stacked ("
     status, out, _ = command(*words, "dry_run=true")
-    assert (status, out.count(said), out.count("1 run of 3 steps, serial")) == (0, 1, 4)
+    assert (status, out.count(said), " 4  -       serial      3 " in out) == (0, 1, True)
     status, _, err = command(*words)
     assert (status, err.count(said)) == (0, 1)
     assert "going on" not in err

@@ -125,10 +125,14 @@ def _draw_seeds(ax: Axes, rows: pd.DataFrame, x: str, line: LineStyle) -> None:
 
 
 def _draw_targets(ax: Axes, panel: Panel, families: list[str]) -> None:
-    for target in panel.speed.targets(families) if panel.speed else ():
+    """A dashed line at each target, and one label above the highest."""
+    targets = sorted(panel.speed.targets(families)) if panel.speed else []
+    for target in targets:
         ax.axhline(100 * target, color=style.NEUTRAL, linewidth=0.8, linestyle=TARGET_LINE, zorder=1)
+    if targets:
         place: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "ha": "left", "va": "bottom"}
-        ax.text(0.01, 100 * target, f"target {percent(target)}", fontsize=8, color=style.NEUTRAL, **place)
+        label = f"target {' and '.join(dict.fromkeys(map(percent, targets)))}"
+        ax.text(0.01, 100 * targets[-1], label, fontsize=8, color=style.NEUTRAL, **place)
 
 
 def _label(blocks: list[Block], clocks: list[str], columns: int) -> None:

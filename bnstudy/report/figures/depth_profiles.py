@@ -44,13 +44,13 @@ class DepthProfile:
 
 
 GRADIENT_NORM = DepthProfile(
-    "grad_norm", "gradient norm", "gradient norm of the layers", "weight layer",
+    "grad_norm", "gradient norm", "gradient norm", "weight layer",
     "Euclidean norm of the gradient of each layer's weights on a training batch. Points are geometric means over "
     "seeds, bands 95% t intervals on the log axis; gradients that are zero or not finite are left out. Arms with and "
     "without normalization are not on one scale: a normalized layer's gradient is proportional to 1/||W||.",
 )  # fmt: skip
 BACKPROP = DepthProfile(
-    "backprop_rms", "RMS of dL/dz", "gradient that reaches the layers", "hidden layer",
+    "backprop_rms", "RMS of dL/dz", "gradient dL/dz", "hidden layer",
     "Root mean square, over samples and units, of the derivative of the training batch's loss with respect to each "
     "hidden layer's pre-activations. A flat line is a gradient that neither vanishes nor explodes on its way back. "
     "Points are geometric means over seeds, bands 95% t intervals on the log axis.",
@@ -123,7 +123,8 @@ def _result(profile: DepthProfile, panel: Panel, moment: str, at: pd.DataFrame) 
     """By which factor the metric of the first layer differs from that of the last."""
     ends = mean_band(at, ["arm", "depth"], log=True).groupby("arm", observed=True)["mean"].agg(["first", "last"])
     factors = {panel.names[str(arm)]: end["first"] / end["last"] for arm, end in ends.iterrows()}
-    return f"{profile.title}, first over last, {moment}: {by_arm(factors, times)}"
+    when = "" if moment == MOMENTS[-1].title else f", {moment}"
+    return f"{profile.title}, first over last layer{when}: {by_arm(factors, times)}"
 
 
 def set_depth_axis(ax: Axes, rows: pd.DataFrame, layer: str) -> None:

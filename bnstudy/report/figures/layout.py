@@ -19,7 +19,7 @@ from bnstudy.report.figures.colours import readable
 from bnstudy.report.panels import Panel
 
 MAX_COLUMNS = 3
-TITLE_LETTERS = 72
+TITLE_LETTERS = 66
 """Letters of axes titles that fit side by side."""
 TITLE_LINE = 0.14
 """Height of each further line of an axes title, in inches."""

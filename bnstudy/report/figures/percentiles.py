@@ -25,7 +25,8 @@ QUANTILES = {"q15": "15%", "q50": "median", "q85": "85%"}
 POOLED = (
     "15th, 50th and 85th percentile of the last hidden layer's pre-activations, the inputs of its activation function, "
     "over all units and the samples of the probe batch. Means over seeds with 95% t intervals. Flat lines mean that "
-    "the distribution stays in place while the layers below are trained."
+    "the distribution stays in place while the layers below are trained. The spread is the distance from the 15th to "
+    "the 85th percentile, its growth that at the end over that at the start."
 )
 ONE_UNIT = (
     "15th, 50th and 85th percentile over the probe batch of the pre-activation of one unit, the first of the last "
@@ -46,7 +47,7 @@ COSINES = (
 def draw_pooled_percentiles(panel: Panel, palette: Palette) -> ReportFigure | None:
     """Percentiles over all units of the last hidden layer, axes for each arm."""
     series = {q: last_hidden_layer(layer_series(panel, f"z_{q}")) for q in QUANTILES}
-    title = f"{panel.name}: spread of the last hidden layer's pre-activations, end over start"
+    title = f"{panel.name}: growth of the spread of the last hidden layer"
     return _draw_percentiles(panel, palette, series, title, POOLED)
 
 
@@ -54,7 +55,7 @@ def draw_unit_percentiles(panel: Panel, palette: Palette) -> ReportFigure | None
     """Percentiles of one unit of the last hidden layer for one seed, axes for each arm."""
     series = {q: last_hidden_layer(layer_series(panel, f"unit_{q}")) for q in QUANTILES}
     series = {q: first_seed(rows, panel.arm_runs) for q, rows in series.items()}
-    title = f"{panel.name}: spread of one unit's pre-activations, seed {panel.arm_runs['seed'].min()}, end over start"
+    title = f"{panel.name}: growth of the spread of one unit, seed {panel.arm_runs['seed'].min()}"
     return _draw_percentiles(panel, palette, series, title, ONE_UNIT)
 
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-import re
-import shlex
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -312,21 +309,3 @@ def test_each_network_is_trained_with_norms_of_its_own_and_others(name, command,
     rows = load_metrics("results")
     first = rows[(rows["step"] == 0) & (rows["metric"] == "grad_norm")]
     assert first.groupby("run_id", observed=True)["value"].sum().nunique() == len(runs)
-
-
-@pytest.mark.slow
-def test_the_page_on_own_networks_works_as_it_is_written(command, tmp_path, monkeypatch):
-    page = (Path(__file__).parents[1] / "docs" / "how-to" / "own-network.md").read_text()
-    network, measurement = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
-    (tmp_path / "my_networks.py").write_text(network)
-    blocks = [block for kind, block in re.findall(r"^```(\w*)\n(.*?)^```", page, re.M | re.S) if not kind]
-    lines = [line for block in blocks for line in block.splitlines()]
-    small = [line for line in lines if line.startswith("bnstudy ") and "data=cifar10" not in line]
-    for line in (line if "study=" not in line else f"{line} dry_run=true" for line in small):
-        status, _, err = command(*shlex.split(line)[1:])
-        assert status == 0, err
-    assert len(load_runs("results")) == 4
-    monkeypatch.syspath_prepend(str(tmp_path))
-    names: dict[str, object] = {}
-    exec(measurement, names)
-    assert {"conv1", "conv2", "fc"} < {*names["measured"]["layer"]}

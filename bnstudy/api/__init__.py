@@ -1,0 +1,1 @@
+"""The same from Python: `bnstudy.run`, `bnstudy.sweep`, `bnstudy.report` and `bnstudy.measure`."""

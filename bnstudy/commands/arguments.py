@@ -1,0 +1,140 @@
+"""What the subcommands share: their arguments, finding a run by the start of its id, and tables."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import textwrap
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bnstudy import __version__
+from bnstudy.commands.settings import Options
+from bnstudy.config.arguments import assignments, parse_flags
+from bnstudy.config.folders import check_folder
+from bnstudy.store.runs import Store
+from bnstudy.validation import ConfigError, printable
+
+RUN_ID = re.compile(r"[0-9a-f]{12}")
+MIN_DIGITS = 4
+"""So many digits of an id name a run, if no other one begins with them."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The arguments of a subcommand: its flags, the runs that it names, and key=value words but for results_dir."""
+
+    flags: Namespace
+    runs: tuple[str, ...]
+    values: Mapping[str, str]
+    store: Store
+    options: Options
+
+
+def read_arguments(
+    name: str,
+    help_text: str,
+    arguments: Sequence[str],
+    flags: Mapping[str, str] | None = None,
+    runs: int = 0,
+    keys: Collection[str] | None = (),
+    needs_store: bool = True,
+) -> Arguments:
+    """Parse the arguments of a subcommand.
+
+    Args:
+        flags: the help of each flag of its own, by its name without dashes.
+        runs: how many ids of runs it needs.
+        keys: what may be set besides results_dir; None for anything.
+
+    Raises:
+        ConfigError: an argument is not allowed, or there is no store.
+    """
+    program = f"bnstudy {name}"
+    usage = f"{program} {'RUN ' * runs}[key=value ...]"
+    parser = ArgumentParser(
+        program, usage, help_text, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False, add_help=False
+    )
+    parser.add_argument("--help", "-h", action="help", help="show this text")
+    parser.add_argument("--version", action="version", version=f"bnstudy {__version__}", help="show the version")
+    parser.add_argument(
+        "--config-dir", "-cd", metavar="DIR", type=Path, help="a folder like conf/, with your own files"
+    )
+    for flag, text in (flags or {}).items():
+        parser.add_argument(f"--{flag}", action="store_true", help=text)
+    parser.add_argument(
+        "words", nargs="*", metavar="RUN" if runs else "key=value", help="results_dir=FOLDER and others"
+    )
+    found = parse_flags(parser, arguments)
+    named = tuple(word for word in found.words if "=" not in word)
+    if named and not runs and keys is not None:
+        raise ConfigError(f"{named[0]} is not allowed: {program} takes results_dir=FOLDER and the flags of its --help.")
+    named = named if runs else ()
+    known = None if keys is None else ("results_dir", *keys)
+    values = assignments([word for word in found.words if word not in named], known)
+    if len(named) != runs:
+        needed = "the id of a run" if runs == 1 else f"the ids of {runs} runs"
+        example = " ".join(["0a1b2c3d", "5e6f7a8b"][:runs])
+        raise ConfigError(
+            f"{program} needs {needed}, such as {program} {example}, and was given {len(named)}: bnstudy list --runs "
+            "lists them."
+        )
+    if found.config_dir is not None:
+        check_folder("--config-dir", str(found.config_dir))
+    folders = (found.config_dir.expanduser(),) if found.config_dir else ()
+    store = Store(Path(values.pop("results_dir", "results")).expanduser())
+    if needs_store and not store.results_dir.is_dir():
+        raise ConfigError(f"results_dir={store.results_dir} is not allowed: there is no such folder.")
+    return Arguments(found, named, values, store, Options(folders))
+
+
+def run_ids(store: Store) -> list[str]:
+    """The ids of all folders of runs, whatever is in them, sorted."""
+    folder = store.results_dir / "runs"
+    return sorted(filter(RUN_ID.fullmatch, os.listdir(folder))) if folder.is_dir() else []
+
+
+def find_run(store: Store, start: str) -> str:
+    """The id of the run that begins with these digits; also the path of its folder is understood.
+
+    Raises:
+        ConfigError: there is none, or several.
+    """
+    digits = start.rstrip("/").rpartition("/")[2].lower()
+    if not re.fullmatch(rf"[0-9a-f]{{{MIN_DIGITS},12}}", digits):
+        allowed = f"an id of a run, or its first {MIN_DIGITS} or more digits (0-9, a-f), such as 0a1b2c3d"
+        raise ConfigError(f"{start} is not allowed: it must be {allowed}.")
+    found = [run_id for run_id in run_ids(store) if run_id.startswith(digits)]
+    if not found:
+        raise ConfigError(
+            f"{start} is not a run in {store.results_dir}. bnstudy list --runs lists its runs; results_dir=FOLDER "
+            "names another store."
+        )
+    if len(found) > 1:
+        others = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        raise ConfigError(
+            f"{start} is the start of {len(found)} ids, {', '.join(found[:3])}{others}: type more digits."
+        )
+    return found[0]
+
+
+def width() -> int:
+    """The columns of the terminal, or 100 where there is none."""
+    return shutil.get_terminal_size((100, 24)).columns
+
+
+def wrap(text: str, indent: int) -> str:
+    """The text in lines that fit the terminal, behind an indent."""
+    space = " " * indent
+    wrapped = textwrap.wrap(
+        text, max(40, width() - 1), initial_indent=space, subsequent_indent=space, break_on_hyphens=False
+    )
+    return "\n".join(wrapped)
+
+
+def say(text: str) -> None:
+    """Print text that may come from the store."""
+    print(printable(text))
