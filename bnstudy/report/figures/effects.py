@@ -28,6 +28,9 @@ MOST = 24
 GUTTER, LETTERS, NARROW_LETTERS = 2.15, 33, 52
 """Width in inches of the column of names, and letters that fit in it, or on a phone above a strip."""
 
+UNIT_LETTERS = 42
+"""Letters of the axis' label that fit in a line."""
+
 LINE, STRIP, GAP = 0.145, 0.44, 0.1
 """Heights in inches: of a line of text, of the dots with their bar, and between strips."""
 AROUND = 1.0
@@ -81,10 +84,11 @@ def draw_effect(found: Sequence[Verdict]) -> ReportFigure:
     shown = found if len(found) <= MOST else [verdict for verdict in found if verdict.contrast.is_primary]
     claim, strips = shown[0].contrast.claim, list(_strips(shown))
     height, title = strips[-1].below, claim_title(found)
-    figure, axes = style.new_figure(1, 1, AROUND + height, title)
+    unit = textwrap.fill(claim.unit, UNIT_LETTERS)
+    figure, axes = style.new_figure(1, 1, AROUND + height + LINE * unit.count("\n"), title)
     ax = axes[0, 0]
     ax.set_xscale("log" if claim.scale == "log_ratio" else "linear")
-    ax.set(xlim=effect_limits(shown), ylim=(height, -0.2), yticks=[], xlabel=claim.unit)
+    ax.set(xlim=effect_limits(shown), ylim=(height, -0.2), yticks=[], xlabel=unit)
     ax.spines["left"].set_visible(False)
     if claim.scale == "log_ratio":
         set_ratio_ticks(ax)

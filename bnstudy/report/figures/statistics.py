@@ -60,15 +60,17 @@ def _draw_lines(panel: Panel, tables: dict[str, pd.DataFrame], every: pd.DataFra
 def _draw_points(panel: Panel, tables: dict[str, pd.DataFrame], every: pd.DataFrame, title: str) -> Figure:
     """A row for each arm, with a point and an interval for each kind."""
     labels = {arm: label for arm, label in panel.labels.items() if (every["arm"] == arm).any()}
-    figure, axes = style.new_figure(1, 1, 0.9 + 0.5 * len(labels), title)
+    letters = style.fit(layout.TITLE_LETTERS) // 3
+    names = [textwrap.fill(label, letters) for label in labels.values()]
+    row = max(0.5, 0.1 + layout.TITLE_LINE * max(name.count("\n") + 1 for name in names))
+    figure, axes = style.new_figure(1, 1, 0.9 + row * len(labels), title)
     ax, rows = axes[0, 0], {arm: len(labels) - i for i, arm in enumerate(labels)}
     for i, (kind, table) in enumerate(tables.items()):
         y = table["arm"].astype(str).map(rows) + 0.2 * (1 - i)
         half = 100 * (table["mean"] - table["low"]).fillna(0)
         line: dict[str, Any] = {"color": KINDS[kind].colour, "fmt": KINDS[kind].marker, "capsize": 2, "elinewidth": 1}
         ax.errorbar(100 * table["mean"], y, xerr=half, **line)
-    letters = style.fit(layout.TITLE_LETTERS) // 3
-    ax.set_yticks(list(rows.values()), [textwrap.fill(label, letters) for label in labels.values()])
+    ax.set_yticks(list(rows.values()), names)
     ax.set(ylim=(0.5, len(rows) + 0.5), xlabel="accuracy (%)")
     return figure
 

@@ -29,7 +29,7 @@ WIDTH, NARROW = 6.2, 3.7
 """Figure widths in inches: of the text of a page, so that fonts appear at their nominal size, and of a phone, on which
 such a figure is 390 pixels wide and a font of 8 points 11 pixels high."""
 
-TITLE_LETTERS = 70
+TITLE_LETTERS = 62
 LEGEND_LETTERS = 80
 """Letters that fit in one line of a title and in one row of a legend, of a figure for a page."""
 HANDLE_LETTERS = 8
