@@ -93,7 +93,7 @@ class IoffeSigmoids(Reproduction):
         if percentiles.empty or accuracy.empty:
             return None
         ends = {str(norm): share for norm, share in runs.groupby("norm")["test_accuracy"].mean().items()}
-        title = f"A network of sigmoids, test accuracy at the end: {by_arm(ends, percent)}"
+        title = f"Test accuracy of a network of sigmoids: {by_arm(ends, percent)}"
         figure, ((left, middle, right),) = style.new_figure(1, 3, 3.2, title)
         table = mean_band(accuracy.merge(runs[["run_id", "norm"]], on="run_id"), ["norm", "step"])
         for norm, rows in table.groupby("norm"):
