@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from bnstudy.report.figures.phrases import percent
 from scipy import stats
 
 from bnstudy.claims.frames import load_study
@@ -99,7 +100,8 @@ def test_the_accuracy_of_a_finding_a_table_a_figure_and_a_verdict_is_one(one: Ma
         f"{norm} at its best learning rate, {BEST[norm]:g}, reaches {accuracy}" in f for f in one.report.findings
     )
     assert f"| {norm}, lr={BEST[norm]:g} ● | {accuracy} |" in one.text
-    assert f"{norm} has its best mean validation accuracy at {BEST[norm]:g}, with a test accuracy of {accuracy}" in (
+    error = percent(1 - runs["test_accuracy"].median())
+    assert f"{norm} has its best mean validation accuracy at {BEST[norm]:g}, with a median test error of {error}" in (
         one.alt("learning-rates")
     )
     assert f"{norm} (best lr={BEST[norm]:g}) ends at {accuracy}" in one.alt("curves")
@@ -114,7 +116,7 @@ def test_the_dead_units_of_a_figure_and_a_verdict_are_one_number(one: Made, norm
         end = rows[(rows["layer"] == "") & (rows["step"] == STEPS)]["value"]
         shares.append(100.0 if run.status == "diverged" else 100 * end.iloc[0])
     assert one.verdict("dead", "best_rate")[f"mean_{side}"] == pytest.approx(np.mean(shares))
-    assert f"{norm} (best lr={BEST[norm]:g}) {np.mean(shares):.1f}%" in one.alt("dead-units")
+    assert f"{norm} {percent(np.mean(shares) / 100)}" in one.alt("dead-units")
 
 
 def test_a_tolerated_rate_is_the_last_before_a_cross_and_not_one_that_fails_to_learn(one: Made) -> None:
