@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from bnstudy.report.figures.phrases import percent
 from scipy import stats
 
 from bnstudy.claims.frames import load_study
 from bnstudy.report.compare import compare
+from bnstudy.report.figures.titles import percent
 from bnstudy.report.report import write_report
 from bnstudy.report.result import ReportResult
 from bnstudy.stats.corrections import holm
