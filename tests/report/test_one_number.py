@@ -16,6 +16,7 @@ from scipy import stats
 
 from bnstudy.claims.frames import load_study
 from bnstudy.report.compare import compare
+from bnstudy.report.figures.titles import percent
 from bnstudy.report.report import write_report
 from bnstudy.report.result import ReportResult
 from bnstudy.stats.corrections import holm
@@ -99,10 +100,12 @@ def test_the_accuracy_of_a_finding_a_table_a_figure_and_a_verdict_is_one(one: Ma
         f"{norm} at its best learning rate, {BEST[norm]:g}, reaches {accuracy}" in f for f in one.report.findings
     )
     assert f"| {norm}, lr={BEST[norm]:g} ● | {accuracy} |" in one.text
-    assert f"{norm} has its best mean validation accuracy at {BEST[norm]:g}, with a test accuracy of {accuracy}" in (
+    error = percent(1 - runs["test_accuracy"].median())
+    assert f"{norm} has its best mean validation accuracy at {BEST[norm]:g}, with a median test error of {error}" in (
         one.alt("learning-rates")
     )
-    assert f"{norm} (best lr={BEST[norm]:g}) ends at {accuracy}" in one.alt("curves")
+    validation = percent(runs["val_accuracy"].mean())
+    assert f"{norm} (best lr={BEST[norm]:g}) ends at {validation}" in one.alt("curves")
 
 
 @pytest.mark.parametrize(("norm", "side"), [("NoNorm", "without"), ("BatchNorm", "with")])
@@ -114,7 +117,7 @@ def test_the_dead_units_of_a_figure_and_a_verdict_are_one_number(one: Made, norm
         end = rows[(rows["layer"] == "") & (rows["step"] == STEPS)]["value"]
         shares.append(100.0 if run.status == "diverged" else 100 * end.iloc[0])
     assert one.verdict("dead", "best_rate")[f"mean_{side}"] == pytest.approx(np.mean(shares))
-    assert f"{norm} (best lr={BEST[norm]:g}) {np.mean(shares):.1f}%" in one.alt("dead-units")
+    assert f"{norm} {percent(np.mean(shares) / 100)}" in one.alt("dead-units")
 
 
 def test_a_tolerated_rate_is_the_last_before_a_cross_and_not_one_that_fails_to_learn(one: Made) -> None:
