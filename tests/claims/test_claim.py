@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-import math
 from pathlib import Path
 from typing import Any
 
