@@ -87,7 +87,7 @@ class Crew:
 
     def run(self) -> None:
         """Return when all workers have ended."""
-        self._pickled = pickle.dumps(self.stacks)
+        self._pickled = pickle.dumps((self.settings, self.stacks))
         for _ in range(self.workers):
             self._start()
         passed_on = False
@@ -125,7 +125,7 @@ class Crew:
         self._started += 1
         name = f"worker {self._started}"
         ours, theirs = context().Pipe(duplex=False)
-        arguments = (self.settings, self._pickled, self.command, name, theirs)
+        arguments = (self._pickled, self.command, name, theirs)
         process = context().Process(target=run_worker, args=arguments, daemon=True)
         try:
             with hold_signals(), ignore_working_directory(), without_main():
@@ -201,10 +201,10 @@ def describe_death(exitcode: int | None) -> str:
     return f"ended with status {exitcode}"
 
 
-def run_worker(settings: Settings, pickled: bytes, command: str, name: str, pipe: Connection) -> None:
+def run_worker(pickled: bytes, command: str, name: str, pipe: Connection) -> None:
     """The main function of a worker process; its last message is None.
 
-    pickled: all stacks.
+    pickled: the settings and all stacks, in which classes may be the user's.
     """
     stop = LastSignal()
 
@@ -217,7 +217,8 @@ def run_worker(settings: Settings, pickled: bytes, command: str, name: str, pipe
     with stop.listening():
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
         try:
-            work(settings, SpecUnpickler(io.BytesIO(pickled)).load(), send, stop, command, name)
+            settings, stacks = SpecUnpickler(io.BytesIO(pickled)).load()
+            work(settings, stacks, send, stop, command, name)
         except Interrupted as stopped:
             sys.exit(stopped.exit_status)
         send(None)

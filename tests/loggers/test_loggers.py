@@ -257,3 +257,22 @@ def test_the_logger_is_no_part_of_a_run(tmp_path, digits):
     train(tmp_path, digits, CSV(), SPECS[:1])
     assert Store(tmp_path).finished() == [SPECS[0].run_id]
     assert set(load_metrics(tmp_path)["run_id"]) == {SPECS[0].run_id}
+
+
+@pytest.mark.slow
+def test_a_logger_of_ones_own_fails_in_several_processes_with_one_warning(command, tmp_path):
+    (tmp_path / "failing.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from bnstudy import BaseLogger\n\n"
+        "@dataclass(frozen=True)\n"
+        "class Failing(BaseLogger):\n"
+        "    def begin(self, run):\n"
+        "        raise OSError('no network')\n"
+    )
+    folder = tmp_path / "my_conf" / "logger"
+    folder.mkdir(parents=True)
+    (folder / "failing.yaml").write_text("_target_: failing.Failing\nseconds: 0\n")
+    words = ("norm=none,batch", "seed=range(0,2)", "steps=10", "hydra.launcher.executor=processes")
+    status, _, err = command("-m", "--config-dir", "my_conf", "logger=failing", *words)
+    assert status == 0
+    assert err.count("logger=Failing failed and gets nothing more (OSError: no network): training goes on.") == 1
