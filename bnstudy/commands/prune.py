@@ -57,7 +57,7 @@ def run(arguments: Sequence[str]) -> int:
 def prune_runs(given: Arguments, kinds: Collection[str]) -> int:
     store = given.store
     chosen = choose(given, kinds)
-    others = planned_elsewhere(given, chosen) if "study" in given.values else {}
+    others = planned_elsewhere(given, chosen) if {"study", "scale"} & given.values.keys() else {}
     workers = [w for w in find_workers(store, [r for r in chosen if r not in others]) if w.run_ids and not w.is_stale]
     running = {run_id for worker in workers for run_id in worker.run_ids}
     removed = {run_id: kind for run_id, kind in chosen.items() if run_id not in others and run_id not in running}

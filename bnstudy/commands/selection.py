@@ -73,11 +73,11 @@ def select(store: Store, options: Options, words: Mapping[str, str], among: Iter
     of_spec = {key: text for key, text in words.items() if key not in OWN_KEYS}
     found.run_ids = [run_id for run_id in ids if run_id in found.specs or not of_spec]
     known = spec_keys(found)
-    for key in of_spec.keys() & known:
+    for key in (key for key in of_spec if key in known):
         accepts = acceptor(found, key, of_spec[key])
         found.run_ids = [run_id for run_id in found.run_ids if accepts(found.specs[run_id])]
-    if of_summary := of_spec.keys() - known:
-        keep_by_summary(found, {key: of_spec[key] for key in of_summary}, known)
+    if of_summary := {key: text for key, text in of_spec.items() if key not in known}:
+        keep_by_summary(found, of_summary, known)
     if "status" in words:
         wanted = statuses(words["status"])
         state = states(store, found.run_ids, found.damages)

@@ -75,7 +75,8 @@ def interruptible(program: str) -> Iterator[None]:
         while frame is not None:
             if frame.f_code.co_filename.startswith("<frozen importlib"):
                 with suppress(OSError):
-                    os.write(2, f"{program}: {STOPPED}\n".encode())
+                    erase = "\r\x1b[K" if os.isatty(2) else ""  # what the command was doing
+                    os.write(2, f"{erase}{program}: {STOPPED}\n".encode())
                 os._exit(128 + signum)
             frame = frame.f_back
         raise KeyboardInterrupt

@@ -38,7 +38,7 @@ Quote what your shell would change: 'seed=range(0,5)'.
 Completion: eval "$(bnstudy --shell-completion install=bash)"; also zsh, fish; the
 same for bnstudy-report."""
 
-NAMED = ("model", "norm", "init", "data", "optim", "schedule", "loss", "probe", "scale")
+NAMED = ("model", "norm", "init", "data", "optim", "schedule", "loss", "probe", "logger", "scale")
 """The groups of which a run has an option, in the order of the help."""
 
 COMMENT = re.compile(r"^(\w+):[^#\n]*# (.+)$", re.MULTILINE)

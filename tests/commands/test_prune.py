@@ -39,6 +39,7 @@ def left(store: Store) -> set[str]:
         (["norm=batch", "lr=1"], FINISHED[6:8]),
         (["study=quickstart"], [*FINISHED[1:4], UNFINISHED, FAILED]),
         (["--unfinished", "study=quickstart"], [UNFINISHED]),
+        (["--failed", "scale=quick"], [FAILED]),
         (["study=quickstart,mine", "status=finished"], [FINISHED[0], FINISHED[1], FINISHED[3]]),
     ],
 )
