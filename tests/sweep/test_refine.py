@@ -247,7 +247,7 @@ def test_a_dry_run_plans_the_second_pass_once_the_first_is_stored(study):
         f"{SECOND}each of 2 families: 6 runs.",
         "6 runs: 5 finished, 1 to do, 1 stack of 1, on cpu.",
     ]
-    assert "  lr    3  " in out
+    assert re.search(r"  lr +\d+  .*\b0\.5\b", out)
     assert (times(), planned()) == (before, plan)
 
 
