@@ -13,6 +13,7 @@ from bnstudy.report.notebook import Report
 from bnstudy.report.page import Progress, silent
 from bnstudy.report.report import write_report
 from bnstudy.report.result import ReportResult
+from bnstudy.validation import ConfigError
 
 
 def report(
@@ -47,9 +48,11 @@ def report(
     """
     picked: Iterable[str] = runs["run_id"] if isinstance(runs, pd.DataFrame) else runs
     ids = list(dict.fromkeys(picked))
+    if isinstance(runs, pd.DataFrame) and not ids:
+        raise ConfigError("runs is an empty frame: there is nothing to report on.")
     values = {"study": study, "scale": scale, "compare": compare, "claims": claims, "results_dir": results_dir}
     words = [f"{key}={value}" for key, value in values.items() if value is not None]
-    words += [f"runs={','.join(ids)}"] if ids or isinstance(runs, pd.DataFrame) else []
+    words += [f"runs={','.join(ids)}"] if ids else []
     return Report(write(parse_report_arguments([*words, *([f"--config-dir={config_dir}"] if config_dir else [])])))
 
 

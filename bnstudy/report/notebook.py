@@ -15,6 +15,7 @@ from bnstudy.report.rendering import escape_markdown, render_fragment
 from bnstudy.report.result import ReportResult
 from bnstudy.report.terminal import show_report
 from bnstudy.report.wording import answer
+from bnstudy.validation import printable
 
 HEADINGS = ("Claim", "Case", "Verdict", "Effect", "Seeds")
 """Of a short table of verdicts."""
@@ -43,7 +44,8 @@ class Report:
         """A short table of the verdicts in the primary views, as text."""
         primary = [verdict for verdict in self.found if verdict.contrast.is_primary]
         rows = [(v.contrast.claim.statement, v.case, v.status, v.effect_text, str(v.n)) for v in primary]
-        return pd.DataFrame(rows, columns=list(HEADINGS), dtype=str)
+        cells = [[printable(text, keep="") for text in row] for row in rows]
+        return pd.DataFrame(cells, columns=list(HEADINGS), dtype=str)
 
     def to_markdown(self) -> str:
         """The short table in Markdown."""
