@@ -20,7 +20,8 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-COLOURS = {"SUPPORTED": "#00704f", "CONTRADICTED": "#b34700", "NEGLIGIBLE": "#0072b2", "INCONCLUSIVE": "#5c636b"}
+from bnstudy.report.figures.colours import BAND, NEUTRAL, STATUSES
+
 TICKS = [-100, -30, -10, -3, -1, 0, 1, 3, 10, 30, 100]
 WIDTH, LEFT, RIGHT = 9.0, 0.355, 0.645
 """Inches; the axis spans LEFT to RIGHT, as shares of the width."""
@@ -65,11 +66,11 @@ def draw(verdicts: Sequence[Verdict]) -> Figure:
     figure = Figure(figsize=(WIDTH, height))
     ax = figure.add_axes((LEFT, BELOW / height, RIGHT - LEFT, ROW * len(verdicts) / height))
     ax.set_xscale("symlog", linthresh=1, linscale=0.6)
-    ax.axvspan(-1, 1, color="#e4e7ea", zorder=0)
-    ax.axvline(0, color="#999999", linewidth=0.8, zorder=1)
+    ax.axvspan(-1, 1, color=BAND, zorder=0)
+    ax.axvline(0, color=NEUTRAL, linewidth=0.8, zorder=1)
     text: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "va": "center", "linespacing": 1.25}
     for y, verdict in enumerate(verdicts):
-        colour = COLOURS[verdict["status"]]
+        colour = STATUSES[verdict["status"]]
         point, low, high = (in_deltas(verdict, verdict[key]) for key in ("effect", "ci_low", "ci_high"))
         ax.plot([low, high], [y, y], color=colour, linewidth=2.4, solid_capstyle="butt")
         ax.plot(point, y, "o", color=colour, markersize=7)

@@ -74,7 +74,7 @@ def test_an_interval_with_slack_is_marked_wherever_it_is_shown() -> None:
     (verdict,) = of_contrast(*[1.0, 1.1] * 6, slack=0.1)
     assert verdict.interval == "1.1 (0.9 to 1.2, widened by a grid step)"
     (section,) = claim_cards([verdict], part(verdict.contrast), set())
-    assert "widens the interval at both ends" in section.effect.caption
+    assert "the thin parts are the step" in section.effect.caption
     assert "widened by a grid step" in section.effect.inline
     assert as_json([verdict])[0]["interval_is"] == "95%, widened by a grid step"
 

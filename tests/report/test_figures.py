@@ -4,6 +4,7 @@ import statistics
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -13,7 +14,7 @@ from bnstudy.claims.frames import StudyData, load_study
 from bnstudy.claims.numbers import two_digits
 from bnstudy.claims.verdicts import Verdict, verdicts
 from bnstudy.report.figures import Palette, ReportFigure, draw_panel, load_figures, style
-from bnstudy.report.figures.effects import MOST, draw_effect
+from bnstudy.report.figures.effects import MOST, THICK, THIN, draw_effect, stack
 from bnstudy.report.figures.facets import split_arms
 from bnstudy.report.figures.learning_rates import good_rates
 from bnstudy.report.figures.titles import percent
@@ -222,10 +223,34 @@ def test_every_seed_and_the_interval_are_in_the_figure_of_an_effect(claim: str, 
     in_unit = found[0].contrast.claim.in_unit
     dots = [sorted(line.get_xdata()) for line in ax.lines if line.get_marker() == "o"]
     assert dots == [pytest.approx(sorted(map(in_unit, v.contrast.d))) for v in found]
-    bars = [list(line.get_xdata()) for line in ax.lines if line.get_linewidth() == 2.2]
-    assert bars == [pytest.approx([in_unit(v.low), in_unit(v.high)]) for v in found]
+    for width in (THICK, THIN):
+        bars = [list(line.get_xdata()) for line in ax.lines if line.get_linewidth() == width]
+        assert bars == [pytest.approx([in_unit(v.low), in_unit(v.high)]) for v in found]
     assert ax.get_xscale() == scale
     assert all(v.status in drawn.alt for v in found)
+
+
+def test_the_thin_part_of_an_interval_is_what_a_step_of_the_grid_adds() -> None:
+    (verdict,) = of_claim("higher_learning_rates", limits=(0.1, 1.0))
+    with style.report_style():
+        (ax,) = draw_effect([verdict]).figure.axes
+    thick, thin = (
+        next(np.log(line.get_xdata()) for line in ax.lines if line.get_linewidth() == width) for width in (THICK, THIN)
+    )
+    assert verdict.contrast.slack > 0
+    assert thin - thick == pytest.approx([-verdict.contrast.slack, verdict.contrast.slack])
+
+
+def test_stacked_dots_do_not_overlap() -> None:
+    x = np.sort(np.round(np.random.default_rng(1).normal(size=60), 1))
+    places = np.column_stack([x, 0.1 * stack(x, 0.1)])
+    distances = np.linalg.norm(places[:, None] - places[None], axis=2)
+    assert distances[~np.eye(len(x), dtype=bool)].min() > 0.0999
+
+
+def test_dots_that_do_not_touch_stay_on_one_line() -> None:
+    assert stack(np.array([0.0, 1.0, 2.0]), 0.9).tolist() == [0, 0, 0]
+    assert stack(np.array([0.0, 0.0, 0.0, 1.0]), 0.9).tolist() == [0, 1, -1, 0]
 
 
 def test_what_cannot_be_compared_is_in_the_figure_of_an_effect_too() -> None:

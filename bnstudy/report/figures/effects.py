@@ -33,6 +33,9 @@ LINE, STRIP, GAP = 0.145, 0.44, 0.1
 AROUND = 1.0
 """And of what is above and below all of them."""
 
+THICK, THIN = 3.0, 1.2
+"""Widths of a bar in points: of the interval of the mean, and of what a step of the grid adds."""
+
 DOT, ROOM = 0.046, 0.24
 """Diameter of a dot, and height of the largest stack, in inches."""
 
@@ -61,7 +64,7 @@ class Strip:
     def dots(self) -> float:
         """The middle of the dots."""
         if style.is_narrow():
-            return self.top + LINE * len(self.lines) + ROOM / 2 + 0.04
+            return self.top + LINE * len(self.lines) + ROOM / 2 + 0.1
         return self.top + max(0.0, LINE * len(self.lines) - STRIP) / 2 + ROOM / 2 + 0.04
 
     @property
@@ -151,7 +154,10 @@ def _strip(ax: Axes, strip: Strip) -> None:
     )  # fmt: skip
     if math.isfinite(verdict.effect):
         slack = contrast.slack if math.isfinite(contrast.slack) else 0.0
-        for low, high, thickness in ((verdict.low, verdict.high, 1.0), (verdict.low + slack, verdict.high - slack, 3)):
+        for low, high, thickness in (
+            (verdict.low, verdict.high, THIN),
+            (verdict.low + slack, verdict.high - slack, THICK),
+        ):
             ends = [v if math.isfinite(v) else verdict.effect for v in (low, high)]
             ax.plot(_in_unit(claim, np.array(ends)), [strip.bar] * 2, color=colour, linewidth=thickness, zorder=4)
         ax.plot(claim.in_unit(verdict.effect), strip.bar, "D", color=colour, markersize=5, zorder=5)
@@ -205,8 +211,8 @@ def _in_unit(claim: Claim, d: np.ndarray) -> np.ndarray:
 def _handles(widened: bool) -> list[Line2D]:
     handles = [
         Line2D([], [], linestyle="", marker="o", color=BASELINE_COLOUR, alpha=0.6, markersize=4, label="a seed"),
-        Line2D([], [], color=BASELINE_COLOUR, linewidth=3, marker="D", markersize=5, label="mean, 95% interval"),
-        Line2D([], [], color=BASELINE_COLOUR, linewidth=1, label=WIDENED),
+        Line2D([], [], color=BASELINE_COLOUR, linewidth=THICK, marker="D", markersize=5, label="mean, 95% interval"),
+        Line2D([], [], color=BASELINE_COLOUR, linewidth=THIN, label=WIDENED),
         Line2D([], [], color=BAND, linewidth=9, label="too small to matter"),
     ]
     return [handle for handle in handles if widened or handle.get_label() != WIDENED]

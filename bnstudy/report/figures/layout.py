@@ -60,7 +60,7 @@ def make_arm_axes(
 ) -> tuple[Figure, dict[str, Axes]]:
     """A figure with axes for each arm that has rows, titled with the arm's label."""
     labels = {arm: label for arm, label in panel.labels.items() if (rows["arm"] == arm).any()}
-    width = style.fit(TITLE_LETTERS) // count_columns(len(labels))
+    width = (style.fit(TITLE_LETTERS) - 8 * style.is_narrow()) // count_columns(len(labels))
     titles = [textwrap.fill(label, width, break_long_words=False) for label in labels.values()]
     extra_lines = max(text.count("\n") for text in titles)
     figure, axes = make_grid(len(labels), title, row + TITLE_LINE * extra_lines, **subplots)

@@ -185,7 +185,8 @@ def _stack(
 ) -> tuple[Figure, np.ndarray]:
     """Axes [rows, columns], all below each other, that share scales as `Figure.subplots` says."""
     figure = empty_figure(height * columns - TITLE_HEIGHT, "")
-    axes = figure.subplots(rows * columns, 1, squeeze=False, **subplots).reshape(rows, columns)
+    ratios = np.repeat(subplots.pop("height_ratios", np.ones(rows)), columns).tolist()
+    axes = figure.subplots(rows * columns, 1, squeeze=False, height_ratios=ratios, **subplots).reshape(rows, columns)
     for (i, j), ax in np.ndenumerate(axes):
         for share, how in ((ax.sharex, sharex), (ax.sharey, sharey)):
             first = {"row": axes[i, 0], "col": axes[0, j]}.get(how, axes[0, 0] if how else ax)
