@@ -49,15 +49,28 @@ def compose_config(*overrides: str) -> DictConfig:
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory) -> Path:
-    """The generated pages."""
-    folder = tmp_path_factory.mktemp("reference")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(DOCS))
-        from generated_pages import write_pages
+def build(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
+    """A folder with a copy of the docs and the site that was built from it, and how the build ended."""
+    folder = tmp_path_factory.mktemp("site")
+    shutil.copytree(DOCS, folder / "docs", ignore=shutil.ignore_patterns("__pycache__"))
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going", "--quiet", "docs", "site"]
+    return folder, subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder)
 
-        write_pages(folder)
-    return folder
+
+@pytest.fixture(scope="module")
+def reference(build) -> Path:
+    """The folder of the generated pages."""
+    return build[0] / "docs" / "reference"
+
+
+def test_the_site_builds_without_warnings_and_loads_nothing_from_elsewhere(build):
+    folder, done = build
+    assert (done.returncode, done.stderr) == (0, "")
+    pages = [*(folder / "site").rglob("*.html")]
+    assert len(pages) > len(PAGES)
+    outside = r"""<(?:script|img|link)[^>]+(?:src|href)="(https?:[^"]+)"""
+    assert [found for page in pages for found in re.findall(outside, page.read_text())] == []
 
 
 def test_the_reference_defines_every_metric_that_a_probe_records(command, reference):
@@ -93,20 +106,6 @@ def test_the_reference_has_every_claim_and_every_study(reference, page, group):
     headings = {*re.findall(r"^## `(\w+)`$", (reference / f"{page}.md").read_text(), re.M)}
     files = {path.stem for path in (conf_dir() / group).glob("*.yaml")} - {"all"}
     assert headings == files
-
-
-@pytest.mark.slow
-def test_the_site_builds_without_warnings_and_loads_nothing_from_elsewhere(tmp_path):
-    source = tmp_path / "docs"
-    shutil.copytree(DOCS, source, ignore=shutil.ignore_patterns("__pycache__"))
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    build = [sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going", "--quiet", source, tmp_path / "site"]
-    done = subprocess.run(build, capture_output=True, text=True, env=environment)
-    assert (done.returncode, done.stderr) == (0, "")
-    pages = [*(tmp_path / "site").rglob("*.html")]
-    assert len(pages) > len(PAGES)
-    outside = r"""<(?:script|img|link)[^>]+(?:src|href)="(https?:[^"]+)"""
-    assert [found for page in pages for found in re.findall(outside, page.read_text())] == []
 
 
 def test_the_report_page_lists_every_figure():
