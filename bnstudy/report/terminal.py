@@ -39,6 +39,7 @@ SHORT = 240
 
 stage = logging.getLogger("bnstudy.stage")
 """Receives what a command is doing, as INFO, before it has anything to show; an empty text when it has."""
+stage.propagate = False  # a caller from Python may show each INFO, and `say`, which shows the package's, ends a stage
 
 
 def width_of(stream: TextIO) -> int | None:
@@ -127,7 +128,6 @@ def stages_shown(first: str = "", stream: TextIO | None = None) -> Iterator[Call
     """
     shown = StageLine(stream or sys.stderr)
     stage.setLevel(logging.INFO)
-    stage.propagate = False
     stage.handlers = [shown]
     try:
         if first:
