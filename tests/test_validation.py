@@ -71,7 +71,7 @@ def test_another_process_reads_classes_from_the_working_directory():
 
 def test_what_a_script_itself_defines_is_refused_as_other_processes_cannot_import_it(monkeypatch):
     monkeypatch.setattr(sys.modules["__main__"], "Net", str, raising=False)
-    with pytest.raises(ConfigError, match="model.target=__main__.Net is not allowed: .* write mine.Net."):
+    with pytest.raises(ConfigError, match=r"model\.target=__main__\.Net is not allowed: .* write mine\.Net\."):
         import_object("__main__.Net", "model.target=__main__.Net")
 
 

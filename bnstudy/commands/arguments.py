@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
+import sys
 import textwrap
 from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Collection, Mapping, Sequence
@@ -14,6 +14,7 @@ from pathlib import Path
 from bnstudy.commands.settings import Options
 from bnstudy.config.arguments import assignments, parse_flags
 from bnstudy.config.folders import check_folder
+from bnstudy.report.terminal import width_of, wrap
 from bnstudy.store.runs import Store
 from bnstudy.validation import ConfigError, printable
 
@@ -57,7 +58,9 @@ def read_arguments(
         ConfigError: an argument is not allowed, or there is no store.
     """
     program = f"bnstudy {name}"
-    words = ["LOGGER"] * takes_logger + ["RUN"] * runs + [f"[--{flag}]" for flag in flags or {}] + ["[results_dir=FOLDER]"]
+    words = (
+        ["LOGGER"] * takes_logger + ["RUN"] * runs + [f"[--{flag}]" for flag in flags or {}] + ["[results_dir=FOLDER]"]
+    )
     usage = " ".join([program, *words, *["[key=value ...]"] * takes_settings])
     parser = ArgumentParser(
         program, usage, help_text, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False, add_help=False
@@ -123,18 +126,10 @@ def find_run(store: Store, start: str) -> str:
     return found[0]
 
 
-def width() -> int:
-    """The columns of the terminal, or 100 where there is none."""
-    return shutil.get_terminal_size((100, 24)).columns
-
-
-def wrap(text: str, indent: int) -> str:
-    """The text in lines that fit the terminal, behind an indent."""
-    space = " " * indent
-    wrapped = textwrap.wrap(
-        text, max(40, width() - 1), initial_indent=space, subsequent_indent=space, break_on_hyphens=False
-    )
-    return "\n".join(wrapped)
+def indented(text: str, indent: int) -> str:
+    """The text behind an indent, in lines that fit the terminal, or of 100 letters where there is none."""
+    columns = width_of(sys.stdout) or 100
+    return textwrap.indent(wrap(text, columns - 1 - indent), " " * indent)
 
 
 def say(text: str) -> None:
