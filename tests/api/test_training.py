@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hydra import initialize_config_dir, version
 from hydra.core.global_hydra import GlobalHydra
 
@@ -124,6 +125,15 @@ def test_the_callers_hydra_stays_as_it_is():
         own, base = GlobalHydra.instance().hydra, version.getbase()
         bnstudy.run(**SHORT)
         assert (GlobalHydra.instance().hydra, version.getbase()) == (own, base)
+
+
+def test_the_callers_random_numbers_and_environment_stay_as_they_are(monkeypatch):
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    before, random = dict(os.environ), torch.get_rng_state()
+    bnstudy.run(**SHORT)
+    assert "GOMP_SPINCOUNT" not in os.environ
+    assert set(os.environ) - set(before) <= {"TORCHINDUCTOR_CACHE_DIR"}  # torch sets it
+    assert torch.equal(torch.get_rng_state(), random)
 
 
 def test_it_works_in_an_event_loop_and_in_threads():
