@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Overrides = str | Iterable[str]
 
 ONE_AT_A_TIME = threading.RLock()
-"""Hydra and torch have settings of the whole process: commands of several threads wait for each other."""
+"""Hydra, torch and matplotlib have settings of the whole process: calls in several threads wait for each other."""
 
 OF_HYDRA = ("hydra/sweeper", "hydra/launcher", "hydra.mode")
 """Keys by which Hydra chooses what to do with a command line."""
