@@ -82,7 +82,7 @@ def as_words(overrides: Overrides) -> list[str]:
     """
     words = [overrides] if isinstance(overrides, str) else list(overrides)
     for word in words:
-        if not isinstance(word, str) or "=" not in word or word.startswith("-"):
+        if not isinstance(word, str) or not ("=" in word or word.startswith("~")) or word.startswith("-"):
             raise ConfigError(f"{word!r} is not allowed as an override: write key=value, such as 'lr=0.1'.")
     return words
 

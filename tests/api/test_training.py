@@ -69,6 +69,12 @@ def test_a_dry_run_trains_nothing(capfd):
     assert "2 runs: 0 finished, 2 to do" in capfd.readouterr().out
 
 
+def test_a_key_is_left_out_as_on_the_command_line():
+    probes = bnstudy.run("~probe.weights", steps=10, progress=False)["probe"].split("+")
+    assert "gradients" in probes
+    assert "weights" not in probes
+
+
 def test_a_damaged_run_raises_when_the_others_are_stored():
     run_id = bnstudy.run(**SHORT)["run_id"]
     Path("results/runs", run_id, "metrics.parquet").write_bytes(b"nothing")
