@@ -147,6 +147,19 @@ def test_a_title_counts_the_cases():
     )
 
 
+@pytest.mark.parametrize(
+    ("bounds", "title"),
+    [
+        ({}, "BatchNorm tolerates 0.20x to 0.40x the learning rate on both networks"),
+        ({("with", "at least"): 1}, "BatchNorm tolerates at least 0.20x the learning rate on both networks"),
+        ({("with", "at most"): 1}, "BatchNorm tolerates at most 0.40x the learning rate on both networks"),
+    ],
+)
+def test_ratios_below_1_are_ordered_by_their_numbers(bounds, title):
+    found = [verdict(RATES, effect, model, bounds=bounds) for model, effect in zip("AB", (0.4, 0.2), strict=True)]
+    assert claim_title([replace(v, status="CONTRADICTED") for v in found]) == title
+
+
 def test_two_sentences_say_how_large_the_effect_is_and_what_that_means():
     rates = {"with": {1.0: 12}, "without": {0.316: 10, 0.562: 2}}
     assert claim_sentences([verdict(FASTER, 2.9, rates=rates)]) == [
