@@ -163,6 +163,7 @@ def _publish(
         tally=tally(found) if found else "",
         found=tuple(found),
         title=TITLE,
+        answer=content["answer"],
     )
 
 
