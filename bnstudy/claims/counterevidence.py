@@ -111,7 +111,7 @@ def _narrow(primary: Sequence[Verdict]) -> Iterator[str]:
         beyond, within = max(v.low, -v.high), max(v.high, -v.low)
         room = delta - within if v.status == "NEGLIGIBLE" else beyond - delta
         if v.status != "INCONCLUSIVE" and math.isfinite(v.low) and room < NEAR_DELTA * delta:
-            found.append((v, f"{v.interval} against {describe_delta(v.contrast.claim, v.contrast.delta)}"))
+            found.append((v, f"{v.effect_text} against {describe_delta(v.contrast.claim, v.contrast.delta)}"))
     yield from _each("The interval ends close to the smallest effect of interest", found, primary)
 
 
