@@ -171,6 +171,14 @@ def test_two_sentences_say_how_large_the_effect_is_and_what_that_means():
     assert claim_sentences(several)[0].endswith("; INCONCLUSIVE on 1.")
 
 
+@pytest.mark.parametrize("setting", ["", ", depth=2"])
+def test_a_side_is_named_by_its_norm_among_those_that_a_claim_allows(setting):
+    one = verdict("alternatives", 3.0, rates={"with": {1.0: 12}, "without": {0.1: 12}})
+    case = replace(one.contrast.case, with_=(f"LayerNorm{setting}",), without=(f"BatchNorm{setting}",))
+    one = replace(one, contrast=replace(one.contrast, case=case, view="best_rate"))
+    assert claim_sentences([one])[0].endswith(": 1 with LayerNorm and 0.1 with BatchNorm.")
+
+
 STUDIES = [yaml.safe_load(path.read_text()) for path in sorted((conf_dir() / "study").glob("*.yaml"))]
 
 
