@@ -144,7 +144,7 @@ def _publish(
     entries = [StudyEntry(report.part, _counts(report.result.found)) for report in reports.values()]
     cautions = cautions_of_all(folders, reports, runs, waiting)
     planned = {run_id for part in parts for run_id in part.study.planned}
-    content = {
+    content: dict[str, Any] = {
         "name": EVERY_FOLDER, "title": TITLE, "scale": scale, "report": folders.command(EVERY_STUDY, scale),
         "answer": wording.answer(found) if primary else "", "tally": tally_cases(primary),
         "forest": forest_of(primary, card_href) if primary else None, "studies": entries, "cautions": cautions,
