@@ -71,7 +71,6 @@ def write_index(folders: Folders, scale: str | None, progress: Progress) -> Repo
     begun = {name: plan for name, plan in plans.items() if any(map(store.is_finished, plan["run_ids"]))}
     if not begun:
         raise ConfigError(f"study=all: no run of a study at scale={at} is finished in {folders.results}.")
-    divided = divide_claims(begun, folders)
     waiting = [f"{name}: none of its {len(plans[name]['run_ids'])} runs is finished." for name in plans.keys() - begun]
     reports = dict(zip(begun, write_all(folders, list(begun), at, progress), strict=True))
     waiting += [f"{name}: {nothing}" for name, nothing in reports.items() if isinstance(nothing, str)]
@@ -79,7 +78,8 @@ def write_index(folders: Folders, scale: str | None, progress: Progress) -> Repo
     if not written:
         raise ConfigError(f"study=all: {waiting[-1]}")
     progress("index")
-    return _publish(folders, at, written, divided, sorted(waiting))
+    judges = divide_claims({name: begun[name] for name in written}, folders)
+    return _publish(folders, at, written, judges, sorted(waiting))
 
 
 def write_all(folders: Folders, names: Sequence[str], scale: str, progress: Progress) -> Iterator[StudyReport | str]:
