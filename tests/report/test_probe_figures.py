@@ -102,6 +102,15 @@ def test_accuracies_by_statistics_are_means_over_seeds(probed_panel: Panel, pale
         assert ax.lines[0].get_ydata() == pytest.approx(expected.to_numpy())
 
 
+def test_arms_without_one_kind_of_statistics_are_not_in_the_title(probed_panel: Panel, palette: Palette) -> None:
+    first, *others = probed_panel.arms["arm"]
+    gone = (probed_panel.metrics["arm"] == first) & (probed_panel.metrics["metric"] != "accuracy_running")
+    title = draw("statistics", replace(probed_panel, metrics=probed_panel.metrics[~gone]), palette).title
+    assert probed_panel.names[str(first)] not in title
+    assert all(probed_panel.names[str(arm)] in title for arm in others)
+    assert "+-" not in title
+
+
 def test_axes_share_a_scale_if_no_range_becomes_unreadable() -> None:
     assert can_share_scale({"a": 1.0, "b": 7.0})
     assert not can_share_scale({"a": 1.0, "b": 9.0})
