@@ -30,12 +30,12 @@ def claim_sentences(of_claim: Sequence[Verdict]) -> list[str]:
     seeds = sorted({verdict.n for verdict in primary})
     several = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"{seeds[0]}"
     views = " or ".join(dict.fromkeys(VIEWS[verdict.contrast.view] for verdict in primary))
-    deltas = dict.fromkeys(describe_delta(v.contrast.claim, v.contrast.delta) for v in primary)
-    noun = f"{'Each network' if noun_of(primary) == 'networks' else 'Each case'}"
+    deltas = " or ".join(dict.fromkeys(describe_delta(v.contrast.claim, v.contrast.delta) for v in primary))
+    each = "Each network" if noun_of(primary) == "networks" else "Each case"
     return [
         f"{_describe_groups(primary)}.",
-        f"{noun} has {several} seeds, {views}; an effect counts beyond {' or '.join(deltas)}, the smallest of "
-        "interest.",
+        f"{each} has {several} {'seed' if seeds == [1] else 'seeds'}, {views}; an effect counts beyond {deltas}, the "
+        "smallest of interest.",
     ]
 
 

@@ -171,6 +171,11 @@ def test_two_sentences_say_how_large_the_effect_is_and_what_that_means():
     assert claim_sentences(several)[0].endswith("; INCONCLUSIVE on 1.")
 
 
+def test_several_cases_may_have_a_single_seed():
+    found = [verdict(FASTER, 2.0, model, n=1) for model in "AB"]
+    assert claim_sentences(found)[1].startswith("Each network has 1 seed, ")
+
+
 @pytest.mark.parametrize("setting", ["", ", depth=2"])
 def test_a_side_is_named_by_its_norm_among_those_that_a_claim_allows(setting):
     one = verdict("alternatives", 3.0, rates={"with": {1.0: 12}, "without": {0.1: 12}})
