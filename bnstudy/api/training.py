@@ -59,13 +59,17 @@ def run(overrides: Overrides = (), /, *, config_dir: str | Path | None = None, *
     `bnstudy.run(norm="batch", lr=0.1, epochs=2)["final.test_accuracy"]`
 
     Args:
-        overrides, config_dir, values: as of `sweep`, but each key has one value: a list is a list.
+        overrides: words of the command line, or a single one.
+        config_dir: a folder like conf/, with options of your own.
+        values: further overrides, by key, as in `sweep`. Each key has one value: a list is the value of a key that
+            takes a list.
 
     Returns:
         The row of `load_runs` for this run. Empty with `dry_run=True`.
 
     Raises:
-        ConfigError, RunsFailed: as of `sweep`.
+        ConfigError: a value is not allowed, or there are several; nothing was trained.
+        RunsFailed: the run failed or is damaged.
     """
     words = [*as_words(overrides), *(f"{key}={value_text(value, several=False)}" for key, value in values.items())]
     with explained():
