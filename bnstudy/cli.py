@@ -60,7 +60,8 @@ def planning(words: Sequence[str]) -> Iterator[None]:
         return
     with stages_shown("Planning ..."):
         if sweeps and not sys.stderr.isatty():
-            print("Planning ...", file=sys.stderr, flush=True)
+            with suppress(OSError):  # nobody reads it
+                print("Planning ...", file=sys.stderr, flush=True)
         yield
 
 

@@ -56,8 +56,16 @@ def import_object(dotted: str, key: str) -> Any:
     """Import the object with a dotted name, also from modules in the working directory.
 
     key: begins the error message, such as `norm._target_=mine.Norm`.
+
+    Raises:
+        ConfigError: it cannot be imported, or only here: worker processes do not execute the script that is `__main__`.
     """
     module, _, name = dotted.rpartition(".")
+    if module == "__main__":
+        raise ConfigError(
+            f"{key} is not allowed: other processes cannot import {name} from a script or a notebook. Put it into a "
+            f"module beside it, such as mine.py, and write mine.{name}."
+        )
     try:
         with modules_beside(module):
             return getattr(importlib.import_module(module), name)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 Overrides = str | Iterable[str]
 
 ONE_AT_A_TIME = threading.RLock()
-"""Hydra and torch have settings of the whole process: commands of several threads wait for each other."""
+"""Hydra, torch and matplotlib have settings of the whole process: calls in several threads wait for each other."""
 
 OF_HYDRA = ("hydra/sweeper", "hydra/launcher", "hydra.mode")
 """Keys by which Hydra chooses what to do with a command line."""
@@ -81,7 +82,7 @@ def as_words(overrides: Overrides) -> list[str]:
     """
     words = [overrides] if isinstance(overrides, str) else list(overrides)
     for word in words:
-        if not isinstance(word, str) or "=" not in word or word.startswith("-"):
+        if not isinstance(word, str) or not ("=" in word or word.startswith("~")) or word.startswith("-"):
             raise ConfigError(f"{word!r} is not allowed as an override: write key=value, such as 'lr=0.1'.")
     return words
 
@@ -117,8 +118,7 @@ def refuse_several(words: Sequence[str]) -> None:
 
 def carry_out(words: Sequence[str], config_dir: str | Path | None) -> list[RunResult]:
     """Carry out a command line as the entry point does, by bnstudy's own sweeper."""
-    os.environ.setdefault("GOMP_SPINCOUNT", "30000")  # as in cli.py
-    with ONE_AT_A_TIME, explained(), ended_by_signals():
+    with ONE_AT_A_TIME, callers_state(), explained(), ended_by_signals():
         from bnstudy.config.arguments import parse_training_arguments
         from bnstudy.sweep.progress import FROM_PYTHON
         from hydra_plugins.bnstudy_sweeper import BnstudySweeper
@@ -135,6 +135,20 @@ def carry_out(words: Sequence[str], config_dir: str | Path | None) -> list[RunRe
         finally:
             FROM_PYTHON.reset(token)
     return results
+
+
+@contextmanager
+def callers_state() -> Iterator[None]:
+    """Leave the environment as it is, and the random numbers of a caller that has imported torch."""
+    is_given = "GOMP_SPINCOUNT" in os.environ
+    os.environ.setdefault("GOMP_SPINCOUNT", "30000")  # as in cli.py
+    torch = sys.modules.get("torch")
+    try:
+        with torch.random.fork_rng(devices=[]) if torch else nullcontext():
+            yield
+    finally:
+        if not is_given:
+            os.environ.pop("GOMP_SPINCOUNT", None)
 
 
 def compose_command(overrides: Sequence[str], config_dir: str | None) -> tuple[HydraContext, DictConfig]:

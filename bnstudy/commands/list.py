@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from bnstudy.commands.arguments import Arguments, read_arguments, run_ids, say, wrap
+from bnstudy.commands.arguments import Arguments, indented, read_arguments, run_ids, say
 from bnstudy.commands.selection import Selection, select, states
 from bnstudy.commands.settings import command_words, in_order, read_yaml, typed
 from bnstudy.report.terminal import align
@@ -71,14 +71,14 @@ def list_studies(given: Arguments) -> None:
         origin = planned[name][0].get("variant_of") if name not in studies else None
         where = f"a variant of {origin}" if origin else f"only planned in {store.results_dir}"
         say(f"  {name}" + ("" if name in studies else f"   ({where})"))
-        say(wrap(title, 6))
+        say(indented(title, 6))
         for plan in planned.get(name, ()):
             count = sum(run_id in finished for run_id in plan["run_ids"])
             say(f"      scale={plan['scale']}: {count} of {plural(len(plan['run_ids']), 'run')} finished")
     say("\nClaims, judged by bnstudy-report:\n")
     for name, statement in read_entries(folders, "claim", "statement"):
         say(f"  {name}")
-        say(wrap(statement, 6))
+        say(indented(statement, 6))
     begun = len(run_ids(store))
     say(
         f"\n{store.results_dir} has {plural(begun, 'run')}, {len(finished)} of them finished."

@@ -157,8 +157,9 @@ def bar_class() -> type[tqdm]:
 
 
 def show_warnings() -> None:
-    """Show the package's warnings on stderr."""
-    logging.getLogger("bnstudy").handlers = [AboveTheBars()]
+    """Show the package's warnings on stderr, besides what the caller's own handlers do with them."""
+    package = logging.getLogger("bnstudy")
+    package.handlers = [*(h for h in package.handlers if not isinstance(h, AboveTheBars)), AboveTheBars()]
 
 
 class AboveTheBars(logging.Handler):

@@ -36,6 +36,15 @@ def test_runs_are_chosen_by_their_settings_or_ids(exported):
     assert [p.name for p in Path("there").iterdir()] == [path.name]
 
 
+def test_a_logger_of_the_users_own_folder_is_found(exported):
+    Path("mine/logger").mkdir(parents=True)
+    Path("mine/logger/there.yaml").write_text("_target_: bnstudy.loggers.csv.CSV\ndir: there\n")
+    for flag in (["--config-dir", "mine"], ["--config-dir=mine"], ["-cd", "mine"]):
+        assert exported("there", *flag)[1] == "Exported 4 runs.\n"
+        assert exported(*flag, "there")[1] == "Exported 4 runs.\n"
+    assert len(list(Path("there").iterdir())) == 4
+
+
 def test_a_damaged_run_is_named_and_the_others_are_exported(exported):
     metrics = sorted(Path("results/runs").glob("*/metrics.parquet"))[0]
     metrics.write_bytes(b"nothing")

@@ -46,6 +46,15 @@ def test_every_line_fits_into_the_terminal(result, monkeypatch, columns):
     assert path == f"Report: {result.index.absolute().as_uri()}"
 
 
+@pytest.mark.parametrize("columns", [1, 12, 39])
+def test_in_a_very_narrow_terminal_lines_have_40_letters(result, monkeypatch, columns):
+    shown = []
+    for width in (columns, 40):
+        monkeypatch.setenv("COLUMNS", str(width))
+        shown.append(show_report(result, Terminal()))
+    assert shown[0] == shown[1]
+
+
 def test_each_claim_and_verdict_is_shown_once(result):
     text = " ".join(show_report(result, io.StringIO()).split())
     primary = [verdict for verdict in result.found if verdict.contrast.is_primary]

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +31,24 @@ def test_messages_are_dropped_if_the_terminal_is_gone(monkeypatch):
     monkeypatch.setattr(progress.tqdm, "write", lambda text, file: (_ for _ in ()).throw(ValueError(text)))
     with pytest.raises(ValueError, match="but this is wrong"):
         progress.say("but this is wrong")
+
+
+def test_a_caller_that_shows_each_info_is_not_told_of_stages_and_keeps_its_own_handler():
+    code = (
+        "import logging\n"
+        "logging.basicConfig(level=logging.INFO)\n"
+        "from bnstudy.sweep.progress import say, show_warnings\n"
+        "from bnstudy.report.terminal import stage\n"
+        "package, own = logging.getLogger('bnstudy'), logging.NullHandler()\n"
+        "package.addHandler(own)\n"
+        "show_warnings(), show_warnings()\n"
+        "stage.info('Planning')\n"
+        "say('said')\n"
+        "print(len(package.handlers), own in package.handlers)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, text=True, capture_output=True, check=True)
+    assert (done.stdout, done.stderr) == ("2 True\n", "said\n")
 
 
 def test_a_few_runs_have_a_row_each():
