@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnstudy.validation import ConfigError
+from bnstudy.validation import TO_SWEEP, ConfigError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,11 +106,13 @@ def refuse_several(words: Sequence[str]) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     from bnstudy.config.arguments import read_word
+    from bnstudy.config.compose import ONE_OPTION
 
     parser = OverridesParser.create()
     for override in [read_word(word, parser) for word in words]:
         line = override.input_line
-        if override.is_sweep_override():
+        several_options = override.key_or_group in ONE_OPTION and isinstance(override.value(), list)
+        if override.is_sweep_override() or several_options:
             raise ConfigError(f"{line} lists several values: train them with bnstudy.sweep.")
         if override.key_or_group == "study" and override.value() is not None:
             raise ConfigError(f"{line} is a sweep: train it with bnstudy.sweep.")
@@ -197,8 +199,11 @@ def explained() -> Iterator[None]:
     """Raise Hydra's errors about a user's mistake as ConfigError, with the sentence of the command line."""
     try:
         yield
-    except ConfigError:
-        raise
+    except ConfigError as error:
+        if TO_SWEEP not in str(error):
+            raise
+        advice = "To sweep values, give bnstudy.sweep a list of them."
+        raise ConfigError(str(error).replace(TO_SWEEP, advice)) from error
     except Exception as error:
         from bnstudy.config.messages import explain
 
