@@ -92,7 +92,11 @@ BAD = [
     (("--lr", "3"), "--lr is not a flag: a value is written key=value."),
     (("-m", "lr=1", "--cfg", "job"), "-m is not allowed with --cfg or --info"),
     (("--cfg=jobs",), "argument --cfg/-c: invalid choice: 'jobs'"),
-    (("-m", "seed=0,1", "progress=true,false"), "do not sweep them"),
+    (("-m", "seed=0,1", "progress=true,false"), "progress cannot be swept: all runs of a sweep share its value."),
+    (
+        ("-m", "seed=0,1", "logger=csv,none"),
+        "logger cannot be swept: all runs of a sweep share its value. To have the metrics",
+    ),
     (("-m", "lr=0.1,-1", "seed=0,1"), "At lr=-1 seed=0: lr=-1 is not allowed"),
     (("-m", "norm=none,instance"), "At norm=instance: norm=instance is not allowed"),
     (("-m", "hydra.launcher.jobs=1,2"), "hydra.launcher.jobs=1,2 is not allowed: a sweep has one value"),
