@@ -48,7 +48,7 @@ def nearest(word: object, words: Iterable[object]) -> str:
 
 
 def closest(word: str, words: Iterable[str]) -> str | None:
-    found = difflib.get_close_matches(word, sorted(words), n=1, cutoff=0.5)
+    found = difflib.get_close_matches(word, sorted(words), n=1, cutoff=0.6)
     return found[0] if found else None
 
 

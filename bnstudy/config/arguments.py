@@ -236,7 +236,8 @@ def assignments(words: Sequence[str], known: Collection[str] | None = None) -> d
     for word in words:
         key, is_assignment, value = word.partition("=")
         if not is_assignment:
-            raise ConfigError(f"{word} cannot be read: write key=value, {write_without_spaces(word)}.")
+            example = "study=quickstart" if known and "study" in known else "lr=0.1"
+            raise ConfigError(f"{word} cannot be read: write key=value, {write_without_spaces(word, example)}.")
         if known is not None and key not in known:
             raise ConfigError(unknown_key(key, known))
         if key in values:

@@ -79,6 +79,7 @@ def test_runs_are_found_by_their_study_and_status(store: Store):
     ("word", "sentence"),
     [
         ("width=3", "width is not a known key; did you mean model.width?"),
+        ("colour=3", "colour is not a known key. Known: "),
         ("norm=bacth", "norm=bacth is not known; did you mean batch?"),
         ("study=quickstrat", "study=quickstrat is not planned in results; did you mean quickstart?"),
         ("status=divreged", "did you mean diverged?"),
