@@ -228,8 +228,9 @@ def ended_by_signals() -> Iterator[None]:
 def load_results(results: Sequence[RunResult]) -> pd.DataFrame:
     """The frame of the runs, in this order."""
     from bnstudy.store.loading import load_runs
+    from bnstudy.store.runs import Store
 
     ids = list(dict.fromkeys(result.run_id for result in results))
-    frame = load_runs(results[0].folder.parents[1] if results else "results", ids)
+    frame = load_runs(Store(results[0].folder.parents[1] if results else Path("results")), ids)
     order = {run_id: place for place, run_id in enumerate(ids)}
     return frame.sort_values("run_id", key=lambda column: column.map(order), ignore_index=True)
