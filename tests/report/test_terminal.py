@@ -86,11 +86,17 @@ def test_a_report_on_all_studies_has_a_row_for_each_claim_and_counts_the_rest(st
 
 def test_open_shows_the_page_in_the_browser(store, command, monkeypatch):
     opened: list[str] = []
-    monkeypatch.setattr(webbrowser, "open", opened.append)
+    monkeypatch.setattr(webbrowser, "open", lambda address: not opened.append(address))
     command("study=one", f"results_dir={store}", entry=cli.report)
     assert opened == []
     command("study=one", f"results_dir={store}", "--open", entry=cli.report)
     assert opened == [(store / "reports/one/index.html").as_uri()]
+
+
+def test_open_says_that_no_browser_could_be_started(store, command, monkeypatch):
+    monkeypatch.setattr(webbrowser, "open", lambda _: False)
+    status, _, err = command("study=one", f"results_dir={store}", "--open", entry=cli.report)
+    assert (status, err) == (0, "bnstudy-report: no browser could be started: open the address above.\n")
 
 
 def test_columns_of_numbers_are_right_aligned_and_words_are_wrapped():
