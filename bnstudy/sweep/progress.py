@@ -73,10 +73,11 @@ class Progress:
         self._initial: int | None = None
         self.bar = bar_class()(
             total=max(1, steps),
-            desc="run" if runs == 1 else "sweep",
+            desc="run" if runs == 1 else "steps",
             disable=not shown or self.lines or runs == 0,
             bar_format=BAR if bar_class() is tqdm else BAR.replace("{bar:8}", "{bar}"),
             dynamic_ncols=True,
+            leave=False,  # what follows says how it ended, and a second pass has a bar of its own
         )
 
     def show(self, message: Any) -> None:

@@ -122,7 +122,8 @@ def test_on_a_terminal_a_bar_shows_loss_accuracy_and_time_left(capsys, monkeypat
     err = capsys.readouterr().err
     assert "0/2 runs, norm=batch loss 0.5, val acc 75.00%" in err
     assert "left" in err
-    assert "sweep" in err
+    assert "steps: " in err
+    assert err.endswith("\r")  # cleared
 
 
 def test_the_bar_shows_the_steps_of_all_runs_together(monkeypatch):
