@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import webbrowser
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,13 @@ def test_in_a_very_narrow_terminal_lines_have_40_letters(result, monkeypatch, co
         monkeypatch.setenv("COLUMNS", str(width))
         shown.append(show_report(result, Terminal()))
     assert shown[0] == shown[1]
+
+
+def test_what_widened_means_is_said_once(result):
+    found = [replace(verdict, contrast=replace(verdict.contrast, slack=0.1)) for verdict in result.found]
+    widened = replace(result, found=tuple(found))
+    assert show_report(widened, io.StringIO()).count(terminal.WIDENED_NOTE) == 1
+    assert terminal.WIDENED_NOTE not in show_report(result, io.StringIO())
 
 
 def test_each_claim_and_verdict_is_shown_once(result):
