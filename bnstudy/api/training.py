@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnstudy.validation import ConfigError
+from bnstudy.validation import TO_SWEEP, ConfigError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,11 +110,13 @@ def refuse_several(words: Sequence[str]) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     from bnstudy.config.arguments import read_word
+    from bnstudy.config.compose import ONE_OPTION
 
     parser = OverridesParser.create()
     for override in [read_word(word, parser) for word in words]:
         line = override.input_line
-        if override.is_sweep_override():
+        several_options = override.key_or_group in ONE_OPTION and isinstance(override.value(), list)
+        if override.is_sweep_override() or several_options:
             raise ConfigError(f"{line} lists several values: train them with bnstudy.sweep.")
         if override.key_or_group == "study" and override.value() is not None:
             raise ConfigError(f"{line} is a sweep: train it with bnstudy.sweep.")
@@ -201,8 +203,11 @@ def explained() -> Iterator[None]:
     """Raise Hydra's errors about a user's mistake as ConfigError, with the sentence of the command line."""
     try:
         yield
-    except ConfigError:
-        raise
+    except ConfigError as error:
+        if TO_SWEEP not in str(error):
+            raise
+        advice = "To sweep values, give bnstudy.sweep a list of them."
+        raise ConfigError(str(error).replace(TO_SWEEP, advice)) from error
     except Exception as error:
         from bnstudy.config.messages import explain
 
@@ -227,8 +232,9 @@ def ended_by_signals() -> Iterator[None]:
 def load_results(results: Sequence[RunResult]) -> pd.DataFrame:
     """The frame of the runs, in this order."""
     from bnstudy.store.loading import load_runs
+    from bnstudy.store.runs import Store
 
     ids = list(dict.fromkeys(result.run_id for result in results))
-    frame = load_runs(results[0].folder.parents[1] if results else "results", ids)
+    frame = load_runs(Store(results[0].folder.parents[1] if results else Path("results")), ids)
     order = {run_id: place for place, run_id in enumerate(ids)}
     return frame.sort_values("run_id", key=lambda column: column.map(order), ignore_index=True)

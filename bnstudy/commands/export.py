@@ -54,7 +54,9 @@ def run(arguments: Sequence[str]) -> int:
         raise ConfigError(f"There is no finished run like this in {where}: results_dir=FOLDER names another store.")
     damages = export(given.store, logger, {run_id: run_name(found, run_id) for run_id in finished})
     unfinished = len(found.run_ids) - len(finished)
-    say(f"Exported {plural(len(finished) - len(damages), 'run')}." + f" {unfinished} not finished." * bool(unfinished))
+    folder = Path(getattr(logger, "dir", None) or given.store.results_dir / logger.module).expanduser()
+    done = plural(len(finished) - len(damages), "run") + (f" to {folder}" if folder.is_dir() else "")
+    say(f"Exported {done}." + f" {unfinished} not finished." * bool(unfinished))
     for sentence in damages.values():
         say(sentence)
     return 1 if damages else 0

@@ -43,6 +43,9 @@ MOST_COLUMNS = 5
 
 
 def run(arguments: Sequence[str]) -> int:
+    what = {"runs": ["--runs"], "studies": [], "claims": []}
+    if arguments and arguments[0] in what:
+        arguments = [*what[arguments[0]], *arguments[1:]]
     if "--runs" not in arguments and (word := next(filter(is_filter, arguments), None)):
         raise ConfigError(f"{word} chooses runs: write bnstudy list --runs {word}.")
     keys = None if "--runs" in arguments else ()
@@ -111,9 +114,9 @@ def list_runs(given: Arguments) -> int:
         return 0
     ordered = sorted(found.run_ids, key=lambda run_id: order(found, run_id))
     shown = ordered if given.flags.all else ordered[:MOST_RUNS]
-    say(table(found, shown))
+    say(table(found, shown, len(ordered)))
     if len(shown) < len(ordered):
-        say(f"and {len(ordered) - len(shown)} more: --all shows all, key=value chooses (bnstudy list --help).")
+        say("--all shows all, key=value chooses (bnstudy list --help).")
     damaged = [found.damages[run_id] for run_id in shown if run_id in found.damages]
     for sentence in damaged:
         say(sentence)
@@ -130,8 +133,9 @@ def order(found: Selection, run_id: str) -> tuple[Any, ...]:
     return (0, *labels, *numbers, run_id)
 
 
-def table(found: Selection, shown: Sequence[str]) -> str:
-    """A line with what the runs share, and a row each with the settings in which they differ."""
+def table(found: Selection, shown: Sequence[str], count: int) -> str:
+    """A line with the number of runs, of which not all may be shown, and what these share, and a row each with the
+    settings in which they differ."""
     words = {run_id: found.options.words(found.specs[run_id]) for run_id in shown if run_id in found.specs}
     keys = in_order(dict.fromkeys(key for of_run in words.values() for key in of_run))
     differ = [key for key in keys if len({of_run.get(key) for of_run in words.values()}) > 1]
@@ -149,7 +153,8 @@ def table(found: Selection, shown: Sequence[str]) -> str:
             cells = [" ".join(command_words({key: value for key, value in values.items() if value != "-"}))]
         rows.append([run_id, state[run_id], accuracy(found, run_id), *cells])
     head = ["run", "status", "test acc", *(differ if len(differ) <= MOST_COLUMNS else ["settings"])]
-    lines = [f"{plural(len(shown), 'run')}, all with {' '.join(command_words(shared))}"] if shared else []
+    some = f", of which {len(shown)} are shown" if len(shown) < count else ""
+    lines = [f"{plural(count, 'run')}{some}" + (f", all with {' '.join(command_words(shared))}" if shared else "")]
     return "\n".join([*lines, align([head, *(row[: len(head)] for row in rows)], right=[2])])
 
 

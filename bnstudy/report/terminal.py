@@ -37,6 +37,10 @@ MAX_FINDINGS = 4
 MAX_EXPLAINED = 6
 """With more rows than these, the reasons of inconclusive verdicts are only on the page."""
 
+WIDENED_NOTE = (
+    "Widened by a grid step: learning rates were tried in steps, and the true limit lies between two of them."
+)
+
 SHORT = 240
 """Letters of a caution; the page has all."""
 
@@ -178,6 +182,8 @@ def show_report(result: ReportResult, stream: TextIO) -> str:
     else:
         found = result.answer if result.found else ""  # that of a reproduction is among its findings
         blocks = [wrap(_line(found), width), _claims(shown, width, painter)]
+    if any(v.contrast.slack > 0 for v in shown):
+        blocks.append(wrap(WIDENED_NOTE, width))
     findings = [] if result.tally else [_line(text) for text in result.findings]
     blocks.append("\n".join(wrap(text, width, "  ") for text in (_some(findings, MAX_FINDINGS) if width else findings)))
     others = len(result.found) - len(shown)

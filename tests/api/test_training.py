@@ -90,6 +90,8 @@ def test_a_damaged_run_raises_when_the_others_are_stored():
         (lambda: bnstudy.run(norm="bacth"), "norm=bacth is not known; did you mean batch"),
         (lambda: bnstudy.run(lr=-1, **SHORT), "lr=-1 is not allowed: it must be a number above 0"),
         (lambda: bnstudy.run("lr=0.1,1"), "lr=0.1,1 lists several values: train them with bnstudy.sweep"),
+        (lambda: bnstudy.run(lr=[0.1, 1], **SHORT), "To sweep values, give bnstudy.sweep a list of them"),
+        (lambda: bnstudy.run(norm=["none", "batch"]), "lists several values: train them with bnstudy.sweep"),
         (lambda: bnstudy.run(study="quickstart"), "study=quickstart is a sweep: train it with bnstudy.sweep"),
         (lambda: bnstudy.sweep("--help"), "'--help' is not allowed as an override"),
         (lambda: bnstudy.sweep(["lr"]), "'lr' is not allowed as an override: write key=value"),

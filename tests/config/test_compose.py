@@ -166,6 +166,11 @@ def test_options_without_a_key_are_named_once(loader, caplog):
     assert caplog.messages == ["norm.eps does not apply to norm=none, norm=weight, which have no such key."]
 
 
+def test_a_value_that_is_listed_twice_counts_once_and_is_named(points, caplog):
+    assert len(points("lr=0.1,0.1,1")) == len(points("lr=0.1,1"))
+    assert caplog.messages == ["lr=0.1,0.1,1 lists a value twice: it counts once."]
+
+
 def test_values_keep_their_types(points):
     (point,) = points("lr=1e-3", "epochs=null", "steps=3", "norm.affine=false", "device=cpu", "results_dir='a b'")
     config = point.config

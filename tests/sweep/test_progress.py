@@ -77,6 +77,11 @@ def test_arms_have_a_row_each_if_there_are_many_runs():
     assert lines[1].split() == ["norm=none", "30", "1", "2", "0", f"{(27 * 90 + 30) / 30:.2f}%"]
 
 
+def test_a_single_run_has_no_arm():
+    lines = table([RunResult("id0", "", "", "finished", 0.9, 1.0, Path("runs/id0"))]).splitlines()
+    assert lines == ["run  status    test acc", "id0  finished    90.00%"]
+
+
 def test_families_have_a_row_each_if_there_are_many_learning_rates():
     arms = [f"norm={norm} lr={lr}" for norm in ("none", "batch") for lr in range(30)]
     lines = table([result(i, arm) for arm in arms for i in range(2)]).splitlines()
@@ -122,7 +127,8 @@ def test_on_a_terminal_a_bar_shows_loss_accuracy_and_time_left(capsys, monkeypat
     err = capsys.readouterr().err
     assert "0/2 runs, norm=batch loss 0.5, val acc 75.00%" in err
     assert "left" in err
-    assert "sweep" in err
+    assert "steps: " in err
+    assert err.endswith("\r")  # cleared
 
 
 def test_the_bar_shows_the_steps_of_all_runs_together(monkeypatch):
