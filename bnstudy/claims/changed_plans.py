@@ -25,19 +25,21 @@ def find_changes(store: Store, study: StudyData) -> list[str]:
     """How the study's seeds and arms differ from the first other plan on which a report was drawn, in sentences.
 
     A variant is compared with the study that it changes and with other variants of it too, in the seeds of the arms
-    that it shares with them. Learning rates are not compared: they are chosen on validation data, and a second pass
-    adds some. Where seeds are added until the claims are decided, the verdicts allow for it.
+    that it shares with them, if a report on those was drawn before the variant was planned. Learning rates are not
+    compared: they are chosen on validation data, and a second pass adds some. Where seeds are added until the claims
+    are decided, the verdicts allow for it.
     """
     if study.scale is None or study.looks == "repeated":
         return []
     stored, planned = Plans(store.results_dir), _planned(study)
-    own = [{*ids} for ids in stored.reported(study.name, study.scale)]
-    others = [{*ids} for name in stored.relatives(study.name) for ids in stored.reported(name, study.scale)]
+    own, since = stored.reported(study.name, study.scale), stored.planned_since(study.name, study.scale)
+    every = [mark for name in stored.relatives(study.name) for mark in stored.reported(name, study.scale)]
+    others = [mark for mark in every if mark.first_drawn < since]
     found = (
-        describe_change(store, ids, planned, only_seeds)
-        for plans, only_seeds in ((own, False), (others, True))
-        for ids in plans
-        if ids != planned
+        describe_change(store, mark.run_ids, planned, only_seeds)
+        for marks, only_seeds in ((own, False), (others, True))
+        for mark in marks
+        if {*mark.run_ids} != planned
     )
     return next(filter(None, found), [])
 

@@ -111,7 +111,7 @@ def _narrow(primary: Sequence[Verdict]) -> Iterator[str]:
         beyond, within = max(v.low, -v.high), max(v.high, -v.low)
         room = delta - within if v.status == "NEGLIGIBLE" else beyond - delta
         if v.status != "INCONCLUSIVE" and math.isfinite(v.low) and room < NEAR_DELTA * delta:
-            found.append((v, f"{v.interval} against {describe_delta(v.contrast.claim, v.contrast.delta)}"))
+            found.append((v, f"{v.effect_text} against {describe_delta(v.contrast.claim, v.contrast.delta)}"))
     yield from _each("The interval ends close to the smallest effect of interest", found, primary)
 
 
@@ -142,8 +142,8 @@ def _at_bounds(primary: Sequence[Verdict]) -> Iterator[str]:
             if bound in ("at least", "at most"):
                 found.append((v, f"{side} it {bound} the value measured in {n} of {v.n} seeds"))
     name = primary[0].contrast.claim.metric_name
-    so = ", and so is the effect" if any(v.contrast.qualifier for v, _ in found) else ""
-    yield from _each(f"The {name} is only known to a bound{so}", found, primary)
+    effect = " and of the effect" if any(v.contrast.qualifier for v, _ in found) else ""
+    yield from _each(f"Only a bound is known of the {name}{effect}", found, primary)
 
 
 def _coarse_grid(primary: Sequence[Verdict]) -> Iterator[str]:

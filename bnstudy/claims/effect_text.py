@@ -14,12 +14,16 @@ OTHER_BOUND: dict[Bound, Bound] = {"at least": "at most", "at most": "at least"}
 
 @dataclass(frozen=True)
 class EffectText:
-    """`"at least"`, `"2.9x"`, `"fewer steps"`, `"2.5 to 3.4"`: qualifier, number, words and bounds; "" for none."""
+    """`"at least"`, `"2.9x"`, `"fewer steps"`, `"2.5 to 3.4"`: qualifier, number, words and bounds; "" for none.
+
+    value: what the number shows, in full.
+    """
 
     qualifier: str
     number: str
     words: str
     bounds: str
+    value: float
 
     @property
     def unqualified(self) -> str:
@@ -53,7 +57,8 @@ def describe_effect(
     if turned:
         effect, low, high, qualifier = -effect, -high, -low, OTHER_BOUND.get(qualifier, qualifier)
     number, bounds = describe_numbers(claim, effect, low, high)
-    return EffectText(qualifier, number, words.removeprefix("times ") if is_ratio else words, bounds)
+    words = words.removeprefix("times ") if is_ratio else words
+    return EffectText(qualifier, number, words, bounds, claim.in_unit(effect))
 
 
 def describe_numbers(claim: Claim, effect: float, low: float, high: float) -> tuple[str, str]:

@@ -71,7 +71,6 @@ def write_index(folders: Folders, scale: str | None, progress: Progress) -> Repo
     begun = {name: plan for name, plan in plans.items() if any(map(store.is_finished, plan["run_ids"]))}
     if not begun:
         raise ConfigError(f"study=all: no run of a study at scale={at} is finished in {folders.results}.")
-    divided = divide_claims(begun, folders)
     waiting = [f"{name}: none of its {len(plans[name]['run_ids'])} runs is finished." for name in plans.keys() - begun]
     reports = dict(zip(begun, write_all(folders, list(begun), at, progress), strict=True))
     waiting += [f"{name}: {nothing}" for name, nothing in reports.items() if isinstance(nothing, str)]
@@ -79,7 +78,8 @@ def write_index(folders: Folders, scale: str | None, progress: Progress) -> Repo
     if not written:
         raise ConfigError(f"study=all: {waiting[-1]}")
     progress("index")
-    return _publish(folders, at, written, divided, sorted(waiting))
+    judges = divide_claims({name: begun[name] for name in written}, folders)
+    return _publish(folders, at, written, judges, sorted(waiting))
 
 
 def write_all(folders: Folders, names: Sequence[str], scale: str, progress: Progress) -> Iterator[StudyReport | str]:
@@ -144,7 +144,7 @@ def _publish(
     entries = [StudyEntry(report.part, _counts(report.result.found)) for report in reports.values()]
     cautions = cautions_of_all(folders, reports, runs, waiting)
     planned = {run_id for part in parts for run_id in part.study.planned}
-    content = {
+    content: dict[str, Any] = {
         "name": EVERY_FOLDER, "title": TITLE, "scale": scale, "report": folders.command(EVERY_STUDY, scale),
         "answer": wording.answer(found) if primary else "", "tally": tally_cases(primary),
         "forest": forest_of(primary, card_href) if primary else None, "studies": entries, "cautions": cautions,
@@ -163,6 +163,7 @@ def _publish(
         tally=tally(found) if found else "",
         found=tuple(found),
         title=TITLE,
+        answer=content["answer"],
     )
 
 

@@ -178,5 +178,5 @@ def _compare(quantity: Quantity, both: pd.DataFrame) -> Comparison:
 
 
 def _curves(both: StudyData) -> list[Image]:
-    taken, palette, figures = set[str](), Palette.of(both.runs), load_figures()
-    return [image for panel in panels(both) for image in panel_images(panel, palette, figures, taken, ("curves",))]
+    taken, palette, figures = set[str](), Palette.of(both.runs), {"curves": load_figures()["curves"]}
+    return [image for panel in panels(both) for image in panel_images(panel, palette, figures, taken)]

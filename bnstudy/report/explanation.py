@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from bnstudy.claims.claim import Claim
 from bnstudy.claims.contrasts import SIDES, Contrast
 from bnstudy.claims.effect_text import describe_delta
 from bnstudy.claims.learning_rates import Side
@@ -30,12 +30,12 @@ def claim_sentences(of_claim: Sequence[Verdict]) -> list[str]:
     seeds = sorted({verdict.n for verdict in primary})
     several = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"{seeds[0]}"
     views = " or ".join(dict.fromkeys(VIEWS[verdict.contrast.view] for verdict in primary))
-    deltas = dict.fromkeys(describe_delta(v.contrast.claim, v.contrast.delta) for v in primary)
-    noun = f"{'Each network' if noun_of(primary) == 'networks' else 'Each case'}"
+    deltas = " or ".join(dict.fromkeys(describe_delta(v.contrast.claim, v.contrast.delta) for v in primary))
+    each = "Each network" if noun_of(primary) == "networks" else "Each case"
     return [
         f"{_describe_groups(primary)}.",
-        f"{noun} has {several} seeds, {views}; an effect counts beyond {' or '.join(deltas)}, the smallest of "
-        "interest.",
+        f"{each} has {several} {'seed' if seeds == [1] else 'seeds'}, {views}; an effect counts beyond {deltas}, the "
+        "smallest of interest.",
     ]
 
 
@@ -78,17 +78,24 @@ def _describe_view(c: Contrast) -> str:
     rates = {side: describe_rates(c.rates.get(side, {})) for side in SIDES}
     if c.view in ("same_rate", "fixed_rate") and rates["with"]:
         return f"{VIEWS[c.view]}, {rates['with']}"
-    named = [f"{rates[side]} {_side_name(c.claim, side)}" for side in SIDES if rates[side]]
+    named = [f"{rates[side]} {_side_name(c, side)}" for side in SIDES if rates[side]]
     return f"{VIEWS[c.view]}: {' and '.join(named)}" if c.view == "best_rate" and named else VIEWS[c.view]
 
 
-def _side_name(claim: Claim, side: Side) -> str:
-    """`"with BatchNorm"`, or `"with"` where the sides differ in something else or have several values."""
-    values = claim.with_ if side == "with" else claim.without or {}
-    other = claim.without if side == "with" else claim.with_
-    norm = values.get("norm")
-    differs = isinstance(norm, str) and (other or {}).get("norm") != norm
-    return f"with {norm}" if differs and norm != "NoNorm" else side
+def _side_name(c: Contrast, side: Side) -> str:
+    """`"with BatchNorm"`, or `"with"` where the sides differ in something else."""
+    sides = {"with": (c.claim.with_, c.case.with_), "without": (c.claim.without or {}, c.case.without)}
+    norms = {name: _norm(values.get("norm"), families) for name, (values, families) in sides.items()}
+    norm, differ = norms[side], norms["with"] != norms["without"]
+    return f"with {norm}" if differ and norm not in ("", "NoNorm") else side
+
+
+def _norm(allowed: Any, families: Sequence[str]) -> str:
+    """The norm of one side of a case, of those that the claim allows; empty if it is not one."""
+    if isinstance(allowed, str):
+        return allowed
+    found = {family.partition(",")[0] for family in families} & {*(allowed or ())}
+    return found.pop() if len(found) == 1 else ""
 
 
 def _what_it_means(verdict: Verdict) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -52,19 +52,10 @@ class Image:
         return Markup(inline_svg(self.narrow_svg.decode(), f"{self.name}-narrow", self.alt))
 
 
-def panel_images(
-    panel: Panel,
-    palette: Palette,
-    figures: Mapping[str, DrawFigure],
-    taken: set[str],
-    kinds: Collection[str] | None = None,
-    prefix: str = "",
-) -> list[Image]:
-    """The figures that a panel has measurements for, of all kinds or of `kinds`."""
-    chosen = {kind: draw for kind, draw in figures.items() if kinds is None or kind in kinds}
+def panel_images(panel: Panel, palette: Palette, figures: Mapping[str, DrawFigure], taken: set[str]) -> list[Image]:
+    """Those of the figures, by kind, that the panel has measurements for."""
     images = (
-        draw_image(partial(draw, panel, palette), f"{prefix}{kind}-{panel.name}", taken, kind)
-        for kind, draw in chosen.items()
+        draw_image(partial(draw, panel, palette), f"{kind}-{panel.name}", taken, kind) for kind, draw in figures.items()
     )
     return [image for image in images if image]
 

@@ -14,7 +14,6 @@ from bnstudy.report.figure_files import Figures
 from bnstudy.report.rendering import escape_markdown, render_fragment
 from bnstudy.report.result import ReportResult
 from bnstudy.report.terminal import show_report
-from bnstudy.report.wording import answer
 from bnstudy.validation import printable
 
 HEADINGS = ("Claim", "Case", "Verdict", "Effect", "Seeds")
@@ -63,7 +62,7 @@ class Report:
 
     def _repr_html_(self) -> str:
         content = {
-            "title": self._result.title, "answer": answer(self.found) if self.found else "", "headings": HEADINGS,
+            "title": self._result.title, "answer": self._result.answer if self.found else "", "headings": HEADINGS,
             "rows": self.table.to_numpy().tolist(), "findings": () if self.found else self._result.findings,
             "cautions": self.cautions, "link": self.index.absolute().as_uri(), "path": self.index,
         }  # fmt: skip

@@ -41,7 +41,7 @@ def describe_effects(group: Sequence[Verdict]) -> str:
     """The effects of verdicts of one direction: `"at least 2.1x fewer steps"`, `"1.2 to 3.4 points more accuracy"`."""
     if len(group) == 1:
         return group[0].effect_words.short
-    ordered = sorted(group, key=lambda v: abs(v.effect))
+    ordered = sorted(group, key=lambda v: v.effect_words.value)  # of ratios below 1 the largest effect has the least
     claim, ends = group[0].contrast.claim, (ordered[0], ordered[-1])
     least, most = (describe_effect(claim, v.effect, qualifier=v.contrast.qualifier) for v in ends)
     kinds = {v.effect_words.qualifier for v in group} - {""}

@@ -15,7 +15,7 @@ class ReportResult:
 
     verdicts: in sentences; of a report on several studies those in the primary views. tally: there, the count of
     verdicts in all views. diverged, missing: numbers of runs, each counted once; missing are planned and not finished.
-    found: the verdicts, in all views. title: the question.
+    found: the verdicts, in all views. title: the question. answer: to it, in a sentence; empty for none.
     """
 
     folder: Path
@@ -28,4 +28,5 @@ class ReportResult:
     tally: str = ""
     found: tuple[Verdict, ...] = ()
     title: str = ""
+    answer: str = ""
     figures: Figures = field(default_factory=lambda: Figures(Path()))

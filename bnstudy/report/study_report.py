@@ -110,6 +110,7 @@ def _publish(
         missing=study.n_missing,
         found=tuple(found),
         title=study.title,
+        answer=content["answer"],
         figures=Figures(index.parent / "figures", images),
     )
 

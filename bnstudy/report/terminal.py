@@ -171,9 +171,7 @@ def show_report(result: ReportResult, stream: TextIO) -> str:
     if result.tally:
         blocks = [_claims_in_short(shown, width, painter)]
     else:
-        from bnstudy.report.wording import answer
-
-        found = answer(result.found, result.title) if result.found else ""
+        found = result.answer if result.found else ""  # that of a reproduction is among its findings
         blocks = [wrap(_line(found), width), _claims(shown, width, painter)]
     findings = [] if result.tally else [_line(text) for text in result.findings]
     blocks.append("\n".join(wrap(text, width, "  ") for text in (_some(findings, MAX_FINDINGS) if width else findings)))

@@ -208,10 +208,21 @@ class Plans:
         if not path.exists():
             write_json(path, {"first_drawn": datetime.now(UTC).isoformat(), "run_ids": ids})
 
-    def reported(self, study: str, scale: str) -> list[list[str]]:
-        """The `run_ids` of each plan of the study on which a report was drawn, the earliest first."""
+    def reported(self, study: str, scale: str) -> list[Mark]:
+        """The marks of the plans of the study on which a report was drawn, the earliest first."""
         marks = _intact(_files(self.folder(study, scale) / "reported"), Mark)
-        return [list(mark.run_ids) for mark in sorted(marks, key=lambda mark: (mark.first_drawn, mark.run_ids))]
+        return sorted(marks, key=lambda mark: (mark.first_drawn, mark.run_ids))
+
+    def planned_since(self, study: str, scale: str) -> str:
+        """When the study got its present plan, at the latest, as `Mark.first_drawn` is written.
+
+        A command that runs again writes its plan again; an earlier report on the same plan says that it is older.
+        """
+        plans = [plan for plan in self._merged(study) if plan["scale"] == scale]
+        marks = self.reported(study, scale)
+        times = [datetime.fromtimestamp(plan["planned_ns"] / 1e9, UTC).isoformat() for plan in plans]
+        times += [mark.first_drawn for mark in marks for plan in plans if [*mark.run_ids] == plan["run_ids"]]
+        return min(times, default="")
 
     def _scales(self, study: str = "*") -> list[Path]:
         """The folders of a study's plans, or of all, sorted."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import io
+import re
 import xml.dom.minidom
 from dataclasses import replace
 from pathlib import Path
@@ -49,12 +51,18 @@ def test_a_figure_is_found_by_its_name_and_shows_itself(report):
 
 
 def test_a_notebook_shows_the_verdicts_and_a_link(report):
-    html = report._repr_html_()
-    page = xml.dom.minidom.parseString(html)
+    page = xml.dom.minidom.parseString(report._repr_html_())
     (link,) = page.getElementsByTagName("a")
     assert link.getAttribute("href") == report.index.absolute().as_uri()
     assert len(page.getElementsByTagName("tr")) == 1 + len(report.table)
     assert not {"script", "style"} & {node.tagName for node in page.getElementsByTagName("*")}
+
+
+def test_notebook_terminal_and_page_give_the_same_answer(report):
+    page = report.index.read_text()
+    (answer,) = re.findall('<p class="answer">(.*)</p>', page)
+    assert answer in report._repr_html_()
+    assert repr(report).startswith(html.unescape(answer))
 
 
 def test_texts_of_a_store_are_escaped(report):

@@ -143,6 +143,20 @@ def test_a_variant_that_extends_the_seeds_of_a_reported_study_is_named(reported:
     assert report(reported) == []
 
 
+def test_a_variant_that_was_planned_before_the_report_is_no_change(tmp_path: Path) -> None:
+    ids = synthetic.write(tmp_path, FIRST + MORE_SEEDS)
+    about = {"name": "s-seed-range-0-5", "title": "Is it?", "variant_of": "s"}
+    Plans(tmp_path).add(about, "quick", "bnstudy study=s 'seed=range(0,5)'", ids)
+    store, variant = Store(tmp_path), load_study(tmp_path, about["name"])
+    assert find_changes(store, variant) == []
+    mark_reported(store, variant)
+    plan(tmp_path, FIRST)
+    report(tmp_path)
+    assert find_changes(store, variant) == []
+    Plans(tmp_path).add(about, "quick", "bnstudy study=s 'seed=range(0,5)'", ids)  # the sweep goes on
+    assert find_changes(store, variant) == []
+
+
 def test_arms_that_only_a_variant_has_are_not_named(reported: Path) -> None:
     ids = synthetic.write(reported, [Run("GroupNorm", seed=seed, total=20) for seed in range(3)])
     about = {"name": "s-norm-group", "title": "Is it?", "variant_of": "s"}

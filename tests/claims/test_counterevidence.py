@@ -65,6 +65,11 @@ def test_intervals_close_to_the_smallest_effect_of_interest_are_listed(fewer, cl
     )
 
 
+def test_a_close_interval_against_the_claim_is_turned_round_like_the_effect():
+    (close,) = [s for s in sentences(fewer=-0.0515, noise=0.001) if "ends close to" in s]
+    assert close.endswith(": 5.2 percentage points more units that died (5.1 to 5.3) against 5 percentage points.")
+
+
 def test_missing_runs_are_the_reason_of_an_inconclusive_case():
     found = sentences(fewer=0.15, missing=("BatchNorm", 0.316, 8))
     assert "runs incomplete" in found[0]
@@ -78,8 +83,8 @@ def test_intervals_widened_by_the_grid_are_mentioned():
 def test_values_at_a_bound_are_counted():
     found = sentences("higher_learning_rates", limits=(0.0316, 3.16))
     assert (
-        "The largest tolerated rate is only known to a bound, and so is the effect: with it at least the value "
-        "measured in 14 of 14 seeds."
+        "Only a bound is known of the largest tolerated rate and of the effect: with it at least the value measured in "
+        "14 of 14 seeds."
     ) in found
 
 

@@ -129,6 +129,14 @@ def test_a_study_whose_runs_are_all_damaged_costs_no_other_study_its_report(tmp_
         write_report(tmp_path, "all")
 
 
+def test_a_claim_of_a_study_whose_runs_are_all_damaged_is_judged_on_another(tmp_path: Path) -> None:
+    for name, runs in (("good", [Run(total=20)]), ("bad", [Run(total=20, seed=seed) for seed in (1, 2)])):
+        synthetic.plan(tmp_path, name, synthetic.write(tmp_path, runs), claims=["dead_relus"])
+    for seed in (1, 2):
+        synthetic.edit_summary(tmp_path, Run(total=20, seed=seed).run_id, status="unknown")
+    assert {verdict.contrast.study for verdict in write_report(tmp_path, "all").found} == {"good"}
+
+
 def test_the_report_on_all_studies_says_that_two_of_them_had_different_images_of_one_name(tmp_path):
     for name, norm, checksum in (("a", "NoNorm", "00"), ("b", "BatchNorm", "01")):
         [run_id] = synthetic.write(tmp_path, [Run(norm, dead=False)])

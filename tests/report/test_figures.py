@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from bnstudy.claims.contrasts import contrasts
 from bnstudy.claims.frames import StudyData, load_study
 from bnstudy.claims.numbers import two_digits
 from bnstudy.claims.verdicts import Verdict, verdicts
-from bnstudy.report.figures import Palette, ReportFigure, draw_panel, load_figures, style
+from bnstudy.report.figures import Palette, ReportFigure, load_figures, style
 from bnstudy.report.figures.effects import MOST, THICK, THIN, draw_effect, stack
 from bnstudy.report.figures.facets import split_arms
 from bnstudy.report.figures.learning_rates import good_rates
@@ -30,10 +31,11 @@ def one_panel(folder: Path, runs: list[Run]) -> tuple[Panel, Palette]:
     return panels(study)[0], Palette.of(study.runs)
 
 
-def draw(panel: Panel, palette: Palette, *kinds: str) -> list[ReportFigure]:
-    """The figures of these kinds, or all."""
+def draw(panel: Panel, palette: Palette, *kinds: str, folders: Sequence[Path] = ()) -> dict[str, ReportFigure]:
+    """The figures of these kinds, or all, that the panel has measurements for."""
     with style.report_style():
-        return list(draw_panel(panel, palette, load_figures(), kinds or None))
+        drawn = {k: draw(panel, palette) for k, draw in load_figures(folders).items() if not kinds or k in kinds}
+    return {kind: figure for kind, figure in drawn.items() if figure}
 
 
 def families(*rows: tuple[str, str]) -> pd.DataFrame:
@@ -66,34 +68,28 @@ def test_arms_of_one_family_differ_in_their_dash_pattern() -> None:
 def test_a_sweep_of_learning_rates_has_its_figures_in_order(sweep: StudyData) -> None:
     (panel,) = panels(sweep)
     figures = draw(panel, Palette.of(sweep.runs))
-    assert [f.kind for f in figures] == ["learning-rates", "curves", "gradients", "dead-units", "dead-map"]
+    assert list(figures) == ["learning-rates", "curves", "gradients", "dead-units", "dead-map"]
     best = 1 - sweep.runs.query("arm == 'NoNorm, lr=0.1'")["test_accuracy"].median()
     at_best = f"NoNorm has its best mean validation accuracy at 0.1, with a median test error of {percent(best)}"
-    assert at_best in figures[0].alt
-    assert all("MLP on Digits" in f.alt for f in figures)
-
-
-def test_only_the_requested_kinds_are_drawn(sweep: StudyData) -> None:
-    (panel,) = panels(sweep)
-    figures = draw(panel, Palette.of(sweep.runs), "dead-map", "learning-rates", "cosines")
-    assert [f.kind for f in figures] == ["learning-rates", "dead-map"]
+    assert at_best in figures["learning-rates"].alt
+    assert all("MLP on Digits" in f.alt for f in figures.values())
 
 
 def test_one_rate_without_dead_units_has_neither_figure(tmp_path: Path) -> None:
     panel, palette = one_panel(tmp_path, [Run(dead=False)])
-    assert [f.kind for f in draw(panel, palette, "learning-rates", "dead-units", "gradients")] == ["gradients"]
+    assert list(draw(panel, palette, "learning-rates", "dead-units", "gradients")) == ["gradients"]
 
 
 def test_every_diverged_run_has_a_cross_at_its_learning_rate(sweep: StudyData) -> None:
     (panel,) = panels(sweep)
-    (figure,) = draw(panel, Palette.of(sweep.runs), "learning-rates")
+    (figure,) = draw(panel, Palette.of(sweep.runs), "learning-rates").values()
     crosses = sum(len(line.get_xdata()) for line in figure.figure.axes[0].lines if line.get_marker() == "x")
     assert crosses == sweep.runs["diverged"].sum()
 
 
 def test_curves_end_at_the_mean_accuracy_over_seeds(two_models: StudyData) -> None:
     panel = panels(two_models)[0]
-    (figure,) = draw(panel, Palette.of(two_models.runs), "curves")
+    (figure,) = draw(panel, Palette.of(two_models.runs), "curves").values()
     ends = {round(line.get_ydata()[-1], 6) for line in figure.figure.axes[2].lines if len(line.get_xdata()) > 2}
     means = panel.runs.groupby("arm", observed=True)["val_accuracy"].mean()
     assert ends == {round(100 * m, 6) for m in means}
@@ -101,7 +97,7 @@ def test_curves_end_at_the_mean_accuracy_over_seeds(two_models: StudyData) -> No
 
 def test_the_failed_share_is_drawn_below_the_errors(sweep: StudyData) -> None:
     (panel,) = panels(sweep)
-    (figure,) = draw(panel, Palette.of(sweep.runs), "learning-rates")
+    (figure,) = draw(panel, Palette.of(sweep.runs), "learning-rates").values()
     errors, failures = figure.figure.axes
     assert (errors.get_yscale(), failures.get_ylabel()) == ("log", "failed (%)")
     for line, (_, runs) in zip(failures.lines, sweep.runs.groupby("family", observed=True), strict=True):
@@ -111,7 +107,7 @@ def test_the_failed_share_is_drawn_below_the_errors(sweep: StudyData) -> None:
 
 def test_medians_of_errors_are_drawn(sweep: StudyData) -> None:
     (panel,) = panels(sweep)
-    (figure,) = draw(panel, Palette.of(sweep.runs), "learning-rates")
+    (figure,) = draw(panel, Palette.of(sweep.runs), "learning-rates").values()
     drawn = {round(float(y), 6) for line in figure.figure.axes[0].lines for y in line.get_ydata()}
     for _, runs in sweep.runs.groupby(["family", "lr"], observed=True):
         assert round(float(statistics.median(100 * (1 - runs["test_accuracy"]))), 6) in drawn
@@ -128,7 +124,7 @@ def test_curves_show_the_rates_and_the_target_of_the_claim_on_speed(sweep: Study
     found = contrasts(sweep, claim)
     (primary,) = (c for c in found if c.is_primary)
     (panel,) = panels(sweep, found)
-    (figure,) = draw(panel, Palette.of(sweep.runs), "curves")
+    (figure,) = draw(panel, Palette.of(sweep.runs), "curves").values()
     targets = [text.get_position()[1] for text in figure.figure.axes[2].texts if text.get_text().startswith("target")]
     baseline = sweep.runs.query("family == 'NoNorm'").groupby("lr")["val_accuracy"].mean().max()
     assert targets == [pytest.approx(100 * 0.95 * baseline)]
@@ -161,7 +157,7 @@ def test_settings_have_axes_of_their_own_where_each_has_several_norms(tmp_path: 
 )
 def test_every_store_can_be_drawn(tmp_path: Path, runs: list[Run]) -> None:
     panel, palette = one_panel(tmp_path, runs)
-    for figure in draw(panel, palette):
+    for figure in draw(panel, palette).values():
         with style.report_style():
             assert style.render(figure.figure, "svg").startswith(b"<?xml")
 
@@ -188,8 +184,8 @@ def test_a_figure_from_outside_the_package_is_drawn_in_its_order(sweep: StudyDat
     own = own_figure(tmp_path / "my_conf", "mine", "_target_: my_figures.draw\norder: 15\n")
     own_figure(own, "curves", "_target_: my_figures.draw\n")  # instead of the one in conf/
     (panel,) = panels(sweep)
-    figures = list(draw_panel(panel, Palette.of(sweep.runs), load_figures([own]), ("learning-rates", "mine", "curves")))
-    assert [(f.kind, f.title == "Mine") for f in figures] == [
+    figures = draw(panel, Palette.of(sweep.runs), "learning-rates", "mine", "curves", folders=[own])
+    assert [(kind, figure.title == "Mine") for kind, figure in figures.items()] == [
         ("learning-rates", False),
         ("mine", True),
         ("curves", True),

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from bnstudy.claims.verdicts import Verdict, judge
+from bnstudy.report import rendering
 from bnstudy.report.forest import LONGEST, MARGIN, Axis, axis_of, forest_of, short_name, strip_of, warp
 from tests import sweeps
 
@@ -101,6 +103,17 @@ def test_a_row_says_whether_the_claim_above_is_the_same() -> None:
     assert [row.again for row in forest.rows] == [False, True, False]
     assert [row.href for row in forest.rows][-1] == "#other"
     assert not forest.has_cases
+
+
+def test_an_effect_against_the_claim_is_sorted_below_zero() -> None:
+    against = verdict(*[-3.0] * 10)
+    claim = replace(against.contrast.claim, opposite="points worse")
+    against = replace(against, contrast=replace(against.contrast, claim=claim))
+    table = rendering._environment(autoescape=True).from_string(
+        '{% import "forest.html.j2" as draw %}{{ draw.table(forest) }}'
+    )
+    text = table.render(forest=forest_of([against], lambda _: "#"))
+    assert re.findall('class="effect" data-value="([^"]*)">([^(]*) ', text) == [("-3.0", "3.0 points worse")]
 
 
 @pytest.mark.parametrize(("better", "left"), [("higher", "against the claim"), ("either", "less with it")])

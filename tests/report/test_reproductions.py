@@ -133,5 +133,7 @@ def test_a_reproduction_from_outside_the_package_is_in_the_report(tmp_path: Path
     synthetic.plan(tmp_path, "mine", synthetic.write(tmp_path, [synthetic.Run(seed=s) for s in range(3)]))
     result = write_report(tmp_path, "mine", config_dirs=[own.parent])
     assert result.findings == ("Of 1 expected values: 1 met.",)
+    for page in ("index.html", "report.md"):
+        assert (result.folder / page).read_text().count("Of 1 expected values: 1 met.") == 1
     assert f"--config-dir={own.parent}" in result.index.read_text()
     assert write_report(tmp_path, "mine").findings != result.findings

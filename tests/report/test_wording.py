@@ -147,6 +147,19 @@ def test_a_title_counts_the_cases():
     )
 
 
+@pytest.mark.parametrize(
+    ("bounds", "title"),
+    [
+        ({}, "BatchNorm tolerates 0.20x to 0.40x the learning rate on both networks"),
+        ({("with", "at least"): 1}, "BatchNorm tolerates at least 0.20x the learning rate on both networks"),
+        ({("with", "at most"): 1}, "BatchNorm tolerates at most 0.40x the learning rate on both networks"),
+    ],
+)
+def test_ratios_below_1_are_ordered_by_their_numbers(bounds, title):
+    found = [verdict(RATES, effect, model, bounds=bounds) for model, effect in zip("AB", (0.4, 0.2), strict=True)]
+    assert claim_title([replace(v, status="CONTRADICTED") for v in found]) == title
+
+
 def test_two_sentences_say_how_large_the_effect_is_and_what_that_means():
     rates = {"with": {1.0: 12}, "without": {0.316: 10, 0.562: 2}}
     assert claim_sentences([verdict(FASTER, 2.9, rates=rates)]) == [
@@ -156,6 +169,19 @@ def test_two_sentences_say_how_large_the_effect_is_and_what_that_means():
     ]
     several = [verdict(FASTER, effect, model) for model, effect in zip("AB", (2.0, NAN), strict=True)]
     assert claim_sentences(several)[0].endswith("; INCONCLUSIVE on 1.")
+
+
+def test_several_cases_may_have_a_single_seed():
+    found = [verdict(FASTER, 2.0, model, n=1) for model in "AB"]
+    assert claim_sentences(found)[1].startswith("Each network has 1 seed, ")
+
+
+@pytest.mark.parametrize("setting", ["", ", depth=2"])
+def test_a_side_is_named_by_its_norm_among_those_that_a_claim_allows(setting):
+    one = verdict("alternatives", 3.0, rates={"with": {1.0: 12}, "without": {0.1: 12}})
+    case = replace(one.contrast.case, with_=(f"LayerNorm{setting}",), without=(f"BatchNorm{setting}",))
+    one = replace(one, contrast=replace(one.contrast, case=case, view="best_rate"))
+    assert claim_sentences([one])[0].endswith(": 1 with LayerNorm and 0.1 with BatchNorm.")
 
 
 STUDIES = [yaml.safe_load(path.read_text()) for path in sorted((conf_dir() / "study").glob("*.yaml"))]

@@ -199,7 +199,7 @@ def test_a_damaged_mark_is_left_out_and_named(plans, tmp_path, content):
     plans.mark_reported("s", "quick", [B])
     path = tmp_path / "studies/s/quick/reported/000000000000.json"
     path.write_text(content)
-    assert plans.reported("s", "quick") == [[B]]
+    assert [mark.run_ids for mark in plans.reported("s", "quick")] == [(B,)]
     (sentence,) = plans.damaged()
     assert sentence.startswith(f"{path} is damaged")
 

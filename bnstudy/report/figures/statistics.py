@@ -81,14 +81,20 @@ def _ends(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def _result(panel: Panel, tables: dict[str, pd.DataFrame]) -> str:
-    """What is gained over running statistics."""
-    ends = _ends(tables)
-    names = [panel.names[str(arm)] for arm in ends.index]
-    gains = {kind: dict(zip(names, ends[kind] - ends["running"], strict=True)) for kind in tables if kind != "running"}
-    if "running" not in tables or not gains:
+    """What is gained over running statistics, by the arms that have both."""
+    gains = _gains(panel, _ends(tables))
+    if not gains:
         return "accuracy by the statistics of the normalization"
     kind = max(gains, key=lambda kind: max(map(abs, gains[kind].values())))
     return f"points gained with {kind} instead of running statistics: {by_arm(gains[kind], _signed)}"
+
+
+def _gains(panel: Panel, ends: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """By kind and name of the arm, the accuracy beyond that with running statistics."""
+    if "running" not in ends:
+        return {}
+    others = {str(kind): (ends[kind] - ends["running"]).dropna() for kind in ends if kind != "running"}
+    return {kind: {panel.names[str(a)]: v for a, v in gain.items()} for kind, gain in others.items() if len(gain)}
 
 
 def _signed(share: float) -> str:

@@ -285,13 +285,12 @@ def cross_handle(label: str, marker: str = "x") -> Line2D:
 
 @dataclass(frozen=True)
 class ReportFigure:
-    """A figure and its texts. alt: what it shows, for readers who cannot see it; kind: set by the report."""
+    """A figure and its texts. alt: what it shows, for readers who cannot see it."""
 
     title: str
     caption: str
     alt: str
     figure: Figure
-    kind: str = ""
 
 
 def report_style(width: float = WIDTH) -> Any:
