@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bnstudy.claims.claim import STATUSES, Status, load_claims
+from bnstudy.claims.claim import STATUSES, Claim, Status, load_claims
 from bnstudy.claims.contrasts import ROUNDING, SIDES, Contrast, contrasts
 from bnstudy.claims.effect_text import EffectText, describe_effect, describe_numbers
 from bnstudy.claims.frames import StudyData
@@ -325,10 +325,10 @@ def _entry(v: Verdict) -> dict[str, Any]:
         "status": v.status,
         "survives_holm": v.survives,
         "effect_is": c.qualifier,
-        "effect": or_none(claim.in_unit(v.effect)),
-        "effect_at_one_rate": or_none(claim.in_unit(c.at_one_rate)),
-        "ci_low": or_none(claim.in_unit(v.low)),
-        "ci_high": or_none(claim.in_unit(v.high)),
+        "effect": _in_unit(claim, v.effect),
+        "effect_at_one_rate": _in_unit(claim, c.at_one_rate),
+        "ci_low": _in_unit(claim, v.low),
+        "ci_high": _in_unit(claim, v.high),
         "interval_is": f"95%, {WIDENED}" if c.slack > 0 else "95%",
         "unit": claim.unit,
         "opposite": claim.opposite,
@@ -348,6 +348,11 @@ def _entry(v: Verdict) -> dict[str, Any]:
         "differences": [or_none(float(d)) for d in c.d],
         "run_ids": list(c.run_ids),
     }
+
+
+def _in_unit(claim: Claim, difference: float) -> float | None:
+    """None for what is not finite: a ratio of it would pass for a number."""
+    return claim.in_unit(difference) if math.isfinite(difference) else None
 
 
 def or_none(value: float) -> float | None:

@@ -212,6 +212,14 @@ def test_claims_json_has_no_infinite_number():
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
+@pytest.mark.parametrize("claim", ["faster_convergence", "dead_relus"])
+def test_what_no_number_is_known_of_is_null_in_claims_json(claim):
+    verdict = replace(found(claim, "best_rate"), low=-math.inf, high=math.nan)
+    assert math.isnan(verdict.contrast.at_one_rate)
+    entry = as_json([verdict])[0]
+    assert (entry["effect_at_one_rate"], entry["ci_low"], entry["ci_high"]) == (None, None, None)
+
+
 def test_a_worst_value_rules_out_negligible_with_its_own_reason():
     assert judge(contrast_of([0.0] * 12, 0.1, bounds={("with", "worst"): 1})).because == WORST
 
