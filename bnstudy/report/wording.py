@@ -155,11 +155,13 @@ def _where(asked: Sequence[Verdict]) -> str:
 
 
 def _results(asked: Sequence[Verdict]) -> tuple[list[str], list[str]]:
-    """What is decided of each claim, effects first; and what is not, in words and in fewer words."""
+    """What is decided of each claim, effects first and of these what is contradicted, as the end may be left out; and
+    what is not decided, in words and in fewer words."""
     effects, negligible, open_claims, some_open = list[str](), list[str](), list[str](), False
     on_networks = len({v.contrast.case.panel for v in asked}) > 1
-    for of_claim in group_by_claim(asked):
+    for of_claim in sorted(group_by_claim(asked), key=lambda of: all(v.status != "CONTRADICTED" for v in of)):
         groups = [group for group in group_by_result(of_claim) if group[0].status != "INCONCLUSIVE"]
+        groups.sort(key=lambda group: group[0].status != "CONTRADICTED")
         if not groups:
             open_claims.append(of_claim[0].contrast.claim.quantity_name)
             continue

@@ -81,7 +81,7 @@ def test_the_answer_counts_networks():
 def test_the_answer_counts_the_cases_of_a_network():
     found = [verdict(FASTER, effect, setting=s) for s, effect in zip("abc", (2.0, 0.5, 1.0), strict=True)]
     assert answer(found, HELPS) == (
-        "For this MLP on Digits, partly: 2.0x fewer steps in 1 of 3 cases, 2.0x more in 1, no meaningful "
+        "For this MLP on Digits, partly: 2.0x more steps in 1 of 3 cases, 2.0x fewer in 1, no meaningful "
         "difference in steps to the same accuracy in 1."
     )
 
@@ -109,6 +109,16 @@ def test_an_answer_has_few_words_and_counts_what_it_leaves_out():
     sentence = answer(found)
     assert len(sentence.split()) <= 35
     assert sentence.endswith("30 points more sizes of initial weights, and 2 more results.")
+
+
+def test_an_answer_names_contradictions_first():
+    found = [verdict(FASTER, effect, setting=s) for s, effect in zip("abc", (2.0, 3.0, NAN), strict=True)]
+    found += [verdict(RATES, effect, setting=s) for s, effect in zip("ab", (12, NAN), strict=True)]
+    found += [verdict("dead_relus", effect, setting=s) for s, effect in zip("ab", (30, -30), strict=True)]
+    assert answer(found) == (
+        "For this MLP on Digits: 30 points more units that died in 1 of 2 cases, 30 points fewer in 1, and 2 more "
+        "results; the rest undecided."
+    )
 
 
 def test_the_answer_of_several_studies_counts_claims():
