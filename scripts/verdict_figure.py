@@ -20,6 +20,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from bnstudy.claims.numbers import round_together
 from bnstudy.report.figures.colours import BAND, NEUTRAL, STATUSES
 
 TICKS = [-100, -30, -10, -3, -1, 0, 1, 3, 10, 30, 100]
@@ -55,7 +56,7 @@ def statement(verdict: Verdict) -> str:
 
 
 def numbers(verdict: Verdict) -> str:
-    effect, low, high = (f"{verdict[key]:#.2g}".rstrip(".") for key in ("effect", "ci_low", "ci_high"))
+    effect, low, high = round_together(*(verdict[key] for key in ("effect", "ci_low", "ci_high")))
     unit = textwrap.shorten(verdict["unit"].replace("percentage points", "points"), 24, placeholder=" ...")
     mark = "*" if verdict["slack"] > 0 else ""
     return f"{verdict['effect_is']} {effect} ({low} to {high}){mark}\n{unit}, n = {verdict['n_seeds']}".strip()
