@@ -196,7 +196,8 @@ def table(results: Sequence[RunResult], group: str = "arm") -> str:
     """One row per run, one per arm if there are too many runs, or one per family if there are too many arms.
 
     Arms are in the order of the command line, and those that differ in the learning rate alone together, by their rate:
-    a second pass adds rates to arms that stand further up. Without times: the first runs of a stack would seem slow, as they wait for its start.
+    a second pass adds rates to arms that stand further up. Without times: the first runs of a stack would
+    seem slow, as they wait for its start.
 
     group: heading of the column of `RunResult.arm`.
     """
