@@ -71,7 +71,7 @@ def _headline(group: Sequence[Verdict], primary: Sequence[Verdict]) -> str:
     """The title of the verdicts of one status and direction among all of a claim."""
     claim, status, where = group[0].contrast.claim, group[0].status, scope(group, primary)
     if status == "INCONCLUSIVE":
-        return f"undecided{where}: {claim.quantity_name}"
+        return f"undecided{where} whether {_lower(claim.statement.rstrip('.'))}"
     if status == "NEGLIGIBLE":
         most = f": at most {largest_end(group[0])}" if len(primary) == 1 else where
         return f"no meaningful difference in {claim.quantity_name}{most}"
@@ -81,6 +81,11 @@ def _headline(group: Sequence[Verdict], primary: Sequence[Verdict]) -> str:
         return f"against the claim: {describe_effects(group)}{where}"
     about = claim.quantity_name if claim.better == "either" else claim.statement.rstrip(".")
     return f"{about}: {describe_effects(group)}{where}"
+
+
+def _lower(sentence: str) -> str:
+    """With a small first letter, unless the first word is a name such as SGD."""
+    return sentence[:1].lower() + sentence[1:] if sentence[1:2].islower() or sentence[1:2] == " " else sentence
 
 
 def count_statuses(verdicts: Iterable[Verdict]) -> list[tuple[Status, int]]:

@@ -214,7 +214,7 @@ def table(results: Sequence[RunResult], group: str = "arm") -> str:
     for r in results:
         by_arm.setdefault(arms[r.arm], []).append(r)
     order = list(dict.fromkeys(families.values()))
-    ordered = sorted(by_arm, key=lambda arm: (order.index(families.get(arm, arm)), rate_of(arm)))
+    ordered = sorted(by_arm, key=lambda arm: (order.index(families.get(arm) or arm), rate_of(arm)))
     rows = [arm_row(arm, by_arm[arm])[: len(head)] for arm in ordered]
     return align([head, *rows], right=range(1, len(head)), flexible=[0], width=width_of(sys.stdout))
 

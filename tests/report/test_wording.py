@@ -139,7 +139,7 @@ def test_the_number_of_an_inconclusive_claim_is_no_finding():
     [
         (FASTER, 2.9, "BatchNorm reaches the same accuracy in 2.9x fewer steps"),
         (FASTER, 0.4, "BatchNorm reaches the same accuracy in 2.5x more steps"),
-        (FASTER, NAN, "Undecided: steps to the same accuracy"),
+        (FASTER, NAN, "Undecided whether batch normalization makes training reach the same accuracy in fewer steps"),
         (DEAD, 0.4, "No meaningful difference in ReLU units that died: at most 1.7 points"),
         ("own", 3.0, "It is better: 3.0 points"),
         ("own", -3.0, "Against the claim: -3.0 points"),
