@@ -141,8 +141,9 @@ class Claim(Spec):
 
     @property
     def metric_name(self) -> str:
-        """`"steps to target"`."""
-        return self.metric.rpartition(".")[2].replace("_", " ").replace("update", "step")
+        """`"steps to the target"`."""
+        words = self.metric.rpartition(".")[2].replace("_", " ")
+        return words.replace("update", "step").replace("to target", "to the target")
 
     @property
     def quantity_name(self) -> str:

@@ -166,9 +166,11 @@ def _dropped_rates(primary: Sequence[Verdict]) -> Iterator[str]:
 
 
 def _one_rate(primary: Sequence[Verdict]) -> Iterator[str]:
-    """The effect at one rate for all: near a tie of two rates, the others choose the one at which a seed is worse."""
+    """The effect at one rate for all, where it differs in the digits shown: near a tie of two rates, the others choose
+    the one at which a seed is worse."""
     differing = [v for v in primary if not math.isnan(v.contrast.at_one_rate)]
-    found = [(v, describe_effect(v.contrast.claim, v.contrast.at_one_rate).short) for v in differing]
+    texts = [(v, describe_effect(v.contrast.claim, v.contrast.at_one_rate)) for v in differing]
+    found = [(v, text.short) for v, text in texts if text.unqualified != v.effect_words.unqualified]
     yield from _each("The seeds differ in their learning rates. With one rate for all the effect is", found, primary)
 
 

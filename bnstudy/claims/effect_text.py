@@ -47,7 +47,8 @@ def describe_effect(
 ) -> EffectText:
     """An effect on the claim's scale of differences. One against the claim is turned round: `"2.4x more steps"`.
 
-    A ratio below 1 is that of the metric where the claim has no words for this direction: `"2.4x the steps to target"`.
+    A ratio below 1 is that of the metric where the claim has no words for this direction:
+    `"2.4x the steps to the target"`.
     """
     is_ratio, words, turned = claim.scale == "log_ratio", claim.unit, False
     if effect < 0 and claim.opposite:

@@ -20,7 +20,8 @@ def round_together(estimate: float, *bounds: float) -> list[str]:
     """The estimate and its bounds with the same decimals: `["2.9", "2.5", "3.4"]`.
 
     Two significant digits of the estimate, or of the larger bound where the interval is wider than the estimate; more
-    where the interval would vanish. Values so far apart that one would be rounded to 0 have two digits each.
+    where the interval would vanish. Positive values so far apart that one would have a single digit have two each:
+    `["12", "4.9", "27"]`.
     """
     values = (estimate, *bounds)
     finite = [abs(value) for value in values if math.isfinite(value)]
@@ -33,7 +34,7 @@ def round_together(estimate: float, *bounds: float) -> list[str]:
     if width > 0:
         enough = min(-_exponent(2 * width), MOST_DIGITS - 1 - _exponent(reference))
         decimals = max(decimals, enough)
-    apart = min(values) > 0 and round(min(finite), decimals) == 0
+    apart = min(values) > 0 and decimals < 1 - _exponent(min(finite))
     if decimals > MOST_DECIMALS or apart:
         return [_fixed(value, 1 - _exponent(abs(value)) if value and math.isfinite(value) else 0) for value in values]
     return [_fixed(value, decimals) for value in values]

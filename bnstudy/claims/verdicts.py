@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bnstudy.claims.claim import STATUSES, Status, load_claims
+from bnstudy.claims.claim import STATUSES, Claim, Status, load_claims
 from bnstudy.claims.contrasts import ROUNDING, SIDES, Contrast, contrasts
-from bnstudy.claims.effect_text import EffectText, describe_effect, describe_numbers
+from bnstudy.claims.effect_text import EffectText, describe_delta, describe_effect, describe_numbers
 from bnstudy.claims.frames import StudyData
 from bnstudy.stats.corrections import holm
 from bnstudy.stats.intervals import effect_size
@@ -239,10 +239,10 @@ def one_seed_decides(c: Contrast) -> str:
     outlier = find_outlier(c.d)
     if outlier is None or float((c.d - c.d.median()).abs().max()) <= c.slack * ROUNDING:
         return ""  # within a step of the grid, by which the interval is widened
-    why = f"few seeds decide: the skew of the differences is {outlier.skew:.2g}"
+    why = f"few seeds decide, as the skew of the differences is {outlier.skew:.2g}"
     if outlier.share > LARGEST_SHARE:
-        why = f"one seed decides: seed {c.d.index[outlier.index]} carries {outlier.share:.0%} of the variance"
-    failures = [f"{side} it {describe_failures(*c.failed[side])}" for side in SIDES if side in c.failed]
+        why = f"one seed decides, as seed {c.d.index[outlier.index]} carries {outlier.share:.0%} of the variance"
+    failures = [f"{side} it {describe_failures(*c.failed[side])}" for side in SIDES if c.failed.get(side, (0,))[0]]
     return f"{why} (failed: {'; '.join(failures)})" if failures else why
 
 
@@ -257,9 +257,10 @@ def near_floor(c: Contrast) -> str:
     floor, (with_, without) = c.claim.measure.floor, c.means
     if floor is None or max(with_, without) - floor >= c.threshold:
         return ""
-    return (
-        f"there are few on either side, {with_:.2g} with and {without:.2g} without: they cannot differ by {c.delta:g}"
-    )
+    unit = "%" if "percentage points" in c.claim.unit else ""
+    values = f"{with_:.2g}{unit} with it and {without:.2g}{unit} without"
+    delta = describe_delta(c.claim, c.delta)
+    return f"there are few {c.claim.quantity_name} on either side, {values}, so they cannot differ by {delta}"
 
 
 def check_required(verdict: Verdict, found: Sequence[Verdict]) -> Verdict:
@@ -325,10 +326,10 @@ def _entry(v: Verdict) -> dict[str, Any]:
         "status": v.status,
         "survives_holm": v.survives,
         "effect_is": c.qualifier,
-        "effect": or_none(claim.in_unit(v.effect)),
-        "effect_at_one_rate": or_none(claim.in_unit(c.at_one_rate)),
-        "ci_low": or_none(claim.in_unit(v.low)),
-        "ci_high": or_none(claim.in_unit(v.high)),
+        "effect": _in_unit(claim, v.effect),
+        "effect_at_one_rate": _in_unit(claim, c.at_one_rate),
+        "ci_low": _in_unit(claim, v.low),
+        "ci_high": _in_unit(claim, v.high),
         "interval_is": f"95%, {WIDENED}" if c.slack > 0 else "95%",
         "unit": claim.unit,
         "opposite": claim.opposite,
@@ -348,6 +349,11 @@ def _entry(v: Verdict) -> dict[str, Any]:
         "differences": [or_none(float(d)) for d in c.d],
         "run_ids": list(c.run_ids),
     }
+
+
+def _in_unit(claim: Claim, difference: float) -> float | None:
+    """None for what is not finite: a ratio of it would pass for a number."""
+    return claim.in_unit(difference) if math.isfinite(difference) else None
 
 
 def or_none(value: float) -> float | None:

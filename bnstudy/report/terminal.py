@@ -204,11 +204,10 @@ def _claims(found: Sequence[Verdict], width: int | None, painter: Callable[[str,
     for of_claim in _by_claim(found):
         claim = of_claim[0].contrast.claim
         if len(of_claim) > 1:
-            rows += ["", f"{_line(claim.statement)} Effect: {_line(claim.unit)}."]
+            rows += ["", _line(claim.statement)]
         for verdict in of_claim:
             what = f"  {_line(verdict.case)}" if len(of_claim) > 1 else _line(f"{claim.statement} {verdict.case}.")
-            effect = (verdict.interval or "-") if len(of_claim) > 1 else verdict.effect_text
-            rows.append([painter(verdict.status, verdict.status), what, _line(effect), str(verdict.n)])
+            rows.append([painter(verdict.status, verdict.status), what, _line(verdict.effect_text), str(verdict.n)])
             if verdict.reason and explained:
                 rows.append(f" because {_line(verdict.reason)}")
     return align(rows, right=[3], flexible=[1, 2], width=width)

@@ -71,7 +71,7 @@ def _headline(group: Sequence[Verdict], primary: Sequence[Verdict]) -> str:
     """The title of the verdicts of one status and direction among all of a claim."""
     claim, status, where = group[0].contrast.claim, group[0].status, scope(group, primary)
     if status == "INCONCLUSIVE":
-        return f"undecided{where}: {claim.quantity_name}"
+        return f"undecided{where} whether {_lower(claim.statement.rstrip('.'))}"
     if status == "NEGLIGIBLE":
         most = f": at most {largest_end(group[0])}" if len(primary) == 1 else where
         return f"no meaningful difference in {claim.quantity_name}{most}"
@@ -81,6 +81,11 @@ def _headline(group: Sequence[Verdict], primary: Sequence[Verdict]) -> str:
         return f"against the claim: {describe_effects(group)}{where}"
     about = claim.quantity_name if claim.better == "either" else claim.statement.rstrip(".")
     return f"{about}: {describe_effects(group)}{where}"
+
+
+def _lower(sentence: str) -> str:
+    """With a small first letter, unless the first word is a name such as SGD."""
+    return sentence[:1].lower() + sentence[1:] if sentence[1:2].islower() or sentence[1:2] == " " else sentence
 
 
 def count_statuses(verdicts: Iterable[Verdict]) -> list[tuple[Status, int]]:
@@ -155,11 +160,13 @@ def _where(asked: Sequence[Verdict]) -> str:
 
 
 def _results(asked: Sequence[Verdict]) -> tuple[list[str], list[str]]:
-    """What is decided of each claim, effects first; and what is not, in words and in fewer words."""
+    """What is decided of each claim, effects first and of these what is contradicted, as the end may be left out; and
+    what is not decided, in words and in fewer words."""
     effects, negligible, open_claims, some_open = list[str](), list[str](), list[str](), False
     on_networks = len({v.contrast.case.panel for v in asked}) > 1
-    for of_claim in group_by_claim(asked):
+    for of_claim in sorted(group_by_claim(asked), key=lambda of: all(v.status != "CONTRADICTED" for v in of)):
         groups = [group for group in group_by_result(of_claim) if group[0].status != "INCONCLUSIVE"]
+        groups.sort(key=lambda group: group[0].status != "CONTRADICTED")
         if not groups:
             open_claims.append(of_claim[0].contrast.claim.quantity_name)
             continue

@@ -197,7 +197,9 @@ def duration(seconds: float) -> str:
 def table(results: Sequence[RunResult], group: str = "arm") -> str:
     """One row per run, one per arm if there are too many runs, or one per family if there are too many arms.
 
-    Without times: the first runs of a stack would seem slow, as they wait for its start.
+    Arms are in the order of the command line, and those that differ in the learning rate alone together, by their rate:
+    a second pass adds rates to arms that stand further up. Without times: the first runs of a stack would
+    seem slow, as they wait for its start.
 
     group: heading of the column of `RunResult.arm`.
     """
@@ -216,8 +218,18 @@ def table(results: Sequence[RunResult], group: str = "arm") -> str:
     by_arm: dict[str, list[RunResult]] = {}
     for r in results:
         by_arm.setdefault(arms[r.arm], []).append(r)
-    rows = [arm_row(arm, of_arm)[: len(head)] for arm, of_arm in by_arm.items()]
+    order = list(dict.fromkeys(families.values()))
+    ordered = sorted(by_arm, key=lambda arm: (order.index(families.get(arm) or arm), rate_of(arm)))
+    rows = [arm_row(arm, by_arm[arm])[: len(head)] for arm in ordered]
     return align([head, *rows], right=range(1, len(head)), flexible=[0], width=width_of(sys.stdout))
+
+
+def rate_of(arm: str) -> float:
+    """The learning rate in the name of an arm; 0 for none."""
+    rates = [word.removeprefix("lr=") for word in arm.split(" ") if word.startswith("lr=")]
+    with suppress(ValueError):
+        return float(rates[0]) if rates else 0.0
+    return 0.0
 
 
 def arm_row(arm: str, results: Sequence[RunResult]) -> list[str]:

@@ -49,6 +49,18 @@ def test_runs_that_failed_at_the_compared_rates_are_counted_with_an_exact_interv
     )
 
 
+def test_the_effect_at_one_rate_for_all_counts_only_where_other_digits_are_shown():
+    (one,) = [v for v in verdicts(sweeps.of(claims=("dead_relus",), fewer=0.15)) if v.contrast.is_primary]
+
+    def about_one_rate(effect: float) -> list[str]:
+        verdict = replace(one, contrast=replace(one.contrast, at_one_rate=effect))
+        return [s for s in find_counterevidence([verdict]) if "With one rate for all" in s]
+
+    assert about_one_rate(one.effect + 0.001) == []
+    (sentence,) = about_one_rate(7.1)
+    assert sentence.endswith("the effect is 7.1 points fewer units that died.")
+
+
 def test_seeds_with_the_opposite_sign_are_counted():
     found = sentences("faster_convergence", faster=2.0, seeds=30, noise=0.4)
     assert any(s == "In some seeds the difference goes the other way: 5 of 30." for s in found)

@@ -38,8 +38,8 @@ def test_an_effect_that_is_turned_round_has_its_interval_and_bound_turned_round(
     ("node", "effect", "text"),
     [
         (RATIO, math.log(2.9), "2.9x fewer steps"),
-        (RATIO, -math.log(2.4), "2.4x the steps to target"),
-        ({**RATIO, "better": "higher", "unit": "times more steps"}, -math.log(2), "0.50x the steps to target"),
+        (RATIO, -math.log(2.4), "2.4x the steps to the target"),
+        ({**RATIO, "better": "higher", "unit": "times more steps"}, -math.log(2), "0.50x the steps to the target"),
         (NODE, -1.2, "-1.2 points"),
     ],
 )

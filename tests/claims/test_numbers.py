@@ -25,6 +25,8 @@ def test_a_number_has_two_significant_digits(value, text):
         ((-0.002, -1.3, 1.4), ["0.0", "-1.3", "1.4"]),  # no minus before a zero
         ((98.5, 98.2, 98.8), ["98.5", "98.2", "98.8"]),  # an interval that two digits would hide
         ((12, 0.2, 700), ["12", "0.20", "700"]),  # no ratio of 0
+        ((12, 4.904, 27.3), ["12", "4.9", "27"]),  # no bound of one digit
+        ((0.74, 0.0078, 1.46), ["0.74", "0.0078", "1.5"]),
         ((1.2, -math.inf, math.inf), ["1.2", "-", "-"]),
     ],
 )

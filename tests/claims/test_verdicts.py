@@ -127,25 +127,28 @@ def test_one_seed_that_decides_withholds_supported_and_negligible():
         assert decide(scale * d, 0.5)[0] == status
         assert (verdict.status, verdict.may_settle) == ("INCONCLUSIVE", True)
     assert verdict.because == (
-        "one seed decides: seed 11 carries 92% of the variance (failed: with it 0 of 12 runs, 0.0% to 26.5%; "
-        "without it 1 of 12 runs, 0.2% to 38.5%)"
+        "one seed decides, as seed 11 carries 92% of the variance (failed: without it 1 of 12 runs, 0.2% to 38.5%)"
     )
 
 
 def test_skewed_differences_withhold_a_verdict():
     d = np.array([1.0] * 10 + [4.0, 4.5])
     verdict = judge(contrast_of(d))
-    assert verdict.because == f"few seeds decide: the skew of the differences is {stats.skew(d, bias=False):.2g}"
+    assert verdict.because == f"few seeds decide, as the skew of the differences is {stats.skew(d, bias=False):.2g}"
 
 
 def test_sides_near_the_smallest_value_there_is_cannot_be_negligibly_different():
     def of(with_: float) -> Verdict:
         values = pd.DataFrame({"with": [with_] * 12, "without": [with_ + 1.0] * 12})
         contrast = contrast_of(np.ones(12) + 0.01 * sample(12), delta=5, values=values)
-        return judge(replace(contrast, claim=replace(contrast.claim, metric="dead_units", better="lower", delta=5)))
+        dead = {"metric": "dead_units", "better": "lower", "unit": "percentage points fewer dead units", "delta": 5}
+        return judge(replace(contrast, claim=replace(contrast.claim, **dead)))
 
     assert of(20).status == "NEGLIGIBLE"
-    assert of(0.5).because == "there are few on either side, 0.5 with and 1.5 without: they cannot differ by 5"
+    assert of(0.5).because == (
+        "there are few dead units on either side, 0.5% with it and 1.5% without, so they cannot differ by 5 percentage "
+        "points"
+    )
 
 
 def test_a_claim_is_open_where_a_claim_that_it_requires_has_another_status():
@@ -210,6 +213,14 @@ def test_claims_json_has_no_infinite_number():
     found = as_json(verdicts(study))
     assert [row["slack"] for row in found if row["claim"] == "higher_learning_rates"] == [None]
     assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+@pytest.mark.parametrize("claim", ["faster_convergence", "dead_relus"])
+def test_what_no_number_is_known_of_is_null_in_claims_json(claim):
+    verdict = replace(found(claim, "best_rate"), low=-math.inf, high=math.nan)
+    assert math.isnan(verdict.contrast.at_one_rate)
+    entry = as_json([verdict])[0]
+    assert (entry["effect_at_one_rate"], entry["ci_low"], entry["ci_high"]) == (None, None, None)
 
 
 def test_a_worst_value_rules_out_negligible_with_its_own_reason():

@@ -224,6 +224,8 @@ def test_every_seed_and_the_interval_are_in_the_figure_of_an_effect(claim: str, 
         assert bars == [pytest.approx([in_unit(v.low), in_unit(v.high)]) for v in found]
     assert ax.get_xscale() == scale
     assert all(v.status in drawn.alt for v in found)
+    kind = "ratio" if scale == "log" else "difference"
+    assert drawn.caption.startswith(f"Each dot is the {kind} of one seed")
 
 
 def test_the_thin_part_of_an_interval_is_what_a_step_of_the_grid_adds() -> None:

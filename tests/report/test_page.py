@@ -143,7 +143,9 @@ def test_the_forest_is_sorted_as_one_table(browser, pages, name):
         assert count == {"one": 2, "all": 4}[name]
         page.locator(".forest th", has_text="Verdict").get_by_role("button").click()
         assert rows.locator(".status").all_inner_texts() == sorted(statuses)
-        page.locator(".forest th", has_text="Effect in multiples").get_by_role("button").click()
+        page.locator(".forest th", has_text="Effect in multiples of the smallest of interest").get_by_role(
+            "button"
+        ).click()
         multiples = page.locator(".forest td.drawn").evaluate_all("all => all.map(c => Number(c.dataset.value || NaN))")
         known = [value for value in multiples if value == value]
         assert known == sorted(known) == multiples[: len(known)]

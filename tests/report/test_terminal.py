@@ -73,6 +73,13 @@ def test_each_claim_and_verdict_is_shown_once(result):
     assert f"{len(result.found) - len(primary)} verdicts in other views: on the page." in text
 
 
+def test_several_cases_have_the_words_that_the_page_has(result):
+    (one, *_) = [v for v in result.found if v.contrast.claim.name == "dead_relus" and v.contrast.is_primary]
+    worse = replace(one, effect=-20.0, low=-30.0, high=-10.0)
+    text = " ".join(show_report(replace(result, found=(worse, worse)), io.StringIO()).split())
+    assert text.count("20 percentage points more units that died (10 to 30)") == 2
+
+
 def test_colours_are_for_terminals_without_no_color(result, monkeypatch):
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")

@@ -81,7 +81,7 @@ def test_the_answer_counts_networks():
 def test_the_answer_counts_the_cases_of_a_network():
     found = [verdict(FASTER, effect, setting=s) for s, effect in zip("abc", (2.0, 0.5, 1.0), strict=True)]
     assert answer(found, HELPS) == (
-        "For this MLP on Digits, partly: 2.0x fewer steps in 1 of 3 cases, 2.0x more in 1, no meaningful "
+        "For this MLP on Digits, partly: 2.0x more steps in 1 of 3 cases, 2.0x fewer in 1, no meaningful "
         "difference in steps to the same accuracy in 1."
     )
 
@@ -111,6 +111,16 @@ def test_an_answer_has_few_words_and_counts_what_it_leaves_out():
     assert sentence.endswith("30 points more sizes of initial weights, and 2 more results.")
 
 
+def test_an_answer_names_contradictions_first():
+    found = [verdict(FASTER, effect, setting=s) for s, effect in zip("abc", (2.0, 3.0, NAN), strict=True)]
+    found += [verdict(RATES, effect, setting=s) for s, effect in zip("ab", (12, NAN), strict=True)]
+    found += [verdict("dead_relus", effect, setting=s) for s, effect in zip("ab", (30, -30), strict=True)]
+    assert answer(found) == (
+        "For this MLP on Digits: 30 points more units that died in 1 of 2 cases, 30 points fewer in 1, and 2 more "
+        "results; the rest undecided."
+    )
+
+
 def test_the_answer_of_several_studies_counts_claims():
     found = [verdict(FASTER, 2.9), verdict(RATES, 4, "A"), verdict(RATES, NAN, "B"), verdict(DEAD, NAN)]
     other = [replace(v, contrast=replace(v.contrast, study="other")) for v in found[1:]]
@@ -129,7 +139,7 @@ def test_the_number_of_an_inconclusive_claim_is_no_finding():
     [
         (FASTER, 2.9, "BatchNorm reaches the same accuracy in 2.9x fewer steps"),
         (FASTER, 0.4, "BatchNorm reaches the same accuracy in 2.5x more steps"),
-        (FASTER, NAN, "Undecided: steps to the same accuracy"),
+        (FASTER, NAN, "Undecided whether batch normalization makes training reach the same accuracy in fewer steps"),
         (DEAD, 0.4, "No meaningful difference in ReLU units that died: at most 1.7 points"),
         ("own", 3.0, "It is better: 3.0 points"),
         ("own", -3.0, "Against the claim: -3.0 points"),

@@ -82,6 +82,16 @@ def test_a_single_run_has_no_arm():
     assert lines == ["run  status    test acc", "id0  finished    90.00%"]
 
 
+def test_learning_rates_of_a_second_pass_stand_between_those_of_the_first():
+    arms = [f"norm={norm} lr={lr}" for lr in ("0.01", "0.1") for norm in ("none", "batch")]
+    arms += ["norm=batch lr=0.0316", "norm=none lr=3.16e-03"]
+    lines = table([result(i, arm) for arm in arms for i in range(20)]).splitlines()
+    assert [line.split("  ")[0] for line in lines[1:]] == [
+        "norm=none lr=3.16e-03", "norm=none lr=0.01", "norm=none lr=0.1",
+        "norm=batch lr=0.01", "norm=batch lr=0.0316", "norm=batch lr=0.1",
+    ]  # fmt: skip
+
+
 def test_families_have_a_row_each_if_there_are_many_learning_rates():
     arms = [f"norm={norm} lr={lr}" for norm in ("none", "batch") for lr in range(30)]
     lines = table([result(i, arm) for arm in arms for i in range(2)]).splitlines()

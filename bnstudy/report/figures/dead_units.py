@@ -22,8 +22,10 @@ from bnstudy.validation import printable
 
 SHARE = "Share of ReLU units whose output is zero for every sample of the probe batch"
 UNITS = (
-    f"{SHARE} (a convolution's unit is a channel). Means over seeds with 95% t intervals. All units of a diverged run "
-    "count as dead from its divergence on."
+    f"{SHARE} (a convolution's unit is a channel). Means over seeds with 95% t intervals. The best learning rate "
+    "is that with the highest mean validation accuracy over all seeds. All units of a diverged run count as dead from "
+    "its divergence on. A claim on units that "
+    "died has smaller numbers: it leaves out those that were dead before training."
 )
 MAP = (
     f"{SHARE}. Rows are layers, from the input at the bottom; columns are the measured steps. Means over seeds, until "

@@ -46,8 +46,8 @@ TICKS = {4.0: (1, 1.25, 1.5, 2, 3, 4, 5, 6, 8), 200.0: (1, 2, 5), math.inf: (1,)
 """Ticks of a ratio axis within a power of ten, by the largest factor that the axis may span."""
 
 CAPTION = (
-    "Each dot is the difference of one seed, the bar their mean with the 95% interval that decides the verdict. The "
-    "shaded band holds effects too small to matter: below the smallest effect of interest, fixed before the runs."
+    "Each dot is the {difference} of one seed, the bar their {mean} with the 95% interval that decides the verdict. "
+    "The shaded band holds effects too small to matter: below the smallest effect of interest, fixed before the runs."
 )
 WIDER = (
     " The metric is known to within a step of the grid of learning rates. So the interval is wider: the thick part of "
@@ -96,8 +96,15 @@ def draw_effect(found: Sequence[Verdict]) -> ReportFigure:
     for strip in strips:
         _strip(ax, strip)
     widened = any(0 < verdict.contrast.slack < math.inf for verdict in shown)
-    style.add_legend(figure, _handles(widened), "differences by seed, in the unit of the axis")
-    return ReportFigure(title, CAPTION + WIDER * widened, _alt(shown), figure)
+    difference, mean = _kind(claim)
+    style.add_legend(figure, _handles(widened), f"{difference}s by seed, in the unit of the axis")
+    caption = CAPTION.format(difference=difference, mean=mean) + WIDER * widened
+    return ReportFigure(title, caption, _alt(shown), figure)
+
+
+def _kind(claim: Claim) -> tuple[str, str]:
+    """What a dot is, and what the bar is of the dots."""
+    return ("ratio", "geometric mean") if claim.scale == "log_ratio" else ("difference", "mean")
 
 
 def _strips(shown: Sequence[Verdict]) -> Iterator[Strip]:
@@ -226,4 +233,5 @@ def _alt(shown: Sequence[Verdict]) -> str:
     parts = [
         f"{v.case}, {v.view}: {v.status}" + (f", {v.effect_text}, {v.n} seeds" if v.interval else "") for v in shown
     ]
-    return f"Differences by seed with their mean. {'; '.join(parts)}."
+    difference, mean = _kind(shown[0].contrast.claim)
+    return f"{difference.capitalize()}s by seed with their {mean}. {'; '.join(parts)}."

@@ -11,8 +11,8 @@ MOST_LETTERS = 70
 
 
 def rate(value: float) -> str:
-    """A learning rate, with two digits where it has more: `"0.032"`, `"0.1"`."""
-    return f"{float(f'{value:.1e}'):g}"
+    """A learning rate: `"0.0316"`, `"0.1"`."""
+    return f"{value:.3g}"
 
 
 def percent(share: float) -> str:
