@@ -5,6 +5,7 @@ Pages are plain Markdown, which GitHub shows as well; so the navigation is here 
 
 from __future__ import annotations
 
+import inspect
 import sys
 from dataclasses import fields, is_dataclass
 from importlib.metadata import version as version_of
@@ -18,6 +19,8 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from generated_pages import PAGES, write_pages
 from generated_pages.markdown import split_doc
+
+from bnstudy.calling import CallableModule
 
 project = "bnstudy"
 author = "the bnstudy authors"
@@ -34,6 +37,9 @@ autodoc_member_order = "bysource"
 html_theme = "furo"
 html_title = "bnstudy"
 html_show_sourcelink = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+highlight_language = "text"  # of blocks without a language, which are shell commands
 
 navigation = {
     "": ["getting-started"],
@@ -45,14 +51,6 @@ navigation = {
         "how-to/python",
         "how-to/loggers",
         "how-to/extend",
-        "how-to/own-norm",
-        "how-to/own-network",
-        "how-to/own-model",
-        "how-to/own-probe",
-        "how-to/own-study",
-        "how-to/own-claim",
-        "how-to/own-figure",
-        "how-to/own-others",
     ],
     "Concepts": [
         "concepts/runs",
@@ -67,26 +65,46 @@ navigation = {
     ],
     "Reference": [
         "reference/index",
-        *(f"reference/{name}" for name in PAGES),
+        *(f"reference/{name}" for name in PAGES if name != "notebook"),
         "reference/store",
     ],
     "About": ["limitations", "design"],
 }
+below = {
+    "how-to/extend": [
+        "how-to/own-norm",
+        "how-to/own-network",
+        "how-to/own-model",
+        "how-to/own-probe",
+        "how-to/own-study",
+        "how-to/own-claim",
+        "how-to/own-figure",
+        "how-to/own-others",
+    ],
+    "how-to/python": ["reference/notebook"],
+}
+"""Pages below a page: the side bar shows them on demand."""
 
 
 def add_navigation(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Append the table of contents to the first page."""
-    if docname == "index":
-        trees = [
-            "\n".join(["```{toctree}", ":hidden:", f":caption: {caption}" if caption else "", *pages, "```"])
-            for caption, pages in app.config.navigation.items()
-        ]
-        source[0] += "\n\n" + "\n\n".join(trees) + "\n"
+    """Append the table of contents to the first page, and to each page that has pages below it."""
+    trees = app.config.navigation if docname == "index" else {"": app.config.below.get(docname, [])}
+    for caption, pages in trees.items():
+        places = [f"/{page}" for page in pages]
+        lines = ["```{toctree}", ":hidden:", f":caption: {caption}" if caption else "", *places, "```"]
+        source[0] += "\n\n" + "\n".join(lines) + "\n" if pages else ""
+    if docname == "how-to/python":  # on GitHub the notebook is a page itself
+        source[0] = source[0].replace("../notebooks/first_sweep.ipynb", "../reference/notebook.md")
 
 
 def list_fields(_: Sphinx, what: str, _name: str, thing: object, _options: object, lines: list[str]) -> None:
-    """Give Napoleon the fields of a dataclass that its docstring describes in lines like `name: text`, and no type of
-    what a function returns: it would take the text up to the first colon for one."""
+    """Give Napoleon what it expects.
+
+    The docstring of the function that a module calls. The fields of a dataclass that its docstring describes in lines
+    like `name: text`. No type of what a function returns: it would take the text up to the first colon for one.
+    """
+    if isinstance(thing, CallableModule):
+        lines[:] = [*inspect.cleandoc(inspect.unwrap(thing).__doc__ or "").splitlines(), ""]
     if what == "class" and is_dataclass(thing):
         text, said = split_doc("\n".join(lines), [f.name for f in fields(thing)])
         entries = ["", "Args:", *(f"    {field}: {words}" for field, words in said.items())] if said else []
@@ -99,5 +117,6 @@ def list_fields(_: Sphinx, what: str, _name: str, thing: object, _options: objec
 def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", list_fields, priority=100)  # before Napoleon
     write_pages(Path(app.srcdir) / "reference")
-    app.add_config_value("navigation", {}, "env")  # a change of it reads all pages again
+    for name in ("navigation", "below"):
+        app.add_config_value(name, {}, "env")  # a change of it reads all pages again
     app.connect("source-read", add_navigation)

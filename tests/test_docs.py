@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -88,6 +89,20 @@ def test_the_reference_lists_every_key_with_its_values_and_meaning(reference):
     rows = [row for page in pages for row in re.findall(r"^\| `([\w.]+)` \| (.*?) \| .* \| (.*?) \|$", page, re.M)]
     assert {key for key, _, _ in rows} >= keys_of(OmegaConf.to_container(compose_config()))
     assert [key for key, values, meaning in rows if not (key.startswith("probe.") or (values and meaning))] == []
+
+
+def test_the_reference_names_functions_as_they_are_called(build):
+    page = (build[0] / "site" / "reference" / "api.html").read_text()
+    assert {*re.findall(r'id="(bnstudy\.(?:run|sweep|report|measure))"', page)} == {
+        f"bnstudy.{name}" for name in ("run", "sweep", "report", "measure")
+    }
+    assert "bnstudy.api." not in page
+
+
+def test_the_notebook_is_a_page_with_all_its_cells(build):
+    page = (build[0] / "docs" / "reference" / "notebook.md").read_text()
+    cells = json.loads((DOCS / "notebooks" / "first_sweep.ipynb").read_text())["cells"]
+    assert [cell for cell in cells if "".join(cell["source"]) not in page] == []
 
 
 def keys_of(node: dict, prefix: str = "") -> set[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from generated_pages import api, claims, commands, keys, metrics
+from generated_pages import api, claims, commands, keys, metrics, notebook
 
 PAGES: dict[str, Callable[[], str]] = {
     "keys": keys.page_of_keys,
@@ -15,6 +15,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "studies": claims.page_of_studies,
     "commands": commands.page,
     "api": api.page,
+    "notebook": notebook.page,
 }
 
 

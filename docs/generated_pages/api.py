@@ -13,9 +13,7 @@ INTRODUCTION = """# Python API
 
 def page() -> str:
     public = {name: getattr(bnstudy, name) for name in bnstudy.__all__ if name != "__version__"}
-    called = [inspect.unwrap(getattr(bnstudy, name)) for name in bnstudy.CALLABLE]
-    functions = [f"{function.__module__}.{function.__name__}".removeprefix("bnstudy.") for function in called]
-    functions += [name for name, thing in public.items() if inspect.isroutine(thing)]
+    functions = [name for name, thing in public.items() if inspect.isroutine(inspect.unwrap(thing))]
     classes = [name for name, thing in public.items() if inspect.isclass(thing)]
     parts = [INTRODUCTION, "## Functions"]
     parts += [directive("autofunction", f"bnstudy.{name}") for name in functions]
