@@ -217,3 +217,7 @@ def test_the_functions_have_a_signature_and_can_be_sent_to_another_process():
     assert list(inspect.signature(bnstudy.sweep).parameters) == ["overrides", "config_dir", "values"]
     assert list(inspect.signature(bnstudy.report).parameters)[:2] == ["study", "results_dir"]
     assert pickle.loads(pickle.dumps(bnstudy.run)) is bnstudy.run
+
+
+def test_only_public_names_are_listed():
+    assert dir(bnstudy) == sorted(bnstudy.__all__)
