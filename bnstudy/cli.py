@@ -60,7 +60,8 @@ def planning(words: Sequence[str]) -> Iterator[None]:
         return
     with stages_shown("Planning ..."):
         if sweeps and not sys.stderr.isatty():
-            print("Planning ...", file=sys.stderr, flush=True)
+            with suppress(OSError):  # nobody reads it
+                print("Planning ...", file=sys.stderr, flush=True)
         yield
 
 
@@ -96,7 +97,7 @@ def answer_shell(program: str) -> None:
     from bnstudy.config import completion
 
     line = os.environ.get("COMP_LINE", "")
-    if text := completion.answer(program, " ".join(sys.argv[2:3]), line, commands.SUBCOMMANDS):
+    if text := completion.answer(program, " ".join(sys.argv[2:3]), line, commands.SUBCOMMANDS, commands.flags):
         print(text)
 
 
@@ -118,7 +119,8 @@ def report() -> None:
         if options.opens:
             import webbrowser
 
-            webbrowser.open(result.index.absolute().as_uri())
+            if not webbrowser.open(result.index.absolute().as_uri()):
+                print("bnstudy-report: no browser could be started: open the address above.", file=sys.stderr)
 
 
 def train(config: DictConfig) -> float | None:

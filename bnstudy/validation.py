@@ -48,7 +48,7 @@ def nearest(word: object, words: Iterable[object]) -> str:
 
 
 def closest(word: str, words: Iterable[str]) -> str | None:
-    found = difflib.get_close_matches(word, sorted(words), n=1, cutoff=0.5)
+    found = difflib.get_close_matches(word, sorted(words), n=1, cutoff=0.6)
     return found[0] if found else None
 
 
@@ -56,8 +56,16 @@ def import_object(dotted: str, key: str) -> Any:
     """Import the object with a dotted name, also from modules in the working directory.
 
     key: begins the error message, such as `norm._target_=mine.Norm`.
+
+    Raises:
+        ConfigError: it cannot be imported, or only here: worker processes do not execute the script that is `__main__`.
     """
     module, _, name = dotted.rpartition(".")
+    if module == "__main__":
+        raise ConfigError(
+            f"{key} is not allowed: other processes cannot import {name} from a script or a notebook. Put it into a "
+            f"module beside it, such as mine.py, and write mine.{name}."
+        )
     try:
         with modules_beside(module):
             return getattr(importlib.import_module(module), name)
@@ -181,10 +189,13 @@ _TYPE_NAMES = {int: "a whole number", float: "a finite number", bool: "true or f
 _TYPE_NAMES |= {list: "a list", dict: "a mapping", Mapping: "a mapping"}
 
 
+TO_SWEEP = "To sweep values, add -m and list them without brackets."
+
+
 def _convert(key: str, value: Any, hint: Any) -> Any:
     """`value` as an instance of `hint`. Only lossless conversions are made: 1 to 1.0, a list to a tuple, 1 to "1"."""
     origin, args = get_origin(hint), get_args(hint)
-    several = " To sweep values, add -m and list them without brackets." if isinstance(value, list | tuple) else ""
+    several = f" {TO_SWEEP}" if isinstance(value, list | tuple) else ""
     if origin in (Union, UnionType):
         if value is None and NoneType in args:
             return None

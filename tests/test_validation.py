@@ -69,6 +69,12 @@ def test_another_process_reads_classes_from_the_working_directory():
     assert SpecUnpickler(io.BytesIO(pickled)).load() == "a"
 
 
+def test_what_a_script_itself_defines_is_refused_as_other_processes_cannot_import_it(monkeypatch):
+    monkeypatch.setattr(sys.modules["__main__"], "Net", str, raising=False)
+    with pytest.raises(ConfigError, match=r"model\.target=__main__\.Net is not allowed: .* write mine\.Net\."):
+        import_object("__main__.Net", "model.target=__main__.Net")
+
+
 @pytest.mark.usefixtures("own_module")
 def test_a_module_that_is_nowhere_is_named_with_the_folder(tmp_path):
     with pytest.raises(ConfigError, match=f"k=nowhere.X cannot be imported: .*; looked for in {tmp_path} and the inst"):

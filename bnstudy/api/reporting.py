@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from bnstudy.api.training import ONE_AT_A_TIME
 from bnstudy.config.arguments import ReportOptions, parse_report_arguments
 from bnstudy.report.compare import write_comparison
 from bnstudy.report.notebook import Report
@@ -21,7 +22,7 @@ def report(
     *,
     results_dir: str | Path = "results",
     scale: str | None = None,
-    runs: Iterable[str] | pd.DataFrame = (),
+    runs: str | Iterable[str] | pd.DataFrame = (),
     compare: str | None = None,
     claims: str | Path | None = None,
     config_dir: str | Path | None = None,
@@ -47,13 +48,15 @@ def report(
         ConfigError: an argument is not allowed, there are no finished runs, or the report cannot be written.
     """
     picked: Iterable[str] = runs["run_id"] if isinstance(runs, pd.DataFrame) else runs
-    ids = list(dict.fromkeys(picked))
+    ids = list(dict.fromkeys([runs] if isinstance(runs, str) else picked))
     if isinstance(runs, pd.DataFrame) and not ids:
         raise ConfigError("runs is an empty frame: there is nothing to report on.")
     values = {"study": study, "scale": scale, "compare": compare, "claims": claims, "results_dir": results_dir}
     words = [f"{key}={value}" for key, value in values.items() if value is not None]
     words += [f"runs={','.join(ids)}"] if ids else []
-    return Report(write(parse_report_arguments([*words, *([f"--config-dir={config_dir}"] if config_dir else [])])))
+    words += [f"--config-dir={config_dir}"] if config_dir else []
+    with ONE_AT_A_TIME:
+        return Report(write(parse_report_arguments(words)))
 
 
 def write(options: ReportOptions, progress: Progress = silent) -> ReportResult:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnstudy.validation import ConfigError
+from bnstudy.validation import TO_SWEEP, ConfigError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 Overrides = str | Iterable[str]
 
 ONE_AT_A_TIME = threading.RLock()
-"""Hydra and torch have settings of the whole process: commands of several threads wait for each other."""
+"""Hydra, torch and matplotlib have settings of the whole process: calls in several threads wait for each other."""
 
 OF_HYDRA = ("hydra/sweeper", "hydra/launcher", "hydra.mode")
 """Keys by which Hydra chooses what to do with a command line."""
@@ -58,13 +59,17 @@ def run(overrides: Overrides = (), /, *, config_dir: str | Path | None = None, *
     `bnstudy.run(norm="batch", lr=0.1, epochs=2)["final.test_accuracy"]`
 
     Args:
-        overrides, config_dir, values: as of `sweep`, but each key has one value: a list is a list.
+        overrides: words of the command line, or a single one.
+        config_dir: a folder like conf/, with options of your own.
+        values: further overrides, by key, as in `sweep`. Each key has one value: a list is the value of a key that
+            takes a list.
 
     Returns:
         The row of `load_runs` for this run. Empty with `dry_run=True`.
 
     Raises:
-        ConfigError, RunsFailed: as of `sweep`.
+        ConfigError: a value is not allowed, or there are several; nothing was trained.
+        RunsFailed: the run failed or is damaged.
     """
     words = [*as_words(overrides), *(f"{key}={value_text(value, several=False)}" for key, value in values.items())]
     with explained():
@@ -81,7 +86,7 @@ def as_words(overrides: Overrides) -> list[str]:
     """
     words = [overrides] if isinstance(overrides, str) else list(overrides)
     for word in words:
-        if not isinstance(word, str) or "=" not in word or word.startswith("-"):
+        if not isinstance(word, str) or not ("=" in word or word.startswith("~")) or word.startswith("-"):
             raise ConfigError(f"{word!r} is not allowed as an override: write key=value, such as 'lr=0.1'.")
     return words
 
@@ -105,11 +110,13 @@ def refuse_several(words: Sequence[str]) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     from bnstudy.config.arguments import read_word
+    from bnstudy.config.compose import ONE_OPTION
 
     parser = OverridesParser.create()
     for override in [read_word(word, parser) for word in words]:
         line = override.input_line
-        if override.is_sweep_override():
+        several_options = override.key_or_group in ONE_OPTION and isinstance(override.value(), list)
+        if override.is_sweep_override() or several_options:
             raise ConfigError(f"{line} lists several values: train them with bnstudy.sweep.")
         if override.key_or_group == "study" and override.value() is not None:
             raise ConfigError(f"{line} is a sweep: train it with bnstudy.sweep.")
@@ -117,8 +124,7 @@ def refuse_several(words: Sequence[str]) -> None:
 
 def carry_out(words: Sequence[str], config_dir: str | Path | None) -> list[RunResult]:
     """Carry out a command line as the entry point does, by bnstudy's own sweeper."""
-    os.environ.setdefault("GOMP_SPINCOUNT", "30000")  # as in cli.py
-    with ONE_AT_A_TIME, explained(), ended_by_signals():
+    with ONE_AT_A_TIME, callers_state(), explained(), ended_by_signals():
         from bnstudy.config.arguments import parse_training_arguments
         from bnstudy.sweep.progress import FROM_PYTHON
         from hydra_plugins.bnstudy_sweeper import BnstudySweeper
@@ -135,6 +141,20 @@ def carry_out(words: Sequence[str], config_dir: str | Path | None) -> list[RunRe
         finally:
             FROM_PYTHON.reset(token)
     return results
+
+
+@contextmanager
+def callers_state() -> Iterator[None]:
+    """Leave the environment as it is, and the random numbers of a caller that has imported torch."""
+    is_given = "GOMP_SPINCOUNT" in os.environ
+    os.environ.setdefault("GOMP_SPINCOUNT", "30000")  # as in cli.py
+    torch = sys.modules.get("torch")
+    try:
+        with torch.random.fork_rng(devices=[]) if torch else nullcontext():
+            yield
+    finally:
+        if not is_given:
+            os.environ.pop("GOMP_SPINCOUNT", None)
 
 
 def compose_command(overrides: Sequence[str], config_dir: str | None) -> tuple[HydraContext, DictConfig]:
@@ -183,8 +203,11 @@ def explained() -> Iterator[None]:
     """Raise Hydra's errors about a user's mistake as ConfigError, with the sentence of the command line."""
     try:
         yield
-    except ConfigError:
-        raise
+    except ConfigError as error:
+        if TO_SWEEP not in str(error):
+            raise
+        advice = "To sweep values, give bnstudy.sweep a list of them."
+        raise ConfigError(str(error).replace(TO_SWEEP, advice)) from error
     except Exception as error:
         from bnstudy.config.messages import explain
 
@@ -209,8 +232,9 @@ def ended_by_signals() -> Iterator[None]:
 def load_results(results: Sequence[RunResult]) -> pd.DataFrame:
     """The frame of the runs, in this order."""
     from bnstudy.store.loading import load_runs
+    from bnstudy.store.runs import Store
 
     ids = list(dict.fromkeys(result.run_id for result in results))
-    frame = load_runs(results[0].folder.parents[1] if results else "results", ids)
+    frame = load_runs(Store(results[0].folder.parents[1] if results else Path("results")), ids)
     order = {run_id: place for place, run_id in enumerate(ids)}
     return frame.sort_values("run_id", key=lambda column: column.map(order), ignore_index=True)

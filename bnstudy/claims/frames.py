@@ -253,7 +253,8 @@ def _plan_of_study(store: Store, study: str, scale: str | None) -> dict[str, Any
         known = {*stored.studies(), *(path.stem for path in (conf_dir() / "study").glob("*.yaml"))}
         name = study if study in known else closest(study, known)
         hint = "." if name in (study, None) else f"; did you mean {name}?"
-        command = "" if name in stored.studies() else f" To run it: bnstudy study={name or study}"
+        command = "" if name in stored.studies() else f" To run it: bnstudy study={name}"
+        command = command if name else " There is no such study: bnstudy list shows those that there are."
         damaged = "".join(f" {sentence}" for sentence in stored.damaged(study))
         raise ConfigError(f"study={study} has not been run in {store.results_dir}{hint}{command}{damaged}")
     by_scale = {plan["scale"]: plan for plan in reversed(plans)}

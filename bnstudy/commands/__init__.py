@@ -16,6 +16,12 @@ SUBCOMMANDS: dict[str, str] = {
 """What each does, by its name, which is that of its module."""
 
 
+def flags(name: str) -> list[str]:
+    """The flags of a subcommand, for the shell's completion."""
+    own = getattr(import_module(f"bnstudy.commands.{name}"), "FLAGS", ())
+    return ["--help", "--config-dir", *(f"--{flag}" for flag in own)]
+
+
 def run(name: str, arguments: Sequence[str]) -> int:
     """Carry out a subcommand; its exit status."""
     return int(import_module(f"bnstudy.commands.{name}").run(arguments))

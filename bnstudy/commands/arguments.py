@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
+import sys
 import textwrap
 from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Collection, Mapping, Sequence
@@ -14,6 +14,7 @@ from pathlib import Path
 from bnstudy.commands.settings import Options
 from bnstudy.config.arguments import assignments, parse_flags
 from bnstudy.config.folders import check_folder
+from bnstudy.report.terminal import width_of, wrap
 from bnstudy.store.runs import Store
 from bnstudy.validation import ConfigError, printable
 
@@ -24,10 +25,10 @@ MIN_DIGITS = 4
 
 @dataclass(frozen=True)
 class Arguments:
-    """The arguments of a subcommand: its flags, the runs that it names, and key=value words but for results_dir."""
+    """The arguments of a subcommand: its flags, its words that are no key=value, and the others but for results_dir."""
 
     flags: Namespace
-    runs: tuple[str, ...]
+    named: tuple[str, ...]
     values: Mapping[str, str]
     store: Store
     options: Options
@@ -39,6 +40,7 @@ def read_arguments(
     arguments: Sequence[str],
     flags: Mapping[str, str] | None = None,
     runs: int = 0,
+    takes_logger: bool = False,
     keys: Collection[str] | None = (),
     takes_settings: bool = False,
     needs_store: bool = True,
@@ -48,6 +50,7 @@ def read_arguments(
     Args:
         flags: the help of each flag of its own, by its name without dashes.
         runs: how many ids of runs it needs.
+        takes_logger: whether it takes the name of a logger, which the caller checks.
         keys: what may be set besides results_dir; None for anything.
         takes_settings: whether its help names settings among the words.
 
@@ -55,7 +58,9 @@ def read_arguments(
         ConfigError: an argument is not allowed, or there is no store.
     """
     program = f"bnstudy {name}"
-    words = ["RUN"] * runs + [f"[--{flag}]" for flag in flags or {}] + ["[results_dir=FOLDER]"]
+    words = (
+        ["LOGGER"] * takes_logger + ["RUN"] * runs + [f"[--{flag}]" for flag in flags or {}] + ["[results_dir=FOLDER]"]
+    )
     usage = " ".join([program, *words, *["[key=value ...]"] * takes_settings])
     parser = ArgumentParser(
         program, usage, help_text, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False, add_help=False
@@ -69,12 +74,13 @@ def read_arguments(
     parser.add_argument("words", nargs="*", help=SUPPRESS)
     found = parse_flags(parser, arguments)
     named = tuple(word for word in found.words if "=" not in word)
-    if named and not runs and keys is not None:
+    takes_names = runs > 0 or takes_logger
+    if named and not takes_names and keys is not None:
         raise ConfigError(f"{named[0]} is not allowed: {program} takes results_dir=FOLDER and the flags of its --help.")
-    named = named if runs else ()
+    named = named if takes_names else ()
     known = None if keys is None else ("results_dir", *keys)
     values = assignments([word for word in found.words if word not in named], known)
-    if len(named) != runs:
+    if runs and len(named) != runs:
         needed = "the id of a run" if runs == 1 else f"the ids of {runs} runs"
         example = " ".join(["0a1b2c3d", "5e6f7a8b"][:runs])
         raise ConfigError(
@@ -120,18 +126,10 @@ def find_run(store: Store, start: str) -> str:
     return found[0]
 
 
-def width() -> int:
-    """The columns of the terminal, or 100 where there is none."""
-    return shutil.get_terminal_size((100, 24)).columns
-
-
-def wrap(text: str, indent: int) -> str:
-    """The text in lines that fit the terminal, behind an indent."""
-    space = " " * indent
-    wrapped = textwrap.wrap(
-        text, max(40, width() - 1), initial_indent=space, subsequent_indent=space, break_on_hyphens=False
-    )
-    return "\n".join(wrapped)
+def indented(text: str, indent: int) -> str:
+    """The text behind an indent, in lines that fit the terminal, or of 100 letters where there is none."""
+    columns = width_of(sys.stdout) or 100
+    return textwrap.indent(wrap(text, columns - 1 - indent), " " * indent)
 
 
 def say(text: str) -> None:

@@ -18,7 +18,7 @@ bnstudy diff 0a1b2c3d 5e6f7a8b    by the first digits of their ids, at least 4
 
 def run(arguments: Sequence[str]) -> int:
     given = read_arguments("diff", HELP, arguments, runs=2)
-    first, second = (find_run(given.store, start) for start in given.runs)
+    first, second = (find_run(given.store, start) for start in given.named)
     if first == second:
         say(f"Both are run {first}.")
         return 0

@@ -41,11 +41,10 @@ class ExportFailed(Exception):  # noqa: N818
 
 
 def run(arguments: Sequence[str]) -> int:
-    named = [word for word in arguments if "=" not in word and not word.startswith("-")]
     given = read_arguments(
-        "export", HELP, [word for word in arguments if word not in named], keys=None, needs_store=False
+        "export", HELP, arguments, takes_logger=True, keys=None, takes_settings=True, needs_store=False
     )
-    logger = read_logger(named, given)
+    logger = read_logger(given)
     words = {key: value for key, value in given.values.items() if key not in OWN_KEYS}
     ids = [find_run(given.store, word.strip()) for word in given.values.get("runs", "").split(",") if word.strip()]
     found = select(given.store, given.options, words, among=ids or None)
@@ -55,19 +54,21 @@ def run(arguments: Sequence[str]) -> int:
         raise ConfigError(f"There is no finished run like this in {where}: results_dir=FOLDER names another store.")
     damages = export(given.store, logger, {run_id: run_name(found, run_id) for run_id in finished})
     unfinished = len(found.run_ids) - len(finished)
-    say(f"Exported {plural(len(finished) - len(damages), 'run')}." + f" {unfinished} not finished." * bool(unfinished))
+    folder = Path(getattr(logger, "dir", None) or given.store.results_dir / logger.module).expanduser()
+    done = plural(len(finished) - len(damages), "run") + (f" to {folder}" if folder.is_dir() else "")
+    say(f"Exported {done}." + f" {unfinished} not finished." * bool(unfinished))
     for sentence in damages.values():
         say(sentence)
     return 1 if damages else 0
 
 
-def read_logger(named: Sequence[str], given: Arguments) -> BaseLogger:
+def read_logger(given: Arguments) -> BaseLogger:
     """The logger that the arguments name, with its default settings and its folder.
 
     Raises:
         ConfigError: there is no such logger, or it has no folder, or its package is missing.
     """
-    folders = [folder / "logger" for folder in (conf_dir(), *given.options.folders)]
+    named, folders = given.named, [folder / "logger" for folder in (conf_dir(), *given.options.folders)]
     files = {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml")) if path.stem != "none"}
     if len(named) != 1 or named[0] not in files:
         wrong = f"{' '.join(named)} is not allowed" if named else "Name where to export to"

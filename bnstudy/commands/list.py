@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from bnstudy.commands.arguments import Arguments, read_arguments, run_ids, say, wrap
+from bnstudy.commands.arguments import Arguments, indented, read_arguments, run_ids, say
 from bnstudy.commands.selection import Selection, select, states
 from bnstudy.commands.settings import command_words, in_order, read_yaml, typed
 from bnstudy.report.terminal import align
@@ -43,6 +43,9 @@ MOST_COLUMNS = 5
 
 
 def run(arguments: Sequence[str]) -> int:
+    what = {"runs": ["--runs"], "studies": [], "claims": []}
+    if arguments and arguments[0] in what:
+        arguments = [*what[arguments[0]], *arguments[1:]]
     if "--runs" not in arguments and (word := next(filter(is_filter, arguments), None)):
         raise ConfigError(f"{word} chooses runs: write bnstudy list --runs {word}.")
     keys = None if "--runs" in arguments else ()
@@ -71,14 +74,14 @@ def list_studies(given: Arguments) -> None:
         origin = planned[name][0].get("variant_of") if name not in studies else None
         where = f"a variant of {origin}" if origin else f"only planned in {store.results_dir}"
         say(f"  {name}" + ("" if name in studies else f"   ({where})"))
-        say(wrap(title, 6))
+        say(indented(title, 6))
         for plan in planned.get(name, ()):
             count = sum(run_id in finished for run_id in plan["run_ids"])
             say(f"      scale={plan['scale']}: {count} of {plural(len(plan['run_ids']), 'run')} finished")
     say("\nClaims, judged by bnstudy-report:\n")
     for name, statement in read_entries(folders, "claim", "statement"):
         say(f"  {name}")
-        say(wrap(statement, 6))
+        say(indented(statement, 6))
     begun = len(run_ids(store))
     say(
         f"\n{store.results_dir} has {plural(begun, 'run')}, {len(finished)} of them finished."
@@ -111,9 +114,9 @@ def list_runs(given: Arguments) -> int:
         return 0
     ordered = sorted(found.run_ids, key=lambda run_id: order(found, run_id))
     shown = ordered if given.flags.all else ordered[:MOST_RUNS]
-    say(table(found, shown))
+    say(table(found, shown, len(ordered)))
     if len(shown) < len(ordered):
-        say(f"and {len(ordered) - len(shown)} more: --all shows all, key=value chooses (bnstudy list --help).")
+        say("--all shows all, key=value chooses (bnstudy list --help).")
     damaged = [found.damages[run_id] for run_id in shown if run_id in found.damages]
     for sentence in damaged:
         say(sentence)
@@ -130,8 +133,9 @@ def order(found: Selection, run_id: str) -> tuple[Any, ...]:
     return (0, *labels, *numbers, run_id)
 
 
-def table(found: Selection, shown: Sequence[str]) -> str:
-    """A line with what the runs share, and a row each with the settings in which they differ."""
+def table(found: Selection, shown: Sequence[str], count: int) -> str:
+    """A line with the number of runs, of which not all may be shown, and what these share, and a row each with the
+    settings in which they differ."""
     words = {run_id: found.options.words(found.specs[run_id]) for run_id in shown if run_id in found.specs}
     keys = in_order(dict.fromkeys(key for of_run in words.values() for key in of_run))
     differ = [key for key in keys if len({of_run.get(key) for of_run in words.values()}) > 1]
@@ -149,7 +153,8 @@ def table(found: Selection, shown: Sequence[str]) -> str:
             cells = [" ".join(command_words({key: value for key, value in values.items() if value != "-"}))]
         rows.append([run_id, state[run_id], accuracy(found, run_id), *cells])
     head = ["run", "status", "test acc", *(differ if len(differ) <= MOST_COLUMNS else ["settings"])]
-    lines = [f"{plural(len(shown), 'run')}, all with {' '.join(command_words(shared))}"] if shared else []
+    some = f", of which {len(shown)} are shown" if len(shown) < count else ""
+    lines = [f"{plural(count, 'run')}{some}" + (f", all with {' '.join(command_words(shared))}" if shared else "")]
     return "\n".join([*lines, align([head, *(row[: len(head)] for row in rows)], right=[2])])
 
 

@@ -151,7 +151,8 @@ def ask_number(count: int, given: Arguments) -> str:
     if count == 1 and given.flags.yes:
         return "1"
     if not is_terminal():
-        raise ConfigError("Nothing was removed, since there is no terminal to ask on: add number=N and --yes.")
+        number = "number=N and " * (count > 1)
+        raise ConfigError(f"Nothing was removed, since there is no terminal to ask on: add {number}--yes.")
     return answer("Which one? Its number, or Enter for none: ")
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bnstudy.commands.arguments import run_ids
-from bnstudy.commands.settings import GROUPS, Options, merge, same, typed
+from bnstudy.commands.settings import GROUPS, MISSING, Options, merge, same, typed
 from bnstudy.config.messages import unknown_key
 from bnstudy.store.activity import find_workers
 from bnstudy.store.flat import spec_columns, summary_columns
@@ -29,8 +29,6 @@ LABELS = (*GROUPS, "probe")
 _RANGE = re.compile(r"(range|interval)\(([^(),]+),([^(),]+)\)")
 _SEPARATOR = re.compile(r",(?![^(\[{]*[)\]}])")
 """A comma outside of brackets."""
-
-MISSING = object()
 
 
 @dataclass

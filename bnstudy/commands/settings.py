@@ -163,6 +163,7 @@ class Options:
 
 
 MISSING = object()
+"""In place of the value of a key that is not there: null is a value."""
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -32,7 +32,7 @@ Rows = list[tuple[str, str]]
 
 def run(arguments: Sequence[str]) -> int:
     given = read_arguments("show", HELP, arguments, runs=1)
-    run_id = find_run(given.store, given.runs[0])
+    run_id = find_run(given.store, given.named[0])
     damages: dict[str, str] = {}
     spec, summary = read(given.store, run_id, damages)
     status = states(given.store, [run_id], damages)[run_id]

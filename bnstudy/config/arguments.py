@@ -14,8 +14,9 @@ from bnstudy.config.folders import check_folder
 from bnstudy.config.free_keys import with_free_key
 from bnstudy.config.messages import unknown_key, write_without_spaces
 from bnstudy.store.files import conf_dir
+from bnstudy.store.plans import Plans
 from bnstudy.store.renames import with_present_key
-from bnstudy.validation import ConfigError
+from bnstudy.validation import ConfigError, closest
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -207,6 +208,7 @@ def parse_report_arguments(arguments: Sequence[str]) -> ReportOptions:
     parser.add_argument("--version", action="version", version=f"bnstudy-report {__version__}")
     parser.add_argument("words", nargs="*", metavar="key=value", help="any of the keys above")
     flags = parse_flags(parser, arguments)
+    refuse_changes(flags.words)
     values = {key: value for key, value in assignments(flags.words, REPORT_KEYS).items() if value != "null"}
     if flags.config_dir is not None:
         check_folder("--config-dir", str(flags.config_dir))
@@ -227,6 +229,20 @@ def parse_report_arguments(arguments: Sequence[str]) -> ReportOptions:
     )
 
 
+def refuse_changes(words: Sequence[str]) -> None:
+    """Raises ConfigError for a key of the runs beside a study that has variants in the store, with their names."""
+    given = {key: value for key, _, value in (word.partition("=") for word in words)}
+    changed = [word for word in words if "=" in word and not closest(word.partition("=")[0], REPORT_KEYS)]
+    if not changed or "study" not in given:
+        return
+    plans = Plans(Path(given.get("results_dir", "results")).expanduser())
+    if variants := plans.variants_of(given["study"]):
+        raise ConfigError(
+            f"{changed[0]} is not allowed: a study that was run with changes is a study of its own. In "
+            f"{plans.results_dir}: {', '.join(f'study={name}' for name in variants)}."
+        )
+
+
 def assignments(words: Sequence[str], known: Collection[str] | None = None) -> dict[str, str]:
     """The values of key=value words, by key.
 
@@ -236,7 +252,8 @@ def assignments(words: Sequence[str], known: Collection[str] | None = None) -> d
     for word in words:
         key, is_assignment, value = word.partition("=")
         if not is_assignment:
-            raise ConfigError(f"{word} cannot be read: write key=value, {write_without_spaces(word)}.")
+            example = "study=quickstart" if known and "study" in known else "lr=0.1"
+            raise ConfigError(f"{word} cannot be read: write key=value, {write_without_spaces(word, example)}.")
         if known is not None and key not in known:
             raise ConfigError(unknown_key(key, known))
         if key in values:

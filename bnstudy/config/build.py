@@ -35,7 +35,7 @@ def build_request(
     configs = {repr(settings_in(point.config)): point.config for point in points}
     settings, *others = {build_settings(config) for config in configs.values()}
     if others:
-        raise ConfigError("A sweep has one choice of device, engine, results_dir and the like: do not sweep them.")
+        raise ConfigError(describe_swept([point.config for point in points]))
     config = points[0].config
     study = build_spec(config.get("study"), "study")
     if study is not None and not isinstance(study, StudySpec):
@@ -61,6 +61,16 @@ def build_request(
     own = as_variant(study, arguments)
     variant_of = study.name if own != study else ""
     return Request(settings, tuple(runs), own, scale, launcher, arguments=tuple(arguments), variant_of=variant_of)
+
+
+def describe_swept(configs: Sequence[Mapping[str, Any]]) -> str:
+    """The sentence about the settings in which the points of a sweep differ."""
+    first, *others = map(settings_in, configs)
+    keys = [key for key in first if any(other.get(key) != first[key] for other in others)]
+    several = (
+        " To have the metrics in several tools, train with one logger; then bnstudy export NAME sends them to another."
+    )
+    return f"{' and '.join(keys)} cannot be swept: all runs of a sweep share its value.{several * ('logger' in keys)}"
 
 
 KNOWN = {*RunSpec.__dataclass_fields__, *Settings.__dataclass_fields__, "study", "scale"}

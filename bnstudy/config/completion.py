@@ -5,12 +5,13 @@ Hydra's own knows neither subcommands nor `bnstudy-report`, and changes how the 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from bnstudy.config.arguments import REPORT_KEYS
 from bnstudy.config.help import compose_defaults, options
 from bnstudy.config.messages import flat_keys
+from bnstudy.report.commands import RESULTS_DIR
 from bnstudy.store.files import conf_dir
 from bnstudy.validation import ConfigError
 
@@ -40,11 +41,18 @@ FLAGS = {
     "bnstudy": ["--help", "--version", "--multirun", "--config-dir", "--cfg", "--info", "--hydra-help", FLAG],
     "bnstudy-report": ["--help", "--version", "--open", "--config-dir", FLAG],
 }
+TAKE_SETTINGS = {"list": (), "prune": ("number=",), "export": ("runs=", "to=")}
+"""The subcommands that choose runs by their settings, with further keys."""
+TAKE_RUNS = ("show", "diff")
 NOT_CHOSEN = ("claim", "figure", "reproduction")
 """Folders of conf/ that are no groups of a run."""
 
 
-def answer(program: str, word: str, line: str, subcommands: Collection[str] = ()) -> str:
+FlagsOf = Callable[[str], Sequence[str]]
+"""The flags of a subcommand."""
+
+
+def answer(program: str, word: str, line: str, subcommands: Collection[str], flags_of: FlagsOf) -> str:
     """The answer to `--shell-completion word`: the script to evaluate, or what the line may go on with.
 
     Raises:
@@ -57,25 +65,51 @@ def answer(program: str, word: str, line: str, subcommands: Collection[str] = ()
     if action == "install":
         return SCRIPTS[shell].format(program=program, function=f"_{program.replace('-', '_')}")
     words = line.split(" ")[1:]
-    return "\n".join(complete(program, words[:-1], words[-1], subcommands) if words else ())
+    return "\n".join(complete(program, words[:-1], words[-1], subcommands, flags_of) if words else ())
 
 
-def complete(program: str, before: Sequence[str], word: str, subcommands: Collection[str] = ()) -> list[str]:
+def complete(
+    program: str,
+    before: Sequence[str],
+    word: str,
+    subcommands: Collection[str] = (),
+    flags_of: FlagsOf = lambda _: (),
+) -> list[str]:
     """The words that begin with `word`, which is the last of a command line."""
     folder = next((w.partition("=")[2] for w in before if w.startswith("--config-dir=")), None)
     folders = [conf_dir(), *([Path(folder).expanduser()] if folder else [])]
-    trains = program == "bnstudy" and not (before and before[0] in subcommands)
+    name = before[0] if program == "bnstudy" and before and before[0] in subcommands else None
+    trains = program == "bnstudy" and (name is None or name in TAKE_SETTINGS)
     key, is_value, value = word.partition("=")
     if is_value:
         values = values_of(key, folders, trains)
         begin, comma, last = value.rpartition(",")  # of a sweep
         return [f"{key}={begin}{comma}{option}" for option in values if option.startswith(last)]
     if word.startswith("-"):
-        return _beginning(FLAGS[program], word)
+        return _beginning(flags_of(name) if name else FLAGS[program], word)
+    if name:
+        return _beginning(words_of(name, before, word, folders, folder), word)
     if not trains:
         return _beginning([f"{name}=" for name in REPORT_KEYS], word)
     names = [*subcommands] if not before else []
     return _beginning([*names, *training_keys(before, word, folder)], word)
+
+
+def words_of(name: str, before: Sequence[str], word: str, folders: Sequence[Path], folder: str | None) -> Iterable[str]:
+    """What may stand in a subcommand besides flags."""
+    yield "results_dir="
+    results = next(
+        (Path(w.partition("=")[2]).expanduser() for w in before if w.startswith("results_dir=")), RESULTS_DIR
+    )
+    if name in TAKE_RUNS and (results / "runs").is_dir():
+        yield from (path.name for path in (results / "runs").iterdir() if not path.name.startswith("."))
+    if name == "list" and len(before) == 1:
+        yield from ("claims", "runs", "studies")
+    if name == "export" and not any(w in options("logger", folders) for w in before):
+        yield from (option for option in options("logger", folders) if option != "none")
+    elif name in TAKE_SETTINGS and (name != "list" or {"runs", "--runs"} & {*before}):
+        settings = {key for key in training_keys((), word, folder) if not key.startswith("results_dir")}
+        yield from {*settings, "scale=", "status=", *TAKE_SETTINGS[name]}
 
 
 def values_of(key: str, folders: Sequence[Path], trains: bool) -> list[str]:

@@ -178,6 +178,8 @@ def list_values(override: Override) -> list[str]:
     lines = [f"{key}={value}" for value in override.sweep_string_iterator()]
     if not lines:
         raise ConfigError(f"{line} is not allowed: it lists no values.")
+    if len({*lines}) < len(lines):
+        logger.warning("%s lists a value twice: it counts once.", line)
     return lines
 
 

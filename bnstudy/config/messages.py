@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from bnstudy.config.help import NAMED, is_study
+from bnstudy.store.files import conf_dir
 from bnstudy.validation import ConfigError, closest, nearest
 
 SYNONYMS = {
@@ -59,7 +62,7 @@ def explain(error: Exception) -> str | None:
         return f"{group or '--config-name'}={option} is not known{hint}{known}{plugins}"
     if isinstance(error, OverrideParseException):
         word = str(error.override)
-        advice = "and quote what the shell would change" if "=" in word else write_without_spaces(word)
+        advice = "and quote what the shell would change" if "=" in word else write_without_spaces(word, "lr=0.1")
         return f"{word} cannot be read: write key=value, {advice}."
     if isinstance(error, HydraException) and isinstance(cause, ConfigAttributeError | ConfigKeyError):
         return unknown_key(str(cause.full_key), _keys_beside(cause))
@@ -71,9 +74,9 @@ def explain(error: Exception) -> str | None:
     return _in_one_line(error) if isinstance(error, HydraException | OmegaConfBaseException) else None
 
 
-def write_without_spaces(word: str) -> str:
-    """The advice for a word without =, which is a name or was typed with spaces around the =."""
-    return f"without spaces, such as {f'study={word} or ' if word.isidentifier() else ''}lr=0.1"
+def write_without_spaces(word: str, example: str) -> str:
+    """The advice for a word without =, which is the name of a study or was typed with spaces around the =."""
+    return f"without spaces, such as {f'study={word}' if is_study(word) else example}"
 
 
 def _in_one_line(error: BaseException) -> str:
@@ -92,18 +95,34 @@ def _keys_beside(error: Any) -> set[str]:
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
-    """The sentence for a key that is not among `known`, with the nearest one: a sibling, or the same name elsewhere."""
+    """The sentence for a key that is not among `known`, with the nearest one: a sibling, or the same name elsewhere.
+
+    Without such a one it has all keys beside it.
+    """
     others = sorted(set(known) - {key})
     parent, _, name = key.rpartition(".")
     siblings = children(parent, others)
     near = [k for k in others if k.rpartition(".")[2] == key.lower() or key.lower() in SYNONYMS.get(k, "").split()]
+    if parent and children(parent, others) and (options := options_with(parent, name)):
+        return f"{key} is not a known key here. Options of {parent} that have it: {', '.join(options)}."
+    for group in () if parent else sorted({*NAMED} & {*others}):
+        if f"{group}.{name}" not in near and (options := options_with(group, name)):
+            near.append(f"{group}.{name} (with {group}={options[0]})")
     if not near and (found := closest(name, siblings) or closest(key, () if siblings and parent else others)):
         near = [siblings.get(found, found)]
-    hint = f"; did you mean {' or '.join(near)}?" if near else "."
+    if near:
+        return f"{key} is not a known key; did you mean {' or '.join(near)}?"
     while parent and not children(parent, others):
         parent = parent.rpartition(".")[0]
     names = ", ".join(children(parent, others).values() or others)
-    return f"{key} is not a known key{hint} " + (f"Known: {names}." if names else "There are no keys.")
+    return f"{key} is not a known key. " + (f"Known: {names}." if names else "There are no keys.")
+
+
+def options_with(group: str, name: str) -> list[str]:
+    """The options of a group that have a key of this name."""
+    has_key = re.compile(rf"^{re.escape(name)}:", re.MULTILINE)
+    files = sorted((conf_dir() / group).glob("*.yaml")) if group.isidentifier() else []
+    return [path.stem for path in files if has_key.search(path.read_text(encoding="utf-8"))]
 
 
 def children(parent: str, keys: Iterable[str]) -> dict[str, str]:

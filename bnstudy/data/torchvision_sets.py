@@ -105,8 +105,8 @@ class _TorchvisionSet(CachedData):
 
     def _download_error(self, reason: str) -> ConfigError:
         return ConfigError(
-            f"{self.label} is not in {self.raw_folder} and could not be downloaded ({reason}): set data.root to "
-            f"the folder that has {self.below_root} in it; {OFFLINE}"
+            f"{self.label} is not in {self.raw_folder} and could not be downloaded: set data.root to the folder that "
+            f"has {self.below_root} in it; {OFFLINE} The download failed: {reason}."
         )
 
 

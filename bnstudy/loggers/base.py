@@ -72,6 +72,11 @@ class BaseLogger(Spec):
                 f"To install it: pip install 'bnstudy[{self.extra}]'"
             )
 
+    @property
+    def module(self) -> str:
+        """The last name of the class's module, for the loggers of bnstudy also their option: `csv`."""
+        return type(self).__module__.rpartition(".")[2]
+
     def begin(self, run: LoggedRun) -> Any:
         """Begin a run, anew if it was begun before."""
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from bnstudy.loggers.base import BaseLogger, LoggedRun, each_row
+from bnstudy.store.links import refuse_links
 
 T = TypeVar("T")
 
@@ -102,7 +103,13 @@ def parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 @contextmanager
 def alone(results: Path) -> Iterator[None]:
-    """One worker at a time: MLflow's files would get the same experiment twice."""
-    with (results / ".mlflow.lock").open("w") as lock:
+    """One worker at a time: MLflow's files would get the same experiment twice.
+
+    Raises:
+        ConfigError: the lock is a symbolic link.
+    """
+    path = results / ".mlflow.lock"
+    refuse_links(results, [path])
+    with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

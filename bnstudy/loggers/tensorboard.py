@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from bnstudy.loggers.base import BaseLogger, LoggedRun, each_row
+from bnstudy.store.links import refuse_links
 
 VERSION = "brain.Event:2"
 """Of the format; the first event of a file."""
@@ -33,6 +34,7 @@ class TensorBoard(BaseLogger):
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
         folder = self.folder(run, self.dir, "tensorboard") / run.run_id
+        refuse_links(folder.parent, [folder])
         folder.mkdir(exist_ok=True)
         for former in folder.glob("events.out.tfevents.*"):
             former.unlink()

@@ -29,21 +29,31 @@ ANSI = re.compile(r"\x1b\[\d*m")
 MIN_WIDTH = 16
 """A column is not made narrower."""
 
+MIN_LINE = 40
+"""In a terminal of fewer columns longer lines go on below, as the terminal does it."""
+
 MAX_CAUTIONS = 3
 MAX_FINDINGS = 4
 MAX_EXPLAINED = 6
 """With more rows than these, the reasons of inconclusive verdicts are only on the page."""
+
+WIDENED_NOTE = (
+    "Widened by a grid step: learning rates were tried in steps, and the true limit lies between two of them."
+)
 
 SHORT = 240
 """Letters of a caution; the page has all."""
 
 stage = logging.getLogger("bnstudy.stage")
 """Receives what a command is doing, as INFO, before it has anything to show; an empty text when it has."""
+stage.propagate = False  # a caller from Python may show each INFO, and `say`, which shows the package's, ends a stage
 
 
 def width_of(stream: TextIO) -> int | None:
-    """The columns of a terminal. None where lines are not wrapped: elsewhere, unless COLUMNS is set."""
-    return shutil.get_terminal_size().columns if stream.isatty() or os.environ.get("COLUMNS") else None
+    """The columns of a terminal, at least MIN_LINE. None where lines are not wrapped: elsewhere, unless COLUMNS is
+    set."""
+    is_known = stream.isatty() or os.environ.get("COLUMNS")
+    return max(MIN_LINE, shutil.get_terminal_size().columns) if is_known else None
 
 
 def is_coloured(stream: TextIO) -> bool:
@@ -127,7 +137,6 @@ def stages_shown(first: str = "", stream: TextIO | None = None) -> Iterator[Call
     """
     shown = StageLine(stream or sys.stderr)
     stage.setLevel(logging.INFO)
-    stage.propagate = False
     stage.handlers = [shown]
     try:
         if first:
@@ -173,6 +182,8 @@ def show_report(result: ReportResult, stream: TextIO) -> str:
     else:
         found = result.answer if result.found else ""  # that of a reproduction is among its findings
         blocks = [wrap(_line(found), width), _claims(shown, width, painter)]
+    if any(v.contrast.slack > 0 for v in shown):
+        blocks.append(wrap(WIDENED_NOTE, width))
     findings = [] if result.tally else [_line(text) for text in result.findings]
     blocks.append("\n".join(wrap(text, width, "  ") for text in (_some(findings, MAX_FINDINGS) if width else findings)))
     others = len(result.found) - len(shown)

@@ -240,7 +240,10 @@ class Leases:
             last = max(leases, default=0)
             dead = self._dead_holder(run_id, leases)
             deaths = dead.deaths + 1 if dead else 0
-            self._create(folder / f"lease.{last + 1}", deaths)
+            try:
+                self._create(folder / f"lease.{last + 1}", deaths)
+            except FileNotFoundError:  # `bnstudy prune` has just removed the folder; the caller asks again
+                return False
             leases = read_leases(folder)
         if not self._is_newest(leases) or self._living_others(leases):
             _remove(folder, [n for n, holder in leases.items() if self._is_me(holder)])

@@ -17,12 +17,13 @@ from bnstudy.store.checksums import describe_versions, find_versions
 from bnstudy.store.flat import spec_columns, summary_columns
 from bnstudy.store.integrity import DamagedRun, WrongContent, damaged
 from bnstudy.store.runs import METRICS_SCHEMA, TIMING_SCHEMA, Store
+from bnstudy.validation import ConfigError
 
 StoreLike = str | Path | Store  # a results_dir, or the store in it
 T = TypeVar("T")
 
 # Each loader leaves out a run of which a file that it reads is damaged, and warns of it. With `damages`, a mapping, it
-# adds the sentence about the run there instead, by run_id.
+# adds the sentence about the run there instead, by run_id. A folder that does not exist is a ConfigError.
 
 
 def load_runs(
@@ -37,6 +38,9 @@ def load_runs(
 
     A warning names runs that were trained on different images of one name: their `dataset.checksum` differs. There is
     none with `damages`.
+
+    Raises:
+        ConfigError: there is no such folder. A store without runs has an empty frame.
     """
     store = _as_store(results_dir)
     rows = _read_each(_finished(store, run_ids), partial(_run_columns, store), damages)
@@ -132,6 +136,9 @@ def _read_each(ids: Iterable[str], read: Callable[[str], T], damages: dict[str, 
 
 
 def _as_store(store: StoreLike) -> Store:
+    """Raises ConfigError if the store is given by its folder, and there is no such folder."""
+    if not isinstance(store, Store) and not Path(store).is_dir():
+        raise ConfigError(f"results_dir={store} is not allowed: there is no such folder.")
     return store if isinstance(store, Store) else Store(Path(store))
 
 

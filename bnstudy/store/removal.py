@@ -5,6 +5,7 @@ Leases keep workers away meanwhile. What a killed command leaves in `<results_di
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import time
@@ -46,10 +47,9 @@ def remove_runs(
     finished, unfinished = ([r for r in ids if store.run(r).folder.is_dir()] for ids in (finished, unfinished))
     folders = [store.run(run_id).folder for run_id in (*finished, *unfinished)]
     refuse_links(store.results_dir, [trash, runs, store.results_dir / "workers", *folders])
-    trash.mkdir(exist_ok=True)
     with Leases(store, beat_seconds=min(5.0, patience / 2), patience=patience) as leases:
         held = [r for r in _acquire(leases, unfinished, watch) if not store.is_finished(r)]
-        removed = [run_id for run_id in (*finished, *held) if _move_away(store, run_id, trash)]
+        removed = [run_id for run_id in (*finished, *held) if _move_away(store.run(run_id).folder, trash)]
     sync(runs)  # the names are gone from the disk before the files are
     empty_trash(store)
     return removed, sorted({*unfinished} - {*held})
@@ -61,10 +61,20 @@ def empty_trash(store: Store) -> bool:
     refuse_links(store.results_dir, [trash])
     if not trash.is_dir():
         return False
-    while trash.is_dir():
-        with suppress(FileNotFoundError):  # another command empties it, too
-            shutil.rmtree(trash)
+    for path in trash.glob("*"):
+        _delete(path)
+    with suppress(OSError):  # another command has removed it, or has just moved a run into it
+        trash.rmdir()
     return True
+
+
+def _delete(path: Path) -> None:
+    while os.path.lexists(path):
+        with suppress(FileNotFoundError):  # another command deletes it, too
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 def _acquire(leases: Leases, run_ids: Sequence[str], watch: Callable[[float], object]) -> list[str]:
@@ -87,8 +97,11 @@ def _of_silent_workers(store: Store, run_ids: Sequence[str]) -> list[str]:
     return [r for worker in find_workers(store, run_ids) if worker.is_stale for r in worker.run_ids]
 
 
-def _move_away(store: Store, run_id: str, trash: Path) -> bool:
-    with suppress(FileNotFoundError):  # somebody else has removed it
-        store.run(run_id).folder.rename(trash / f"{run_id}.{secrets.token_hex(4)}")
-        return True
+def _move_away(folder: Path, trash: Path) -> bool:
+    """Whether it was still there."""
+    while folder.is_dir():
+        trash.mkdir(exist_ok=True)
+        with suppress(FileNotFoundError):  # another command has removed the run, or the trash that it has emptied
+            folder.rename(trash / f"{folder.name}.{secrets.token_hex(4)}")
+            return True
     return False

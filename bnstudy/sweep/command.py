@@ -134,7 +134,7 @@ def describe(sweep: Sweep, refines: bool, folders: Sequence[Path]) -> None:
     stage.info("")
     print(printable("\n".join([*lines, *describe_dry_run(*about, width_of(sys.stdout))])))
     if refines and sweep.plan.todo:
-        print("A second pass would follow, with finer learning rates around the best of each family.")
+        print("A second pass may follow, with finer learning rates around the best of each family.")
     elif refines:
         _, second = prepare_second_pass(sweep.request, folders)
         if second is not None:

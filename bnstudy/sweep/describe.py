@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 
+from bnstudy.report.commands import RESULTS_DIR
 from bnstudy.store.integrity import DamagedRun
 from bnstudy.sweep.messages import plural
 from bnstudy.sweep.plan import Plan, Stack
@@ -23,16 +25,27 @@ def describe_plan(plan: Plan, stacks: Sequence[Stack], device: str, executor: st
     """A summary of the plan, in one or two lines."""
     finished = len(plan.runs) - len(plan.todo)
     counts = f"{plural(len(plan.runs), 'run')}: {finished} finished, {len(plan.todo)} to do"
+    logged = [describe_unlogged(plan)] if plan.settings.logger is not None and finished else []
     if not stacks:
-        return [f"{counts}."]
+        return [f"{counts}.", *logged]
     how = describe_methods(stacks)
     count = min(workers, len(stacks))
     processes = "1 process" if count == 1 else f"{count} processes"
     where = {"inprocess": f"on {device}", "processes": f"on {device}, in {processes}"}
     lines = [f"{counts}, {how}, {where.get(executor, f'by {executor}')}."]
-    lines += describe_reasons(stacks)
+    lines += [*logged, *describe_reasons(stacks)]
     seconds = expected_seconds(plan, count)
     return lines if math.isnan(seconds) else [*lines, f"{EXPECTED}about {duration(seconds)}."]
+
+
+def describe_unlogged(plan: Plan) -> str:
+    """How the logger gets the metrics of runs that are finished already."""
+    logger, where = plan.settings.logger, plan.settings.results
+    assert logger is not None
+    is_own = type(logger).__module__.startswith("bnstudy.loggers.")
+    words = ["bnstudy", "export", logger.module if is_own else "NAME"]
+    words += [] if where == RESULTS_DIR else [f"results_dir={where}"]
+    return f"The logger gets only the runs that are trained now; for the finished ones: {shlex.join(words)}"
 
 
 def describe_methods(stacks: Sequence[Stack]) -> str:

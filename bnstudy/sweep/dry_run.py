@@ -38,7 +38,11 @@ def describe_dry_run(
     total, basis = expected_seconds(plan, count), "by finished runs of these kinds"
     if math.isnan(total):
         total, basis = estimate(plan.todo, seconds, count), "by the sizes of the networks, within a factor of 2 or so"
-    return [*lines, "", f"Expected to take about {duration(max(1.0, total))} ({basis}). Nothing was trained."]
+    return [
+        *lines,
+        "",
+        f"Expected to take about {duration(max(1.0, total))} of training ({basis}). Nothing was trained.",
+    ]
 
 
 def estimate(runs: Sequence[PlannedRun], seconds: Mapping[str, float], workers: int) -> float:

@@ -73,10 +73,11 @@ class Progress:
         self._initial: int | None = None
         self.bar = bar_class()(
             total=max(1, steps),
-            desc="run" if runs == 1 else "sweep",
+            desc="run" if runs == 1 else "steps",
             disable=not shown or self.lines or runs == 0,
             bar_format=BAR if bar_class() is tqdm else BAR.replace("{bar:8}", "{bar}"),
             dynamic_ncols=True,
+            leave=False,  # what follows says how it ended, and a second pass has a bar of its own
         )
 
     def show(self, message: Any) -> None:
@@ -157,8 +158,9 @@ def bar_class() -> type[tqdm]:
 
 
 def show_warnings() -> None:
-    """Show the package's warnings on stderr."""
-    logging.getLogger("bnstudy").handlers = [AboveTheBars()]
+    """Show the package's warnings on stderr, besides what the caller's own handlers do with them."""
+    package = logging.getLogger("bnstudy")
+    package.handlers = [*(h for h in package.handlers if not isinstance(h, AboveTheBars)), AboveTheBars()]
 
 
 class AboveTheBars(logging.Handler):
@@ -202,8 +204,11 @@ def table(results: Sequence[RunResult], group: str = "arm") -> str:
     group: heading of the column of `RunResult.arm`.
     """
     if len(results) <= MAX_TABLE_ROWS:
-        rows = [[r.run_id, r.name or "-", r.status, percent(r.accuracy)] for r in results]
-        return align([["run", "arm", "status", "test acc"], *rows], right=[3], flexible=[1], width=width_of(sys.stdout))
+        rows = [["run", "arm", "status", "test acc"]]
+        rows += [[r.run_id, r.name or "-", r.status, percent(r.accuracy)] for r in results]
+        if not any(r.name for r in results):  # a single run
+            return align([[run_id, *others] for run_id, _, *others in rows], right=[2])
+        return align(rows, right=[3], flexible=[1], width=width_of(sys.stdout))
     arms = {r.arm: r.arm for r in results}
     families = {arm: " ".join(word for word in arm.split(" ") if not word.startswith("lr=")) for arm in arms}
     head = [group, "runs", *LOST, "mean test acc"]

@@ -25,10 +25,14 @@ def useful_threads(spec: RunSpec, network: NetworkCost, method: Method) -> int:
 
 
 @contextmanager
-def keep_threads() -> Iterator[None]:
-    """Restore torch's number of threads afterwards."""
-    before = torch.get_num_threads()
+def keep_settings() -> Iterator[None]:
+    """Restore torch's number of threads afterwards, and the settings that make a GPU deterministic."""
+    threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
+    is_deterministic = torch.are_deterministic_algorithms_enabled()
+    warns_only = torch.is_deterministic_algorithms_warn_only_enabled()
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(is_deterministic, warn_only=warns_only)
+        torch.backends.cudnn.benchmark = benchmark

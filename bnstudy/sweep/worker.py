@@ -36,7 +36,7 @@ from bnstudy.sweep.signals import Interrupted, StopFlag
 from bnstudy.sweep.stackable import one_line
 from bnstudy.sweep.streams import Streams
 from bnstudy.sweep.summary import summarize
-from bnstudy.sweep.threads import keep_threads
+from bnstudy.sweep.threads import keep_settings
 from bnstudy.train import checkpoint
 from bnstudy.train.loop import Training, start_serial, start_stacked
 from bnstudy.train.record import Outcome
@@ -74,7 +74,7 @@ def work(
     """
     device = datasets.device if datasets else resolve_device(settings)
     datasets, store = datasets or Datasets(settings.cache, device), Store(settings.results)
-    with keep_threads(), stop.listening(), Leases(store, command=command) as leases:
+    with keep_settings(), stop.listening(), Leases(store, command=command) as leases:
         set_up_torch(settings, device)
         worker = Worker(settings, store, datasets, leases, stop, send, name)
         worker.work(stacks, patience)

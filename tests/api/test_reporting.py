@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 import io
 import re
+import threading
+import time
 import xml.dom.minidom
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 
 import bnstudy
 from bnstudy import ConfigError
+from bnstudy.api import reporting
 from bnstudy.api.reporting import write
 from bnstudy.config.arguments import parse_report_arguments
 from bnstudy.report.notebook import Report
@@ -93,6 +96,31 @@ def test_runs_of_a_frame_or_by_their_ids_have_a_report_of_their_own(sweep_dir):
     assert of_frame.verdicts.empty
     assert of_frame.table.empty
     assert "The whole report" in of_frame._repr_html_()
+
+
+def test_an_id_may_be_a_text(sweep_dir):
+    run_id = bnstudy.load_runs(sweep_dir)["run_id"].iloc[0]
+    report = bnstudy.report(runs=run_id, results_dir=sweep_dir)
+    assert report.index == bnstudy.report(runs=[run_id], results_dir=sweep_dir).index
+
+
+def test_reports_of_several_threads_are_written_one_after_another(monkeypatch):
+    """Figures are drawn by settings of the whole process."""
+    events = []
+
+    def write_slowly(_):
+        events.append("begin")
+        time.sleep(0.05)
+        events.append("end")
+
+    monkeypatch.setattr(reporting, "write", write_slowly)
+    monkeypatch.setattr(reporting, "Report", lambda result: result)
+    threads = [threading.Thread(target=bnstudy.report) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert events == ["begin", "end"] * 3
 
 
 def test_two_arms_are_compared(sweep_dir):

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hydra import initialize_config_dir, version
 from hydra.core.global_hydra import GlobalHydra
 
@@ -68,6 +69,12 @@ def test_a_dry_run_trains_nothing(capfd):
     assert "2 runs: 0 finished, 2 to do" in capfd.readouterr().out
 
 
+def test_a_key_is_left_out_as_on_the_command_line():
+    probes = bnstudy.run("~probe.weights", steps=10, progress=False)["probe"].split("+")
+    assert "gradients" in probes
+    assert "weights" not in probes
+
+
 def test_a_damaged_run_raises_when_the_others_are_stored():
     run_id = bnstudy.run(**SHORT)["run_id"]
     Path("results/runs", run_id, "metrics.parquet").write_bytes(b"nothing")
@@ -83,6 +90,8 @@ def test_a_damaged_run_raises_when_the_others_are_stored():
         (lambda: bnstudy.run(norm="bacth"), "norm=bacth is not known; did you mean batch"),
         (lambda: bnstudy.run(lr=-1, **SHORT), "lr=-1 is not allowed: it must be a number above 0"),
         (lambda: bnstudy.run("lr=0.1,1"), "lr=0.1,1 lists several values: train them with bnstudy.sweep"),
+        (lambda: bnstudy.run(lr=[0.1, 1], **SHORT), "To sweep values, give bnstudy.sweep a list of them"),
+        (lambda: bnstudy.run(norm=["none", "batch"]), "lists several values: train them with bnstudy.sweep"),
         (lambda: bnstudy.run(study="quickstart"), "study=quickstart is a sweep: train it with bnstudy.sweep"),
         (lambda: bnstudy.sweep("--help"), "'--help' is not allowed as an override"),
         (lambda: bnstudy.sweep(["lr"]), "'lr' is not allowed as an override: write key=value"),
@@ -124,6 +133,15 @@ def test_the_callers_hydra_stays_as_it_is():
         own, base = GlobalHydra.instance().hydra, version.getbase()
         bnstudy.run(**SHORT)
         assert (GlobalHydra.instance().hydra, version.getbase()) == (own, base)
+
+
+def test_the_callers_random_numbers_and_environment_stay_as_they_are(monkeypatch):
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    before, random = dict(os.environ), torch.get_rng_state()
+    bnstudy.run(**SHORT)
+    assert "GOMP_SPINCOUNT" not in os.environ
+    assert set(os.environ) - set(before) <= {"TORCHINDUCTOR_CACHE_DIR"}  # torch sets it
+    assert torch.equal(torch.get_rng_state(), random)
 
 
 def test_it_works_in_an_event_loop_and_in_threads():

@@ -122,6 +122,11 @@ def test_a_study_that_was_not_run_is_refused_with_the_command_to_run_it_spelled_
         load_study(tmp_path, "lr_tolerence")
 
 
+def test_a_study_that_does_not_exist_is_not_offered_to_be_run(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"has not been run in [^?]*\. There is no such study: bnstudy list shows"):
+        load_study(tmp_path, "zzz")
+
+
 def test_a_study_without_finished_runs_is_refused_with_the_command_to_run(tmp_path: Path) -> None:
     synthetic.plan(tmp_path, "s", ["a" * 12])
     with pytest.raises(ConfigError, match=r"none of its 1 runs .* To run them: bnstudy study=s scale=quick"):

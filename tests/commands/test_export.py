@@ -19,7 +19,7 @@ def exported(command):
 
 
 def test_a_csv_file_holds_the_metrics_of_its_run(exported):
-    assert exported("csv", "to=there") == (0, "Exported 4 runs.\n", "")
+    assert exported("csv", "to=there") == (0, "Exported 4 runs to there.\n", "")
     files = sorted(Path("there").iterdir())
     assert len(files) == 4
     for path in files:
@@ -30,10 +30,19 @@ def test_a_csv_file_holds_the_metrics_of_its_run(exported):
 
 
 def test_runs_are_chosen_by_their_settings_or_ids(exported):
-    assert exported("csv", "norm=batch", "seed=1")[1] == "Exported 1 run.\n"
+    assert exported("csv", "norm=batch", "seed=1")[1] == "Exported 1 run to results/csv.\n"
     (path,) = Path("results/csv").iterdir()
-    assert exported("csv", f"runs={path.stem[:8]}", "to=there")[1] == "Exported 1 run.\n"
+    assert exported("csv", f"runs={path.stem[:8]}", "to=there")[1] == "Exported 1 run to there.\n"
     assert [p.name for p in Path("there").iterdir()] == [path.name]
+
+
+def test_a_logger_of_the_users_own_folder_is_found(exported):
+    Path("mine/logger").mkdir(parents=True)
+    Path("mine/logger/there.yaml").write_text("_target_: bnstudy.loggers.csv.CSV\ndir: there\n")
+    for flag in (["--config-dir", "mine"], ["--config-dir=mine"], ["-cd", "mine"]):
+        assert exported("there", *flag)[1] == "Exported 4 runs to there.\n"
+        assert exported(*flag, "there")[1] == "Exported 4 runs to there.\n"
+    assert len(list(Path("there").iterdir())) == 4
 
 
 def test_a_damaged_run_is_named_and_the_others_are_exported(exported):
@@ -41,8 +50,16 @@ def test_a_damaged_run_is_named_and_the_others_are_exported(exported):
     metrics.write_bytes(b"nothing")
     status, out, _ = exported("csv")
     assert status == 1
-    assert out.startswith("Exported 3 runs.\n")
+    assert out.startswith("Exported 3 runs to results/csv.\n")
     assert f"{metrics.parent} is damaged" in out
+
+
+@pytest.mark.usefixtures("exported")
+def test_a_logger_that_gets_no_finished_runs_names_the_command_that_sends_them(command):
+    words = ("-m", "norm=none,batch", "seed=0,1", "lr=0.1", "probe=none", *SHORT)
+    advice = "The logger gets only the runs that are trained now; for the finished ones: bnstudy export csv"
+    assert advice in command(*words, "logger=csv")[2]
+    assert "bnstudy export" not in command(*words)[2]
 
 
 @pytest.mark.parametrize(

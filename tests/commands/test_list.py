@@ -79,6 +79,7 @@ def test_runs_are_found_by_their_study_and_status(store: Store):
     ("word", "sentence"),
     [
         ("width=3", "width is not a known key; did you mean model.width?"),
+        ("colour=3", "colour is not a known key. Known: "),
         ("norm=bacth", "norm=bacth is not known; did you mean batch?"),
         ("study=quickstrat", "study=quickstrat is not planned in results; did you mean quickstart?"),
         ("status=divreged", "did you mean diverged?"),
@@ -107,9 +108,17 @@ def test_the_table_has_a_column_for_each_setting_that_differs(command: Command):
 
 
 @pytest.mark.usefixtures("store")
+def test_what_is_listed_may_be_named_without_dashes(command: Command):
+    assert command("list", "runs", "norm=batch") == command("list", "--runs", "norm=batch")
+    assert command("list", "claims") == command("list", "studies") == command("list")
+
+
+@pytest.mark.usefixtures("store")
 def test_more_runs_than_fit_are_counted(command: Command, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("bnstudy.commands.list.MOST_RUNS", 3)
-    assert "and 7 more: --all shows all" in command("list", "--runs")[1]
+    out = command("list", "--runs")[1]
+    assert out.startswith("10 runs, of which 3 are shown")
+    assert "--all shows all" in out
     assert len(command("list", "--runs", "--all")[1].splitlines()) == 12
 
 

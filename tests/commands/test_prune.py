@@ -74,7 +74,7 @@ def test_it_says_what_it_would_free_and_asks(command: Command, store: Store, ans
         ([], "bnstudy prune needs to know which runs: --unfinished, --failed, --damaged, study=NAME, or settings"),
         (["--unfinished"], "Nothing was removed, since there is no terminal to ask on: add --yes."),
         (["--plan"], "bnstudy prune --plan needs study=NAME."),
-        (["--plan", "study=quickstart"], "add number=N and --yes."),
+        (["--plan", "study=quickstart"], "no terminal to ask on: add --yes."),
         (["--plan", "study=quickstart", "number=2", "--yes"], "it must be a whole number from 1 to 1."),
         (["--plan", "study=quickstart", "norm=batch"], "norm is not allowed with --plan"),
         (["study=qiuckstart", "--yes"], "did you mean quickstart?"),

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from bnstudy import cli
 from bnstudy.config.arguments import ReportOptions, parse_report_arguments, parse_training_arguments, read_word
+from bnstudy.store.plans import Plans
 from tests.conftest import Command
 
 
@@ -42,13 +43,13 @@ def test_report_options_are_the_words_as_typed(arguments, expected, tmp_path, mo
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("stduy=a",), "stduy is not a known key; did you mean study? Known: claims, compare, results_dir, runs, "),
+        (("stduy=a",), "stduy is not a known key; did you mean study?"),
         (("+study=a",), "+study is not a known key; did you mean study?"),
         (("hydra.run.dir=a",), "hydra.run.dir is not a known key. Known: claims"),
         (("study=a", "study=b"), "study=b is not allowed: study is given already, as study=a."),
         (
             ("quickstart",),
-            "quickstart cannot be read: write key=value, without spaces, such as study=quickstart or lr=0.1.",
+            "quickstart cannot be read: write key=value, without spaces, such as study=quickstart.",
         ),
         (("results_dir=",), "results_dir= is not allowed: it must be the name of a folder."),
         (("results_dir=null",), "results_dir=null is not allowed: it must be the name of a folder."),
@@ -68,6 +69,16 @@ def test_a_mistake_in_the_report_command_is_one_sentence(command: Command, argum
     assert (status, out) == (2, "")
     assert err.startswith(f"bnstudy-report: {sentence}")
     assert len(err.splitlines()) == 1
+
+
+def test_a_change_of_a_study_is_answered_with_the_variants_in_the_store(command: Command, tmp_path: Path):
+    about = {"name": "quickstart-lr-1", "title": "Does it?", "claims": [], "variant_of": "quickstart"}
+    Plans(tmp_path / "store").add(about, "quick", "bnstudy study=quickstart lr=1", [])
+    status, _, err = command("study=quickstart", "lr=1", f"results_dir={tmp_path / 'store'}", entry=cli.report)
+    assert (status, err.endswith("/store: study=quickstart-lr-1.\n")) == (2, True), err
+    assert err.startswith(
+        "bnstudy-report: lr=1 is not allowed: a study that was run with changes is a study of its own"
+    )
 
 
 PARSER = OverridesParser.create()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bnstudy import cli
+from bnstudy import cli, commands
 from bnstudy.config.completion import complete
 
 BASH = """
@@ -61,6 +61,27 @@ def test_bash_completes_studies_for_both_commands():
 )
 def test_a_word_of_bnstudy_is_completed(words, found):
     assert complete("bnstudy", words[:-1], words[-1], ["list", "show"]) == found
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["list", "--"], ["--all", "--config-dir", "--help", "--runs"]),
+        (["prune", "--f"], ["--failed"]),
+        (["list", ""], ["claims", "results_dir=", "runs", "studies"]),
+        (["list", "--runs", "nor"], ["norm.", "norm="]),
+        (["list", "--runs", "norm=gr"], ["norm=group"]),
+        (["prune", "sta"], ["status="]),
+        (["export", "c"], ["csv"]),
+        (["export", "csv", "to"], ["to="]),
+        (["show", "0a"], ["0a1b2c3d4e5f"]),
+        (["diff", "results_dir=other", ""], ["results_dir="]),
+    ],
+)
+def test_a_word_of_a_subcommand_is_completed(words, found, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results/runs/0a1b2c3d4e5f").mkdir(parents=True)
+    assert complete("bnstudy", words[:-1], words[-1], commands.SUBCOMMANDS, commands.flags) == found
 
 
 @pytest.mark.parametrize(

@@ -183,7 +183,7 @@ def test_a_missing_file_is_downloaded_again(mirror, tmp_path):  # noqa: ARG001
 
 def test_a_corrupted_download_is_refused(mirror, tmp_path):
     (mirror / f"{IMAGES}.gz").write_bytes(gzip.compress(b"something else"))
-    with pytest.raises(ConfigError, match=r"could not be downloaded \(.*File not found or corrupted"):
+    with pytest.raises(ConfigError, match=r"could not be downloaded: .*File not found or corrupted"):
         MNIST(root=str(tmp_path)).load(tmp_path / "cache", CPU)
     assert not (tmp_path / "cache").exists()
     assert os.listdir(tmp_path) == ["mirror"]
@@ -217,7 +217,8 @@ def test_the_error_without_a_network_names_the_alternatives(dataset, tmp_path, m
         dataset(root="here").load(tmp_path / "cache", CPU)
     message = str(error.value)
     assert message.startswith(
-        f"{dataset.__name__} is not in {tmp_path / 'here' / dataset.below_root} and could not be downloaded ("
+        f"{dataset.__name__} is not in {tmp_path / 'here' / dataset.below_root} and could not be downloaded: "
+        "set data.root"
     )
     assert "Connection refused" in message
     assert "data.root" in message

@@ -253,6 +253,16 @@ def test_a_missing_package_is_named_with_what_to_type(monkeypatch):
         MLflow()
 
 
+@pytest.mark.parametrize(("logger", "name"), [(TensorBoard(), "tensorboard/0a"), (MLflow(), ".mlflow.lock")])
+def test_no_logger_writes_through_a_link_in_the_store(tmp_path, logger, name):
+    link = tmp_path / "results" / name
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path / "outside")
+    with pytest.raises(ConfigError, match="symbolic link"):
+        logger.begin(LoggedRun("0a", "seed=0", {}, tmp_path / "results"))
+    assert not (tmp_path / "outside").exists()
+
+
 def test_the_logger_is_no_part_of_a_run(tmp_path, digits):
     train(tmp_path, digits, CSV(), SPECS[:1])
     assert Store(tmp_path).finished() == [SPECS[0].run_id]

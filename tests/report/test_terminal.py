@@ -47,6 +47,22 @@ def test_every_line_fits_into_the_terminal(result, monkeypatch, columns):
     assert path == f"Report: {result.index.absolute().as_uri()}"
 
 
+@pytest.mark.parametrize("columns", [1, 12, 39])
+def test_in_a_very_narrow_terminal_lines_have_40_letters(result, monkeypatch, columns):
+    shown = []
+    for width in (columns, 40):
+        monkeypatch.setenv("COLUMNS", str(width))
+        shown.append(show_report(result, Terminal()))
+    assert shown[0] == shown[1]
+
+
+def test_what_widened_means_is_said_once(result):
+    found = [replace(verdict, contrast=replace(verdict.contrast, slack=0.1)) for verdict in result.found]
+    widened = replace(result, found=tuple(found))
+    assert show_report(widened, io.StringIO()).count(terminal.WIDENED_NOTE) == 1
+    assert terminal.WIDENED_NOTE not in show_report(result, io.StringIO())
+
+
 def test_each_claim_and_verdict_is_shown_once(result):
     text = " ".join(show_report(result, io.StringIO()).split())
     primary = [verdict for verdict in result.found if verdict.contrast.is_primary]
@@ -85,11 +101,17 @@ def test_a_report_on_all_studies_has_a_row_for_each_claim_and_counts_the_rest(st
 
 def test_open_shows_the_page_in_the_browser(store, command, monkeypatch):
     opened: list[str] = []
-    monkeypatch.setattr(webbrowser, "open", opened.append)
+    monkeypatch.setattr(webbrowser, "open", lambda address: not opened.append(address))
     command("study=one", f"results_dir={store}", entry=cli.report)
     assert opened == []
     command("study=one", f"results_dir={store}", "--open", entry=cli.report)
     assert opened == [(store / "reports/one/index.html").as_uri()]
+
+
+def test_open_says_that_no_browser_could_be_started(store, command, monkeypatch):
+    monkeypatch.setattr(webbrowser, "open", lambda _: False)
+    status, _, err = command("study=one", f"results_dir={store}", "--open", entry=cli.report)
+    assert (status, err) == (0, "bnstudy-report: no browser could be started: open the address above.\n")
 
 
 def test_columns_of_numbers_are_right_aligned_and_words_are_wrapped():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,14 @@ def test_runs_that_recorded_no_test_images_are_left_out(tmp_path: Path) -> None:
     synthetic.edit_summary(tmp_path, ids[0], test_correct=None)
     assert bnstudy.load_test_correct(tmp_path).keys() == {ids[1]}
     assert len(bnstudy.load_runs(tmp_path)) == 3
+    (tmp_path / "empty").mkdir()
     assert bnstudy.load_test_correct(tmp_path / "empty") == {}
+
+
+@pytest.mark.parametrize("load", [bnstudy.load_runs, bnstudy.load_metrics, bnstudy.load_timing])
+def test_a_folder_that_does_not_exist_is_no_empty_store(tmp_path: Path, load: Callable[[Path], object]) -> None:
+    with pytest.raises(bnstudy.ConfigError, match=r"results_dir=.*nowhere is not allowed: there is no such folder"):
+        load(tmp_path / "nowhere")
 
 
 def test_the_table_of_runs_has_no_column_of_test_images(tmp_path: Path) -> None:

@@ -91,6 +91,44 @@ def test_a_killed_removal_leaves_no_half_of_a_run(store: Store, monkeypatch: pyt
     assert not (store.results_dir / "trash").exists()
 
 
+def test_a_run_is_removed_also_if_another_command_has_just_emptied_the_trash(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    rename, emptied = Path.rename, []
+
+    def rename_later(folder: Path, to: Path) -> Path:
+        if not emptied:
+            emptied.append(empty_trash(store))
+        return rename(folder, to)
+
+    monkeypatch.setattr(Path, "rename", rename_later)
+    assert remove_runs(store, [DONE.run_id], []) == ([DONE.run_id], [])
+    assert emptied == [True]
+    assert store.begun() == [OPEN.run_id]
+
+
+def test_trash_gets_a_run_while_it_is_emptied(store: Store, monkeypatch: pytest.MonkeyPatch):
+    trash, rmtree = store.results_dir / "trash", removal.shutil.rmtree
+    (trash / "old").mkdir(parents=True)
+
+    def rmtree_and_add(path: Path) -> None:
+        rmtree(path)
+        (trash / "new").mkdir(exist_ok=True)
+
+    monkeypatch.setattr(removal.shutil, "rmtree", rmtree_and_add)
+    assert empty_trash(store)
+    assert [path.name for path in trash.iterdir()] == ["new"]
+
+
+def test_a_worker_asks_again_for_a_run_that_is_removed_while_it_takes_it(store: Store, monkeypatch: pytest.MonkeyPatch):
+    with Leases(store) as worker:
+        create = worker._create
+        with monkeypatch.context() as patch:
+            patch.setattr(worker, "_create", lambda *own: (remove_runs(store, [], [OPEN.run_id]), create(*own)))
+            assert list(worker.acquire([OPEN.run_id])) == []
+        assert list(worker.acquire([OPEN.run_id])) == [OPEN.run_id]
+
+
 @pytest.mark.parametrize("name", ["trash", "runs"])
 def test_nothing_is_removed_through_a_link(store: Store, tmp_path: Path, name: str):
     outside = tmp_path / "outside"
@@ -110,4 +148,7 @@ def test_a_link_in_a_run_is_removed_and_its_target_stays(store: Store, tmp_path:
     (tmp_path / "precious" / "file").write_text("mine")
     (store.run(DONE.run_id).folder / "link").symlink_to(tmp_path / "precious")
     assert remove_runs(store, [DONE.run_id], [])[0] == [DONE.run_id]
+    (store.results_dir / "trash").mkdir()
+    (store.results_dir / "trash" / "link").symlink_to(tmp_path / "precious")
+    assert empty_trash(store)
     assert (tmp_path / "precious" / "file").exists()

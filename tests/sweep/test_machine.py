@@ -9,7 +9,7 @@ import torch
 
 from bnstudy.sweep.machine import resolve_device, set_up_torch
 from bnstudy.sweep.settings import Settings
-from bnstudy.sweep.threads import keep_threads
+from bnstudy.sweep.threads import keep_settings
 from bnstudy.validation import ConfigError
 
 FREED = """
@@ -34,7 +34,7 @@ def test_a_device_that_is_not_there_is_refused():
 
 
 def test_the_number_of_threads_is_torchs_unless_it_is_given():
-    with keep_threads():
+    with keep_settings():
         before = torch.get_num_threads()
         set_up_torch(Settings(), torch.device("cpu"))
         assert torch.get_num_threads() == before

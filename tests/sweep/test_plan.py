@@ -144,7 +144,7 @@ def test_runs_on_generated_data_of_another_checksum_are_accepted(tmp_path):
 
 
 def test_settings_cannot_be_swept():
-    with pytest.raises(ConfigError, match="do not sweep them"):
+    with pytest.raises(ConfigError, match="threads cannot be swept"):
         planned([point("threads=1"), point("threads=2")])
 
 

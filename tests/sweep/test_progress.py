@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,6 +33,24 @@ def test_messages_are_dropped_if_the_terminal_is_gone(monkeypatch):
         progress.say("but this is wrong")
 
 
+def test_a_caller_that_shows_each_info_is_not_told_of_stages_and_keeps_its_own_handler():
+    code = (
+        "import logging\n"
+        "logging.basicConfig(level=logging.INFO)\n"
+        "from bnstudy.sweep.progress import say, show_warnings\n"
+        "from bnstudy.report.terminal import stage\n"
+        "package, own = logging.getLogger('bnstudy'), logging.NullHandler()\n"
+        "package.addHandler(own)\n"
+        "show_warnings(), show_warnings()\n"
+        "stage.info('Planning')\n"
+        "say('said')\n"
+        "print(len(package.handlers), own in package.handlers)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, text=True, capture_output=True, check=True)
+    assert (done.stdout, done.stderr) == ("2 True\n", "said\n")
+
+
 def test_a_few_runs_have_a_row_each():
     lines = table([result(0), result(1, status="failed", accuracy=math.nan)]).splitlines()
     assert lines == [
@@ -54,6 +75,11 @@ def test_arms_have_a_row_each_if_there_are_many_runs():
         "mean test acc",
     ]
     assert lines[1].split() == ["norm=none", "30", "1", "2", "0", f"{(27 * 90 + 30) / 30:.2f}%"]
+
+
+def test_a_single_run_has_no_arm():
+    lines = table([RunResult("id0", "", "", "finished", 0.9, 1.0, Path("runs/id0"))]).splitlines()
+    assert lines == ["run  status    test acc", "id0  finished    90.00%"]
 
 
 def test_learning_rates_of_a_second_pass_stand_between_those_of_the_first():
@@ -111,7 +137,8 @@ def test_on_a_terminal_a_bar_shows_loss_accuracy_and_time_left(capsys, monkeypat
     err = capsys.readouterr().err
     assert "0/2 runs, norm=batch loss 0.5, val acc 75.00%" in err
     assert "left" in err
-    assert "sweep" in err
+    assert "steps: " in err
+    assert err.endswith("\r")  # cleared
 
 
 def test_the_bar_shows_the_steps_of_all_runs_together(monkeypatch):

@@ -237,7 +237,7 @@ def test_a_dry_run_plans_the_second_pass_once_the_first_is_stored(study):
     status, out, _ = study("dry_run=true")
     assert status == 0
     assert out.splitlines()[-1] == (
-        "A second pass would follow, with finer learning rates around the best of each family."
+        "A second pass may follow, with finer learning rates around the best of each family."
     )
     study()
     shutil.rmtree(Path("results/runs", next(r for r in times() if Store(Path("results")).config(r)["lr"] == 0.5)))

@@ -10,7 +10,7 @@ from bnstudy.store.runs import Store
 from bnstudy.sweep import command
 from bnstudy.sweep.command import limit_threads, max_threads, prepare
 from bnstudy.sweep.cost import Method, NetworkCost
-from bnstudy.sweep.threads import keep_threads, useful_threads
+from bnstudy.sweep.threads import keep_settings, useful_threads
 from tests.conftest import spec_of
 from tests.sweep.test_plan import point, stacks_of
 
@@ -58,13 +58,21 @@ def test_workers_share_the_cores_of_a_machine(executor, workers, most, tmp_path,
 def test_a_command_trains_a_small_network_with_one_thread_unless_the_user_chose_another_number(
     threads, recorded, tmp_path
 ):
-    with keep_threads():
+    with keep_settings():
         torch.set_num_threads(2)
         request = build_request([point("model.width=8", f"threads={threads}", f"results_dir={tmp_path}")])
         command.run(request)
         assert torch.get_num_threads() == 2
     [run_id] = Store(tmp_path).finished()
     assert Store(tmp_path).summary(run_id)["threads"] == recorded
+
+
+def test_settings_that_training_on_a_gpu_needs_are_restored():
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    with keep_settings():
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = not before[1]
+    assert (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark) == before
 
 
 def test_the_threads_of_a_run_do_not_depend_on_the_runs_that_are_stored(tmp_path):
