@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 MOST_DIGITS = 3
 """Significant digits of an estimate whose interval is narrow."""
@@ -37,6 +38,16 @@ def round_together(estimate: float, *bounds: float) -> list[str]:
     apart = min(values) > 0 and decimals < 1 - _exponent(min(finite))
     if decimals > MOST_DECIMALS or apart:
         return [_fixed(value, 1 - _exponent(abs(value)) if value and math.isfinite(value) else 0) for value in values]
+    return [_fixed(value, decimals) for value in values]
+
+
+def same_decimals(values: Sequence[float], most: int = 3) -> list[str]:
+    """A column of numbers with the same decimals: the largest has `most` significant digits, or more so that the
+    smallest is not 0. Numbers too far apart for that have `most` digits each; a dash for none."""
+    sizes = [abs(value) for value in values if math.isfinite(value) and value]
+    decimals = max(most - 1 - _exponent(max(sizes)), -_exponent(min(sizes)), 0) if sizes else 0
+    if decimals > MOST_DECIMALS or (sizes and max(sizes) > 10 ** (most + 1) * min(sizes)):
+        return [f"{value:.{most}g}" if math.isfinite(value) else "-" for value in values]
     return [_fixed(value, decimals) for value in values]
 
 

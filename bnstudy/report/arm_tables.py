@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pandas as pd
 
 from bnstudy.claims.arms import best_arms
 from bnstudy.claims.frames import StudyData
+from bnstudy.claims.numbers import same_decimals
 from bnstudy.report.summary import interval, percent
 from bnstudy.stats.intervals import mean_interval
 
@@ -18,7 +18,11 @@ def arm_rows(runs: pd.DataFrame) -> list[dict[str, Any]]:
     chosen = set(best_arms(runs).query("rates > 1")["arm"])
     rates = runs["lr"].nunique() > 1
     by_arm = runs[["arm", *OF_ARM]].groupby("arm", observed=True)
-    return [_arm_row(rows, rates) | {"chosen": arm in chosen} for arm, rows in by_arm]
+    rows = [_arm_row(rows, rates) | {"chosen": arm in chosen} for arm, rows in by_arm]
+    for column in ("step_ms", "seconds"):
+        for row, text in zip(rows, same_decimals([row[column] for row in rows]), strict=True):
+            row[column] = text
+    return rows
 
 
 OF_ARM = [
@@ -41,8 +45,8 @@ def _arm_row(runs: pd.DataFrame, rates: bool) -> dict[str, Any]:
         "not_learned": int(runs["not_learned"].sum()),
         "validation": percent(runs["val_accuracy"].mean()),
         "best_validation": percent(runs["best_accuracy"].mean()),
-        "step_ms": _three_digits(runs["step_ms"].median()),
-        "seconds": _three_digits(runs["seconds.training"].mean()),
+        "step_ms": float(runs["step_ms"].median()),
+        "seconds": float(runs["seconds.training"].mean()),
     }
 
 
@@ -84,7 +88,3 @@ def diverged_lines(study: StudyData) -> list[str]:
         if parts:
             lines.append(f"{arm}: {'; '.join(parts)}")
     return lines
-
-
-def _three_digits(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"

@@ -11,6 +11,7 @@ from itertools import groupby
 from bnstudy.claims.claim import Claim, Status
 from bnstudy.claims.contrasts import SIDES
 from bnstudy.claims.counterevidence import find_counterevidence
+from bnstudy.claims.numbers import same_decimals
 from bnstudy.claims.verdicts import Verdict, describe_rates
 from bnstudy.report import wording
 from bnstudy.report.figures.effects import draw_effect
@@ -60,6 +61,12 @@ class Card:
         if len({*by_data.values()}) == 1:
             return next(iter(by_data.values()))
         return ", ".join(f"{delta} ({data})" for data, delta in by_data.items())
+
+    @property
+    def means(self) -> list[tuple[str, str]]:
+        """Of each verdict the means with and without, with the same decimals."""
+        texts = same_decimals([mean for verdict in self.verdicts for mean in verdict.contrast.means], most=4)
+        return list(zip(texts[::2], texts[1::2], strict=True))
 
     @property
     def rates(self) -> list[dict[str, str]]:

@@ -13,7 +13,7 @@ import pandas as pd
 from bnstudy.claims import metrics as m
 from bnstudy.claims.frames import StudyData, describe_damages, load_study
 from bnstudy.claims.metrics import TARGET_SHARE, Metric
-from bnstudy.claims.numbers import round_together
+from bnstudy.claims.numbers import round_together, same_decimals
 from bnstudy.claims.verdicts import or_none
 from bnstudy.report.all_studies import EVERY_STUDY
 from bnstudy.report.arm_names import find_arm, split_names
@@ -22,7 +22,7 @@ from bnstudy.report.commands import report_command
 from bnstudy.report.figures import Palette, load_figures
 from bnstudy.report.images import Image, panel_images, slug
 from bnstudy.report.panels import panels
-from bnstudy.report.rendering import digits, publish
+from bnstudy.report.rendering import publish
 from bnstudy.report.result import ReportResult
 from bnstudy.report.summary import facts
 from bnstudy.report.tables import as_csv, as_json
@@ -81,9 +81,10 @@ class Comparison:
         unit = "x" if self.unit == "times" else ""
         return f"{effect}{unit} ({' to '.join(ends)})" if ends else f"{effect}{unit}"
 
-    @property
-    def sentence(self) -> str:
-        means = " and ".join(map(digits, (self.first, self.second)))
+    def describe(self, arms: Sequence[str]) -> str:
+        """`"test accuracy at the end: BatchNorm 97.10, NoNorm 95.94; paired difference ..."`."""
+        texts = same_decimals([math.nan if mean is None else mean for mean in (self.first, self.second)], most=4)
+        means = ", ".join(f"{arm} {text}" for arm, text in zip(arms, texts, strict=True))
         word = "ratio" if self.unit == "times" else "difference"
         seeds = "1 seed" if self.n == 1 else f"{self.n} seeds"
         unit = "" if self.unit == "times" else f" {self.unit}"
@@ -138,7 +139,7 @@ def write_comparison(
     data = {"study": about.name, "scale": about.scale, "arms": arms, "quantities": [*map(asdict, rows)]}
     files = {"runs.csv": as_csv(both.runs), "comparison.json": as_json({**data, "run_ids": run_ids})}
     index = publish(results_dir, name, "compare", content, images, files)
-    sentences, lost = tuple(row.sentence for row in rows), int(both.runs["diverged"].sum())
+    sentences, lost = tuple(row.describe(arms) for row in rows), int(both.runs["diverged"].sum())
     return ReportResult(index.parent, index, (), sentences, tuple(cautions), lost, missing=0)
 
 

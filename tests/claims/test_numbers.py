@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from bnstudy.claims.numbers import round_together, two_digits
+from bnstudy.claims.numbers import round_together, same_decimals, two_digits
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,17 @@ def test_a_number_has_two_significant_digits(value, text):
 )
 def test_an_estimate_and_its_interval_have_the_same_decimals(values, texts):
     assert round_together(*values) == texts
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ((0.0403, 0.023, 0.00898), ["0.0403", "0.0230", "0.0090"]),
+        ((23.7, 37.14, math.nan, 0), ["23.7", "37.1", "-", "0.0"]),
+        ((1234, 56), ["1234", "56"]),
+        ((3e-9, 12.3), ["3e-09", "12.3"]),  # too far apart for one number of decimals
+        ((math.nan,), ["-"]),
+    ],
+)
+def test_a_column_has_the_same_decimals(values, texts):
+    assert same_decimals(values) == texts

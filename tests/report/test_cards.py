@@ -72,7 +72,7 @@ def test_the_error_of_the_test_images_is_beside_an_effect_on_accuracy() -> None:
 
 def test_an_interval_with_slack_is_marked_wherever_it_is_shown() -> None:
     (verdict,) = of_contrast(*[1.0, 1.1] * 6, slack=0.1)
-    assert verdict.interval == "1.1 (0.9 to 1.2, widened by a grid step)"
+    assert verdict.interval == "1.1 (0.92 to 1.2, widened by a grid step)"
     (section,) = claim_cards([verdict], part(verdict.contrast), set())
     assert "the thin parts are the step" in section.effect.caption
     assert "widened by a grid step" in section.effect.inline

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,9 @@ def test_one_seed_has_no_interval(tmp_path):
     synthetic.write(tmp_path, [Run(), Run("BatchNorm")])
     (row, *_) = write_comparison(tmp_path, "BatchNorm,NoNorm").findings
     assert row.endswith("p = 1, 1 seed.")
+    means = re.match(r"test accuracy at the end: BatchNorm \d+\.(\d+), NoNorm \d+\.(\d+); paired difference", row)
+    assert means
+    assert len(means[1]) == len(means[2])
 
 
 def test_bnstudy_report_compares_arms_and_refuses_mistakes(command):

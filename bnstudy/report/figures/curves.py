@@ -154,7 +154,8 @@ def _label(blocks: list[Block], clocks: list[str], columns: int) -> None:
 def _describe_targets(panel: Panel) -> str:
     if not panel.speed:
         return ""
-    targets = sorted({f"{100 * c.target:.1f}%" for c in panel.speed.contrasts})
+    of = {f"{100 * c.target:.1f}%": " or ".join(c.case.without) for c in panel.speed.contrasts}
+    targets = [f"{target} ({of[target]})" if len(of) > 1 and of[target] else target for target in sorted(of)]
     return TARGET.format(targets=" and ".join(targets), share=panel.speed.contrasts[0].claim.share_of_target)
 
 

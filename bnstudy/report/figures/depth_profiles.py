@@ -123,8 +123,7 @@ def _result(profile: DepthProfile, panel: Panel, moment: str, at: pd.DataFrame) 
     """By which factor the metric of the first layer differs from that of the last."""
     ends = mean_band(at, ["arm", "depth"], log=True).groupby("arm", observed=True)["mean"].agg(["first", "last"])
     factors = {panel.names[str(arm)]: end["first"] / end["last"] for arm, end in ends.iterrows()}
-    when = "" if moment == MOMENTS[-1].title else f", {moment}"
-    return f"{profile.title}, first over last layer{when}: {by_arm(factors, times)}"
+    return f"{profile.title}, first over last layer, {moment}: {by_arm(factors, times)}"
 
 
 def set_depth_axis(ax: Axes, rows: pd.DataFrame, layer: str) -> None:
