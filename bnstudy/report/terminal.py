@@ -145,6 +145,7 @@ def stages_shown(first: str = "", stream: TextIO | None = None) -> Iterator[Call
     finally:
         shown.clear()
         stage.handlers = [logging.NullHandler()]
+        stage.setLevel(logging.NOTSET)
 
 
 class StageLine(logging.Handler):
