@@ -222,7 +222,7 @@ def check(words: Sequence[str], command) -> None:
 
 def on_the_store(arguments: Sequence[str]) -> list[str]:
     """The arguments with ids of runs in the store, and a study in it instead of one that it lacks."""
-    ids = iter(load_runs("results").drop_duplicates("lr")["run_id"])
+    ids = iter(load_runs("results").drop_duplicates("lr")["run_id"] if Path("results/runs").exists() else [])
     folder = next((word[12:] for word in arguments if word.startswith("results_dir=")), "results")
     words = [re.sub(r"\b(?=[a-f]*[0-9])[0-9a-f]{8,12}\b", lambda _: next(ids), word) for word in arguments]
     words = [re.sub("^scale=.*", "scale=quick", word) for word in words if word != "--open"]
