@@ -24,7 +24,7 @@ def test_the_notebook_trains_a_sweep_and_shows_its_report(tmp_path, monkeypatch)
     NotebookClient(notebook, timeout=120, resources={"metadata": {"path": tmp_path}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     said = "".join(output["text"] for output in outputs if output.output_type == "stream" and output.name == "stderr")
-    assert "sweep: " in said
+    assert "steps: " in said
     assert "Warning" not in said
     data = [output["data"] for output in outputs if "data" in output]
     kinds = {kind for of_output in data for kind in of_output}

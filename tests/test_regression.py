@@ -18,7 +18,7 @@ SWEEP = ("-m", *REGRESSION, "norm=none,batch", "lr=0.01,0.1", "seed=0,1")
 def test_a_regression_has_losses_and_no_accuracy(command):
     status, out, _ = command(*REGRESSION, "lr=0.05")
     assert status == 0
-    assert out.splitlines()[-1].split()[1:4] == ["-", "finished", "-"]
+    assert out.splitlines()[-1].split()[1:] == ["finished", "-"]
     run = bnstudy.load_runs("results").iloc[0]
     assert run["status"] == "finished"
     assert run["final.test_accuracy"] is None or math.isnan(run["final.test_accuracy"])
@@ -38,7 +38,7 @@ def test_the_report_of_a_regression_chooses_learning_rates_by_loss(command):
 def test_a_regression_whose_loss_explodes_diverges(command):
     status, out, _ = command(*REGRESSION, "norm=none", "lr=1000", "model.activation=linear")
     assert status == 0
-    assert "diverged  -" in out
+    assert out.splitlines()[-1].split()[1:] == ["diverged", "-"]
 
 
 def test_cross_entropy_is_refused_for_a_regression_before_training(command, tmp_path):
