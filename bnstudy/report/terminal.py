@@ -178,11 +178,9 @@ def show_report(result: ReportResult, stream: TextIO) -> str:
     painter = paint if is_coloured(stream) else unpainted
     width = width_of(stream)
     shown = [v for v in result.found if v.contrast.is_primary] or list(result.found)
-    if result.tally:
-        blocks = [_claims_in_short(shown, width, painter)]
-    else:
-        found = result.answer if result.found else ""  # that of a reproduction is among its findings
-        blocks = [wrap(_line(found), width), _claims(shown, width, painter)]
+    answer = result.answer if result.found else ""  # that of a reproduction is among its findings
+    show_claims = _claims_in_short if result.tally else _claims
+    blocks = [wrap(_line(answer), width), show_claims(shown, width, painter)]
     if any(v.contrast.slack > 0 for v in shown):
         blocks.append(wrap(WIDENED_NOTE, width))
     findings = [] if result.tally else [_line(text) for text in result.findings]

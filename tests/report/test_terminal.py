@@ -93,7 +93,8 @@ def test_a_report_on_all_studies_has_a_row_for_each_claim_and_counts_the_rest(st
     found = json.loads((write_report(store, "all").folder / "claims.json").read_text())
     status, out, err = command("study=all", f"results_dir={store}", entry=cli.report)
     assert (status, err) == (0, "")
-    rows, rest, path = out.strip().split("\n\n")
+    answer, rows, rest, path = out.strip().split("\n\n")
+    assert answer.endswith(".")
     assert len(rows.splitlines()) == len({verdict["claim"] for verdict in found})
     assert rest.startswith(f"{len(found)} verdicts in all views: ")
     assert path == f"Report: {(store / 'reports/all-studies/index.html').as_uri()}"
