@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from bnstudy.claims.changed_plans import describe_seeds
 from bnstudy.claims.counterevidence import list_some
 from bnstudy.report.summary import duration
 
@@ -13,22 +14,13 @@ def provenance(runs: pd.DataFrame, planned: int) -> list[str]:
     devices = list_some(sorted(runs["device"].dropna().unique()))
     return [
         f"{len(runs):,} of {planned:,} runs",
-        describe_seeds(runs),
+        describe_seeds({*runs["seed"]}),
         *count_lost(runs),
         *describe_datasets(runs),
         *_spans("steps", runs["steps"]),
         f"{duration(runs['seconds.training'].sum())} of training on {devices}",
         *describe_version(runs),
     ]
-
-
-def describe_seeds(runs: pd.DataFrame) -> str:
-    """`"seeds 0 to 13"`."""
-    seeds = sorted(int(seed) for seed in runs["seed"].unique())
-    if len(seeds) == 1:
-        return f"seed {seeds[0]}"
-    is_range = seeds[-1] - seeds[0] == len(seeds) - 1
-    return f"seeds {f'{seeds[0]} to {seeds[-1]}' if is_range else list_some(seeds)}"
 
 
 def count_lost(runs: pd.DataFrame) -> list[str]:
