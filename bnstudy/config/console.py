@@ -12,6 +12,9 @@ from types import FrameType
 from typing import TextIO
 
 STOPPED = "Stopped."
+LOSES_EXCEPTIONS = ("<frozen importlib", f"{os.sep}omegaconf{os.sep}")
+"""Parts of file names: modules swallow what is raised while they are imported; OmegaConf fails while it restores its
+flags, and Hydra takes that for a mistake in a configuration."""
 
 
 def open_streams() -> None:
@@ -66,14 +69,14 @@ def drop(stream: TextIO) -> None:
 
 @contextmanager
 def interruptible(program: str) -> Iterator[None]:
-    """Have Ctrl-C raise KeyboardInterrupt, but in the middle of an import end the process.
+    """Have Ctrl-C raise KeyboardInterrupt, but end the process where the exception would be lost (`LOSES_EXCEPTIONS`).
 
-    Modules in the making swallow the exception. A SIGINT that the caller ignores stays ignored.
+    A SIGINT that the caller ignores stays ignored.
     """
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
         while frame is not None:
-            if frame.f_code.co_filename.startswith("<frozen importlib"):
+            if any(place in frame.f_code.co_filename for place in LOSES_EXCEPTIONS):
                 with suppress(OSError):
                     erase = "\r\x1b[K" if os.isatty(2) else ""  # what the command was doing
                     os.write(2, f"{erase}{program}: {STOPPED}\n".encode())

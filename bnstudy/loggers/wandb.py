@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -41,13 +43,16 @@ class WandB(BaseLogger):
             x_save_requirements=False,
         )
         self.folder(run, self.dir, "wandb")
+        place = Path(self.dir).expanduser() if self.dir else run.results
+        while any((place / "wandb").glob(f"*-{time.strftime('%Y%m%d_%H%M%S')}-{run.run_id}")):
+            time.sleep(0.1)  # W&B names the folder of a run by the second, and would write over it
         return wandb.init(
             project=self.project,
             entity=self.entity,
             id=run.run_id,
             name=run.name,
             config=dict(run.config),
-            dir=str(self.dir or run.results),
+            dir=str(place),
             mode=self.mode,
             resume=None if self.mode == "offline" else "allow",
             reinit="create_new",  # several at a time

@@ -68,6 +68,31 @@ with interruptible("bnstudy"):
 """
 
 
+CONFIGURING = """
+import signal
+from omegaconf import OmegaConf, omegaconf
+from bnstudy.config.console import interruptible
+wrap = omegaconf._node_wrap
+def interrupted(**node):
+    if node["value"] == 2:
+        signal.raise_signal(signal.SIGINT)
+    return wrap(**node)
+omegaconf._node_wrap = interrupted
+with interruptible("bnstudy"):
+    try:
+        OmegaConf.create({"key": [1, 2]})
+    except Exception:  # as Hydra does
+        pass
+    print("trained")
+"""
+
+
+def test_ctrl_c_while_a_configuration_is_built_ends_the_command():
+    command = [sys.executable, "-c", CONFIGURING]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "bnstudy: Stopped.\n")
+
+
 def test_ctrl_c_in_an_import_that_swallows_it_ends_the_command(tmp_path):
     (tmp_path / "slow_module.py").write_text(SLOW_MODULE)
     environment = {**ENVIRONMENT, "PYTHONPATH": f"{ENVIRONMENT['PYTHONPATH']}:{tmp_path}"}

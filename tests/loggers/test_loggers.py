@@ -209,6 +209,13 @@ def test_a_run_that_goes_on_has_no_row_twice_and_lacks_none(tmp_path, digits, na
     assert same(read(tmp_path, SPECS[0].run_id), expected(tmp_path, SPECS[0], name), TOLERANCES.get(name, 0))
 
 
+def test_offline_runs_of_wandb_that_begin_within_a_second_get_a_folder_each(tmp_path):
+    logger, _ = LOGGERS["wandb"]
+    for _ in range(2):
+        logger.finish(logger.begin(LoggedRun("0123456789ab", "seed=0", {}, tmp_path)), "stopped", {})
+    assert len(list((tmp_path / "wandb").glob("offline-run-*-0123456789ab"))) == 2
+
+
 def test_rows_arrive_while_a_run_trains(tmp_path, digits, told):
     train(tmp_path, digits, Remembering(seconds=0))
     for run in SPECS[:2]:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import sys
 import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
@@ -109,7 +108,7 @@ def test_runs_whose_process_dies_twice_have_failed_and_the_others_are_stored(tmp
 
 
 def test_workers_that_cannot_start_are_started_a_few_times_only(tmp_path, monkeypatch):
-    monkeypatch.setattr(processes, "run_worker", sys.exit)  # which does not take four arguments
+    monkeypatch.setattr(processes, "run_worker", os.getpid)  # which does not take four arguments
     run = PlannedRun(spec_of("seed=0"), "seed=0", "")
     stack = Stack((run,), Method("serial", 1, compiled=False, norms_vary=False), 20)
     crew = Crew(Settings(results_dir=str(tmp_path)), [stack], 2, Progress(1, 20, shown=False), StopFlag(""), 0.0)
