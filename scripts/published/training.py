@@ -1,0 +1,100 @@
+"""Trains the parts one after another, and takes down how long each takes."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from bnstudy.validation import ConfigError
+from scripts.published.images import find_cifar10
+from scripts.published.parts import ON_CIFAR10, Part
+from scripts.published.record import PartRecord, Record
+
+ROOT = Path(__file__).parents[2]
+SOME_FAILED = 1
+"""The exit status of `bnstudy` when some runs failed and all others are finished."""
+
+
+def train_parts(parts: Sequence[Part], data: Path, work: Path, overrides: Sequence[str] = ()) -> None:
+    """Train the parts that are not finished. What is interrupted goes on from its checkpoints the next time.
+
+    Raises:
+        SystemExit: a command was interrupted or failed.
+        ConfigError: images are missing.
+    """
+    record = Record(work)
+    if not (data / "MNIST" / "raw").is_dir():
+        raise ConfigError(f"DATA={data} is not allowed: it has no folder MNIST/raw with the four files of MNIST.")
+    for number, part in enumerate(parts, 1):
+        known = record.of(part.name)
+        begin = f"Part {number} of {len(parts)}, {part.name}"
+        if known.done:
+            say(f"{begin}: finished before, in {known.seconds:.0f} s.")
+            continue
+        needs_cifar10 = part.scale == "standard" and any(name in ON_CIFAR10 for name in part.studies)
+        cifar10 = find_cifar10(data) if needs_cifar10 else data
+        commands = part.commands(data, cifar10, work, overrides)
+        so_far = f"{known.seconds:.0f} s so far, " if known.seconds else ""
+        say(f"{begin}: {len(part.studies)} studies, {so_far}{record.seconds:.0f} s in all parts until now.")
+        known.note([shlex.join(["bnstudy", *words]) for words in part.commands(Path("DATA"), Path("CIFAR10"), work)])
+        statuses = [train(words, known, record) for words in commands]
+        known.done = not any(statuses)
+        record.save()
+        end = "finished" if known.done else "finished but for runs that failed, which the next start tries again"
+        say(f"{begin}: {end}, {known.seconds:.0f} s, {known.cpu_seconds:.0f} s of CPU.")
+
+
+def train(words: Sequence[str], known: PartRecord, record: Record) -> int:
+    """Carry out one command and add its time to the record. SystemExit unless its runs are finished or failed."""
+    say(f"  {shlex.join(['bnstudy', *words])}")
+    begun, cpu = time.monotonic(), cpu_seconds()
+    status = wait_for([sys.executable, "-m", "bnstudy", *words])
+    known.seconds += time.monotonic() - begun
+    known.cpu_seconds += cpu_seconds() - cpu
+    record.save()
+    if status not in (0, SOME_FAILED):
+        say(f"The command ended with status {status}. To go on, type the same again.")
+        raise SystemExit(status if status > 0 else 128 - status)
+    return status
+
+
+def wait_for(words: Sequence[str]) -> int:
+    """The exit status of a command. Ctrl-C reaches it as well: it saves checkpoints and ends, and is waited for."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process = subprocess.Popen(words, cwd=Path.cwd(), env=with_package(), preexec_fn=take_interrupts)
+        ends = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        try:
+            return process.wait()
+        finally:
+            signal.signal(signal.SIGTERM, ends)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def take_interrupts() -> None:
+    """In the new process: it would inherit that Ctrl-C is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def with_package() -> dict[str, str]:
+    """The environment, in which `python -m bnstudy` is this one."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def cpu_seconds() -> float:
+    """Of all child processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def say(text: str) -> None:
+    print(text, flush=True)

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from scripts.published.parts import EXAMPLES, ON_CIFAR10, PARTS, Part, studies
+
+
+def test_every_study_is_in_one_part_or_an_example() -> None:
+    counts = Counter(name for part in PARTS if part.scale == "standard" for name in part.studies)
+    assert counts == Counter({*studies()} - {*EXAMPLES})
+
+
+def test_every_study_is_trained_on_digits() -> None:
+    digits = next(part for part in PARTS if part.name == "digits")
+    assert (digits.studies, digits.scale) == (studies(), "quick")
+
+
+def test_studies_on_other_images_have_commands_of_their_own_and_keep_their_names() -> None:
+    part = Part("some", ("convergence", "cost", "course_mlp"))
+    together, alone = part.commands(Path("D"), Path("C"), Path("W"))
+    assert together == [
+        "study=all", "study.names=[convergence,cost]", "scale=standard", "results_dir=W/standard", "data.root=D",
+    ]  # fmt: skip
+    assert {"study=course_mlp", "study.name=course_mlp", "data=image_folder", "data.root=C"} < {*alone}
+
+
+def test_in_a_trial_each_study_has_a_command_of_its_own() -> None:
+    lines = Part("some", ("convergence", "cost")).commands(Path("D"), Path("C"), Path("W"), ["seed=0"])
+    assert [[*words[:1], *words[-2:]] for words in lines] == [
+        ["study=convergence", "study.name=convergence", "seed=0"], ["study=cost", "study.name=cost", "seed=0"],
+    ]  # fmt: skip
+
+
+def test_studies_on_cifar10_are_studies() -> None:
+    assert {*ON_CIFAR10} <= {*studies()}

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from bnstudy.validation import ConfigError
+from scripts.published import training
+from scripts.published.images import find_cifar10, unpack
+from scripts.published.parts import Part
+from scripts.published.record import Record
+from scripts.published.training import train_parts, wait_for
+
+PARTS = (Part("one", ("convergence",)), Part("two", ("cost", "affine")))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    (tmp_path / "data" / "MNIST" / "raw").mkdir(parents=True)
+    return tmp_path / "data"
+
+
+def test_a_finished_part_is_not_started_again_and_times_add_up(data, tmp_path, monkeypatch, capsys) -> None:
+    started, statuses = list[str](), iter([0, 130, 0])
+    monkeypatch.setattr(training, "wait_for", lambda words: started.append(words[3]) or next(statuses))
+    monkeypatch.setattr(training.time, "monotonic", iter(range(0, 100, 5)).__next__)
+    with pytest.raises(SystemExit) as stopped:
+        train_parts(PARTS, data, tmp_path)
+    assert stopped.value.code == 130
+    train_parts(PARTS, data, tmp_path)
+    record = Record(tmp_path)
+    assert len(started) == 3
+    assert {name: (part.done, part.seconds, part.started) for name, part in record.parts.items()} == {
+        "one": (True, 5, 1), "two": (True, 10, 2),
+    }  # fmt: skip
+    assert "Part 1 of 2, one: finished before, in 5 s." in capsys.readouterr().out
+
+
+def test_a_part_with_failed_runs_is_started_again(data, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(training, "wait_for", lambda words: 1)
+    train_parts(PARTS, data, tmp_path)
+    assert [part.done for part in Record(tmp_path).parts.values()] == [False, False]
+
+
+def test_data_without_mnist_are_refused(tmp_path) -> None:
+    with pytest.raises(ConfigError, match="it has no folder MNIST/raw"):
+        train_parts(PARTS, tmp_path, tmp_path)
+
+
+def test_an_exit_status_is_that_of_the_command() -> None:
+    assert [wait_for(["sh", "-c", f"exit {status}"]) for status in (0, 3)] == [0, 3]
+
+
+def tar_of(folder: Path, name: str = "cifar10-jpeg/train/cat/0000.jpg") -> tuple[Path, str]:
+    archive = folder / "cifar10-jpeg.tar"
+    with tarfile.open(archive, "w") as tar:
+        entry = tarfile.TarInfo(name)
+        entry.size = 3
+        tar.addfile(entry, io.BytesIO(b"abc"))
+    return archive, hashlib.sha256(archive.read_bytes()).hexdigest()
+
+
+def test_an_archive_is_unpacked_once(tmp_path) -> None:
+    archive, digest = tar_of(tmp_path)
+    folder = unpack(archive, tmp_path / "cache", digest)
+    assert (folder / "train" / "cat" / "0000.jpg").read_bytes() == b"abc"
+    archive.unlink()
+    assert unpack(archive, tmp_path / "cache", digest) == folder
+
+
+def test_another_archive_is_refused(tmp_path) -> None:
+    archive, _ = tar_of(tmp_path)
+    with pytest.raises(ConfigError, match="damaged or another file"):
+        unpack(archive, tmp_path / "cache")
+
+
+def test_an_archive_writes_nothing_outside_of_its_folder(tmp_path) -> None:
+    archive, digest = tar_of(tmp_path, "../outside.jpg")
+    with pytest.raises(tarfile.FilterError):
+        unpack(archive, tmp_path / "cache", digest)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["cifar10-jpeg.tar"]
+
+
+def test_a_folder_of_images_needs_no_archive(tmp_path) -> None:
+    with pytest.raises(ConfigError, match=r"neither cifar10-jpeg/ nor cifar10-jpeg\.tar"):
+        find_cifar10(tmp_path)
+    (tmp_path / "cifar10-jpeg").mkdir()
+    assert find_cifar10(tmp_path) == tmp_path / "cifar10-jpeg"
