@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
 import joblib
@@ -13,7 +14,7 @@ import pandas as pd
 
 from bnstudy.claims import verdicts
 from bnstudy.claims.arms import dataset_name
-from bnstudy.claims.claim import Status, load_claims, present_claims
+from bnstudy.claims.claim import Status
 from bnstudy.claims.frames import NothingFinished, describe_damages
 from bnstudy.claims.verdicts import Verdict
 from bnstudy.report import wording
@@ -23,8 +24,8 @@ from bnstudy.report.page import Progress, StudyPart, silent
 from bnstudy.report.provenance import provenance
 from bnstudy.report.rendering import publish
 from bnstudy.report.result import ReportResult
-from bnstudy.report.study_report import Folders, StudyReport, tally_cases, write_study_report
-from bnstudy.report.tables import as_csv, as_json
+from bnstudy.report.study_report import Folders, JudgedStudy, StudyReport, tally_cases, write_study_report
+from bnstudy.report.tables import as_csv, verdict_files
 from bnstudy.report.wording import count_statuses
 from bnstudy.store.loading import describe_images
 from bnstudy.store.plans import Plans
@@ -36,6 +37,8 @@ EVERY_STUDY = "all"
 EVERY_FOLDER = "all-studies"
 """The folder of that report; `all` holds the report on every run."""
 TITLE = "Which claims about normalization hold?"
+
+J = TypeVar("J", bound=JudgedStudy)
 
 MOST_PROCESSES = 8
 """Each holds the measurements of a study."""
@@ -57,14 +60,36 @@ class StudyEntry:
         return study_href(self.part.study.name, "report.md")
 
 
+@dataclass(frozen=True)
+class Studies(Generic[J]):
+    """The studies of a store at one scale, by name, and the verdicts on their claims, each once.
+
+    waiting: a sentence for each study without finished runs.
+    """
+
+    scale: str
+    judged: dict[str, J]
+    found: list[Verdict]
+    waiting: list[str]
+
+
 def write_index(folders: Folders, scale: str | None, progress: Progress) -> ReportResult:
     """The report of each study of a store at one scale, by default the one planned last, and an index of them.
 
-    The index has each claim once, see `divide_claims`. Its verdicts are corrected together.
+    The index has each claim once, see `judge_together`. Its verdicts are corrected together.
 
     Raises:
         ConfigError: no run of a study at that scale is finished; or as `write_report`.
     """
+    studies = judge_studies(folders, scale, write_study_report, progress)
+    progress("index")
+    return _publish(folders, studies)
+
+
+def judge_studies(
+    folders: Folders, scale: str | None, judge: Callable[[Folders, str, str], J], progress: Progress = silent
+) -> Studies[J]:
+    """Judge each study of a store at one scale, several at a time; errors as of `write_index`."""
     plans = plans_at(Plans(folders.results), None if scale is None else str(scale))
     at = next(iter(plans.values()))["scale"]
     store = Store(folders.results)
@@ -72,31 +97,33 @@ def write_index(folders: Folders, scale: str | None, progress: Progress) -> Repo
     if not begun:
         raise ConfigError(f"study=all: no run of a study at scale={at} is finished in {folders.results}.")
     waiting = [f"{name}: none of its {len(plans[name]['run_ids'])} runs is finished." for name in plans.keys() - begun]
-    reports = dict(zip(begun, write_all(folders, list(begun), at, progress), strict=True))
-    waiting += [f"{name}: {nothing}" for name, nothing in reports.items() if isinstance(nothing, str)]
-    written = {name: report for name, report in reports.items() if isinstance(report, StudyReport)}
-    if not written:
+    answers = dict(zip(begun, _judge_all(folders, list(begun), at, judge, progress), strict=True))
+    waiting += [f"{name}: {nothing}" for name, nothing in answers.items() if isinstance(nothing, str)]
+    judged = {name: answer for name, answer in answers.items() if not isinstance(answer, str)}
+    if not judged:
         raise ConfigError(f"study=all: {waiting[-1]}")
-    progress("index")
-    judges = divide_claims({name: begun[name] for name in written}, folders)
-    return _publish(folders, at, written, judges, sorted(waiting))
+    found = judge_together(judged, {name: begun[name] for name in judged})
+    return Studies(at, judged, found, sorted(waiting))
 
 
-def write_all(folders: Folders, names: Sequence[str], scale: str, progress: Progress) -> Iterator[StudyReport | str]:
-    """Write the report of each study, several at a time; a sentence where no run can be reported on."""
+def _judge_all(
+    folders: Folders, names: Sequence[str], scale: str, judge: Callable[[Folders, str, str], J], progress: Progress
+) -> Iterator[J | str]:
+    """The answer on each study; a sentence where no run can be reported on."""
     workers = min(processes(), len(names))
-    write = joblib.delayed(write_one)
-    drawn = joblib.Parallel(workers, return_as="generator", batch_size=1, pre_dispatch=workers)(
-        write(folders, name, scale, progress if workers == 1 else silent) for name in names
+    # A progress that draws is not sent to other processes.
+    one = partial(_judge_one, judge, progress if workers == 1 else silent)
+    answers = joblib.Parallel(workers, return_as="generator", batch_size=1, pre_dispatch=workers)(
+        joblib.delayed(one)(folders, name, scale) for name in names
     )
     for i, name in enumerate(names, 1):
         progress(f"{name}, study {i} of {len(names)}")
-        yield next(drawn)
+        yield next(answers)
 
 
-def write_one(folders: Folders, study: str, scale: str, progress: Progress) -> StudyReport | str:
+def _judge_one(judge: Callable[..., J], progress: Progress, folders: Folders, study: str, scale: str) -> J | str:
     try:
-        return write_study_report(folders, study, scale, progress=progress)
+        return judge(folders, study, scale, progress=progress)
     except NothingFinished as nothing:
         return str(nothing)
 
@@ -124,42 +151,44 @@ def plans_at(stored: Plans, scale: str | None) -> dict[str, dict[str, Any]]:
     return plans
 
 
-def divide_claims(plans: dict[str, dict[str, Any]], folders: Folders) -> dict[str, str]:
-    """The study that judges each claim: rather than a variant the study itself, of these the one with the most planned
-    runs, of equals the first by name."""
-    by_size = sorted(plans, key=lambda s: ("variant_of" in plans[s], -len(plans[s]["run_ids"]), s))
-    named = {study: present_claims(plan.get("claims", ()), folders.of_claims) for study, plan in plans.items()}
-    judges = {claim: study for study in reversed(by_size) for claim in named[study]}
-    return {claim.name: judges[claim.name] for claim in load_claims(sorted(judges), folders.of_claims)}
+def judge_together(studies: Mapping[str, JudgedStudy], plans: Mapping[str, Mapping[str, Any]]) -> list[Verdict]:
+    """The verdicts on each claim, once on each dataset, corrected for the number of all of them.
+
+    The study that judges a claim: rather than a variant the study itself, of these the one with the most planned runs,
+    of equals the first by name.
+    """
+    judges: dict[tuple[str, str], str] = {}
+    for name in sorted(plans, key=lambda s: ("variant_of" in plans[s], -len(plans[s]["run_ids"]), s)):
+        for verdict in studies[name].found:
+            judges.setdefault(_topic(verdict), name)
+    own = [v.contrast for name, study in studies.items() for v in study.found if judges[_topic(v)] == name]
+    return verdicts.judge_all(sorted(own, key=lambda contrast: contrast.claim.order))
 
 
-def _publish(
-    folders: Folders, scale: str, reports: dict[str, StudyReport], judges: dict[str, str], waiting: Sequence[str]
-) -> ReportResult:
-    parts = [report.part for report in reports.values()]
-    runs = pd.concat([part.study.runs.assign(study=part.study.name) for part in parts], ignore_index=True)
-    trained = runs.drop_duplicates("run_id")
-    found = judge_together(reports, judges)
+def _topic(verdict: Verdict) -> tuple[str, str]:
+    contrast = verdict.contrast
+    return contrast.claim.name, dataset_name(contrast.case.data)
+
+
+def _publish(folders: Folders, studies: Studies[StudyReport]) -> ReportResult:
+    content = index_content(folders, studies)
+    reports, found, runs = studies.judged, studies.found, content["runs"]
+    entries = [StudyEntry(report.part, _counts(report.found)) for report in reports.values()]
     primary = [verdict for verdict in found if verdict.contrast.is_primary]
-    entries = [StudyEntry(report.part, _counts(report.result.found)) for report in reports.values()]
-    cautions = cautions_of_all(folders, reports, runs, waiting)
-    planned = {run_id for part in parts for run_id in part.study.planned}
-    content: dict[str, Any] = {
-        "name": EVERY_FOLDER, "title": TITLE, "scale": scale, "report": folders.command(EVERY_STUDY, scale),
-        "answer": wording.answer(found) if primary else "", "tally": tally_cases(primary),
-        "forest": forest_of(primary, card_href) if primary else None, "studies": entries, "cautions": cautions,
-        "provenance": [f"{len(parts)} {'study' if len(parts) == 1 else 'studies'}", *provenance(trained, len(planned))],
-    }  # fmt: skip
-    files = {"runs.csv": as_csv(runs), "claims.json": as_json(verdicts.as_json(found))}
-    index = publish(folders.results, EVERY_FOLDER, "all", content, [], files)
+    content |= {"studies": entries, "forest": forest_of(primary, card_href) if primary else None}
+    index = publish(
+        folders.results, EVERY_FOLDER, "all", content, [], {"runs.csv": as_csv(runs), **verdict_files(found)}
+    )
+    parts = [report.part for report in reports.values()]
+    trained = runs.drop_duplicates("run_id")
     return ReportResult(
         folder=index.parent,
         index=index,
         verdicts=tuple(verdict.sentence for verdict in primary),
         findings=tuple(f"{part.study.name}: {text}" for part in parts if part.reproduction for text in part.findings),
-        cautions=tuple(cautions),
+        cautions=tuple(content["cautions"]),
         diverged=int(trained["diverged"].sum()),
-        missing=len(planned - {*trained["run_id"]}),
+        missing=content["missing"],
         tally=tally(found) if found else "",
         found=tuple(found),
         title=TITLE,
@@ -167,11 +196,21 @@ def _publish(
     )
 
 
-def judge_together(reports: dict[str, StudyReport], judges: dict[str, str]) -> list[Verdict]:
-    """The verdicts on each claim by the study that judges it, corrected for the number of all of them."""
-    every = [verdict.contrast for report in reports.values() for verdict in report.result.found]
-    own = [contrast for contrast in every if judges[contrast.claim.name] == contrast.study]
-    return verdicts.judge_all(sorted(own, key=lambda contrast: contrast.claim.order))
+def index_content(folders: Folders, studies: Studies[Any]) -> dict[str, Any]:
+    """What pages on all studies read, beside the forest. runs: a row for each run of each study."""
+    parts = [judged.part for judged in studies.judged.values()]
+    runs = pd.concat([part.study.runs.assign(study=part.study.name) for part in parts], ignore_index=True)
+    trained = runs.drop_duplicates("run_id")
+    planned = {run_id for part in parts for run_id in part.study.planned}
+    primary = [verdict for verdict in studies.found if verdict.contrast.is_primary]
+    return {
+        "name": EVERY_FOLDER, "title": TITLE, "scale": studies.scale, "runs": runs,
+        "report": folders.command(EVERY_STUDY, studies.scale),
+        "answer": wording.answer(studies.found) if primary else "", "tally": tally_cases(primary),
+        "cautions": cautions_of_all(folders, studies.judged, runs, studies.waiting),
+        "missing": len(planned - {*trained["run_id"]}),
+        "provenance": [f"{len(parts)} {'study' if len(parts) == 1 else 'studies'}", *provenance(trained, len(planned))],
+    }  # fmt: skip
 
 
 def study_href(name: str, file: str = "index.html") -> str:
@@ -188,7 +227,7 @@ def _counts(found: Iterable[Verdict]) -> list[tuple[Status, int]]:
 
 
 def cautions_of_all(
-    folders: Folders, reports: dict[str, StudyReport], runs: pd.DataFrame, waiting: Sequence[str]
+    folders: Folders, reports: Mapping[str, JudgedStudy], runs: pd.DataFrame, waiting: Sequence[str]
 ) -> list[str]:
     """What limits the verdicts: mixed images, missing and damaged runs, plans that were changed or are damaged."""
     studies = [report.part.study for report in reports.values()]

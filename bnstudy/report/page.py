@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from bnstudy.claims.contrasts import Contrast
 from bnstudy.claims.frames import StudyData
 from bnstudy.report.arm_tables import arm_rows, diverged_lines, probe_overhead
 from bnstudy.report.cautions import cautions
-from bnstudy.report.figures import Palette, load_figures
+from bnstudy.report.figures import DrawFigure, Palette, load_figures
 from bnstudy.report.findings import findings
 from bnstudy.report.images import Image, draw_image, panel_images, slug
 from bnstudy.report.panels import Panel, panels
@@ -86,6 +86,7 @@ def part_of(
     config_dirs: Sequence[Path] = (),
     progress: Progress = silent,
     contrasts: Sequence[Contrast] = (),
+    figures: Mapping[str, DrawFigure] | None = None,
 ) -> StudyPart:
     """A study with its figures.
 
@@ -93,8 +94,10 @@ def part_of(
         taken: file names already in use.
         config_dirs: folders with figures and reproductions of the user's own.
         contrasts: of the study; some figures show what they compare.
+        figures: of each model and dataset, by kind; by default all.
     """
     missing, others = missing_by_arm(study)
+    kinds = load_figures(config_dirs) if figures is None else figures
     reproduction, published = reproduce(study, config_dirs), None
     if reproduction:
         progress(f"published results, {study.name}")
@@ -109,7 +112,7 @@ def part_of(
         findings=reproduction.findings if reproduction else findings(study),
         cautions=cautions(study),
         diverged=diverged_lines(study),
-        sections=panel_sections(panels(study, contrasts), Palette.of(study.runs), taken, config_dirs, progress),
+        sections=panel_sections(panels(study, contrasts), Palette.of(study.runs), taken, kinds, progress),
         costs=probe_overhead(study.runs),
         reproduction=reproduction,
         reproduction_images=[published] if published else [],
@@ -117,10 +120,10 @@ def part_of(
 
 
 def panel_sections(
-    shown: Sequence[Panel], palette: Palette, taken: set[str], config_dirs: Sequence[Path], progress: Progress
+    shown: Sequence[Panel], palette: Palette, taken: set[str], figures: Mapping[str, DrawFigure], progress: Progress
 ) -> list[PanelSection]:
     """Each model and dataset with its arms and figures."""
-    figures, sections = load_figures(config_dirs), []
+    sections = []
     for panel in shown:
         images = []
         for kind, draw in figures.items():

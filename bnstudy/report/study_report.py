@@ -23,7 +23,7 @@ from bnstudy.report.page import Progress, StudyPart, part_of, silent
 from bnstudy.report.provenance import provenance
 from bnstudy.report.rendering import publish
 from bnstudy.report.result import ReportResult
-from bnstudy.report.tables import as_csv, as_json
+from bnstudy.report.tables import as_csv, verdict_files
 from bnstudy.report.wording import count_statuses
 from bnstudy.store.plans import Plans
 from bnstudy.store.runs import Store
@@ -50,12 +50,19 @@ class Folders:
 
 
 @dataclass(frozen=True)
-class StudyReport:
-    """A written report, and what it is about, without its figures. changes: of the plan since an earlier report."""
+class JudgedStudy:
+    """A study and the verdicts on its claims. changes: of the plan since an earlier report."""
+
+    part: StudyPart
+    found: Sequence[Verdict]
+    changes: list[str]
+
+
+@dataclass(frozen=True)
+class StudyReport(JudgedStudy):
+    """A written report, and what it is about, without its figures."""
 
     result: ReportResult
-    part: StudyPart
-    changes: list[str]
 
 
 def write_study_report(
@@ -81,7 +88,18 @@ def write_study_report(
     judged = verdicts.judge_all(sorted(found, key=lambda contrast: contrast.claim.order))
     result = _publish(folders.results, part, judged, [*part.cautions, *limits, *changes], taken, progress)
     mark_reported(store, about)
-    return StudyReport(result, part.without_images(), changes)
+    return StudyReport(part.without_images(), judged, changes, result)
+
+
+def judge_study(folders: Folders, study: str, scale: str | None = None, progress: Progress = silent) -> JudgedStudy:
+    """The verdicts of a study, with the figure of the result that it reproduces and no others; nothing is written.
+
+    Errors as of `write_report`.
+    """
+    about = load_study(folders.results, study, scale)
+    found = contrasts_of(about, load_claims(about.claims, folders.of_claims))
+    part = part_of(about, set(), folders.command(study, about.scale), folders.configs, progress, figures={})
+    return JudgedStudy(part, verdicts.judge_all(found), [])
 
 
 def contrasts_of(study: StudyData, claims: Sequence[Claim]) -> list[Contrast]:
@@ -96,7 +114,7 @@ def _publish(
     progress("effects")
     cards = claim_cards(found, part, taken)
     images = [card.effect for card in cards] + part.images
-    files = {"runs.csv": as_csv(study.runs), "claims.json": as_json(verdicts.as_json(found))}
+    files = {"runs.csv": as_csv(study.runs), **verdict_files(found)}
     content = page_content(part, found, cautions) | {"claims": cards}
     content["in_claims"] = {image.name for card in cards for image in card.images}
     index = publish(results_dir, study.name, "index", content, images, files)

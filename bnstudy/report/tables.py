@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import pandas as pd
 
+from bnstudy.claims import verdicts
+from bnstudy.claims.verdicts import Verdict
 from bnstudy.validation import printable
+
+VERDICT_COLUMNS = {
+    "claim": "claim", "statement": "statement", "study": "study", "model": "network", "data": "data",
+    "setting": "setting", "view": "view", "primary": "primary", "status": "verdict", "effect_is": "effect_is",
+    "effect": "effect", "ci_low": "low", "ci_high": "high", "unit": "unit", "opposite": "opposite", "scale": "scale",
+    "threshold": "smallest_effect", "n_seeds": "seeds", "d_z": "d_z", "p": "p", "p_holm": "p_holm",
+    "survives_holm": "survives_holm", "because": "because",
+}  # fmt: skip
+"""Of `verdicts.csv`, by the key in `claims.json`."""
 
 
 def as_csv(runs: pd.DataFrame) -> str:
@@ -32,6 +44,23 @@ def is_number(text: str) -> bool:
     with suppress(ValueError):
         return math.isfinite(float(text))
     return False
+
+
+def verdict_files(found: Sequence[Verdict]) -> dict[str, str]:
+    """`claims.json`, the verdicts in full, and `verdicts.csv`, a row for each."""
+    entries = verdicts.as_json(found)
+    return {"claims.json": as_json(entries), "verdicts.csv": verdict_table(entries)}
+
+
+def verdict_table(entries: Iterable[Mapping[str, Any]]) -> str:
+    """A row for each verdict of `claims.json`: a claim in a case and a view. Numbers have 6 significant digits."""
+    rows = [{name: _as_number(entry[key]) for key, name in VERDICT_COLUMNS.items()} for entry in entries]
+    table = pd.DataFrame(rows, columns=[*VERDICT_COLUMNS.values()], dtype=object)
+    return table.map(as_cell).to_csv(index=False, lineterminator="\n")
+
+
+def _as_number(value: Any) -> Any:
+    return f"{value:.6g}" if isinstance(value, float) else value
 
 
 def as_json(value: Any) -> str:
