@@ -130,7 +130,7 @@ def warp(multiple: float) -> float:
 
 def axis_of(shown: Iterable[Verdict]) -> Axis:
     """An axis that holds all seeds and intervals, as far as it may reach."""
-    values = [value for verdict in shown for value in (*multiples(verdict), *_ends(verdict)) if math.isfinite(value)]
+    values = [value for verdict in shown for value in (*multiples(verdict), *ends_of(verdict)) if math.isfinite(value)]
     low, high = min([*values, -SHORTEST]), max([*values, SHORTEST])
     return Axis(max(low, -LONGEST), min(high, LONGEST))
 
@@ -149,7 +149,7 @@ def strip_of(verdict: Verdict, axis: Axis) -> Strip:
     """Where the seeds, their mean and its interval are on the axis."""
     seeds = sorted(multiples(verdict))
     dots = [(axis.at(value), _height(i)) for i, value in enumerate(seeds)]
-    low, high = _ends(verdict)
+    low, high = ends_of(verdict)
     beyond = _beyond([*seeds, *(value for value in (low, high) if math.isfinite(value))], axis)
     if not math.isfinite(verdict.effect):
         return Strip(dots, beyond=beyond)
@@ -167,7 +167,8 @@ def short_name(claim: Claim) -> str:
     return claim.name.replace("_", " ").capitalize().replace("relu", "ReLU")
 
 
-def _ends(verdict: Verdict) -> Span:
+def ends_of(verdict: Verdict) -> Span:
+    """The interval, in multiples of the smallest effect of interest."""
     return verdict.low / verdict.contrast.threshold, verdict.high / verdict.contrast.threshold
 
 

@@ -69,10 +69,11 @@ class StudyPart:
     def images(self) -> list[Image]:
         return [*self.reproduction_images, *(image for section in self.sections for image in section.images)]
 
-    def without_images(self) -> StudyPart:
+    def without_panel_images(self) -> StudyPart:
+        """Without measurements that figures draw, and with one figure: of the reproduction."""
         sections = [replace(section, images=[]) for section in self.sections]
         reproduction = replace(self.reproduction, draw=draw_nothing) if self.reproduction else None
-        return replace(self, sections=sections, reproduction=reproduction, reproduction_images=[])
+        return replace(self, sections=sections, reproduction=reproduction)
 
 
 def draw_nothing() -> None:

@@ -88,7 +88,7 @@ def write_study_report(
     judged = verdicts.judge_all(sorted(found, key=lambda contrast: contrast.claim.order))
     result = _publish(folders.results, part, judged, [*part.cautions, *limits, *changes], taken, progress)
     mark_reported(store, about)
-    return StudyReport(part.without_images(), judged, changes, result)
+    return StudyReport(part.without_panel_images(), judged, changes, result)
 
 
 def judge_study(folders: Folders, study: str, scale: str | None = None, progress: Progress = silent) -> JudgedStudy:
@@ -99,7 +99,7 @@ def judge_study(folders: Folders, study: str, scale: str | None = None, progress
     about = load_study(folders.results, study, scale)
     found = contrasts_of(about, load_claims(about.claims, folders.of_claims))
     part = part_of(about, set(), folders.command(study, about.scale), folders.configs, progress, figures={})
-    return JudgedStudy(part, verdicts.judge_all(found), [])
+    return JudgedStudy(part.without_panel_images(), verdicts.judge_all(found), [])
 
 
 def contrasts_of(study: StudyData, claims: Sequence[Claim]) -> list[Contrast]:

@@ -59,6 +59,19 @@ def verdict_table(entries: Iterable[Mapping[str, Any]]) -> str:
     return table.map(as_cell).to_csv(index=False, lineterminator="\n")
 
 
+def round_numbers(found: Sequence[Verdict]) -> list[dict[str, Any]]:
+    """The entries of `claims.json` with 10 significant digits: processors differ in the last ones of 16."""
+    return [_rounded(entry) for entry in verdicts.as_json(found)]
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.10g}")
+    if isinstance(value, Mapping):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    return [_rounded(inner) for inner in value] if isinstance(value, list) else value
+
+
 def _as_number(value: Any) -> Any:
     return f"{value:.6g}" if isinstance(value, float) else value
 
