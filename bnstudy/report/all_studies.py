@@ -27,8 +27,8 @@ from bnstudy.report.study_report import Folders, StudyReport, tally_cases, write
 from bnstudy.report.tables import as_csv, as_json
 from bnstudy.report.wording import count_statuses
 from bnstudy.store.loading import describe_images
+from bnstudy.store.packed import open_store
 from bnstudy.store.plans import Plans
-from bnstudy.store.runs import Store
 from bnstudy.validation import ConfigError
 
 EVERY_STUDY = "all"
@@ -67,7 +67,7 @@ def write_index(folders: Folders, scale: str | None, progress: Progress) -> Repo
     """
     plans = plans_at(Plans(folders.results), None if scale is None else str(scale))
     at = next(iter(plans.values()))["scale"]
-    store = Store(folders.results)
+    store = open_store(folders.results)
     begun = {name: plan for name, plan in plans.items() if any(map(store.is_finished, plan["run_ids"]))}
     if not begun:
         raise ConfigError(f"study=all: no run of a study at scale={at} is finished in {folders.results}.")
