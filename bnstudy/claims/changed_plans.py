@@ -15,7 +15,7 @@ from bnstudy.validation import ConfigError
 
 
 def mark_reported(store: Store, study: StudyData) -> None:
-    """Remember in the store that a report on the study was drawn, if the store can be written."""
+    """Remember in the store that a report on the study was drawn, if the store can be written; a packed one cannot."""
     if study.scale is not None and study.looks == "once":
         with suppress(ConfigError, OSError):
             Plans(store.results_dir).mark_reported(study.name, study.scale, _planned(study))

@@ -26,6 +26,7 @@ from bnstudy.store.loading import (
     load_test_correct,
     load_timing,
 )
+from bnstudy.store.packed import PackedStore, open_store
 from bnstudy.store.plans import Plans
 from bnstudy.store.runs import SharedStore, Store
 from bnstudy.validation import ConfigError, closest, nearest
@@ -83,6 +84,7 @@ class StudyData:
     test_correct: as from `load_test_correct`, of finished runs.
     looks: repeated if seeds were added depending on results; intervals and tests of verdicts must allow for it.
     mixed_images: a sentence for each dataset of which the runs have several versions; each version has its own label.
+    is_thin: whether the store has the training losses of some steps only.
     """
 
     name: str
@@ -101,6 +103,7 @@ class StudyData:
     test_correct: Mapping[str, np.ndarray] = field(default_factory=dict)
     damages: Mapping[str, str] = field(default_factory=dict)
     mixed_images: tuple[str, ...] = ()
+    is_thin: bool = False
 
     @property
     def n_missing(self) -> int:
@@ -126,9 +129,9 @@ def load_study(
         NothingFinished: no run of the plan is finished and intact.
         ConfigError: there is no such plan, or different runs have the same label.
     """
-    store = results_dir if isinstance(results_dir, Store) else Store(results_dir)
+    store = results_dir if isinstance(results_dir, Store) else open_store(results_dir)
     plan = _plan_of_picked(store, study, scale, picked) if picked else _plan(store, study, scale)
-    if not isinstance(store, SharedStore):
+    if not isinstance(store, SharedStore | PackedStore):
         store = SharedStore(store.results_dir, Counter(plan["run_ids"]))  # the loaders read the same summaries
     damages: dict[str, str] = {}
     runs = load_runs(store, plan["run_ids"], damages)
@@ -164,6 +167,7 @@ def load_study(
         test_correct={run_id: test_correct[run_id] for run_id in runs["run_id"] if run_id in test_correct},
         damages=damages,
         mixed_images=mixed_images,
+        is_thin=store.is_thin,
     )
 
 

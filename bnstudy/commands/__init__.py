@@ -11,6 +11,8 @@ SUBCOMMANDS: dict[str, str] = {
     "status": "what is being trained in the store now, and what is still to do",
     "diff": "the settings in which two runs differ",
     "prune": "remove runs: unfinished, failed or damaged ones, or those of a study",
+    "pack": "the finished runs of a store as a few files, to ship or publish",
+    "unpack": "a store from what pack made",
     "export": "the metrics of stored runs, for TensorBoard, as CSV files or for another logger",
 }
 """What each does, by its name, which is that of its module."""

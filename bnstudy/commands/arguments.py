@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import textwrap
@@ -15,10 +14,10 @@ from bnstudy.commands.settings import Options
 from bnstudy.config.arguments import assignments, parse_flags
 from bnstudy.config.folders import check_folder
 from bnstudy.report.terminal import width_of, wrap
+from bnstudy.store.packed import open_store
 from bnstudy.store.runs import Store
 from bnstudy.validation import ConfigError, printable
 
-RUN_ID = re.compile(r"[0-9a-f]{12}")
 MIN_DIGITS = 4
 """So many digits of an id name a run, if no other one begins with them."""
 
@@ -41,6 +40,7 @@ def read_arguments(
     flags: Mapping[str, str] | None = None,
     runs: int = 0,
     takes_logger: bool = False,
+    takes_folder: bool = False,
     keys: Collection[str] | None = (),
     takes_settings: bool = False,
     needs_store: bool = True,
@@ -51,6 +51,7 @@ def read_arguments(
         flags: the help of each flag of its own, by its name without dashes.
         runs: how many ids of runs it needs.
         takes_logger: whether it takes the name of a logger, which the caller checks.
+        takes_folder: whether it takes the name of a folder.
         keys: what may be set besides results_dir; None for anything.
         takes_settings: whether its help names settings among the words.
 
@@ -59,7 +60,11 @@ def read_arguments(
     """
     program = f"bnstudy {name}"
     words = (
-        ["LOGGER"] * takes_logger + ["RUN"] * runs + [f"[--{flag}]" for flag in flags or {}] + ["[results_dir=FOLDER]"]
+        ["LOGGER"] * takes_logger
+        + ["DIR"] * takes_folder
+        + ["RUN"] * runs
+        + [f"[--{flag}]" for flag in flags or {}]
+        + ["[results_dir=FOLDER]"]
     )
     usage = " ".join([program, *words, *["[key=value ...]"] * takes_settings])
     parser = ArgumentParser(
@@ -74,7 +79,7 @@ def read_arguments(
     parser.add_argument("words", nargs="*", help=SUPPRESS)
     found = parse_flags(parser, arguments)
     named = tuple(word for word in found.words if "=" not in word)
-    takes_names = runs > 0 or takes_logger
+    takes_names = runs > 0 or takes_logger or takes_folder
     if named and not takes_names and keys is not None:
         raise ConfigError(f"{named[0]} is not allowed: {program} takes results_dir=FOLDER and the flags of its --help.")
     named = named if takes_names else ()
@@ -87,19 +92,15 @@ def read_arguments(
             f"{program} needs {needed}, such as {program} {example}, and was given {len(named)}: bnstudy list --runs "
             "lists them."
         )
+    if takes_folder and len(named) != 1:
+        raise ConfigError(f"{program} needs one folder, such as {program} packed, and was given {len(named)}.")
     if found.config_dir is not None:
         check_folder("--config-dir", str(found.config_dir))
     folders = (found.config_dir.expanduser(),) if found.config_dir else ()
-    store = Store(Path(values.pop("results_dir", "results")).expanduser())
+    store = open_store(Path(values.pop("results_dir", "results")).expanduser())
     if needs_store and not store.results_dir.is_dir():
         raise ConfigError(f"results_dir={store.results_dir} is not allowed: there is no such folder.")
     return Arguments(found, named, values, store, Options(folders))
-
-
-def run_ids(store: Store) -> list[str]:
-    """The ids of all folders of runs, whatever is in them, sorted."""
-    folder = store.results_dir / "runs"
-    return sorted(filter(RUN_ID.fullmatch, os.listdir(folder))) if folder.is_dir() else []
 
 
 def find_run(store: Store, start: str) -> str:
@@ -112,7 +113,7 @@ def find_run(store: Store, start: str) -> str:
     if not re.fullmatch(rf"[0-9a-f]{{{MIN_DIGITS},12}}", digits):
         allowed = f"an id of a run, or its first {MIN_DIGITS} or more digits (0-9, a-f), such as 0a1b2c3d"
         raise ConfigError(f"{start} is not allowed: it must be {allowed}.")
-    found = [run_id for run_id in run_ids(store) if run_id.startswith(digits)]
+    found = [run_id for run_id in store.run_ids() if run_id.startswith(digits)]
     if not found:
         raise ConfigError(
             f"{start} is not a run in {store.results_dir}. bnstudy list --runs lists its runs; results_dir=FOLDER "

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from bnstudy.commands.arguments import Arguments, indented, read_arguments, run_ids, say
+from bnstudy.commands.arguments import Arguments, indented, read_arguments, say
 from bnstudy.commands.selection import Selection, select, states
 from bnstudy.commands.settings import command_words, in_order, read_yaml, typed
 from bnstudy.report.terminal import align
@@ -82,7 +82,7 @@ def list_studies(given: Arguments) -> None:
     for name, statement in read_entries(folders, "claim", "statement"):
         say(f"  {name}")
         say(indented(statement, 6))
-    begun = len(run_ids(store))
+    begun = len(store.run_ids())
     say(
         f"\n{store.results_dir} has {plural(begun, 'run')}, {len(finished)} of them finished."
         if begun

@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from datetime import datetime
 
-from bnstudy.commands.arguments import Arguments, read_arguments, run_ids, say
+from bnstudy.commands.arguments import Arguments, read_arguments, say
 from bnstudy.commands.selection import STATUSES, find_plans, select, states
 from bnstudy.commands.workers import worker_text
 from bnstudy.store.activity import find_workers, folder_bytes
+from bnstudy.store.archive import refuse_packed
 from bnstudy.store.integrity import DamagedRun, LaterVersion
 from bnstudy.store.plans import Plans
 from bnstudy.store.removal import empty_trash, remove_runs
@@ -43,6 +44,7 @@ FLAGS = KINDS | {
 
 def run(arguments: Sequence[str]) -> int:
     given = read_arguments("prune", HELP, arguments, FLAGS, keys=None, takes_settings=True)
+    refuse_packed(given.store.results_dir)
     if given.flags.plan:
         return prune_plan(given)
     kinds = {kind for kind in KINDS if getattr(given.flags, kind)}
@@ -89,7 +91,7 @@ def prune_runs(given: Arguments, kinds: Collection[str]) -> int:
 def choose(given: Arguments, kinds: Collection[str]) -> dict[str, str]:
     """The status of each chosen run. With --unfinished also the running ones, to say that they stay."""
     store = given.store
-    ids = select(store, given.options, given.values).run_ids if given.values else run_ids(store)
+    ids = select(store, given.options, given.values).run_ids if given.values else store.run_ids()
     damaged = {run_id for run_id in ids if is_damaged(store, run_id)} if "damaged" in kinds else set[str]()
     found = states(store, ids, dict.fromkeys(damaged, ""))
     if not kinds:

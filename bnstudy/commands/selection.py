@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bnstudy.commands.arguments import run_ids
 from bnstudy.commands.settings import GROUPS, MISSING, Options, merge, same, typed
 from bnstudy.config.messages import unknown_key
 from bnstudy.store.activity import find_workers
@@ -62,7 +61,7 @@ def select(store: Store, options: Options, words: Mapping[str, str], among: Iter
         ConfigError: a key is unknown, or no study, scale or status has the name.
     """
     found = Selection(store, options)
-    ids = planned_ids(store, words, run_ids(store) if among is None else sorted(among))
+    ids = planned_ids(store, words, store.run_ids() if among is None else sorted(among))
     for run_id in ids:
         try:
             found.specs[run_id] = store.config(run_id)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from bnstudy.commands.arguments import read_arguments, run_ids
+from bnstudy.commands.arguments import read_arguments
 from bnstudy.commands.settings import Options, command_words, in_order
 from bnstudy.commands.workers import worker_text
 from bnstudy.report.terminal import align
@@ -52,7 +52,7 @@ class Look:
 
     def lines(self) -> list[str]:
         self._read_plans()
-        begun = set(run_ids(self.store))
+        begun = set(self.store.run_ids())
         planned = {run_id for plan in self.plans for run_id in plan["run_ids"]}
         self.finished = {r for r in self.finished if r in begun}
         self.finished |= {r for r in begun - self.finished if self.store.is_finished(r)}

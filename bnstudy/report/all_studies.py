@@ -28,8 +28,8 @@ from bnstudy.report.study_report import Folders, JudgedStudy, StudyReport, tally
 from bnstudy.report.tables import as_csv, verdict_files
 from bnstudy.report.wording import count_statuses
 from bnstudy.store.loading import describe_images
+from bnstudy.store.packed import open_store
 from bnstudy.store.plans import Plans
-from bnstudy.store.runs import Store
 from bnstudy.validation import ConfigError
 
 EVERY_STUDY = "all"
@@ -92,7 +92,7 @@ def judge_studies(
     """Judge each study of a store at one scale, several at a time; errors as of `write_index`."""
     plans = plans_at(Plans(folders.results), None if scale is None else str(scale))
     at = next(iter(plans.values()))["scale"]
-    store = Store(folders.results)
+    store = open_store(folders.results)
     begun = {name: plan for name, plan in plans.items() if any(map(store.is_finished, plan["run_ids"]))}
     if not begun:
         raise ConfigError(f"study=all: no run of a study at scale={at} is finished in {folders.results}.")

@@ -25,8 +25,8 @@ from bnstudy.report.rendering import publish
 from bnstudy.report.result import ReportResult
 from bnstudy.report.tables import as_csv, verdict_files
 from bnstudy.report.wording import count_statuses
+from bnstudy.store.packed import open_store
 from bnstudy.store.plans import Plans
-from bnstudy.store.runs import Store
 
 MANY = 6
 """With more cases than these, the page counts verdicts."""
@@ -74,7 +74,8 @@ def write_study_report(
 ) -> StudyReport:
     """Write `<results_dir>/reports/<name>/`; arguments and errors as of `report.write_report`."""
     progress("runs")
-    about, store = load_study(folders.results, study, scale, picked), Store(folders.results)
+    store = open_store(folders.results)
+    about = load_study(store, study, scale, picked)
     limits = Plans(folders.results).damaged(about.name) if study else []
     if study or picked:
         found, changes = contrasts_of(about, load_claims(about.claims, folders.of_claims)), find_changes(store, about)

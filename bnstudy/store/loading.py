@@ -16,7 +16,8 @@ from bnstudy.store.bits import unpack_bits
 from bnstudy.store.checksums import describe_versions, find_versions
 from bnstudy.store.flat import spec_columns, summary_columns
 from bnstudy.store.integrity import DamagedRun, WrongContent, damaged
-from bnstudy.store.runs import METRICS_SCHEMA, TIMING_SCHEMA, Store
+from bnstudy.store.packed import PackedStore, open_store
+from bnstudy.store.runs import SCHEMAS, Store
 from bnstudy.validation import ConfigError
 
 StoreLike = str | Path | Store  # a results_dir, or the store in it
@@ -83,7 +84,7 @@ def load_metrics(
     `metric` and `layer` are categorical. The layers of a single run are in order of depth.
     """
     store = _as_store(results_dir)
-    return _concat(_read_each(_finished(store, run_ids), partial(store.table, name="metrics"), damages), METRICS_SCHEMA)
+    return _measurements(store, _finished(store, run_ids), "metrics", damages)
 
 
 def load_timing(
@@ -94,7 +95,7 @@ def load_timing(
     `seconds` is the time up to `step`; `step_seconds` is the mean per step since the previous row.
     """
     store = _as_store(results_dir)
-    return _concat(_read_each(_finished(store, run_ids), partial(store.table, name="timing"), damages), TIMING_SCHEMA)
+    return _measurements(store, _finished(store, run_ids), "timing", damages)
 
 
 def load_test_correct(
@@ -139,7 +140,7 @@ def _as_store(store: StoreLike) -> Store:
     """Raises ConfigError if the store is given by its folder, and there is no such folder."""
     if not isinstance(store, Store) and not Path(store).is_dir():
         raise ConfigError(f"results_dir={store} is not allowed: there is no such folder.")
-    return store if isinstance(store, Store) else Store(Path(store))
+    return store if isinstance(store, Store) else open_store(Path(store))
 
 
 def _finished(store: Store, run_ids: Iterable[str] | None) -> list[str]:
@@ -151,11 +152,18 @@ def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows) if rows else pd.DataFrame({"run_id": pd.Series(dtype=str)})
 
 
-def _concat(tables: dict[str, pa.Table], schema: pa.Schema) -> pd.DataFrame:
-    """The tables of runs, by run_id, as one frame."""
-    ids, lengths = [*tables], [run.num_rows for run in tables.values()]
-    table = pa.concat_tables([schema.empty_table(), *tables.values()])
+def _measurements(store: Store, ids: list[str], name: str, damages: dict[str, str] | None) -> pd.DataFrame:
+    """The tables of runs as one frame."""
+    if isinstance(store, PackedStore):
+        return _frame_of(*store.tables(ids, name), ids)
+    tables = _read_each(ids, partial(store.table, name=name), damages)
+    found, lengths = [*tables], np.array([run.num_rows for run in tables.values()], int)
+    table = pa.concat_tables([SCHEMAS[name].empty_table(), *tables.values()])
     tables.clear()  # frees them before the copy to pandas
+    return _frame_of(table, lengths, found)
+
+
+def _frame_of(table: pa.Table, lengths: np.ndarray, ids: list[str]) -> pd.DataFrame:
     frame = table.unify_dictionaries().to_pandas()
     frame.insert(0, "run_id", pd.Categorical.from_codes(np.repeat(np.arange(len(ids)), lengths), categories=ids))
     return frame

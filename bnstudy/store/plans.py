@@ -17,11 +17,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from bnstudy.store.archive import refuse_packed
 from bnstudy.store.files import write_json
 from bnstudy.store.links import refuse_links
+from bnstudy.store.plan_files import PlanFiles, find_plan_files
 from bnstudy.validation import NAME, ConfigError, Spec
 
 _RUN_ID = re.compile(r"[0-9a-f]{12}")
@@ -74,9 +77,13 @@ File = TypeVar("File", bound=Spec)
 
 @dataclass(frozen=True)
 class Plans:
-    """The plans and marks under one results_dir."""
+    """The plans and marks under one results_dir, which may be a packed store: then they can only be read."""
 
     results_dir: Path
+
+    @cached_property
+    def _stored(self) -> PlanFiles:
+        return find_plan_files(self.results_dir)
 
     def add(
         self, study: Mapping[str, Any], scale: str, command: str, run_ids: Iterable[str], complete: bool = True
@@ -92,10 +99,11 @@ class Plans:
             ConfigError: a name is not allowed, or a folder is a symbolic link.
             OSError: the store cannot be written.
         """
+        refuse_packed(self.results_dir)
         path, planned = self.folder(study["name"], scale) / f"{_digest(command)}.json", {*run_ids}
         refuse_links(self.results_dir, [path.parent])
         if not complete:
-            for before in _intact([path] if path.exists() else [], PlanFile):
+            for before in self._intact([path] if path.exists() else [], PlanFile):
                 planned = {*before.run_ids} if planned <= {*before.run_ids} else planned
         write_json(path, {**study, "scale": scale, "command": command, "run_ids": sorted(planned)})
 
@@ -108,11 +116,11 @@ class Plans:
 
     def commands(self, study: str) -> list[CommandLine]:
         """The command lines that planned a study, the oldest first."""
-        files = [path for folder in self._scales(study) for path in _files(folder)]
+        files = [path for folder in self._scales(study) for path in self._files(folder)]
         return [
-            CommandLine(path, path.parent.name, file.command, file.run_ids, _time(path))
-            for path in sorted(files, key=lambda path: (_time(path), path))
-            for file in _intact([path], PlanFile)
+            CommandLine(path, path.parent.name, file.command, file.run_ids, self._time(path))
+            for path in sorted(files, key=lambda path: (self._time(path), path))
+            for file in self._intact([path], PlanFile)
         ]
 
     def remove(self, line: CommandLine) -> None:
@@ -122,15 +130,23 @@ class Plans:
             ConfigError: a folder is a symbolic link.
             OSError: the store cannot be written.
         """
+        refuse_packed(self.results_dir)
         refuse_links(self.results_dir, [line.path.parent])
         line.path.unlink(missing_ok=True)
         for folder in (line.path.parent, line.path.parent.parent):
             with suppress(OSError):  # it holds other files
                 folder.rmdir()
 
+    def files(self, study: str, scale: str) -> list[Path]:
+        """The intact files of a study's plan at a scale, and of the marks of reports on it."""
+        folder = self.folder(study, scale)
+        found = [(path, PlanFile) for path in self._files(folder)]
+        found += [(path, Mark) for path in self._files(folder / "reported")]
+        return [path for path, kind in found if list(self._intact([path], kind))]
+
     def studies(self) -> list[str]:
         """The names of the studies with a plan, sorted."""
-        return sorted({folder.parent.name for folder in self._scales() if _files(folder)})
+        return sorted({folder.parent.name for folder in self._scales() if self._files(folder)})
 
     def find(self, study: str) -> str:
         """The study itself if it has a plan, or else its only variant.
@@ -170,7 +186,7 @@ class Plans:
         return plans
 
     def _merged(self, study: str) -> list[dict[str, Any]]:
-        plans = [plan for folder in self._scales(study) if (plan := _merge(folder))]
+        plans = [plan for folder in self._scales(study) if (plan := self._merge(folder))]
         return sorted(plans, key=lambda plan: -plan["planned_ns"])
 
     def _shares_runs_of_several_looks(self, variant: Mapping[str, Any]) -> bool:
@@ -184,13 +200,13 @@ class Plans:
         sentences = [
             f"{folder} was left out: names must be of letters, digits, dots, - and _. To use its plans, rename it."
             for folder in self._folders()
-            if not _is_named(folder) and study in ("*", folder.parent.name) and _files(folder)
+            if not _is_named(folder) and study in ("*", folder.parent.name) and self._files(folder)
         ]
         for folder in self._scales(study):
             for kind, where in ((PlanFile, folder), (Mark, folder / "reported")):
-                for path in _files(where):
+                for path in self._files(where):
                     try:
-                        _read(path, kind)
+                        self._read(path, kind)
                     except ConfigError as error:
                         sentences.append(str(error))
         return sentences
@@ -202,6 +218,7 @@ class Plans:
             ConfigError: a folder is a symbolic link.
             OSError: the store cannot be written.
         """
+        refuse_packed(self.results_dir)
         ids = sorted(run_ids)
         path = self.folder(study, scale) / "reported" / f"{_digest(' '.join(ids))}.json"
         refuse_links(self.results_dir, [path.parent])
@@ -210,7 +227,7 @@ class Plans:
 
     def reported(self, study: str, scale: str) -> list[Mark]:
         """The marks of the plans of the study on which a report was drawn, the earliest first."""
-        marks = _intact(_files(self.folder(study, scale) / "reported"), Mark)
+        marks = self._intact(self._files(self.folder(study, scale) / "reported"), Mark)
         return sorted(marks, key=lambda mark: (mark.first_drawn, mark.run_ids))
 
     def planned_since(self, study: str, scale: str) -> str:
@@ -229,63 +246,56 @@ class Plans:
         return [path for path in self._folders() if _is_named(path) and study in ("*", path.parent.name)]
 
     def _folders(self) -> list[Path]:
-        found = sorted((self.results_dir / "studies").glob("*/*/"))
+        found = self._stored.folders()
         return [path for path in found if not path.name.startswith(".") and not path.parent.name.startswith(".")]
+
+    def _files(self, folder: Path) -> list[Path]:
+        """The JSON files in a folder, the oldest first."""
+        return self._stored.files(folder)
+
+    def _time(self, path: Path) -> int:
+        return self._stored.time(path)
+
+    def _merge(self, folder: Path) -> dict[str, Any] | None:
+        """The plan in the files of several command lines. `looks` that were repeated once stay repeated."""
+        paths = self._files(folder)
+        files = list(self._intact(paths, PlanFile))
+        if not files:
+            return None
+        more = {"looks": "repeated"} if any(file.looks == "repeated" for file in files) else {}
+        more |= {"variant_of": files[-1].variant_of} if files[-1].variant_of else {}
+        return {
+            "name": folder.parent.name,
+            "title": files[-1].title,
+            "claims": files[-1].claims,
+            "scale": folder.name,
+            "commands": [file.command for file in files],
+            "run_ids": sorted({run_id for file in files for run_id in file.run_ids}),
+            "planned_ns": self._time(paths[-1]),
+            **more,
+        }
+
+    def _intact(self, paths: Iterable[Path], kind: type[File]) -> Iterator[File]:
+        for path in paths:
+            with suppress(ConfigError):
+                yield self._read(path, kind)
+
+    def _read(self, path: Path, kind: type[File]) -> File:
+        """Raises ConfigError if the file cannot be used, with its name and the reason."""
+        try:
+            node = json.loads(self._stored.text(path))
+            if not isinstance(node, Mapping):
+                raise ConfigError("it is no mapping")
+            return kind(**{field.name: node[field.name] for field in fields(kind) if field.name in node})
+        except Exception as error:  # a file that is no JSON fails in many ways, and a deep one in recursion
+            reason = str(error)[:200].rstrip(".") if isinstance(error, ConfigError) else type(error).__name__
+            remedy = "the same command writes it again" if kind is PlanFile else "later reports do without"
+            raise ConfigError(f"{path} is damaged and was left out ({reason}): delete it; {remedy}.") from error
 
 
 def _is_named(folder: Path) -> bool:
     """Whether the names of a study and of a scale are allowed."""
     return all(NAME.fullmatch(name) for name in (folder.name, folder.parent.name))
-
-
-def _merge(folder: Path) -> dict[str, Any] | None:
-    """The plan in the files of several command lines. `looks` that were repeated once stay repeated."""
-    paths = _files(folder)
-    files = list(_intact(paths, PlanFile))
-    if not files:
-        return None
-    more = {"looks": "repeated"} if any(file.looks == "repeated" for file in files) else {}
-    more |= {"variant_of": files[-1].variant_of} if files[-1].variant_of else {}
-    return {
-        "name": folder.parent.name,
-        "title": files[-1].title,
-        "claims": files[-1].claims,
-        "scale": folder.name,
-        "commands": [file.command for file in files],
-        "run_ids": sorted({run_id for file in files for run_id in file.run_ids}),
-        "planned_ns": _time(paths[-1]),
-        **more,
-    }
-
-
-def _files(folder: Path) -> list[Path]:
-    """The JSON files in a folder, the oldest first."""
-    return sorted(folder.glob("*.json"), key=lambda path: (_time(path), path))
-
-
-def _time(path: Path) -> int:
-    return path.lstat().st_mtime_ns
-
-
-def _intact(paths: Iterable[Path], kind: type[File]) -> Iterator[File]:
-    for path in paths:
-        with suppress(ConfigError):
-            yield _read(path, kind)
-
-
-def _read(path: Path, kind: type[File]) -> File:
-    """Raises ConfigError if the file cannot be used, with its name and the reason."""
-    try:
-        if not path.is_file():  # a pipe would be waited for
-            raise ConfigError("it is no file")
-        node = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(node, Mapping):
-            raise ConfigError("it is no mapping")
-        return kind(**{field.name: node[field.name] for field in fields(kind) if field.name in node})
-    except Exception as error:  # a file that is no JSON fails in many ways, and a deep one in recursion
-        reason = str(error)[:200].rstrip(".") if isinstance(error, ConfigError) else type(error).__name__
-        remedy = "the same command writes it again" if kind is PlanFile else "later reports do without"
-        raise ConfigError(f"{path} is damaged and was left out ({reason}): delete it; {remedy}.") from error
 
 
 def _check_ids(file: Spec, run_ids: Sequence[str]) -> None:

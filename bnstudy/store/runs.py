@@ -44,6 +44,8 @@ METRICS_SCHEMA = pa.schema(
 TIMING_SCHEMA = pa.schema({"step": pa.int64(), "seconds": pa.float64(), "step_seconds": pa.float64()})
 SCHEMAS = {"metrics": METRICS_SCHEMA, "timing": TIMING_SCHEMA}
 
+RUN_ID = re.compile(r"[0-9a-f]{12}")
+
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
@@ -81,9 +83,19 @@ class RunPaths:
 
 @dataclass(frozen=True)
 class Store:
-    """The runs under one results_dir."""
+    """The runs under one results_dir. `packed.open_store` gives that of a folder which may be a packed store."""
 
     results_dir: Path
+
+    @property
+    def is_thin(self) -> bool:
+        """Whether its runs lack most training losses."""
+        return False
+
+    def run_ids(self) -> list[str]:
+        """The ids of all folders of runs, whatever is in them, sorted."""
+        folder = self.results_dir / "runs"
+        return sorted(filter(RUN_ID.fullmatch, os.listdir(folder))) if folder.is_dir() else []
 
     def run(self, run_id: str) -> RunPaths:
         return RunPaths(self.results_dir / "runs" / run_id)
@@ -163,7 +175,7 @@ class Store:
 
     def config(self, run_id: str) -> dict[str, Any]:
         """The content of `config.yaml`, with present names."""
-        return self._read(self.run(run_id).config, lambda p: _check_identity(parse_spec(p.read_text("utf-8")), run_id))
+        return self._read(self.run(run_id).config, lambda p: check_identity(parse_spec(p.read_text("utf-8")), run_id))
 
     def table(self, run_id: str, name: str) -> pa.Table:
         """`metrics` or `timing` of a finished run."""
@@ -289,7 +301,8 @@ def _parse_table(content: bytes, schema: pa.Schema) -> pa.Table:
         return check_table(file.read(use_threads=False), schema)
 
 
-def _check_identity(spec: Any, run_id: str) -> dict[str, Any]:
+def check_identity(spec: Any, run_id: str) -> dict[str, Any]:
+    """The spec itself. Raises WrongContent if it is not that of the run."""
     require(isinstance(spec, dict), "it is not a mapping")
     require(run_id_of(spec) == run_id, "it is not the configuration of this run")
     return spec

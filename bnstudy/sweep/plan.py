@@ -17,6 +17,7 @@ from bnstudy.models.structure import refuse_single_values
 from bnstudy.models.tracing import check_output
 from bnstudy.report.terminal import stage
 from bnstudy.run import RunSpec
+from bnstudy.store.archive import refuse_packed
 from bnstudy.store.checksums import is_generated, list_runs, source
 from bnstudy.store.runs import Store
 from bnstudy.sweep.cost import Method, NetworkCost, choose_method, measure_network, network_cost
@@ -82,6 +83,7 @@ def make_plan(request: Request) -> Plan:
     """Find the runs that are not stored yet; a run that several points request is planned once."""
     runs = {run.spec.run_id: run for run in reversed(request.runs)}
     distinct = tuple(reversed(runs.values()))
+    refuse_packed(request.settings.results)
     store = Store(request.settings.results)
     todo = tuple(run for run in distinct if not store.is_finished(run.spec.run_id))
     return Plan(request.settings, distinct, todo, tuple(member.runs for member in request.members))
