@@ -2,12 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SCALE ?= quick
+DATA ?= data
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart report test lint format docs benchmark clean
+.PHONY: help setup quickstart report results results-check test lint format docs benchmark clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 setup: .venv/ready ## make .venv and install the project with its test tools
 
@@ -25,6 +26,12 @@ quickstart: setup ## train the quickstart study on real digits and write its rep
 report: setup ## train every study at SCALE (quick, standard, full) and write one report on all claims; ARGS="data.root=..." goes to the runs
 	$(BIN)/bnstudy study=all scale=$(SCALE) $(ARGS) || [ $$? -eq 1 ]
 	$(BIN)/bnstudy-report study=all scale=$(SCALE)
+
+results: setup ## train, pack and report the published results: up to 3 hours on 2 cores; DATA has MNIST/raw and cifar10-jpeg.tar
+	$(BIN)/python scripts/results.py make $(DATA)
+
+results-check: setup ## redraw results/published from its packed store, and compare every byte
+	$(BIN)/python scripts/results.py check
 
 test: setup ## the whole test suite
 	$(BIN)/python -m pytest

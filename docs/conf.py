@@ -42,7 +42,7 @@ html_css_files = ["site.css"]
 highlight_language = "text"  # of blocks without a language, which are shell commands
 
 navigation = {
-    "": ["getting-started"],
+    "": ["getting-started", "what-we-found"],
     "How to ...": [
         "how-to/sweep",
         "how-to/manage-runs",

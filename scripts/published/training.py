@@ -38,17 +38,30 @@ def train_parts(parts: Sequence[Part], data: Path, work: Path, overrides: Sequen
         if known.done:
             say(f"{begin}: finished before, in {known.seconds:.0f} s.")
             continue
-        needs_cifar10 = part.scale == "standard" and any(name in ON_CIFAR10 for name in part.studies)
-        cifar10 = find_cifar10(data) if needs_cifar10 else data
-        commands = part.commands(data, cifar10, work, overrides)
+        places = link(data, work / "data"), work / "cifar10-jpeg"
+        if part.scale == "standard" and {*part.studies} & {*ON_CIFAR10}:
+            link(find_cifar10(data), places[1])
+        commands = part.commands(*places, work, overrides)
         so_far = f"{known.seconds:.0f} s so far, " if known.seconds else ""
         say(f"{begin}: {len(part.studies)} studies, {so_far}{record.seconds:.0f} s in all parts until now.")
-        known.note([shlex.join(["bnstudy", *words]) for words in part.commands(Path("DATA"), Path("CIFAR10"), work)])
+        known.note([shlex.join(["bnstudy", *words]) for words in commands])
         statuses = [train(words, known, record) for words in commands]
         known.done = not any(statuses)
         record.save()
         end = "finished" if known.done else "finished but for runs that failed, which the next start tries again"
         say(f"{begin}: {end}, {known.seconds:.0f} s, {known.cpu_seconds:.0f} s of CPU.")
+
+
+def link(folder: Path, place: Path) -> Path:
+    """Make `place` lead to a folder: plans and reports name it, and the folders of this machine are nobody's business.
+
+    Returns:
+        `place`.
+    """
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.unlink(missing_ok=True)
+    place.symlink_to(folder.absolute(), target_is_directory=True)
+    return place
 
 
 def train(words: Sequence[str], known: PartRecord, record: Record) -> int:

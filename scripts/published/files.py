@@ -1,0 +1,75 @@
+"""All files of the published results, as bytes that the packed store determines: written by one command, compared by
+another."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bnstudy.claims.verdicts import Verdict
+from bnstudy.report.figures.style import render, report_style
+from bnstudy.report.figures.verdicts import draw_verdicts
+from bnstudy.report.page import Progress, silent
+from bnstudy.report.phrases import primary_of
+from bnstudy.report.published import read_published
+from bnstudy.report.study_report import Folders
+from bnstudy.report.tables import verdict_table
+from scripts.published import found, table
+
+ROOT = Path(__file__).parents[2]
+PUBLISHED = Path("results/published")
+README, PAGE = Path("README.md"), Path("docs/what-we-found.md")
+DIGITS = Path("digits/claims.json")
+"""Among the published files: the verdicts on digits, whose runs are not published."""
+
+
+def digits_entries(store: Path, progress: Progress = silent) -> list[dict[str, Any]]:
+    """The entries of `claims.json` of all studies on digits, without the ids of runs, which are not published."""
+    published = read_published(Folders(store), "quick", progress)
+    return [{key: value for key, value in entry.items() if key != "run_ids"} for entry in published.entries]
+
+
+def published_files(digits: list[dict[str, Any]], progress: Progress = silent) -> dict[Path, bytes]:
+    """Each file that the packed store determines, by its path in the repository, which is the current folder.
+
+    digits: the entries of `digits/claims.json`.
+    """
+    published = read_published(Folders(PUBLISHED), "standard", progress)
+    claims = {claim.card.claim.name: claim for claim in published.claims}
+    texts = published.files()
+    texts["verdicts.csv"] = verdict_table([*published.entries, *digits])
+    images = found.figures(claims) | {"forest.png": forest(published.studies.found)}
+    readme = (ROOT / README).read_text(encoding="utf-8")
+    return {
+        **{PUBLISHED / name: text.encode() for name, text in texts.items()},
+        **{PUBLISHED / "figures" / name: content for name, content in images.items()},
+        README: table.replace_block(readme, readme_block(texts["verdicts.csv"], published.content)).encode(),
+        PAGE: found.page(claims).encode(),
+    }
+
+
+def read_digits() -> list[dict[str, Any]]:
+    """The published entries of digits; none where they are not published."""
+    file = PUBLISHED / DIGITS
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+
+
+def forest(verdicts: list[Verdict]) -> bytes:
+    """The picture of all claims, on MNIST where they are about images."""
+    primary = [v for v in primary_of(verdicts) if not v.contrast.case.data.startswith("CIFAR")]
+    with report_style():
+        return render(draw_verdicts(primary, "Claims about normalization, on MNIST"), "png")
+
+
+def readme_block(csv: str, content: Mapping[str, Any]) -> str:
+    answer = f"{content['answer']} " if content["answer"] else ""
+    return f"""\
+![The verdicts on all claims, each with its effect and 95% interval]({PUBLISHED}/figures/forest.png)
+
+{answer}Some claims are about several networks or settings, and each of these has a verdict of its own. [The published
+page]({PUBLISHED}/index.html) has the evidence for each, [What we found]({PAGE}) explains them, and
+[PROVENANCE]({PUBLISHED}/PROVENANCE.md) says how they were made.
+
+{table.table(csv)}"""

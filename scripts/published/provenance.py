@@ -1,0 +1,42 @@
+"""PROVENANCE.md: how the published results were made."""
+
+from __future__ import annotations
+
+from scripts.published.record import Record
+
+CIFAR10 = (
+    "The images of CIFAR-10 are JPEG re-encodings of quality 75, not the original bytes: the data are called CIFAR-10 "
+    "(JPEG), and their results are not those of CIFAR-10."
+)
+DIGITS = (
+    "The runs on digits are not published, only their verdicts: `digits/claims.json`, and rows of `verdicts.csv`. To "
+    "train them again, in a quarter of an hour on two cores: `bnstudy study=all scale=quick`."
+)
+
+
+def provenance(record: Record, pack: str, size: int) -> str:
+    """pack: the command that packed the store. size: of all published files but this one, in bytes."""
+    rows = ["| part | studies' commands | seconds | CPU seconds | started |", "|:--|:--|--:|--:|--:|"]
+    known: dict[str, list[str]] = {"Commit": [], "Machine": [], "Versions": []}
+    for name, part in record.parts.items():
+        commands = "<br>".join(f"`{command}`" for command in part.commands)
+        rows.append(f"| {name} | {commands} | {part.seconds:.0f} | {part.cpu_seconds:.0f} | {part.started} |")
+        for values, own in zip(known.values(), (part.commits, part.machines, part.versions), strict=True):
+            values += [value for value in own if value not in values]
+    cpu = sum(part.cpu_seconds for part in record.parts.values())
+    facts = [f"- {title}: {'; '.join(values)}" for title, values in known.items()]
+    return "\n".join(
+        [
+            "# Provenance", "",
+            "`make results DATA=FOLDER` trained, packed and reported these results.", "",
+            *facts,
+            f"- Packed by: `{pack}`. {size / 1e6:.1f} MB in all.", "",
+            "`results/trained/data` is a link to FOLDER, which has `MNIST/raw`. A part that was started more than once "
+            "was interrupted and went on; its seconds are those of all starts.", "",
+            *rows,
+            f"| all | | {record.seconds:.0f} | {cpu:.0f} | |", "",
+            CIFAR10, "", DIGITS, "",
+            "`make results-check` redraws everything here but this file from the packed store, and compares every "
+            "byte.",
+        ]
+    ) + "\n"  # fmt: skip

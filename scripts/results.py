@@ -1,0 +1,153 @@
+"""Train, pack and report the published results, or check them.
+
+    python scripts/results.py make DATA       what `make results DATA=...` does
+    python scripts/results.py publish         pack and report what is trained
+    python scripts/results.py redraw          report what is packed
+    python scripts/results.py check           redraw from the packed store, and compare every byte
+
+DATA has MNIST/raw, and cifar10-jpeg/ or cifar10-jpeg.tar. An interrupted `make` goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from bnstudy.report.tables import as_json  # noqa: E402
+from bnstudy.report.terminal import stages_shown  # noqa: E402
+from bnstudy.store.files import write_atomic  # noqa: E402
+from bnstudy.validation import ConfigError  # noqa: E402
+from scripts.published.files import DIGITS, PUBLISHED, digits_entries, published_files, read_digits  # noqa: E402
+from scripts.published.parts import PARTS  # noqa: E402
+from scripts.published.provenance import provenance  # noqa: E402
+from scripts.published.record import Record  # noqa: E402
+from scripts.published.training import say, train_parts, wait_for  # noqa: E402
+
+WORK = Path("results/trained")
+"""Where the parts are trained: git ignores it."""
+LARGEST = 20e6
+"""Bytes of everything that is published."""
+
+
+def publish(work: Path) -> None:
+    """Pack the runs of the work, and write all published files.
+
+    Raises:
+        ConfigError: the runs cannot be packed, or the files are too large.
+    """
+    words = ["pack", str(PUBLISHED), "--thin", f"results_dir={work / 'standard'}"]
+    say(shlex.join(["bnstudy", *words]))
+    if wait_for([sys.executable, "-m", "bnstudy", *words]):
+        raise ConfigError(f"The runs in {work / 'standard'} cannot be packed.")
+    digits = work / "digits"
+    if (digits / "studies").is_dir():
+        with stages_shown() as show:
+            write(PUBLISHED / DIGITS, as_json(digits_entries(digits, show)).encode())
+    redraw()
+    text = provenance(Record(work), shlex.join(["bnstudy", *words]), size_of(PUBLISHED))
+    write(PUBLISHED / "PROVENANCE.md", text.encode())
+    for path in sorted(shipped(PUBLISHED)):
+        say(f"{path.stat().st_size / 1e6:8.3f} MB  {path}")
+    say(f"{PUBLISHED}: {size_of(PUBLISHED) / 1e6:.1f} MB in all.")
+    if too_large := describe_excess():
+        raise ConfigError(too_large)
+
+
+def redraw() -> None:
+    """Write all files that the packed store determines."""
+    files = draw()
+    for old in {*PUBLISHED.glob("figures/*")} - {*files}:
+        old.unlink()
+    for path, content in files.items():
+        write(path, content)
+
+
+def draw() -> dict[Path, bytes]:
+    with stages_shown() as show:
+        return published_files(read_digits(), show)
+
+
+def write(path: Path, content: bytes) -> None:
+    write_atomic(path, lambda temporary: temporary.write_bytes(content))
+
+
+def describe_excess() -> str:
+    size = size_of(PUBLISHED)
+    return f"{PUBLISHED} has {size / 1e6:.1f} MB: at most {LARGEST / 1e6:.0f} MB are allowed." if size > LARGEST else ""
+
+
+def shipped(folder: Path) -> list[Path]:
+    """The published files, without reports that somebody has drawn."""
+    return [path for path in folder.rglob("*") if path.is_file() and path.relative_to(folder).parts[0] != "reports"]
+
+
+def size_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in shipped(folder))
+
+
+def check() -> int:
+    """0 if every published file is what the packed store gives; nothing is written."""
+    if not (PUBLISHED / "packed.json").exists():
+        say(f"Nothing is published: there is no {PUBLISHED}/packed.json. `make results` trains and publishes.")
+        return 0
+    files = draw()
+    differing = [path for path, content in files.items() if not path.exists() or path.read_bytes() != content]
+    extra = {*PUBLISHED.glob("figures/*")} - {*files}
+    for path in differing:
+        say(f"{path} is not what the packed store gives." if path.exists() else f"{path} is missing.")
+    for path in sorted(extra):
+        say(f"{path} is not one of the published figures.")
+    if differing or extra:
+        say("To write them anew from the packed store: python scripts/results.py redraw")
+    if too_large := describe_excess():
+        say(too_large)
+    if differing or extra or too_large:
+        return 1
+    say(f"{len(files)} published files are what the packed store gives, byte for byte.")
+    return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    names = [part.name for part in PARTS]
+    train = commands.add_parser("make", help="train, pack and report")
+    train.add_argument("data", type=Path)
+    train.add_argument("--parts", nargs="+", choices=names, default=names, help="default: all")
+    train.add_argument("--only-train", action="store_true", help="do not pack and report")
+    train.add_argument("--override", nargs="+", default=[], metavar="KEY=VALUE", help="for a trial, such as seed=0,1")
+    commands.add_parser("publish", help="pack and report what is trained")
+    commands.add_parser("redraw", help="report what is packed")
+    commands.add_parser("check", help="compare the published files with the packed store")
+    arguments = parser.parse_args()
+    begun = time.monotonic()
+    data = arguments.data.absolute() if arguments.command == "make" else None
+    os.chdir(ROOT)
+    try:
+        if arguments.command == "check":
+            return check()
+        if arguments.command == "redraw":
+            redraw()
+            return 0
+        if data is not None:
+            chosen = [part for part in PARTS if part.name in arguments.parts]
+            train_parts(chosen, data, WORK, arguments.override)
+            if arguments.only_train:
+                return 0
+        publish(WORK)
+    except ConfigError as error:
+        print(f"results.py: {error}", file=sys.stderr)
+        return 2
+    say(f"{time.monotonic() - begun:.0f} s for this command, {Record(WORK).seconds:.0f} s of training in all.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
