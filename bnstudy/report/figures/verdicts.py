@@ -6,25 +6,25 @@ import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from bnstudy.claims.verdicts import Verdict
+from bnstudy.claims.claim import Status
+from bnstudy.claims.verdicts import WIDENED, Verdict
 from bnstudy.report.figures.colours import BAND, GRID, NEUTRAL, SOFT_TEXT, STATUSES, TEXT, WHITE
 from bnstudy.report.forest import Axis, axis_of, ends_of, multiple_of
 from bnstudy.report.phrases import group_by_claim
 from bnstudy.report.wording import count_statuses
 
-WIDTH, STATEMENT, STRIP = 9.0, 3.45, 2.6
-"""Inches: of the picture, of the column of statements and of that of the bars. The verdicts have the rest."""
+WIDTH, STATEMENT, STRIP, STATUS = 9.4, 3.5, 2.3, 0.98
+"""Inches: of the picture, of the columns of statements, bars and verdicts. The effects have the rest."""
 LINE, CASE, GAP = 0.135, 0.085, 0.07
 """Inches: of a line of text, of a bar, and between claims."""
 ABOVE, BELOW = 0.62, 0.62
-LETTERS, RESULT_LETTERS = 60, 50
-"""In a line of a statement, and of a verdict."""
+LETTERS, EFFECT_LETTERS = 62, 46
+"""In a line of a statement, and of an effect."""
 SMALL = 7.2
 """Points of the letters."""
 ABBREVIATIONS = (
@@ -33,22 +33,24 @@ ABBREVIATIONS = (
 READING = (
     "Effect with 95% interval, in multiples of each claim's smallest effect of interest; several bars of a claim are "
     "its networks and settings. An interval right of the band: supported; left of it: contradicted; inside: "
-    "negligible; across an edge: inconclusive. BN, LN, GN: batch, layer and group normalization."
+    "negligible; across an edge: inconclusive, as is what has too few events. *: wider than a 95% interval, by a step "
+    "of the grid of learning rates. BN, LN, GN: batch, layer and group normalization."
 )
 
 
 @dataclass(frozen=True)
 class Row:
-    """A claim. top: in inches from the top of all rows."""
+    """A claim. effects: lines beside the verdicts. top: in inches from the top of all rows."""
 
     found: list[Verdict]
     statement: list[str]
-    results: list[tuple[str, dict[str, Any]]]
+    statuses: list[Status]
+    effects: list[str]
     top: float
 
     @property
     def height(self) -> float:
-        lines = LINE * max(len(self.statement), len(self.results))
+        lines = LINE * max(len(self.statement), len(self.statuses), len(self.effects))
         return max(lines, CASE * len(self.found)) + GAP
 
     @property
@@ -63,7 +65,7 @@ def draw_verdicts(primary: Sequence[Verdict], title: str) -> Figure:
     for of_claim in group_by_claim(primary):
         top = rows[-1].top + rows[-1].height if rows else 0.0
         statement = textwrap.wrap(abbreviate(of_claim[0].contrast.claim.statement.rstrip(".")), LETTERS)
-        rows.append(Row(of_claim, statement, result_lines(of_claim), top))
+        rows.append(Row(of_claim, statement, *results(of_claim), top))
     total = rows[-1].top + rows[-1].height
     height = ABOVE + total + BELOW
     figure = Figure(figsize=(WIDTH, height), facecolor=WHITE)
@@ -85,18 +87,14 @@ def abbreviate(text: str) -> str:
     return text
 
 
-def result_lines(of_claim: Sequence[Verdict]) -> list[tuple[str, dict[str, Any]]]:
-    """The verdict and the effect of a single case; else how often each verdict occurs."""
-    if len(of_claim) == 1:
-        verdict = of_claim[0]
-        lines = textwrap.wrap(verdict.effect_text, RESULT_LETTERS) if verdict.interval else []
-        return [_status(verdict.status, verdict.status), *((line, {"color": SOFT_TEXT}) for line in lines)]
-    counts = count_statuses(of_claim)
-    return [_status(f"{status} in {n} of {len(of_claim)}", status) for status, n in counts]
-
-
-def _status(text: str, status: str) -> tuple[str, dict[str, Any]]:
-    return text, {"color": STATUSES[status], "weight": "bold"}
+def results(of_claim: Sequence[Verdict]) -> tuple[list[Status], list[str]]:
+    """The verdict and the effect of a single case; else the verdicts, and in how many cases each occurs."""
+    if len(of_claim) > 1:
+        counts = count_statuses(of_claim)
+        return [status for status, _ in counts], [f"in {n} of {len(of_claim)}" for _, n in counts]
+    verdict = of_claim[0]
+    text = verdict.effect_text.replace(f", {WIDENED})", ")*").replace("percentage points", "points")
+    return [verdict.status], textwrap.wrap(text, EFFECT_LETTERS) if verdict.interval else []
 
 
 def set_axis(ax: Axes, axis: Axis, total: float) -> None:
@@ -107,6 +105,11 @@ def set_axis(ax: Axes, axis: Axis, total: float) -> None:
         ax.axvline(place, color=GRID, linewidth=0.6, zorder=0.5)
     ax.axvline(axis.at(0), color=NEUTRAL, linewidth=0.8, zorder=1)
     ax.tick_params(axis="x", top=True, labeltop=True, bottom=False, labelbottom=False, length=0, labelsize=SMALL)
+    for place, text, side in (
+        (0, "\N{LEFTWARDS ARROW} against the claim", "left"),
+        (100, "for the claim \N{RIGHTWARDS ARROW}", "right"),
+    ):
+        ax.text(place, -2.3 * LINE, text, ha=side, fontsize=SMALL, color=SOFT_TEXT)
     ax.spines[:].set_visible(False)
     ax.grid(False)
 
@@ -121,11 +124,12 @@ def draw_row(ax: Axes, axis: Axis, row: Row, shaded: bool) -> None:
             low, high = (axis.at(value) for value in ends_of(verdict))
             ax.plot([low, high], [y, y], color=colour, linewidth=1.6, solid_capstyle="butt", zorder=2)
             ax.plot(axis.at(multiple_of(verdict)), y, "D", color=colour, markersize=3.2, zorder=3)
-    columns: tuple[tuple[float, list[tuple[str, dict[str, Any]]]], ...] = (
-        (-STATEMENT + 0.1, [(line, {"color": TEXT}) for line in row.statement]),
-        (STRIP + 0.1, row.results),
-    )
-    for left, lines in columns:
+    colours = [STATUSES[status] for status in row.statuses]
+    for left, lines, inks, weight in (
+        (-STATEMENT + 0.1, row.statement, [TEXT] * len(row.statement), "normal"),
+        (STRIP + 0.1, row.statuses, colours, "bold"),
+        (STRIP + 0.1 + STATUS, row.effects, [SOFT_TEXT] * len(row.effects), "normal"),
+    ):
         top = row.middle - LINE * (len(lines) - 1) / 2
-        for nth, (text, look) in enumerate(lines):
-            ax.text(100 * left / STRIP, top + LINE * nth, text, va="center", fontsize=SMALL, **look)
+        for nth, (text, ink) in enumerate(zip(lines, inks, strict=True)):
+            ax.text(100 * left / STRIP, top + LINE * nth, text, va="center", fontsize=SMALL, color=ink, weight=weight)
