@@ -54,6 +54,8 @@ def build(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
     """A folder with a copy of the docs and the site that was built from it, and how the build ended."""
     folder = tmp_path_factory.mktemp("site")
     shutil.copytree(DOCS, folder / "docs", ignore=shutil.ignore_patterns("__pycache__"))
+    if (figures := ROOT / "results" / "published" / "figures").exists():
+        shutil.copytree(figures, folder / "results" / "published" / "figures")
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going", "--quiet", "docs", "site"]
     return folder, subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder)
@@ -224,8 +226,10 @@ def on_the_store(arguments: Sequence[str]) -> list[str]:
     """The arguments with ids of runs in the store, and a study in it instead of one that it lacks."""
     ids = iter(load_runs("results").drop_duplicates("lr")["run_id"] if Path("results/runs").exists() else [])
     folder = next((word[12:] for word in arguments if word.startswith("results_dir=")), "results")
+    folder = folder.removesuffix("/published")  # which has no made-up runs
     words = [re.sub(r"\b(?=[a-f]*[0-9])[0-9a-f]{8,12}\b", lambda _: next(ids), word) for word in arguments]
     words = [re.sub("^scale=.*", "scale=quick", word) for word in words if word != "--open"]
+    words = ["results_dir=results" if word == "results_dir=results/published" else word for word in words]
     return ["study=lr_tolerance" if is_unknown_study(word, Plans(Path(folder))) else word for word in words]
 
 

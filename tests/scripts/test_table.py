@@ -50,7 +50,7 @@ def test_cifar10_has_a_column_and_other_views_have_none() -> None:
 
 
 def test_a_claim_without_an_effect_has_its_verdict() -> None:
-    nothing = entry("dead_relus", "MNIST", "INCONCLUSIVE", 1.0, effect=None, ci_low=None, ci_high=None)
+    nothing = entry("dead_relus", "MNIST", "INCONCLUSIVE", 1.0) | {"effect": None, "ci_low": None, "ci_high": None}
     assert rows(nothing)[0][1] == "INCONCLUSIVE"
 
 
