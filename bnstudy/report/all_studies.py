@@ -18,6 +18,7 @@ from bnstudy.claims.frames import NothingFinished, describe_damages
 from bnstudy.claims.verdicts import Verdict
 from bnstudy.report import wording
 from bnstudy.report.cards import claim_id
+from bnstudy.report.cautions import THIN
 from bnstudy.report.forest import forest_of
 from bnstudy.report.page import Progress, StudyPart, silent
 from bnstudy.report.provenance import provenance
@@ -144,11 +145,12 @@ def _publish(
     entries = [StudyEntry(report.part, _counts(report.result.found)) for report in reports.values()]
     cautions = cautions_of_all(folders, reports, runs, waiting)
     planned = {run_id for part in parts for run_id in part.study.planned}
+    thin, count = any(part.study.is_thin for part in parts), f"{len(parts)} {'study' if len(parts) == 1 else 'studies'}"
     content: dict[str, Any] = {
         "name": EVERY_FOLDER, "title": TITLE, "scale": scale, "report": folders.command(EVERY_STUDY, scale),
         "answer": wording.answer(found) if primary else "", "tally": tally_cases(primary),
         "forest": forest_of(primary, card_href) if primary else None, "studies": entries, "cautions": cautions,
-        "provenance": [f"{len(parts)} {'study' if len(parts) == 1 else 'studies'}", *provenance(trained, len(planned))],
+        "provenance": [count, *provenance(trained, len(planned), thin)],
     }  # fmt: skip
     files = {"runs.csv": as_csv(runs), "claims.json": as_json(verdicts.as_json(found))}
     index = publish(folders.results, EVERY_FOLDER, "all", content, [], files)
@@ -197,8 +199,9 @@ def cautions_of_all(
     missing = [f"Runs are missing: {named}. The results of these studies may change."] if short else []
     mixed = describe_images(runs.assign(data=runs["data"].astype(str).map(dataset_name)).drop_duplicates("run_id"))
     damages = {run_id: sentence for study in studies for run_id, sentence in study.damages.items()}
+    thin = [THIN] if any(study.is_thin for study in studies) else []
     changes = [f"{report.part.study.name}: {text}" for report in reports.values() for text in report.changes]
-    return [*mixed, *missing, *describe_damages(damages), *waiting, *Plans(folders.results).damaged(), *changes]
+    return [*mixed, *missing, *thin, *describe_damages(damages), *waiting, *Plans(folders.results).damaged(), *changes]
 
 
 def tally(found: Sequence[Verdict]) -> str:

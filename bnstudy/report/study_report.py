@@ -124,7 +124,7 @@ def page_content(part: StudyPart, found: Sequence[Verdict], cautions: Sequence[s
         "facts": part.facts, "cautions": list(cautions), "tally": tally_cases(primary),
         "answer": wording.answer(found, study.title) if primary else answer_of_reproduction(part),
         "forest": forest_of(primary, lambda v: f"#{claim_id(v.contrast.claim)}") if primary else None,
-        "provenance": provenance(study.runs, len(study.planned)),
+        "provenance": provenance(study.runs, len(study.planned), study.is_thin),
     }  # fmt: skip
 
 
