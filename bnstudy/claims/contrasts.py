@@ -173,6 +173,8 @@ class FinishedRuns:
 
     def contrast(self, claim: Claim, case: Case, view: View) -> Contrast:
         """As much as can be computed, even where a verdict is not possible."""
+        if self.study.is_thin and "loss" in claim.measure.names and not claim.measure.reads_thin:
+            return self.make(claim, case, view, f"{claim.metric} reads losses, of which this thin store lacks most")
         sides = [self.sides(claim, square) for square in case.squares]
         missing = [self._missing(square) for square in case.squares]
         if any(runs.empty for square in sides for runs in square.values()):
@@ -228,7 +230,7 @@ class FinishedRuns:
         return claim.measure(runs, self._measurements(claim, runs), target)
 
     def _measurements(self, claim: Claim, runs: Frame) -> Frame:
-        names = claim.measure.names
+        names = claim.measure.rows
         rows = self.study.metrics_of.of(runs["run_id"]) if names else self.study.metrics[:0]
         return rows[rows["metric"].isin(names)]
 

@@ -29,6 +29,7 @@ from bnstudy.store.loading import (
 from bnstudy.store.packed import PackedStore, open_store
 from bnstudy.store.plans import Plans
 from bnstudy.store.runs import SharedStore, Store
+from bnstudy.store.thin import MEAN, SUM
 from bnstudy.validation import ConfigError, closest, nearest
 
 EVERYTHING = "all"
@@ -84,7 +85,7 @@ class StudyData:
     test_correct: as from `load_test_correct`, of finished runs.
     looks: repeated if seeds were added depending on results; intervals and tests of verdicts must allow for it.
     mixed_images: a sentence for each dataset of which the runs have several versions; each version has its own label.
-    is_thin: whether the store has the training losses of some steps only.
+    is_thin: whether the training losses of some steps only are there, as `store/thin.py` describes.
     """
 
     name: str
@@ -145,7 +146,7 @@ def load_study(
         raise NothingFinished(_nothing_finished(store, study, plan, picked, damages))
     mixed_images = tuple(describe_images(runs))
     begun = arms.label(_with_versions(begun, runs))
-    specs = one_a_training(begun, metrics["run_id"].value_counts())
+    specs = one_a_training(begun, count_recorded(metrics))
     repeats = set(begun["run_id"]) - set(specs["run_id"])
     if repeats:
         runs, metrics, timing = (frame[~frame["run_id"].isin(repeats)] for frame in (runs, metrics, timing))
@@ -167,7 +168,7 @@ def load_study(
         test_correct={run_id: test_correct[run_id] for run_id in runs["run_id"] if run_id in test_correct},
         damages=damages,
         mixed_images=mixed_images,
-        is_thin=store.is_thin,
+        is_thin=bool((metrics["metric"] == MEAN).any()),
     )
 
 
@@ -184,6 +185,18 @@ def _with_versions(specs: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 def _with_labels(runs: pd.DataFrame, specs: pd.DataFrame) -> pd.DataFrame:
     names = [c for c in (*arms.CLASSES, *arms.LABELS) if c in specs]
     return runs.drop(columns=names, errors="ignore").merge(specs[["run_id", *names]], on="run_id", validate="1:1")
+
+
+def count_recorded(metrics: pd.DataFrame) -> pd.Series:
+    """By run_id, the number of measurements; of a thin run the number before it was made thin."""
+    is_loss = (metrics["metric"] == "loss") & (metrics["split"] == "train")
+    ends = metrics[metrics["metric"] == MEAN].set_index("run_id")["step"]
+    counts = metrics["run_id"].value_counts()
+    if ends.empty:
+        return counts
+    kept = metrics[is_loss | metrics["metric"].isin((MEAN, SUM))]["run_id"].value_counts()
+    all_losses = pd.Series(ends.to_numpy() + 1, ends.index.astype(str))
+    return counts.set_axis(counts.index.astype(str)).add((all_losses - kept).dropna(), fill_value=0)
 
 
 def one_a_training(specs: pd.DataFrame, recorded: pd.Series) -> pd.DataFrame:

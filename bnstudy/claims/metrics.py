@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeAlias, cast
 import numpy as np
 import pandas as pd
 
+from bnstudy.store.thin import MEAN, SUM
 from bnstudy.validation import ConfigError, import_object, nearest
 
 OUTPUT = "out"
@@ -80,6 +81,8 @@ class Metric:
     whole: whether it reads the course of training, which runs that stopped early do not have to its end.
     slack: the possible error of a difference, on the claim's scale, where learning rates are this factor apart.
     delta: the default smallest effect of interest on a difference, one number or one per dataset.
+    reads_thin: of metrics that read `loss`, whether they have the same value where the training losses of most steps
+        are left out, as `store/thin.py` describes.
     """
 
     read: Reader
@@ -94,6 +97,12 @@ class Metric:
     whole: bool = False
     slack: Callable[[float], float] = lambda _: 0.0
     delta: float | dict[str, Any] | None = None
+    reads_thin: bool = False
+
+    @property
+    def rows(self) -> set[str]:
+        """The recorded metrics that `read` gets."""
+        return {*self.names, *((MEAN, SUM) if "loss" in self.names and self.reads_thin else ())}
 
     def __call__(self, runs: Frame, metrics: Frame, target: Target = math.nan) -> Frame:
         return self.read(runs, metrics, target)
@@ -183,7 +192,9 @@ def seconds_to_target(runs: Frame, metrics: Frame, target: float) -> Frame:
     return steps.assign(value=steps["value"] * ms["value"] / 1000)
 
 
-@metric("loss", "accuracy", target="training_loss", delta=POINTS, learned=True, images="final", whole=True)
+@metric(
+    "loss", "accuracy", target="training_loss", delta=POINTS, learned=True, images="final", whole=True, reads_thin=True
+)
 def test_accuracy_at_training_loss(runs: Frame, metrics: Frame, target: pd.Series) -> Frame:
     """Test accuracy in percentage points, interpolated between evaluations, where the training loss first is at most
     the seed's `target`; the loss is averaged over the steps since the evaluation before. That of guessing for runs that
@@ -207,14 +218,26 @@ def _losses_at_tests(metrics: Frame) -> dict[str, tuple[np.ndarray, np.ndarray, 
     losses between them."""
     test = _test_accuracies(metrics)
     losses = {str(r): rows for r, rows in batch_losses(metrics).groupby("run_id", observed=True)}
+    sums = {str(r): rows for r, rows in metrics[metrics["metric"] == SUM].groupby("run_id", observed=True)}
     found = {}
     for r, rows in test.groupby("run_id", observed=True):
-        ordered, by_step = rows.sort_values("step"), losses[str(r)].sort_values("step")
+        ordered = rows.sort_values("step")
         steps = ordered["step"].to_numpy()
-        total = np.concatenate([[0.0], by_step["value"].cumsum().to_numpy()])
-        ends = np.minimum(steps, len(by_step))
-        found[str(r)] = steps, ordered["value"].to_numpy(float), np.diff(total[ends]) / np.maximum(1, np.diff(ends))
+        ends, totals = _loss_sums(losses[str(r)], sums.get(str(r)), steps)
+        found[str(r)] = steps, ordered["value"].to_numpy(float), np.diff(totals) / np.maximum(1, np.diff(ends))
     return found
+
+
+def _loss_sums(losses: Frame, sums: Frame | None, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers of training losses of a run before these steps, and their sums; `sums` are those that a thin run
+    recorded."""
+    if sums is not None:
+        ends = np.minimum(steps, losses["step"].max() + 1)
+        known = {0: 0.0, **dict(zip(sums["step"], sums["value"], strict=True))}
+        return ends, np.array([known[end] for end in ends])
+    total = np.concatenate([[0.0], losses.sort_values("step")["value"].cumsum().to_numpy()])
+    ends = np.minimum(steps, len(losses))
+    return ends, total[ends]
 
 
 def _accuracy_at(steps: np.ndarray, accuracies: np.ndarray, losses: np.ndarray, target: float) -> float:
@@ -229,20 +252,21 @@ def _accuracy_at(steps: np.ndarray, accuracies: np.ndarray, losses: np.ndarray, 
     return float(np.interp(at, steps, accuracies))
 
 
-@metric("loss", scales=RATIO_FIRST, tuned_by="lowest", whole=True)
+@metric("loss", scales=RATIO_FIRST, tuned_by="lowest", whole=True, reads_thin=True)
 def mean_training_loss(runs: Frame, metrics: Frame, *_: Any) -> Frame:
     """Mean over all steps of the loss of the current batch; for diverged runs 10 times the larger of the loss of
     guessing, which runs of earlier versions lack, and the initial loss."""
     losses = batch_losses(metrics)
     first = losses[losses["step"] == 0].groupby("run_id", observed=True)["value"].first()
-    means = losses.groupby("run_id", observed=True)["value"].mean()
+    exact = metrics[metrics["metric"] == MEAN].groupby("run_id", observed=True)["value"].first()
+    means = exact.combine_first(losses.groupby("run_id", observed=True)["value"].mean())
     guessing = runs["dataset.guessing.loss"].astype(float) if "dataset.guessing.loss" in runs else math.nan
     worst, lost = WORST_LOSS * np.fmax(of_runs(runs, first), guessing), runs["diverged"].astype(bool)
     return by_seed(runs, of_runs(runs, means).mask(lost, worst), lost)
 
 
 def batch_losses(metrics: Frame) -> Frame:
-    """The recorded losses of training batches, one per step."""
+    """The recorded losses of training batches, one per step; of thin runs those of some steps."""
     return metrics[(metrics["split"] == "train") & (metrics["metric"] == "loss")]
 
 

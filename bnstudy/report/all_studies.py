@@ -19,6 +19,7 @@ from bnstudy.claims.frames import NothingFinished, describe_damages
 from bnstudy.claims.verdicts import Verdict
 from bnstudy.report import wording
 from bnstudy.report.cards import claim_id
+from bnstudy.report.cautions import THIN
 from bnstudy.report.forest import forest_of
 from bnstudy.report.page import Progress, StudyPart, silent
 from bnstudy.report.provenance import provenance
@@ -203,13 +204,14 @@ def index_content(folders: Folders, studies: Studies[Any]) -> dict[str, Any]:
     trained = runs.drop_duplicates("run_id")
     planned = {run_id for part in parts for run_id in part.study.planned}
     primary = [verdict for verdict in studies.found if verdict.contrast.is_primary]
+    thin, count = any(part.study.is_thin for part in parts), f"{len(parts)} {'study' if len(parts) == 1 else 'studies'}"
     return {
         "name": EVERY_FOLDER, "title": TITLE, "scale": studies.scale, "runs": runs,
         "report": folders.command(EVERY_STUDY, studies.scale),
         "answer": wording.answer(studies.found) if primary else "", "tally": tally_cases(primary),
         "cautions": cautions_of_all(folders, studies.judged, runs, studies.waiting),
         "missing": len(planned - {*trained["run_id"]}),
-        "provenance": [f"{len(parts)} {'study' if len(parts) == 1 else 'studies'}", *provenance(trained, len(planned))],
+        "provenance": [count, *provenance(trained, len(planned), thin)],
     }  # fmt: skip
 
 
@@ -236,8 +238,9 @@ def cautions_of_all(
     missing = [f"Runs are missing: {named}. The results of these studies may change."] if short else []
     mixed = describe_images(runs.assign(data=runs["data"].astype(str).map(dataset_name)).drop_duplicates("run_id"))
     damages = {run_id: sentence for study in studies for run_id, sentence in study.damages.items()}
+    thin = [THIN] if any(study.is_thin for study in studies) else []
     changes = [f"{report.part.study.name}: {text}" for report in reports.values() for text in report.changes]
-    return [*mixed, *missing, *describe_damages(damages), *waiting, *Plans(folders.results).damaged(), *changes]
+    return [*mixed, *missing, *thin, *describe_damages(damages), *waiting, *Plans(folders.results).damaged(), *changes]
 
 
 def tally(found: Sequence[Verdict]) -> str:

@@ -10,6 +10,12 @@ from bnstudy.claims.counterevidence import describe_smallest_p, list_some
 from bnstudy.claims.frames import EVERYTHING, StudyData, describe_damages, of_earlier_version
 from bnstudy.report.summary import percent
 from bnstudy.store.outcomes import FORMER_REASON
+from bnstudy.store.thin import LOSSES
+
+THIN = (
+    f"The store is thin: it has the training loss at {LOSSES} steps, and its exact mean over all. Claims have the same "
+    "values as in the full store; curves of the training loss are rougher."
+)
 
 VERDICT_SEEDS = 10
 """Of each arm, which verdicts need."""
@@ -25,6 +31,8 @@ def cautions(study: StudyData) -> list[str]:
         count = f"{study.n_missing} of {len(study.planned)} planned runs"
         found.append(f"{count} {'is' if study.n_missing == 1 else 'are'} missing{failed}: all results may change.")
     found += describe_damages(study.damages)
+    if study.is_thin:
+        found.append(THIN)
     if study.looks == "repeated":
         found.append(
             "The number of seeds was not fixed in advance: seeds are added until the claims are decided. Intervals and "

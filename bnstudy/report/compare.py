@@ -18,6 +18,7 @@ from bnstudy.claims.verdicts import or_none
 from bnstudy.report.all_studies import EVERY_STUDY
 from bnstudy.report.arm_names import find_arm, split_names
 from bnstudy.report.arm_tables import diverged_lines
+from bnstudy.report.cautions import THIN
 from bnstudy.report.commands import report_command
 from bnstudy.report.figures import Palette, load_figures
 from bnstudy.report.images import Image, panel_images, slug
@@ -129,7 +130,7 @@ def write_comparison(
     command = report_command(results_dir, study, about.scale if study else None, picked, compare=names)
     cautions = [NO_VERDICT, *(how for _, how in chosen if how)]
     cautions += [*([DIFFERENT_PANELS] if first["panel"].iloc[0] != second["panel"].iloc[0] else [])]
-    cautions += [*about.mixed_images, *describe_damages(about.damages)]
+    cautions += [*about.mixed_images, *describe_damages(about.damages), *([THIN] if about.is_thin else [])]
     content = {
         "name": f"comparison in {about.name}", "title": f"{arms[0]} against {arms[1]}", "scale": about.scale,
         "arms": arms, "rows": rows, "cautions": cautions, "facts": facts(both), "command": command,

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-EVALUATION = ("loss", "accuracy", "balanced_accuracy", "lr")
+from bnstudy.store.thin import MEAN, SUM
+
+EVALUATION = ("loss", "accuracy", "balanced_accuracy", "lr", MEAN, SUM)
 PROBES = (
     "accuracy_batch", "accuracy_precise", "accuracy_running", "backprop_ratio", "backprop_rms", "backprop_slope",
     "beta_eff", "beta_eff_scaled", "beta_mean", "beta_std", "born_dead_share", "dead_share", "died_share",

@@ -7,9 +7,10 @@ import pandas as pd
 from bnstudy.claims.changed_plans import describe_seeds
 from bnstudy.claims.counterevidence import list_some
 from bnstudy.report.summary import duration
+from bnstudy.store.thin import LOSSES
 
 
-def provenance(runs: pd.DataFrame, planned: int) -> list[str]:
+def provenance(runs: pd.DataFrame, planned: int, is_thin: bool = False) -> list[str]:
     """`["476 of 476 runs", "seeds 0 to 13", "40 diverged", "Digits, 1,150 training images", "200 steps", ...]`."""
     devices = list_some(sorted(runs["device"].dropna().unique()))
     return [
@@ -18,6 +19,7 @@ def provenance(runs: pd.DataFrame, planned: int) -> list[str]:
         *count_lost(runs),
         *describe_datasets(runs),
         *_spans("steps", runs["steps"]),
+        *([f"training loss at {LOSSES} of them"] if is_thin else []),
         f"{duration(runs['seconds.training'].sum())} of training on {devices}",
         *describe_version(runs),
     ]

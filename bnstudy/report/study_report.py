@@ -100,7 +100,8 @@ def judge_study(folders: Folders, study: str, scale: str | None = None, progress
     about = load_study(folders.results, study, scale)
     found = contrasts_of(about, load_claims(about.claims, folders.of_claims))
     part = part_of(about, set(), folders.command(study, about.scale), folders.configs, progress, figures={})
-    return JudgedStudy(part.without_panel_images(), verdicts.judge_all(found), [])
+    changes = find_changes(open_store(folders.results), about)
+    return JudgedStudy(part.without_panel_images(), verdicts.judge_all(found), changes)
 
 
 def contrasts_of(study: StudyData, claims: Sequence[Claim]) -> list[Contrast]:
@@ -142,7 +143,7 @@ def page_content(part: StudyPart, found: Sequence[Verdict], cautions: Sequence[s
         "facts": part.facts, "cautions": list(cautions), "tally": tally_cases(primary),
         "answer": wording.answer(found, study.title) if primary else answer_of_reproduction(part),
         "forest": forest_of(primary, lambda v: f"#{claim_id(v.contrast.claim)}") if primary else None,
-        "provenance": provenance(study.runs, len(study.planned)),
+        "provenance": provenance(study.runs, len(study.planned), study.is_thin),
     }  # fmt: skip
 
 

@@ -140,9 +140,8 @@ class Plans:
     def files(self, study: str, scale: str) -> list[Path]:
         """The intact files of a study's plan at a scale, and of the marks of reports on it."""
         folder = self.folder(study, scale)
-        found = [(path, PlanFile) for path in self._files(folder)]
-        found += [(path, Mark) for path in self._files(folder / "reported")]
-        return [path for path, kind in found if list(self._intact([path], kind))]
+        plans = [path for path in self._files(folder) if list(self._intact([path], PlanFile))]
+        return plans + [path for path in self._files(folder / "reported") if list(self._intact([path], Mark))]
 
     def studies(self) -> list[str]:
         """The names of the studies with a plan, sorted."""

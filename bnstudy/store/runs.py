@@ -87,11 +87,6 @@ class Store:
 
     results_dir: Path
 
-    @property
-    def is_thin(self) -> bool:
-        """Whether its runs lack most training losses."""
-        return False
-
     def run_ids(self) -> list[str]:
         """The ids of all folders of runs, whatever is in them, sorted."""
         folder = self.results_dir / "runs"
