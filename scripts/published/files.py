@@ -64,12 +64,10 @@ def forest(verdicts: list[Verdict]) -> bytes:
 
 
 def readme_block(csv: str, content: Mapping[str, Any]) -> str:
-    answer = f"{content['answer']} " if content["answer"] else ""
-    return f"""\
-![The verdicts on all claims, each with its effect and 95% interval]({PUBLISHED}/figures/forest.png)
-
-{answer}Some claims are about several networks or settings, and each of these has a verdict of its own. [The published
-page]({PUBLISHED}/index.html) has the evidence for each, [What we found]({PAGE}) explains them, and
-[PROVENANCE]({PUBLISHED}/PROVENANCE.md) says how they were made.
-
-{table.table(csv)}"""
+    text = (
+        f"{content['answer']} Some claims are about several networks or settings, and each of these has a verdict of "
+        f"its own. [The published page]({PUBLISHED}/index.html) has the evidence for each claim, [What we "
+        f"found]({PAGE}) explains them, and [PROVENANCE]({PUBLISHED}/PROVENANCE.md) says how they were made."
+    )
+    picture = f"![The verdicts on all claims, each with its effect and 95% interval]({PUBLISHED}/figures/forest.png)"
+    return "\n\n".join([picture, table.wrap(text.strip()), table.table(csv)])

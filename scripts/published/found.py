@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from markupsafe import Markup
 
 from bnstudy.report.published import PublishedClaim
 from bnstudy.report.rendering import escape_markdown
+from scripts.published.table import wrap
 
 ROOT = Path(__file__).parents[2]
 ACCOUNTS = ROOT / "docs" / "accounts.yaml"
@@ -45,7 +45,7 @@ def page(published: Mapping[str, PublishedClaim]) -> str:
     """The page in Markdown. published: claims by name; none before anything is published."""
     parts = [INTRODUCTION] if published else [INTRODUCTION, NOTHING]
     for topic in load_topics():
-        parts += [f"## {topic.title}", f"**What accounts say.** {topic.accounts}"]
+        parts += [f"## {topic.title}", wrap(f"**What accounts say.** {topic.accounts}")]
         shown = [published[name] for name in topic.claims if name in published]
         for nth, claim in enumerate(shown):
             parts += paragraphs(claim)
@@ -59,14 +59,16 @@ def page(published: Mapping[str, PublishedClaim]) -> str:
 
 
 def paragraphs(claim: PublishedClaim) -> list[str]:
-    """What was measured, and what counts against it."""
+    """What was measured, and what counts against it. The title of an open claim repeats its statement."""
     card = claim.card
     doubts = card.counterevidence[:MOST_DOUBTS]
     left = len(card.counterevidence) - len(doubts)
     more = [f"{left} more on the published page."] if left else []
-    measured = Markup(" ").join(map(escape_markdown, [f"{card.claim.statement}", *card.sentences]))
+    title = [] if card.status == "INCONCLUSIVE" else [f"{card.title}."]
+    statement = f"**{escape_markdown(card.claim.statement)}**"
+    measured = " ".join([statement, *map(escape_markdown, [*title, *card.sentences])])
     against = "\n".join(f"- {escape_markdown(sentence)}" for sentence in [*doubts, *more])
-    return [f"**{escape_markdown(card.title)}.** {measured}", f"What counts against it:\n\n{against}"]
+    return [measured, f"What counts against it:\n\n{against}"]
 
 
 def figures(published: Mapping[str, PublishedClaim]) -> dict[str, bytes]:

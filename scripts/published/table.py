@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -92,6 +93,11 @@ def _reach(claim: Claim, group: Sequence[Verdict]) -> str:
     x = "x" if claim.scale == "log_ratio" else ""
     words = texts[-1].unqualified.partition(" ")[2]
     return f", {' to '.join(f'{number}{x}' for number in numbers)} {words}"
+
+
+def wrap(text: str) -> str:
+    """The text in lines as long as those of the other pages."""
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
 
 
 def replace_block(readme: str, block: str) -> str:
