@@ -135,7 +135,7 @@ class PackedStore(Store):
         rows = np.arange(counts.sum()) + np.repeat(own - counts.cumsum() + counts, counts)
         if len(rows) != table.num_rows or not np.array_equal(rows, np.arange(len(rows))):
             table = table.unify_dictionaries().combine_chunks().take(pa.array(rows))
-        return table, counts
+        return pa.table([_in_order_of_rows(column) for column in table.columns], table.schema), counts
 
     @cached_property
     def places(self) -> Places:
@@ -195,6 +195,18 @@ class PackedStore(Store):
             f"Run {run_id} in {self.results_dir / 'runs.parquet'} cannot be used ({name}: {reason}): get the folder "
             "again from where it came, or pack it again with bnstudy pack."
         )
+
+
+def _in_order_of_rows(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of texts with those that it has, in the order of the rows, as if the runs had been read one by one."""
+    if not pa.types.is_dictionary(column.type):
+        return column
+    array = column.unify_dictionaries().combine_chunks()
+    order = array.indices.unique()
+    present = np.zeros(len(array.dictionary), np.int32)
+    present[order.to_numpy()] = np.arange(len(order))
+    indices = pa.array(present[array.indices.to_numpy()])
+    return pa.chunked_array([pa.DictionaryArray.from_arrays(indices, array.dictionary.take(order))])
 
 
 def open_packed(folder: Path) -> PackedStore:
