@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 
@@ -21,10 +18,10 @@ WIDTH, BATCH = 64, 32
 SOURCE = "our own computation on digits, as Meterez et al. 2024 predict no growth"
 KEYS = ["init", "model.activation"]
 STYLES = {
-    ("Orthogonal", "linear"): LineStyle(style.COLOURS[0], "-", "s"),
-    ("KaimingNormal", "linear"): LineStyle(style.COLOURS[2], style.LINES[1], "D"),
-    ("Orthogonal", "relu"): LineStyle(style.COLOURS[1], "-", "^"),
-    ("KaimingNormal", "relu"): LineStyle(style.COLOURS[3], style.LINES[1], "v"),
+    ("Orthogonal", "linear"): LineStyle(style.COLOURS[0], "", "s"),
+    ("KaimingNormal", "linear"): LineStyle(style.COLOURS[2], "-", "D"),
+    ("Orthogonal", "relu"): LineStyle(style.COLOURS[1], "", "^"),
+    ("KaimingNormal", "relu"): LineStyle(style.COLOURS[3], "-", "v"),
 }
 
 
@@ -54,19 +51,20 @@ class OrthogonalLinear(YangExplosion):
         if runs.empty:
             return None
         smallest, largest = (int(f(runs["batch_size"])) for f in (min, max))
-        at = runs[runs["batch_size"] == largest].groupby(KEYS, observed=True)["growth"].mean()
-        ends = [f"{mean:.2f}x ({', '.join(map(str, key))})" for key, mean in at.items()]
-        title = f"Growth of the squared gradient per layer with BatchNorm, batch {largest}: {listed(ends)}"
+        at = runs[runs["batch_size"] == largest].groupby(KEYS[::-1], observed=True)["growth"].mean()
+        parts = [f"{_range(means)} ({activation})" for activation, means in at.groupby(level=0)]
+        title = f"Growth of the squared gradient per layer with BatchNorm, batches of {largest}: {listed(parts)}"
         figure, axes = style.new_figure(1, 1, 3.6, title)
         ax, styles = axes[0, 0], {}
         sizes = np.arange(smallest, largest + 1)
         for key, rows in runs.groupby(KEYS, observed=True):
-            styles[", ".join(map(str, key))] = line = STYLES.get(key, LineStyle(style.NEUTRAL, "-", "o"))
+            styles[", ".join(map(str, key))] = line = STYLES.get(key, LineStyle(style.NEUTRAL, "", "o"))
             table = summarize(rows, ["batch_size"], "growth")
             half = (table["mean"] - table["low"]).fillna(0)
             ax.errorbar(table["batch_size"], table["mean"], half, color=line.colour, fmt=line.marker, capsize=2)
             if key[0] == "KaimingNormal":
-                ax.plot(sizes, [theory("BatchNorm", key[1], int(b)) for b in sizes], color=line.colour, linestyle=":")
+                wide = [theory("BatchNorm", key[1], int(b)) for b in sizes]
+                ax.plot(sizes, wide, color=line.colour, linestyle=line.line)
         style.draw_level(ax, 1)
         ax.set(xscale="log", xlabel="batch size", ylabel="growth per layer")
         ticks = sorted(runs["batch_size"].unique())
@@ -74,7 +72,12 @@ class OrthogonalLinear(YangExplosion):
         ax.minorticks_off()
         style.add_legend(figure, style.line_handles(styles, marker=True))
         caption = (
-            f"{self.note} Points are means over seeds with 95% t intervals. Dotted lines are the theory of Gaussian "
-            "weights."
+            f"{self.note} Points are means over seeds with 95% t intervals. Lines are the theory of Gaussian "
+            "weights. Dotted: no growth."
         )
         return ReportFigure(title, caption, f"Chart of growth against batch size. {title}.", figure)
+
+
+def _range(means: pd.Series) -> str:
+    """`"1.02x to 1.03x"`."""
+    return " to ".join(dict.fromkeys(f"{mean:.2f}x" for mean in sorted(means)))
