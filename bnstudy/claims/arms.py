@@ -33,7 +33,12 @@ RECORDED = ("probe", "evaluation")
 EVALUATION_BATCH = "evaluation.batch_size"
 """The column among them that changes results, where a norm evaluates with the statistics of a batch."""
 
-NULL_WORDS = {"data.train_size": "all", "norm.momentum": "cumulative", EVALUATION_BATCH: "as in training"}
+NULL_WORDS = {
+    "data.train_size": "all",
+    "data.test_size": "all",
+    "norm.momentum": "cumulative",
+    EVALUATION_BATCH: "as in training",
+}
 """What null means in a name, by column; none for the others."""
 
 BALANCED = "class-balanced parts of 256"

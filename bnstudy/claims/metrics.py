@@ -407,6 +407,14 @@ def gradient_slope(runs: Frame, metrics: Frame, *_: Any) -> Frame:
     return table.assign(value=table["value"].abs())
 
 
+@metric("effective_rank", scales=RATIO, kind="untrained")
+def rank_of_last_layer(runs: Frame, metrics: Frame, *_: Any) -> Frame:
+    """Effective rank of the outputs of the last hidden layer before training: exp of the entropy of the singular values
+    of the centred matrix [samples, units], divided by their sum."""
+    rows = metrics[(metrics["metric"] == "effective_rank") & (metrics["layer"] != OUTPUT) & (metrics["step"] == 0)]
+    return by_seed(runs, of_runs(runs, rows.groupby("run_id", observed=True)["value"].last()))
+
+
 def geometric_means(rows: Frame) -> pd.Series:
     """Geometric mean by run of the values that are finite and positive."""
     positive = rows[(rows["value"] > 0) & np.isfinite(rows["value"])]

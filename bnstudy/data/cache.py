@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ import torch
 from bnstudy.data.base import DataSpec
 from bnstudy.data.dataset import Dataset, DecodedImages, assemble, stratified_split
 from bnstudy.store.files import remove_abandoned, write_atomic
+from bnstudy.validation import ADDED
 
 _FORMAT = 2  # raise it to decode the same raw files differently
 
@@ -27,7 +28,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CachedData(DataSpec):
-    """A dataset whose raw files are decoded into a cache. A subclass implements `source` and `decode`."""
+    """A dataset whose raw files are decoded into a cache. A subclass implements `source` and `decode`.
+
+    test_size: size of a stratified subset of the test images; null for all of them.
+    """
+
+    test_size: int | None = field(default=None, metadata=ADDED, kw_only=True)
+
+    def check(self) -> None:
+        super().check()
+        self.require(self.test_size is None or self.test_size >= 1, "test_size", "at least 1, or null for all")
 
     def source(self) -> str:
         """A checksum of the raw files, which are downloaded first if they are missing.
@@ -66,7 +76,10 @@ class CachedData(DataSpec):
         if self.train_size is not None and self.train_size > len(train):
             allowed = f"at most {len(train)}, the images that the validation split leaves, or null for all"
             raise self.refuse("train_size", allowed)
-        return assemble(self.label, decoded, train[: self.train_size], val, device, self.scale or "standardized")
+        if self.test_size is not None and self.test_size > len(decoded.test_y):
+            raise self.refuse("test_size", f"at most {len(decoded.test_y)}, or null for all")
+        scale = self.scale or "standardized"
+        return assemble(self.label, decoded, train[: self.train_size], val, device, scale, self.test_size)
 
 
 def own_code(cls: type) -> str:

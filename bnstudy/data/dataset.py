@@ -56,8 +56,9 @@ class Dataset:
     train, val, test: each in a stratified order, so that its first m images are a stratified sample.
     mean, std: what is subtracted from each channel and what it is then divided by, with black 0 and white 1; if images
         are standardized, the moments of the training split, with a std of 1 for a constant channel.
-    checksum: of the images and labels before they were split, so that it does not depend on `train_size` or
-        `val_fraction`; by default of the splits, with SPLITS before it. Runs are compared only if it is the same.
+    checksum: of the images and labels before they were split, so that it does not depend on `train_size`,
+        `test_size` or `val_fraction`; by default of the splits, with SPLITS before it. Runs are compared only if it is
+        the same.
     is_learnable: whether labels depend on inputs. If not, a run that ends at chance has not failed.
     """
 
@@ -127,10 +128,12 @@ def assemble(
     val: Tensor,
     device: torch.device,
     scale: Scale = "standardized",
+    test_size: int | None = None,
 ) -> Dataset:
-    """The dataset with splits from the decoded training images of indices `train` and `val`, and all test images."""
+    """The dataset with splits from the decoded training images of indices `train` and `val`, and `test_size` or all
+    of the test images."""
     mean, std = offset_and_divisor(decoded.train_x[train], scale)
-    test = stratified_order(decoded.test_y)
+    test = stratified_order(decoded.test_y)[:test_size]
 
     def split(x_NCHW: Tensor, y_N: Tensor) -> Split:
         return Split(normalize(x_NCHW.to(device), mean, std), y_N.to(device))

@@ -9,7 +9,7 @@ from typing import Any
 SPLITS = "splits:"
 """Begins a checksum of the splits, which depends on how the dataset is divided; others are of the undivided dataset."""
 
-DIVISION = ("train_size", "val_fraction", "scale")
+DIVISION = ("train_size", "test_size", "val_fraction", "scale")
 """Settings of a dataset that divide it and scale its pixels."""
 
 USE = ("augment", "length", "length.min", "length.max", "test_lengths")

@@ -187,14 +187,15 @@ def rows_per_stack(runs: int, limit: int, workers: int) -> int:
 def max_rows(spec: RunSpec, network: NetworkCost, device: str, sharing: int) -> int:
     """The number of runs that fit into a CPU's cache or a GPU's memory."""
     slots = len(spec.optim.slots())
-    training = 4 * (network.params * (2 + slots) + 3 * spec.batch_size * network.units)
+    units_at_once = network.units / network.repeats  # those of one step of a recurrent network
+    training = 4 * (network.params * (2 + slots) + 3 * spec.batch_size * units_at_once)
     copies = max((probe.copies for probe in spec.probe.values()), default=0)
     total = 4 * (
         network.params * (4 + slots + copies)
         + 8 * max(256, spec.batch_size, spec.evaluation.batch_size or 0) * network.units
     )
     in_memory = int(SHARE_OF_MEMORY * memory_bytes(device) / sharing / total)
-    in_cache = CACHE_BYTES // training if device == "cpu" else in_memory
+    in_cache = int(CACHE_BYTES / training) if device == "cpu" else in_memory
     if network.convolves:
         in_cache = max(in_cache, CONVOLUTION_ROWS)
     return max(2, min(in_memory, in_cache, MAX_ROWS[device]))
@@ -213,13 +214,19 @@ def step_operations(spec: RunSpec, network: NetworkCost) -> float:
 
 
 def step_seconds(spec: RunSpec, network: NetworkCost) -> float:
-    """Approximate time of a step of one run in a stack, on one CPU core."""
-    return 2e-5 + step_operations(spec, network) * 1.3e-11
+    """Approximate time of a step of one run in a stack, on one CPU core.
+
+    Convolutions with few channels wait for memory: for each output of a layer.
+    """
+    outputs = spec.batch_size * network.units if network.convolves else 0
+    return 2e-5 + step_operations(spec, network) * 1.3e-11 + outputs * SECONDS_PER_OUTPUT
 
 
 CALL_SECONDS = {False: 2e-4, True: 1.25e-3}
 """Approximate time that the operations around a matrix product of a step take however small it is, once for all runs of
 a stack; for a stack of convolutions more. Measured with the studies at scale=quick."""
+
+SECONDS_PER_OUTPUT = 5e-9
 
 STEPS_OF_EVALUATION = 60
 """Steps that take as long as the evaluations and probes of a short run."""

@@ -102,6 +102,14 @@ def test_the_slope_of_gradients_is_absolute_and_before_training():
     assert read("signed_gradient_slope", arm(False), measured(*rows)) == ([-0.4], [""])
 
 
+def test_the_rank_of_the_last_layer_is_that_of_the_last_hidden_one_before_training():
+    layers = {"hidden1": 40.0, "hidden2": 20.0, "hidden10": 5.0, "out": 9.0}
+    rows = [
+        ("r0", step, "", "effective_rank", layer, rank + step) for step in (0, 100) for layer, rank in layers.items()
+    ]
+    assert read("rank_of_last_layer", arm(False), measured(*rows)) == ([5.0], [""])
+
+
 RATES = [0.01, 0.1, 1.0, 10.0]
 
 

@@ -159,8 +159,22 @@ def test_a_subset_larger_than_the_training_split_is_refused(tmp_path):
         GreyLevels(train_size=129).load(tmp_path, CPU)
 
 
+def test_a_subset_of_the_test_images_is_stratified_and_changes_no_other_split(whole, tmp_path):
+    subset = GreyLevels(test_size=8).load(tmp_path, CPU)
+    assert subset.test.y.bincount().tolist() == [2, 2, 2, 2]
+    assert indices(subset, "test") == indices(whole, "test")[:8]
+    assert indices(subset, "train") == indices(whole, "train")
+    assert subset.checksum == whole.checksum
+
+
+@pytest.mark.parametrize(("size", "allowed"), [(0, "at least 1, or null for all"), (41, "at most 40, or null for all")])
+def test_a_subset_that_is_no_part_of_the_test_images_is_refused(tmp_path, size, allowed):
+    with pytest.raises(ConfigError, match=rf"data\.test_size={size} is not allowed: it must be {allowed}"):
+        GreyLevels(test_size=size).load(tmp_path, CPU)
+
+
 def test_fields_that_do_not_change_the_decoding_share_a_cache(tmp_path):
     path = GreyLevels(root="here").cache_path(tmp_path)
     assert path.parent == tmp_path
-    assert path == GreyLevels(root="here", train_size=3, val_fraction=0.5).cache_path(tmp_path)
+    assert path == GreyLevels(root="here", train_size=3, test_size=5, val_fraction=0.5).cache_path(tmp_path)
     assert path != GreyLevels(root="there").cache_path(tmp_path)

@@ -15,6 +15,7 @@ from bnstudy.sweep import cost
 from bnstudy.sweep.cost import (
     CACHE_BYTES,
     CONVOLUTION_ROWS,
+    SECONDS_PER_OUTPUT,
     STACK_OPERATIONS,
     NetworkCost,
     choose_engine,
@@ -22,6 +23,7 @@ from bnstudy.sweep.cost import (
     max_rows,
     measure_network,
     rows_per_stack,
+    step_seconds,
 )
 from bnstudy.sweep.settings import Settings
 from tests.conftest import spec_of
@@ -73,6 +75,19 @@ def test_a_stack_stays_within_the_cache():
     assert choose_method([spec] * 33, SMALL, Settings(), "cpu", 1, 1).rows == 17
     rows = max_rows(spec, big, "cpu", 1)
     assert rows == max(2, CACHE_BYTES // (4 * (big.params * 4 + 3 * spec.batch_size * big.units)))
+
+
+def test_a_stack_of_recurrent_networks_keeps_one_step_of_their_sequence_in_the_cache():
+    spec, long = spec_of(), replace(SMALL, units=10**5)
+    assert max_rows(spec, long, "cpu", 1) == 2
+    assert max_rows(spec, replace(long, repeats=28.0), "cpu", 1) > 4
+
+
+def test_each_output_of_a_convolution_takes_time():
+    spec, few, many = spec_of(), replace(SMALL, convolves=True), replace(SMALL, convolves=True, units=10**5)
+    added = step_seconds(spec, many) - step_seconds(spec, few)
+    assert math.isclose(added, (many.units - few.units) * spec.batch_size * SECONDS_PER_OUTPUT)
+    assert step_seconds(spec, replace(many, convolves=False)) == step_seconds(spec, SMALL)
 
 
 def test_workers_share_the_memory(monkeypatch):

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from bnstudy.claims.metrics import OUTPUT
 from bnstudy.claims.numbers import two_digits
 from bnstudy.report.endings import with_last_step
 from bnstudy.report.figures import layout, style
@@ -29,18 +30,21 @@ MAX_NAMES = 8
 """A vertical axis with more layers has numbers instead of names."""
 LETTERS_PER_INCH = 13
 """Of the names below an axis."""
+HIDDEN = "hidden layer"
 FROM_INPUT = " Layers are in the order of the network, from the input."
 
 
 @dataclass(frozen=True)
 class DepthProfile:
-    """axis: label of the y axis; layer: what the x axis counts."""
+    """axis: label of the y axis; layer: what the x axis counts; at_end: the title has the last layer's value, not the
+    first layer's relative to it."""
 
     metric: str
     axis: str
     title: str
     layer: str
     caption: str
+    at_end: bool = False
 
 
 GRADIENT_NORM = DepthProfile(
@@ -50,10 +54,18 @@ GRADIENT_NORM = DepthProfile(
     "without normalization are not on one scale: a normalized layer's gradient is proportional to 1/||W||.",
 )  # fmt: skip
 BACKPROP = DepthProfile(
-    "backprop_rms", "RMS of dL/dz", "gradient dL/dz", "hidden layer",
+    "backprop_rms", "RMS of dL/dz", "gradient dL/dz", HIDDEN,
     "Root mean square, over samples and units, of the derivative of the training batch's loss with respect to each "
     "hidden layer's pre-activations. A flat line is a gradient that neither vanishes nor explodes on its way back. "
     "Points are geometric means over seeds, bands 95% t intervals on the log axis.",
+)  # fmt: skip
+
+RANK = DepthProfile(
+    "effective_rank", "effective rank", "effective rank of the outputs", HIDDEN,
+    "Effective rank of each hidden layer's outputs on the probe batch: exp of the entropy of the singular values, "
+    "divided by their sum, of the centred matrix [samples, units]. At most the number of units. Points are geometric "
+    "means over seeds, bands 95% t intervals on the log axis.",
+    at_end=True,
 )  # fmt: skip
 
 
@@ -65,10 +77,16 @@ def draw_backprop(panel: Panel, palette: Palette) -> ReportFigure | None:
     return _draw_profile(BACKPROP, panel, palette)
 
 
+def draw_ranks(panel: Panel, palette: Palette) -> ReportFigure | None:
+    return _draw_profile(RANK, panel, palette)
+
+
 def _draw_profile(profile: DepthProfile, panel: Panel, palette: Palette) -> ReportFigure | None:
     """Draw a metric against depth on a log axis: axes for each of `MOMENTS`, or for each setting."""
     rows = with_last_step(panel.layer_rows(profile.metric), panel.arm_runs)
     rows = rows[np.isfinite(rows["value"]) & (rows["value"] > 0)]
+    if profile.layer == HIDDEN:
+        rows = rows[rows["layer"] != OUTPUT]
     measured = {m.title: at for m in MOMENTS if not (at := m(rows)).empty}
     if not measured:
         return None
@@ -120,8 +138,11 @@ def _draw_lines(ax: Axes, at: pd.DataFrame, styles: Mapping[str, LineStyle], **l
 
 
 def _result(profile: DepthProfile, panel: Panel, moment: str, at: pd.DataFrame) -> str:
-    """By which factor the metric of the first layer differs from that of the last."""
+    """By which factor the metric of the first layer differs from that of the last, or the last layer's."""
     ends = mean_band(at, ["arm", "depth"], log=True).groupby("arm", observed=True)["mean"].agg(["first", "last"])
+    if profile.at_end:
+        last = {panel.names[str(arm)]: end["last"] for arm, end in ends.iterrows()}
+        return f"{profile.title}, last {profile.layer}, {moment}: {by_arm(last, two_digits)}"
     factors = {panel.names[str(arm)]: end["first"] / end["last"] for arm, end in ends.iterrows()}
     return f"{profile.title}, first over last layer, {moment}: {by_arm(factors, times)}"
 

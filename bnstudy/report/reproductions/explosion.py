@@ -90,12 +90,12 @@ class YangExplosion(Reproduction):
             if not math.isnan(value):
                 arm = f"{norm}, {activation}, batch {batch}"
                 of_arm = runs[(runs[keys] == [norm, activation, batch]).all(axis=1)]
-                checks.append(_check(quantity, arm, expected(norm, activation, batch), of_arm["growth"], value))
+                checks.append(check_growth(quantity, arm, expected(norm, activation, batch), of_arm["growth"], value))
         relu = runs[(runs["norm"] == "BatchNorm") & (runs["model.activation"] == "relu")]
         largest = relu[relu["batch_size"] == relu["batch_size"].max()]
         limit = Expected(f"{LIMIT:.3f}", "v", f"{YANG}, the limit of large batches")
         arm = f"BatchNorm, relu, batch {largest['batch_size'].iloc[0]}" if len(largest) else "BatchNorm, relu"
-        return [*checks, _check(f"{quantity}, the largest batch", arm, limit, largest["growth"], LIMIT)]
+        return [*checks, check_growth(f"{quantity}, the largest batch", arm, limit, largest["growth"], LIMIT)]
 
     def draw(self) -> ReportFigure | None:
         runs = self.runs().dropna(subset=["growth"])
@@ -136,6 +136,6 @@ def _growths(runs: pd.DataFrame) -> str:
     return ", ".join(parts)
 
 
-def _check(quantity: str, arm: str, expected: Expected, growths: pd.Series, value: float) -> Check:
+def check_growth(quantity: str, arm: str, expected: Expected, growths: pd.Series, value: float) -> Check:
     bounds = (1 - TOLERANCE) * value, (1 + TOLERANCE) * value
     return make_check(quantity, arm, expected, mean_interval(growths), bounds, f"within {TOLERANCE:.0%}")
