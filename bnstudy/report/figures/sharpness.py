@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from bnstudy.report.figures import layout, style
@@ -74,7 +76,7 @@ def draw_edge(panel: Panel, palette: Palette) -> ReportFigure | None:
     if table.empty:
         return None
     last = {panel.names[str(arm)]: value for arm, value in last_means(table).items()}
-    title = f"{panel.name}: learning rate times sharpness at the end of training: {by_arm(last)}"
+    title = f"{panel.name}: learning rate times sharpness at the end of training: {by_arm(last, lambda value: f'{value:.3g}')}"
     figure, axes = style.new_figure(1, 1, 3.2, title)
     ax, styles = axes[0, 0], palette.of_arms(panel.arms)
     for arm, of_arm in split_by_arm(table):
@@ -82,15 +84,8 @@ def draw_edge(panel: Panel, palette: Palette) -> ReportFigure | None:
     style.draw_level(ax, EDGE)
     layout.limit_to_means([ax])
     ax.set_ylim(bottom=0)
-    ax.text(
-        0.01,
-        EDGE,
-        "edge of stability",
-        va="bottom",
-        fontsize=8,
-        color=style.NEUTRAL,
-        transform=ax.get_yaxis_transform(),
-    )
+    place: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "ha": "right", "va": "top"}
+    ax.text(1.0, EDGE, "edge of stability", fontsize=8, color=style.NEUTRAL, **place)
     ax.set(xlabel="step", ylabel="learning rate times sharpness")
     shown = {arm: styles[arm] for arm in panel.labels if arm in {*table["arm"].astype(str)}}
     style.add_legend(figure, style.line_handles(shown, panel.labels, marker=True))

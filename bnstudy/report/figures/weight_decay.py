@@ -37,7 +37,7 @@ def draw_weight_decay(panel: Panel, palette: Palette) -> ReportFigure | None:
         return None
     distances = {norm: pd.concat(_distances(*pair) for pair in of_norm) for norm, of_norm in pairs.items()}
     largest = {norm: float(np.exp(np.log(_largest(of_norm)).mean())) for norm, of_norm in pairs.items()}
-    title = f"{panel.name}: largest distance of the losses: {by_arm(largest, lambda value: f'{value:.1e}')}"
+    title = f"{panel.name}: largest distance of the losses: {by_arm(largest, lambda value: f'{value:.2g}')}"
     figure, axes = style.new_figure(2, len(pairs), 4.8, title, sharex=True, sharey="row")
     for (norm, of_norm), above, below in zip(pairs.items(), *axes, strict=True):
         above.set_title(norm)
@@ -46,7 +46,9 @@ def draw_weight_decay(panel: Panel, palette: Palette) -> ReportFigure | None:
         style.draw_band(below, mean_band(distances[norm], ["step"], log=True), "step", colour)
     for ax in axes.flat:
         ax.set_yscale("log")
-    style.set_log_ticks(axes[0, 0].yaxis)
+    layout.limit_to_means(axes[1])
+    for row in axes:
+        layout.set_log_ticks(row[0].yaxis, most=7)
     axes[0, 0].set_ylabel("training loss")
     axes[1, 0].set_ylabel("distance of the losses")
     for ax in axes[1]:
