@@ -9,6 +9,7 @@ import pandas as pd
 from bnstudy.report.figures import layout, style
 from bnstudy.report.figures.style import Palette, ReportFigure
 from bnstudy.report.figures.titles import by_arm
+from bnstudy.report.figures.titles import rate as three_digits
 from bnstudy.report.layer_series import network_series, stability_limits
 from bnstudy.report.panels import Panel
 from bnstudy.report.transforms import last_means, mean_band, split_by_arm
@@ -76,7 +77,7 @@ def draw_edge(panel: Panel, palette: Palette) -> ReportFigure | None:
     if table.empty:
         return None
     last = {panel.names[str(arm)]: value for arm, value in last_means(table).items()}
-    title = f"{panel.name}: learning rate times sharpness at the end of training: {by_arm(last, lambda value: f'{value:.3g}')}"
+    title = f"{panel.name}: learning rate times sharpness at the end of training: {by_arm(last, three_digits)}"
     figure, axes = style.new_figure(1, 1, 3.2, title)
     ax, styles = axes[0, 0], palette.of_arms(panel.arms)
     for arm, of_arm in split_by_arm(table):
