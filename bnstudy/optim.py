@@ -222,6 +222,35 @@ class Linear(_Decaying):
 
 
 @dataclass(frozen=True)
+class Exponential(ScheduleSpec):
+    """Multiplies the rate by `gamma` after each step; above 1, the rate grows.
+
+    For weights in front of a norm, which cancels their scale, SGD at a constant lr with weight decay wd is the same as
+    SGD without weight decay at the rate lr (1 - lr wd)^(-2t-1) after t steps, which is first = 1/(1 - lr wd) and
+    gamma = first^2 (Li & Arora 2019).
+
+    gamma: factor of a step.
+    first: share of lr in the first step.
+    """
+
+    gamma: float = 0.999
+    first: float = 1.0
+
+    def check(self) -> None:
+        super().check()
+        for name in ("gamma", "first"):
+            self.require(getattr(self, name) > 0, name, "a number above 0")
+
+    def factor(self, step: int, total: int) -> float:
+        if step < self.warmup:
+            return self.first * super().factor(step, total)
+        try:
+            return float(self.first * self.gamma ** (step - self.warmup))
+        except OverflowError:
+            return math.inf
+
+
+@dataclass(frozen=True)
 class Step(ScheduleSpec):
     """Multiplies the rate by `gamma` at each of the `milestones`.
 

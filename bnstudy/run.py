@@ -81,10 +81,10 @@ class RunSpec(Spec):
     seed: what all random numbers of the run follow from.
     epochs: the length of the training in passes over the training images; give this or `steps`.
     steps: the length in steps.
-    precision: fp32; or bf16, automatic mixed precision in training. Losses, the statistics of norms, evaluation and
-        probes are in float32.
-    trained: `all` parameters, or only those of the `norm`, its scales and shifts; all others, the classifier's
-        included, then keep their initial values (Frankle, Schwab & Morcos 2021).
+    precision: fp32; bf16, automatic mixed precision in training, where losses, the statistics of norms, evaluation and
+        probes are in float32; or fp64, everything in float64 from the same initial weights.
+    trained: `all` parameters; only those of the `norm`, its scales and shifts (Frankle, Schwab & Morcos 2021); or those
+        of the `hidden` layers, all but the last layer of weights, the classifier. The others keep their initial values.
     """
 
     has_target: ClassVar[bool] = False
@@ -103,8 +103,8 @@ class RunSpec(Spec):
     seed: int
     epochs: float | None = None
     steps: int | None = None
-    precision: Literal["fp32", "bf16"] = "fp32"
-    trained: Literal["all", "norm"] = "all"
+    precision: Literal["fp32", "bf16", "fp64"] = "fp32"
+    trained: Literal["all", "norm", "hidden"] = "all"
     early_stopping: EarlyStopping | None = field(default=None, metadata=ADDED)
 
     def canonical(self) -> Mapping[str, object]:

@@ -94,7 +94,13 @@ def measure(spec: RunSpec) -> tuple[pa.Table, pa.Table, dict[str, Any]]:
         if len(at):
             rows += _probed(name, spec, at, rng, 0.4 if plain else 0.1)
     seconds = evaluated * (0.002 if plain else 0.003)
-    dataset = {"name": type(spec.data).__name__, "checksum": "00", "train": 1150, "val": 287, "test": 360}
+    dataset = {
+        "name": type(spec.data).__name__,
+        "checksum": "00",
+        "train": spec.data.train_size or 1150,
+        "val": 287,
+        "test": 360,
+    }
     summary: dict[str, Any] = {
         "run_id": spec.run_id, "status": "diverged" if diverged_at else "finished", "steps": total,
         "diverged_step": diverged_at, "diverged_because": "training loss nan" if diverged_at else None,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bnstudy.optim import SGD, Adam, AdamW, Constant, Cosine, Linear, Step
+from bnstudy.optim import SGD, Adam, AdamW, Constant, Cosine, Exponential, Linear, Step
 from bnstudy.train.program import Program
 from bnstudy.validation import ConfigError
 
@@ -113,12 +113,27 @@ def test_adam_is_as_accurate_with_the_step_count_as_a_tensor():
     [
         (Constant(), lambda t: 1.0),
         (Linear(final=0.2), lambda t: 1 - 0.8 * t / 100),
+        (Exponential(gamma=0.9, first=0.5), lambda t: 0.5 * 0.9**t),
         (Cosine(), lambda t: (1 + math.cos(math.pi * t / 100)) / 2),
         (Step(gamma=0.1, milestones=(0.5, 0.75)), lambda t: 1.0 if t < 50 else 0.1 if t < 75 else 0.01),
     ],
 )
 def test_schedules_follow_their_formula(schedule, expected):
     assert [schedule.factor(t, 100) for t in range(100)] == pytest.approx([expected(t) for t in range(100)])
+
+
+def test_the_exponential_schedule_equals_that_of_torch():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs, ours, rates = torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=1.01), Exponential(gamma=1.01), []
+    for _ in range(20):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        theirs.step()
+    assert rates == pytest.approx([ours.factor(t, 20) for t in range(20)])
+
+
+def test_a_rate_that_grows_beyond_all_numbers_is_infinite():
+    assert Exponential(gamma=10.0).factor(400, 1000) == math.inf
 
 
 def test_warm_up_rises_to_the_full_rate_before_the_decay():
@@ -134,6 +149,7 @@ def test_warm_up_rises_to_the_full_rate_before_the_decay():
         lambda: Adam(beta2=1),
         lambda: Cosine(final=2),
         lambda: Step(milestones=(0.5, 1.5)),
+        lambda: Exponential(gamma=0),
         lambda: Constant(warmup=-1),
     ],
 )

@@ -11,7 +11,7 @@ can be at a *bound* of what was measured, such as the length of training for the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, cast
 
@@ -32,6 +32,9 @@ SMOOTHED = 3
 
 NEAR = 1.0
 """Percentage points below the best accuracy within which a learning rate counts as good."""
+
+LATE = 1 / 3
+"""Share of the training after which a network is at the edge of stability, if it gets there."""
 
 WORST_LOSS = 10.0
 """The worst loss, times the larger of the loss of guessing and the initial loss: above it a run may have diverged."""
@@ -392,6 +395,16 @@ def roughness(runs: Frame, metrics: Frame, *_: Any) -> Frame:
     return _with_worst(runs, geometric_means(metrics[metrics["metric"] == "beta_eff_scaled"]))
 
 
+@metric("lr_sharpness", learned=True, whole=True)
+def late_lr_sharpness(runs: Frame, metrics: Frame, *_: Any) -> Frame:
+    """Learning rate times sharpness, the mean over the measurements after a third of the training (Cohen et al. 2021);
+    not measured for diverged runs."""
+    rows = metrics[metrics["metric"] == "lr_sharpness"]
+    total = rows["run_id"].astype(str).map(runs.set_index("run_id")["steps"]).astype(float)
+    late = rows[rows["step"] >= LATE * total]
+    return _with_worst(runs, late.groupby("run_id", observed=True)["value"].mean())
+
+
 @metric("backprop_slope", kind="untrained")
 def signed_gradient_slope(runs: Frame, metrics: Frame, *_: Any) -> Frame:
     """Slope of the log gradient over depth before training: below 0 where gradients grow on their way back to the
@@ -472,6 +485,32 @@ def share_near_best(accuracies: Frame, seed: int) -> float:
         return math.nan
     own = accuracies.loc[seed]
     return float((own >= 0.9 * own[others.idxmax()]).mean())
+
+
+@metric("loss", kind="of_several", tuned_by="best_accuracy", floor=0.0, whole=True)
+def weight_decay_mismatch(runs: Frame, metrics: Frame, *_: Any) -> Frame:
+    """How much the training loss with weight decay and a constant rate differs from that without weight decay and
+    another schedule: the mean over the steps of |a - b| / max(a, b), in percent; 100 where one of them diverged."""
+    apart = {str(seed): 100 * relative_distance(a, b) for seed, a, b in decay_pairs(runs, metrics)}
+    of_seeds = runs.drop_duplicates("seed")
+    lost = of_seeds["seed"].isin(runs.loc[runs["diverged"].astype(bool), "seed"])
+    return by_seed(of_seeds, of_seeds["seed"].astype(str).map(apart).astype(float).mask(lost, 100.0), lost)
+
+
+def decay_pairs(runs: Frame, metrics: Frame) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """By seed, the training losses with weight decay and a constant rate, and those without and another schedule."""
+    decays, constant = runs["optim.weight_decay"].astype(float) > 0, runs["schedule"] == "Constant"
+    losses = batch_losses(metrics).sort_values("step").groupby("run_id", observed=True)["value"]
+    values = {str(run_id): of_run.to_numpy(float) for run_id, of_run in losses}
+    sides = (runs[decays & constant], runs[~decays & ~constant])
+    one, other = (dict(zip(side["seed"], side["run_id"].map(values), strict=True)) for side in sides)
+    yield from ((seed, one[seed], other[seed]) for seed in sorted({*one} & {*other}))
+
+
+def relative_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """The mean of |a - b| / max(a, b) over the steps that both have."""
+    n = min(len(a), len(b))
+    return float((np.abs(a[:n] - b[:n]) / np.maximum(a[:n], b[:n])).mean())
 
 
 OF_GRID = ("seed", "lr", "diverged", "test_accuracy", "score")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, assert_never
 
@@ -105,11 +105,20 @@ class Dataset:
         _, channels, height, width = self.train.x.shape
         return channels, height, width
 
+    @cached_property
+    def in_float64(self) -> Dataset:
+        """The same images, and targets that are no labels, in float64."""
+
+        def widen(split: Split) -> Split:
+            return Split(split.x.double(), split.y if self.is_labelled else split.y.double())
+
+        return replace(self, train=widen(self.train), val=widen(self.val), test=widen(self.test))
+
     @property
     def black(self) -> Tensor:
         """The scaled value of a black pixel: [C], on the device."""
         pixel = torch.zeros(1, len(self.mean), 1, 1, dtype=torch.uint8, device=self.train.x.device)
-        return normalize(pixel, self.mean, self.std).flatten()
+        return normalize(pixel, self.mean, self.std).flatten().to(self.train.x.dtype)
 
 
 def checksum_of(tensors: Sequence[Tensor]) -> str:

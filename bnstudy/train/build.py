@@ -17,6 +17,7 @@ from bnstudy.models.structure import (
     hand_written_norm,
     has_branches,
     norm_parameters,
+    weight_layers,
 )
 from bnstudy.models.trial import refuse_memory
 from bnstudy.norms.explicit import tensors_to_buffers
@@ -50,6 +51,11 @@ def network_of(spec: RunSpec, shape: tuple[int, int, int], classes: int) -> nn.M
         refuse_memory(model, shape, f"model={spec.model.label}")
     spec.norm.check_network(has_branches(model))
     check_norm_has_effect(spec.norm, model)
+    if spec.trained == "hidden" and len(weight_layers(model)) < 2:
+        raise ConfigError(
+            "trained=hidden is not allowed with this network: it has no layer of weights before its last one; it must "
+            "be all, or choose a network with hidden layers."
+        )
     if spec.trained == "norm":
         check_norm_is_trainable(model, hand_written_norm(model, shape) if is_of_users(spec) else "")
     return model
@@ -79,5 +85,17 @@ def is_of_users(spec: RunSpec) -> bool:
 def trained_mask(spec: RunSpec, model: nn.Module) -> list[bool]:
     """Whether training changes each parameter, in their order. A network may freeze some by `requires_grad=False`."""
     named = dict(model.named_parameters())
-    chosen = set(named) if spec.trained == "all" else norm_parameters(model)
+    match spec.trained:
+        case "all":
+            chosen = {*named}
+        case "norm":
+            chosen = norm_parameters(model)
+        case "hidden":
+            chosen = {*named} - last_layer(model)
     return [name in chosen and p.requires_grad for name, p in named.items()]
+
+
+def last_layer(model: nn.Module) -> set[str]:
+    """The names of the parameters of the last weight layer, in the order in which the network lists them."""
+    name = [*weight_layers(model)][-1]
+    return {f"{name}.{parameter}" for parameter, _ in model.get_submodule(name).named_parameters()}

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from bnstudy.data.dataset import Dataset
 from bnstudy.run import RunSpec
 
 Tensors = list[Tensor]
@@ -84,6 +85,11 @@ def undone(engine: Engine) -> Iterator[None]:
     yield
     for tensor, value in zip(tensors, kept, strict=True):
         tensor.copy_(value)
+
+
+def in_precision(dataset: Dataset, spec: RunSpec) -> Dataset:
+    """The dataset in the run's precision. With bf16 the network's inputs are in float32."""
+    return dataset.in_float64 if spec.precision == "fp64" and dataset.train.x.dtype != torch.float64 else dataset
 
 
 def needs_start(spec: RunSpec) -> bool:

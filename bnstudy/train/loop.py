@@ -20,7 +20,7 @@ from bnstudy.models.functional import run_with
 from bnstudy.probes.network import in_parts, random_order
 from bnstudy.run import RunSpec
 from bnstudy.train.divergence import Divergence
-from bnstudy.train.engine import Engine, Tensors, undone
+from bnstudy.train.engine import Engine, Tensors, in_precision, undone
 from bnstudy.train.probing import PROBE_BATCH, Probing
 from bnstudy.train.record import Outcome, Record, Stopwatch
 from bnstudy.train.serial import SerialEngine
@@ -69,8 +69,8 @@ class Training:
         Args:
             stopped: for a run that only makes its end.
         """
+        first, dataset = specs[0], in_precision(dataset, specs[0])
         self.engine, self.specs, self.dataset, self.device = engine, list(specs), dataset, device
-        first = specs[0]
         check_evaluation(first, dataset)
         self.name = engine.name
         planned = first.total_steps(len(dataset.train))
@@ -80,6 +80,7 @@ class Training:
         self._ended: list[tuple[RunSpec, Outcome]] = []
         guessing = first.loss.of_guessing(dataset.train.y, dataset.classes)
         self.record = Record(self.total, len(dataset.train) // first.batch_size, len(specs), device, guessing)
+        self.record.losses = self.record.losses.to(dataset.train.x.dtype)
         self.record.planned = planned
         self.watch = Stopwatch(device, len(specs))
         self.probing = Probing(first, engine, dataset, self.total, self.watch)
@@ -293,7 +294,7 @@ def start_stacked(
 def evaluate(
     engine: Engine, split: Split, spec: RunSpec, images: int | None = None, name: str = ""
 ) -> tuple[dict[str, Tensor], Tensor | None]:
-    """Evaluate each run in evaluation mode and in float32, in batches as `Evaluation` describes them.
+    """Evaluate each run in evaluation mode, in float32 or float64, in batches as `Evaluation` describes them.
 
     Args:
         spec: of one of the runs, which share loss and evaluation.

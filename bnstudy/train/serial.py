@@ -14,7 +14,7 @@ from bnstudy.data.dataset import Dataset
 from bnstudy.models.trial import trial
 from bnstudy.run import RunSpec
 from bnstudy.train.build import build_model, trained_mask
-from bnstudy.train.engine import Tensors, needs_start, training_loss
+from bnstudy.train.engine import Tensors, in_precision, needs_start, training_loss
 from bnstudy.train.probing import draw_probe_index
 
 LARGE = 2**15
@@ -30,7 +30,8 @@ class SerialEngine:
 
     def __init__(self, spec: RunSpec, dataset: Dataset, device: torch.device) -> None:
         """Raises ConfigError: spec and data do not fit together."""
-        self._begin(spec, dataset, device, build_model(spec, dataset))
+        dataset = in_precision(dataset, spec)
+        self._begin(spec, dataset, device, build_model(spec, dataset).to(dataset.train.x.dtype))
         self.batch = BatchStream(dataset, spec.data.augment, spec.batch_size, spec.seed, spec.data.length)
         self.probe_index = draw_probe_index(spec.seed, dataset)
 

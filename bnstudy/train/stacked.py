@@ -24,7 +24,7 @@ from bnstudy.norms.explicit import make_explicit, make_numbers_buffers
 from bnstudy.optim import Hyper
 from bnstudy.run import RunSpec
 from bnstudy.train.build import build_model, trained_mask
-from bnstudy.train.engine import Tensors, needs_start, training_loss, undone
+from bnstudy.train.engine import Tensors, in_precision, needs_start, training_loss, undone
 from bnstudy.train.probing import draw_probe_index
 from bnstudy.train.program import NotRecorded, Program
 from bnstudy.validation import stackable_numbers
@@ -61,12 +61,14 @@ class StackedEngine:
         """
         first = self.spec = specs[0]
         self.device, self.runs = device, len(specs)
+        dataset = in_precision(dataset, first)
+        dtype = dataset.train.x.dtype
         total = first.total_steps(len(dataset.train))
         self._rows = fill_rows(range(len(specs)), max(MIN_ROWS, len(specs)))
 
         models = build_models(specs, dataset)
         for model in dict.fromkeys(models):
-            prepare_norms(model, free)
+            prepare_norms(model.to(dtype), free)
         self.model = models[0].to(device).train()
         self._shapes = {name: p.shape for name, p in self.model.named_parameters()}
         pieces = [[p.detach().flatten() for p in model.parameters()] for model in models]
@@ -81,10 +83,10 @@ class StackedEngine:
             for i, p in enumerate(self.params)
         ]
         self._numbers = {
-            name: self._stack([torch.tensor([getattr(spec.optim, name)]) for spec in specs])
+            name: self._stack([torch.tensor([getattr(spec.optim, name)], dtype=dtype) for spec in specs])
             for name in stackable_numbers(first.optim)
         }
-        self._rates = learning_rates(specs, total)[:, self._rows].to(device)
+        self._rates = learning_rates(specs, total)[:, self._rows].to(device, dtype)
         self._counts = torch.arange(1, total + 2, dtype=torch.float64, device=device)
 
         seeds = [spec.seed for spec in specs]
@@ -247,13 +249,13 @@ def prepare_norms(model: nn.Module, free: bool) -> None:
 
 
 def learning_rates(specs: Sequence[RunSpec], total: int) -> Tensor:
-    """The learning rates [total + 1, R, 1] of all steps. After the last step, that of the last."""
+    """The learning rates [total + 1, R, 1] of all steps, in float64. After the last step, that of the last."""
     factors = {
         schedule: [schedule.factor(min(t, total - 1), total) for t in range(total + 1)]
         for schedule in {spec.schedule for spec in specs}
     }
     rates = [spec.lr * torch.tensor(factors[spec.schedule], dtype=torch.float64) for spec in specs]
-    return torch.stack(rates, 1)[:, :, None].float()
+    return torch.stack(rates, 1)[:, :, None]
 
 
 def copy_pieces_(pieces: Tensors, flat: Sequence[Tensor]) -> None:

@@ -20,7 +20,7 @@ def arm(*diverged: bool, steps: int = 100) -> pd.DataFrame:
             "run_id": [f"r{i}" for i in range(n)], "seed": range(n), "lr": 0.1, "steps": steps, "diverged": diverged,
             "counts_as_guessing": diverged,
             "test_accuracy": [0.1 if lost else 0.9 for lost in diverged], "chance": 0.1, "step_ms": 2.0,
-            "engine": "serial", "final.test_accuracy": 0.9,
+            "engine": "serial", "final.test_accuracy": 0.9, "optim.weight_decay": 0.0, "schedule": "Constant",
             "best_accuracy": [0.1 if lost else 0.9 for lost in diverged],
         }
     )  # fmt: skip
@@ -222,6 +222,35 @@ def test_roughness_is_a_geometric_mean_and_has_no_worst_value():
     rows = [("r0", step, "", "beta_eff_scaled", "", v) for step, v in enumerate((1, 4))]
     value, bound = read("roughness", arm(False, True), measured(*rows))
     assert (value, bound) == ([2.0, pytest.approx(math.nan, nan_ok=True)], ["", "worst"])
+
+
+def test_late_sharpness_is_the_mean_after_a_third_of_the_training():
+    rows = [
+        ("r0", step, "", "lr_sharpness", "", value) for step, value in ((0, 9), (33, 9), (34, 1), (70, 2), (100, 3))
+    ]
+    values, bounds = read("late_lr_sharpness", arm(False, True), measured(*rows))
+    assert values[0] == 2
+    assert math.isnan(values[1])
+    assert bounds == ["", "worst"]
+
+
+def decaying(*losses: tuple[float, ...], diverged: int = -1) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Two runs of each seed, with weight decay and with a growing rate, and a run with neither."""
+    arms = [(0.01, "Constant"), (0.0, "Exponential"), (0.0, "Constant")]
+    runs = arm(*(i == diverged for i in range(len(losses)))).assign(seed=[i // 3 for i in range(len(losses))])
+    runs["optim.weight_decay"], runs["schedule"] = zip(*(arms[i % 3] for i in range(len(losses))), strict=True)
+    rows = [(f"r{i}", t, "train", "loss", "", v) for i, values in enumerate(losses) for t, v in enumerate(values)]
+    return runs, measured(*rows)
+
+
+def test_the_mismatch_of_weight_decay_is_the_mean_relative_distance_of_the_losses():
+    runs, metrics = decaying((2.0, 1.0), (2.0, 0.75), (9.0, 9.0), (1.0, 2.0), (1.0, 2.0), (9.0, 9.0))
+    assert read("weight_decay_mismatch", runs, metrics) == ([12.5, 0], ["", ""])
+
+
+def test_the_mismatch_of_weight_decay_is_whole_where_a_run_diverged():
+    runs, metrics = decaying((2.0, 1.0), (2.0, math.nan), (9.0, 9.0), diverged=1)
+    assert read("weight_decay_mismatch", runs, metrics) == ([100], ["worst"])
 
 
 def test_saturated_units_are_averaged_over_layers_at_the_end():

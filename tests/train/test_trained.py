@@ -1,4 +1,4 @@
-"""trained=norm: only the parameters of the norm are trained; all others keep their initial values, bit for bit."""
+"""trained=norm, trained=hidden: all other parameters keep their initial values, bit for bit."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import torch
 
 from bnstudy.models.mlp import MLP
 from bnstudy.models.resnet import ResNet
+from bnstudy.norms.batch import BatchNorm
+from bnstudy.norms.none import NoNorm
 from bnstudy.norms.skipinit import SkipInit
 from bnstudy.norms.weight import WeightNorm
 from bnstudy.optim import SGD, Adam, AdamW
@@ -16,8 +18,9 @@ from bnstudy.run import RunSpec
 from bnstudy.store.runs import Store
 from bnstudy.train.build import build_model
 from bnstudy.train.loop import Training
+from bnstudy.validation import ConfigError
 from tests.conftest import spec_of
-from tests.train.helpers import ENGINES, train_all, train_serial, values_by_step
+from tests.train.helpers import ENGINES, train_all, train_serial, train_until, values_by_step
 
 OPTIMS = {
     "sgd": SGD(momentum=0.9, nesterov=True, weight_decay=0.1),
@@ -97,3 +100,18 @@ def test_a_sweep_with_nothing_to_train_is_refused_before_training(norm, command,
     assert status == 2
     assert "trained=norm is not allowed if the norm has no parameters" in err
     assert Store(tmp_path / "results").finished() == []
+
+
+@pytest.mark.parametrize("norm", [NoNorm(), BatchNorm()])
+def test_all_but_the_last_layer_move_where_the_hidden_layers_are_trained(norm, few):
+    kind = spec(norm=norm, trained="hidden")
+    for start in ENGINES.values():
+        training = start([kind, replace(kind, seed=1)], few)
+        train_until(training, 3)
+        names = {name for name, _ in build_model(kind, few).named_parameters()}
+        assert moved(training, kind, few) == names - {"out.weight.weight", "out.weight.bias"}
+
+
+def test_hidden_layers_can_only_be_trained_where_there_are_any(few):
+    with pytest.raises(ConfigError, match="trained=hidden is not allowed"):
+        build_model(spec(model=MLP(depth=0), trained="hidden"), few)
