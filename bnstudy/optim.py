@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from bnstudy.validation import PER_RUN, Spec
+from bnstudy.validation import ADDED, PER_RUN, Spec
 
 Number = float | Tensor
 Hyper = Mapping[str, Number]
@@ -53,13 +53,18 @@ class ScheduleSpec(Spec):
     """The learning rate over a run: `lr` times a factor.
 
     warmup: number of steps over which the factor rises linearly from 1/warmup to 1, before `decay` begins.
+    reference_batch: `lr` is the learning rate at this batch size, and is multiplied by batch_size/reference_batch
+        (Goyal et al. 2017); null for the same `lr` at each batch size.
     """
 
     group: ClassVar[str] = "schedule"
     warmup: int = field(default=0, kw_only=True)
+    reference_batch: int | None = field(default=None, metadata=ADDED, kw_only=True)
 
     def check(self) -> None:
         self.require(self.warmup >= 0, "warmup", "0 or more steps")
+        allowed = "at least 1, or null for a learning rate that does not depend on the batch size"
+        self.require(self.reference_batch is None or self.reference_batch >= 1, "reference_batch", allowed)
 
     def factor(self, step: int, total: int) -> float:
         """The factor on `lr` for the next step when `step` of `total` steps are done."""

@@ -157,6 +157,12 @@ class RunSpec(Spec):
             raise self.schedule.refuse("warmup", allowed)
         return steps
 
+    @property
+    def lr_at_batch_size(self) -> float:
+        """The learning rate that the schedule's factors multiply."""
+        reference = self.schedule.reference_batch
+        return self.lr if reference is None else self.lr * self.batch_size / reference
+
     @cached_property
     def stack_key(self) -> str:
         """The settings that runs must share to be trained as one program: all that shape the computation.

@@ -151,6 +151,7 @@ def test_warm_up_rises_to_the_full_rate_before_the_decay():
         lambda: Step(milestones=(0.5, 1.5)),
         lambda: Exponential(gamma=0),
         lambda: Constant(warmup=-1),
+        lambda: Constant(reference_batch=0),
     ],
 )
 def test_invalid_hyperparameters_are_refused(make):

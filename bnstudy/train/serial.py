@@ -76,7 +76,7 @@ class SerialEngine:
         return training_loss(self.spec, self.model, x, y, alone=True)
 
     def _rate(self, t: int) -> float:
-        return self.spec.lr * self.spec.schedule.factor(min(t, self.total - 1), self.total)
+        return self.spec.lr_at_batch_size * self.spec.schedule.factor(min(t, self.total - 1), self.total)
 
     def learning_rate(self, t: int) -> Tensor:
         return torch.tensor(self._rate(t), device=self.device)

@@ -254,7 +254,7 @@ def learning_rates(specs: Sequence[RunSpec], total: int) -> Tensor:
         schedule: [schedule.factor(min(t, total - 1), total) for t in range(total + 1)]
         for schedule in {spec.schedule for spec in specs}
     }
-    rates = [spec.lr * torch.tensor(factors[spec.schedule], dtype=torch.float64) for spec in specs]
+    rates = [spec.lr_at_batch_size * torch.tensor(factors[spec.schedule], dtype=torch.float64) for spec in specs]
     return torch.stack(rates, 1)[:, :, None]
 
 

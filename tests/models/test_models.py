@@ -246,11 +246,18 @@ def test_dense_layers_of_a_vgg_have_norms_and_dropout():
             "halves them 5 times and needs at least 32x32",
         ),
         (("model=vgg", "model.stages=[[4],[4],[4]]", "model.dense=[]"), (1, 4, 4), "halves them 3 times"),
+        (("model=inception", "model.stride=2"), (1, 4, 4), "halves them 3 times and needs at least 8x8"),
     ],
 )
 def test_sizes_that_contradict_each_other_or_the_images_are_refused(overrides, shape, sentence):
     with pytest.raises(ConfigError, match=sentence):
         build(*overrides, shape=shape)
+
+
+def test_the_stride_of_an_inception_is_that_of_its_stem():
+    images = torch.zeros(1, 3, 32, 32)
+    networks = [build("model=inception", f"model.stride={stride}") for stride in ("null", "1", "2")]
+    assert [network.stem(images).shape[-1] for network in networks] == [32, 32, 16]
 
 
 @pytest.mark.parametrize("arguments", [(2,), (3, 2, 1), (3, 1, 1)])

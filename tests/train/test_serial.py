@@ -14,12 +14,13 @@ from bnstudy.probes import network
 from bnstudy.run import Evaluation, RunSpec
 from bnstudy.train import loop
 from bnstudy.train.build import build_model
-from bnstudy.train.loop import Training, start_serial
+from bnstudy.train.loop import Training, start_serial, start_stacked
 from bnstudy.when import At
 from tests.conftest import CPU, spec_of
 from tests.train.helpers import (
     ENGINES,
     assert_identical,
+    train_all,
     train_one,
     train_serial,
     values_by_step,
@@ -243,3 +244,12 @@ def test_the_warm_up_step_changes_nothing(digits, monkeypatch):
     assert warmed.seconds["starting"] > 0
     monkeypatch.setattr(Training, "_warm_up", lambda self: None)
     assert_identical(train_serial(spec, digits), warmed)
+
+
+@pytest.mark.parametrize("start", [start_serial, lambda spec, *rest: start_stacked([spec, spec], *rest)])
+def test_a_rate_for_a_reference_batch_size_is_in_proportion_to_the_batch_size(start, digits):
+    scaled = spec_of("batch_size=16", "lr=0.2", "schedule.reference_batch=64", "steps=5")
+    same = spec_of("batch_size=16", "lr=0.05", "steps=5")
+    ours, theirs = (next(iter(train_all(start(spec, digits, CPU)).values())) for spec in (scaled, same))
+    assert_identical(ours, theirs)
+    assert [*values_by_step(ours.metrics, "", "lr").values()] == pytest.approx([0.05] * 6)
