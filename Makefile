@@ -26,8 +26,8 @@ report: setup ## train every study at SCALE (quick, standard, full) and write on
 	$(BIN)/bnstudy study=all scale=$(SCALE) $(ARGS) || [ $$? -eq 1 ]
 	$(BIN)/bnstudy-report study=all scale=$(SCALE)
 
-test: setup ## the whole test suite
-	$(BIN)/python -m pytest
+test: setup ## the whole test suite, on all cores
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: setup ## formatting, style and types
 	$(BIN)/ruff format --check .

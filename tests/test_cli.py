@@ -283,6 +283,7 @@ def test_a_user_who_debugs_hydra_sees_the_traceback(command, monkeypatch):
     assert os.environ["HYDRA_FULL_ERROR"] == "1"
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_report_finds_claims_outside_the_repository_only_where_it_is_pointed_to(command, tmp_path):
     write_files(tmp_path)
     own = ("study=activation", "study.claims=[higher_accuracy]")
@@ -303,6 +304,7 @@ def test_a_report_finds_claims_outside_the_repository_only_where_it_is_pointed_t
         assert {v["claim"] for v in verdicts} == {"higher_accuracy"}
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_the_report_command_prints_where_the_report_on_all_or_some_runs_is(command):
     command("-m", "norm=none,batch,layer", *SHORT)
     first, _, third = Store(Path("results")).finished()
