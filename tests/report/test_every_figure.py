@@ -34,7 +34,7 @@ TOLERANCE = 1.0
 
 Draw = Callable[[], ReportFigure | None]
 SEEN: set[tuple[tuple[str, ...], ...]] = set()
-"""The arms, layers and metrics of the networks that were drawn: another study of the same ones gives the same figures."""
+"""Arms and measurements that were drawn: a study with the same ones gives the same figures."""
 
 
 def drawings_of(folder: Path, study: str) -> Iterator[tuple[str, Draw]]:
