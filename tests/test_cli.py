@@ -179,6 +179,7 @@ def write_noise(folder: Path, **sizes: int) -> None:
             Image.fromarray(rng.integers(256, size=(8, 8), dtype=np.uint8)).save(folder / split / name / f"{i}.png")
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_noise_with_unequal_classes_is_not_learned_better_than_by_guessing(command):
     write_noise(Path("noise"), a=240, b=60)
     data = ("data=image_folder", "data.root=noise", "data.channels=1", "batch_size=16", "data.val_fraction=0.3")
