@@ -33,8 +33,8 @@ results: setup ## train, pack and report the published results: up to 3 hours on
 results-check: setup ## redraw results/published from its packed store, and compare every byte
 	$(BIN)/python scripts/results.py check
 
-test: setup ## the whole test suite
-	$(BIN)/python -m pytest
+test: setup ## the whole test suite, on all cores
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: setup ## formatting, style and types
 	$(BIN)/ruff format --check .

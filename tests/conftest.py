@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -23,6 +24,14 @@ from tests import synthetic
 torch.set_num_threads(1)
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def wait_for_no_disk() -> Iterator[None]:
+    """Files need not outlive a power failure here: to wait until they are on the disk takes most of a store's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
 
 
 @cache
@@ -73,6 +82,18 @@ def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], 
         return status, out, err.removeprefix("Planning ...\n")
 
     return run
+
+
+def leave_figures_blank(patch: pytest.MonkeyPatch) -> None:
+    """Draw figures, but render none: that takes most of the time of a report."""
+    patch.setattr("bnstudy.report.images.render", lambda _, kind: {"svg": b"<svg></svg>", "png": b""}[kind])
+    patch.setattr("bnstudy.report.all_studies.processes", lambda: 1)
+
+
+@pytest.fixture
+def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The figures of reports that the test itself writes are blank."""
+    leave_figures_blank(monkeypatch)
 
 
 @pytest.fixture(scope="session")

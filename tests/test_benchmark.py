@@ -28,7 +28,7 @@ def benchmark(tmp_path):
 
 @pytest.mark.slow
 def test_the_runner_is_compared_with_plain_loops(benchmark):
-    printed, results = benchmark("runner", "--steps", "3", "--repeats", "1", "--threads", "1")
+    printed, results = benchmark("runner", "--steps", "1", "--repeats", "1", "--threads", "1")
     tasks = results["tasks"]
     assert [task["task"].split(",")[0] for task in tasks] == ["MLP 784-100-100-100-10", "ResNet-8"]
     for task in tasks:
@@ -52,7 +52,7 @@ def test_sweeps_are_timed_as_whole_commands(benchmark):
 
 @pytest.mark.slow
 def test_probe_presets_are_measured_with_both_engines(benchmark):
-    printed, results = benchmark("probes", "--steps", "3", "--repeats", "1", "--presets", "standard")
+    printed, results = benchmark("probes", "--steps", "1", "--repeats", "1", "--presets", "standard")
     assert [(cost["engine"], cost["preset"]) for cost in results["tasks"]] == [
         ("serial", "standard"),
         ("stacked", "standard"),

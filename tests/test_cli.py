@@ -179,6 +179,7 @@ def write_noise(folder: Path, **sizes: int) -> None:
             Image.fromarray(rng.integers(256, size=(8, 8), dtype=np.uint8)).save(folder / split / name / f"{i}.png")
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_noise_with_unequal_classes_is_not_learned_better_than_by_guessing(command):
     write_noise(Path("noise"), a=240, b=60)
     data = ("data=image_folder", "data.root=noise", "data.channels=1", "batch_size=16", "data.val_fraction=0.3")
@@ -283,6 +284,7 @@ def test_a_user_who_debugs_hydra_sees_the_traceback(command, monkeypatch):
     assert os.environ["HYDRA_FULL_ERROR"] == "1"
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_report_finds_claims_outside_the_repository_only_where_it_is_pointed_to(command, tmp_path):
     write_files(tmp_path)
     own = ("study=activation", "study.claims=[higher_accuracy]")
@@ -303,6 +305,7 @@ def test_a_report_finds_claims_outside_the_repository_only_where_it_is_pointed_t
         assert {v["claim"] for v in verdicts} == {"higher_accuracy"}
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_the_report_command_prints_where_the_report_on_all_or_some_runs_is(command):
     command("-m", "norm=none,batch,layer", *SHORT)
     first, _, third = Store(Path("results")).finished()

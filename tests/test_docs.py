@@ -179,6 +179,7 @@ REPORTED: set[frozenset[str]] = set()
 """The keys of the reports that were drawn: one report is drawn for each set of keys, as it takes seconds."""
 
 
+@pytest.mark.usefixtures("blank_figures")
 @pytest.mark.parametrize("page", [page for page in PAGES if any(b.kind in ("", "python") for b in blocks(page))])
 def test_what_a_page_says_to_type_works(command, small_store, tmp_path, monkeypatch, page):
     """Runs the commands and the Python code of a page in order, on few and short runs, in a folder with its files."""

@@ -4,11 +4,14 @@ import json
 import sys
 from collections import Counter
 
+import pytest
+
 import bnstudy
 from bnstudy.report.report import write_report
 from scripts.make_store import ALL_CLAIMS, choose_specs, main
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_report_on_a_made_up_store_has_verdicts_on_all_claims(tmp_path, monkeypatch, capsys):
     options = ["--results-dir", str(tmp_path), "--runs", "10", "--rows", "700", "--seeds", "1"]
     monkeypatch.setattr(sys, "argv", ["make_store.py", *options])

@@ -26,6 +26,7 @@ def test_a_regression_has_losses_and_no_accuracy(command):
     assert "accuracy" not in set(bnstudy.load_metrics("results")["metric"])
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_the_report_of_a_regression_chooses_learning_rates_by_loss(command):
     assert command(*SWEEP)[0] == 0
     status, out, _ = command(entry=cli.report)

@@ -11,7 +11,7 @@ from bnstudy.store.files import conf_dir
 EXAMPLES = ("quickstart", "own_network")
 """Studies that show how to use bnstudy. Their claims are those of other studies."""
 
-ON_CIFAR10 = ("course_mlp",)
+ON_CIFAR10 = ("convolutions", "convolutions_small_batches", "course_mlp", "wu_he_batches")
 """Studies whose images are those of CIFAR-10, here from the JPEG files."""
 
 CIFAR10_NAME = "CIFAR-10 (JPEG)"
@@ -68,10 +68,16 @@ PARTS = (
         ),
     ),
     Part("sequences", ("sequences", "sequences_lengths", "sequences_small_batches")),
-    Part("cifar", ()),
+    Part("cifar", ("convolutions", "convolutions_small_batches", "wu_he_batches")),
     Part(
         "reproductions",
         ("course_mlp", "ioffe_fig1", "lu_born_dead", "notebook_relu", "santurkar_linear", "yang_explosion"),
     ),
-    Part("newer", ()),
+    Part(
+        "newer",
+        (
+            "best_rates", "edge_of_stability", "equal_rates", "orthogonal_linear", "rank_collapse",
+            "transformer_norms", "weight_decay",
+        ),
+    ),
 )  # fmt: skip

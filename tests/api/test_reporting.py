@@ -89,6 +89,7 @@ def test_a_table_for_a_paper_has_a_row_for_each_verdict(report):
     assert len(report.to_markdown().splitlines()) == 2 + len(report.table)
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_runs_of_a_frame_or_by_their_ids_have_a_report_of_their_own(sweep_dir):
     runs = bnstudy.load_runs(sweep_dir).iloc[:4]
     of_frame = bnstudy.report(runs=runs, results_dir=sweep_dir)
@@ -98,6 +99,7 @@ def test_runs_of_a_frame_or_by_their_ids_have_a_report_of_their_own(sweep_dir):
     assert "The whole report" in of_frame._repr_html_()
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_an_id_may_be_a_text(sweep_dir):
     run_id = bnstudy.load_runs(sweep_dir)["run_id"].iloc[0]
     report = bnstudy.report(runs=run_id, results_dir=sweep_dir)
@@ -123,6 +125,7 @@ def test_reports_of_several_threads_are_written_one_after_another(monkeypatch):
     assert events == ["begin", "end"] * 3
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_two_arms_are_compared(sweep_dir):
     compared = bnstudy.report(compare="BatchNorm, lr=1 vs NoNorm, lr=0.1", results_dir=sweep_dir)
     assert compared.index.parent.name.startswith("compare-")

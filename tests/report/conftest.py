@@ -73,10 +73,3 @@ def result(sweep_dir: Path) -> ReportResult:
 @pytest.fixture(params=["index.html", "report.md"])
 def text(result: ReportResult, request: pytest.FixtureRequest) -> str:
     return (result.folder / request.param).read_text()
-
-
-@pytest.fixture
-def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The figures of the report `result` are drawn; those of reports that a test itself writes are blank."""
-    monkeypatch.setattr("bnstudy.report.images.render", lambda _, kind: {"svg": b"<svg></svg>", "png": b""}[kind])
-    monkeypatch.setattr("bnstudy.report.all_studies.processes", lambda: 1)

@@ -97,6 +97,7 @@ def test_one_seed_has_no_interval(tmp_path):
     assert len(means[1]) == len(means[2])
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_bnstudy_report_compares_arms_and_refuses_mistakes(command):
     synthetic.write(
         Path("results"), [Run(norm, lr, s) for norm in ("NoNorm", "BatchNorm") for lr in (0.1, 1.0) for s in (0, 1)]

@@ -22,6 +22,7 @@ from bnstudy.report.result import ReportResult
 from bnstudy.stats.corrections import holm
 from bnstudy.stats.intervals import paired_difference
 from bnstudy.store.loading import load_metrics
+from tests.conftest import leave_figures_blank
 from tests.sweeps import NODE
 from tests.synthetic import FINE_RATES, Run, plan, write
 
@@ -78,7 +79,10 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Made:
     plan(folder, "one", ids, claims=list(CLAIMS))
     plan(folder, "other", ids[:1], claims=["faster_convergence"])
     dirs = [folder / "claims"]
-    return Made(folder, write_report(folder, "one", claim_dirs=dirs), write_report(folder, "all", claim_dirs=dirs))
+    with pytest.MonkeyPatch.context() as patch:
+        leave_figures_blank(patch)
+        one, every = (write_report(folder, study, claim_dirs=dirs) for study in ("one", "all"))
+    return Made(folder, one, every)
 
 
 def at_best(runs: pd.DataFrame, norm: str) -> pd.DataFrame:

@@ -97,6 +97,7 @@ def test_a_study_without_a_reproduction_file_reproduces_nothing(sweep: StudyData
     assert reproduce(sweep) is None
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_the_report_shows_checks_without_data_and_not_comparable(tmp_path: Path):
     runs = [synthetic.Run(norm, seed=s) for norm in ("NoNorm", "BatchNorm") for s in range(2)]
     synthetic.plan(tmp_path, "ioffe_fig1", synthetic.write(tmp_path, runs))
@@ -124,6 +125,7 @@ class Mine(Reproduction):
 """
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_reproduction_from_outside_the_package_is_in_the_report(tmp_path: Path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "my_reproductions.py").write_text(OWN_REPRODUCTION)

@@ -18,11 +18,15 @@ from bnstudy.report.report import write_report
 from bnstudy.report.result import ReportResult
 from bnstudy.report.terminal import align, show_report, stage, stages_shown
 from tests import synthetic
+from tests.conftest import leave_figures_blank
 
 
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
+
+
+pytestmark = pytest.mark.usefixtures("blank_figures")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +40,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def result(store: Path) -> ReportResult:
-    return write_report(store, "one")
+    with pytest.MonkeyPatch.context() as patch:
+        leave_figures_blank(patch)
+        return write_report(store, "one")
 
 
 @pytest.mark.parametrize("columns", [60, 80, 120])

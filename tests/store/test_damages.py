@@ -303,6 +303,7 @@ def test_a_run_of_a_later_version_is_not_to_be_deleted(tmp_path: Path, trained: 
     assert "delete" not in str(warned[0].message)
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_the_report_and_the_command_name_each_damaged_file_and_go_on(command: Command) -> None:
     arguments = ("-m", "seed=range(0,6)", "steps=3", "engine=serial")
     assert command(*arguments)[0] == 0

@@ -204,6 +204,7 @@ def test_a_damaged_mark_is_left_out_and_named(plans, tmp_path, content):
     assert sentence.startswith(f"{path} is damaged")
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_report_names_damaged_plans_and_equals_one_without_them(tmp_path):
     runs = [Run(norm, seed=seed, total=20) for norm in ("NoNorm", "BatchNorm") for seed in range(2)]
     synthetic.plan(tmp_path, "s", synthetic.write(tmp_path, runs))

@@ -205,6 +205,7 @@ min_seeds: 4
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("blank_figures")
 def test_a_study_goes_on_where_it_stopped_and_its_report_says_that_it_had_several_looks(command):
     for name, text in (("study/small", STUDY), ("claim/better", CLAIM)):
         path = Path("my_conf", f"{name}.yaml")

