@@ -13,7 +13,7 @@ from typing import Any
 from bnstudy.commands.settings import GROUPS, MISSING, Options, merge, same, typed
 from bnstudy.config.messages import unknown_key
 from bnstudy.store.activity import find_workers
-from bnstudy.store.flat import spec_columns, summary_columns
+from bnstudy.store.flat import SpecColumns, spec_columns, summary_columns
 from bnstudy.store.integrity import DamagedRun
 from bnstudy.store.outcomes import describe_status
 from bnstudy.store.plans import Plans
@@ -42,16 +42,12 @@ class Selection:
     run_ids: list[str] = field(default_factory=list)
     specs: dict[str, dict[str, Any]] = field(default_factory=dict)
     damages: dict[str, str] = field(default_factory=dict)
-    _columns: dict[tuple[str, int], tuple[Any, dict[str, Any]]] = field(default_factory=dict)
+    _columns: SpecColumns = field(default_factory=SpecColumns)
 
     def columns(self, spec: Mapping[str, Any], key: str) -> dict[str, Any]:
         """The columns of one entry of a spec, which runs of a sweep share."""
         node = spec[key]
-        if not isinstance(node, Mapping):
-            return {key: node}
-        if (key, id(node)) not in self._columns:
-            self._columns[key, id(node)] = node, spec_columns({key: node})
-        return self._columns[key, id(node)][1]
+        return self._columns.of(key, node) if isinstance(node, Mapping) else {key: node}
 
 
 def select(store: Store, options: Options, words: Mapping[str, str], among: Iterable[str] | None = None) -> Selection:

@@ -14,6 +14,7 @@ from bnstudy.commands.workers import worker_text
 from bnstudy.report.commands import RESULTS_DIR
 from bnstudy.report.terminal import align
 from bnstudy.store.activity import age_of, find_workers, folder_bytes, saved_step
+from bnstudy.store.archive import is_packed
 from bnstudy.store.checksums import shorten
 from bnstudy.store.flat import spec_columns
 from bnstudy.store.integrity import DamagedRun
@@ -141,6 +142,8 @@ def progress(store: Store, run_id: str, spec: Mapping[str, Any] | None) -> Rows:
 
 def files(store: Store, run_id: str) -> Rows:
     folder = store.run(run_id).folder
+    if is_packed(store.results_dir):
+        return [("packed in", str(store.results_dir))]
     names = ", ".join(sorted(os.listdir(folder)))
     return [("folder", str(folder)), ("files", f"{names} ({folder_bytes(folder) / 1e3:.0f} kB)")]
 

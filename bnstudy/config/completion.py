@@ -41,7 +41,7 @@ FLAGS = {
     "bnstudy": ["--help", "--version", "--multirun", "--config-dir", "--cfg", "--info", "--hydra-help", FLAG],
     "bnstudy-report": ["--help", "--version", "--open", "--config-dir", FLAG],
 }
-TAKE_SETTINGS = {"list": (), "prune": ("number=",), "export": ("runs=", "to=")}
+TAKE_SETTINGS = {"list": (), "pack": (), "prune": ("number=",), "export": ("runs=", "to=")}
 """The subcommands that choose runs by their settings, with further keys."""
 TAKE_RUNS = ("show", "diff")
 NOT_CHOSEN = ("claim", "figure", "reproduction")

@@ -20,6 +20,28 @@ def spec_columns(config: Mapping[str, Any]) -> dict[str, Any]:
     return columns
 
 
+class SpecColumns:
+    """`spec_columns` for specs that share nodes: the columns of each node are made once."""
+
+    def __init__(self) -> None:
+        self._columns: dict[tuple[str, int], tuple[Any, dict[str, Any]]] = {}
+
+    def __call__(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        columns: dict[str, Any] = {}
+        for key, node in config.items():
+            if isinstance(node, Mapping):
+                columns.update(self.of(key, node))
+            else:
+                columns[key] = node
+        return columns
+
+    def of(self, key: str, node: Mapping[str, Any]) -> dict[str, Any]:
+        """The columns of one entry of a spec."""
+        if (key, id(node)) not in self._columns:
+            self._columns[key, id(node)] = node, spec_columns({key: node})  # the node keeps its id
+        return self._columns[key, id(node)][1]
+
+
 def _own_name(key: str, node: Mapping[str, Any]) -> str | None:
     """The name of a dataset, or of the class or function that makes a network which knows nothing of bnstudy."""
     if key == "model" and isinstance(node.get("target"), str):

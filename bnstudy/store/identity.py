@@ -18,6 +18,25 @@ def run_id_of(spec: Mapping[str, Any]) -> str:
     return run_id_of_text(canonical_json(with_former_names(spec)))
 
 
+class Identities:
+    """`run_id_of` for specs that share nodes, as those of `parse_spec` do: each node is encoded once."""
+
+    def __init__(self) -> None:
+        self._texts: dict[int, tuple[Any, str]] = {}
+
+    def run_id_of(self, spec: Mapping[str, Any]) -> str:
+        if "_target_" in spec:
+            return run_id_of(spec)
+        return run_id_of_text(f"{{{','.join(f'{_encode(key)}:{self._text(spec[key])}' for key in sorted(spec))}}}")
+
+    def _text(self, node: Any) -> str:
+        if not isinstance(node, Mapping):
+            return canonical_json(with_former_names(node))
+        if id(node) not in self._texts:
+            self._texts[id(node)] = node, canonical_json(with_former_names(node))  # the node keeps its id
+        return self._texts[id(node)][1]
+
+
 def run_id_of_text(spec: str) -> str:
     """The same of a spec with the first names of classes and fields, as canonical JSON."""
     return _digest(f'{{"schema":{SCHEMA},"spec":{spec}}}')[:12]

@@ -143,10 +143,12 @@ def _check_outcome(summary: Mapping[str, Any]) -> None:
 
 
 def _check_number(name: str, value: Any) -> None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    require(value is None or is_number, f"{name}={show(value)} is not a finite number")
-    if value is not None and name.endswith("accuracy"):
-        require(0 <= value <= 1, f"{name}={show(value)} is not from 0 to 1")
+    if value is None:
+        return
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise WrongContent(f"{name}={show(value)} is not a finite number")
+    if name.endswith("accuracy") and not 0 <= value <= 1:
+        raise WrongContent(f"{name}={show(value)} is not from 0 to 1")
 
 
 def read_stored(path: Path, summary: Mapping[str, Any]) -> bytes:

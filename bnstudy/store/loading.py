@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from bnstudy.store.bits import unpack_bits
 from bnstudy.store.checksums import describe_versions, find_versions
-from bnstudy.store.flat import spec_columns, summary_columns
+from bnstudy.store.flat import SpecColumns, summary_columns
 from bnstudy.store.integrity import DamagedRun, WrongContent, damaged
 from bnstudy.store.packed import PackedStore, open_store
 from bnstudy.store.runs import SCHEMAS, Store
@@ -44,7 +44,7 @@ def load_runs(
         ConfigError: there is no such folder. A store without runs has an empty frame.
     """
     store = _as_store(results_dir)
-    rows = _read_each(_finished(store, run_ids), partial(_run_columns, store), damages)
+    rows = _read_each(_finished(store, run_ids), partial(_run_columns, store, SpecColumns()), damages)
     runs = _frame([{"run_id": run_id, **columns} for run_id, columns in rows.items()])
     for sentence in describe_images(runs) if damages is None else ():
         warnings.warn(sentence, stacklevel=2)
@@ -71,7 +71,8 @@ def load_specs(
     """The runs in the store, finished or not, sorted by run_id: `run_id` and the spec's columns as in `load_runs`."""
     store = _as_store(results_dir)
     ids = store.begun() if run_ids is None else sorted({r for r in run_ids if store.has_begun(r)})
-    rows = _read_each(ids, lambda run_id: spec_columns(store.config(run_id)), damages)
+    columns_of = SpecColumns()
+    rows = _read_each(ids, lambda run_id: columns_of(store.config(run_id)), damages)
     return _frame([{"run_id": run_id, **columns} for run_id, columns in rows.items()])
 
 
@@ -169,6 +170,6 @@ def _frame_of(table: pa.Table, lengths: np.ndarray, ids: list[str]) -> pd.DataFr
     return frame
 
 
-def _run_columns(store: Store, run_id: str) -> dict[str, Any]:
+def _run_columns(store: Store, columns_of: SpecColumns, run_id: str) -> dict[str, Any]:
     spec, summary = store.outcome(run_id)
-    return {**spec_columns(spec), **summary_columns(summary)}
+    return {**columns_of(spec), **summary_columns(summary)}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bnstudy.store.archive import Archive, find_archive, open_archive, refuse_packed
+from bnstudy.store.identity import Identities
 from bnstudy.store.integrity import DamagedRun, WrongContent, check_agreement, check_summary
 from bnstudy.store.outcomes import with_present_outcome
 from bnstudy.store.runs import RUN_ID, SCHEMAS, RunPaths, Store, check_identity, parse_spec
@@ -58,6 +59,7 @@ class PackedStore(Store):
 
     archive: Archive
     _cache: dict[tuple[str, str], Any] = field(default_factory=dict, repr=False, compare=False)
+    _identities: Identities = field(default_factory=Identities, repr=False, compare=False)
 
     @property
     def is_thin(self) -> bool:
@@ -91,7 +93,8 @@ class PackedStore(Store):
         )
 
     def config(self, run_id: str) -> dict[str, Any]:
-        return self._parse(run_id, "config", lambda text: check_identity(parse_spec(text), run_id))
+        check = partial(check_identity, run_id=run_id, id_of=self._identities.run_id_of)
+        return self._parse(run_id, "config", lambda text: check(parse_spec(text)))
 
     def table(self, run_id: str, name: str) -> pa.Table:
         return self.tables([run_id], name)[0].combine_chunks()

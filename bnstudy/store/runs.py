@@ -296,8 +296,8 @@ def _parse_table(content: bytes, schema: pa.Schema) -> pa.Table:
         return check_table(file.read(use_threads=False), schema)
 
 
-def check_identity(spec: Any, run_id: str) -> dict[str, Any]:
+def check_identity(spec: Any, run_id: str, id_of: Callable[[Mapping[str, Any]], str] = run_id_of) -> dict[str, Any]:
     """The spec itself. Raises WrongContent if it is not that of the run."""
     require(isinstance(spec, dict), "it is not a mapping")
-    require(run_id_of(spec) == run_id, "it is not the configuration of this run")
+    require(id_of(spec) == run_id, "it is not the configuration of this run")
     return spec
