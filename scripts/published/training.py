@@ -58,9 +58,10 @@ def link(folder: Path, place: Path) -> Path:
     Returns:
         `place`.
     """
+    target = folder.resolve()
     place.parent.mkdir(parents=True, exist_ok=True)
     place.unlink(missing_ok=True)
-    place.symlink_to(folder.absolute(), target_is_directory=True)
+    place.symlink_to(target, target_is_directory=True)
     return place
 
 

@@ -19,8 +19,8 @@ PARTS = (Part("one", ("convergence",)), Part("two", ("cost", "affine")))
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    (tmp_path / "data" / "MNIST" / "raw").mkdir(parents=True)
-    return tmp_path / "data"
+    (tmp_path / "images" / "MNIST" / "raw").mkdir(parents=True)
+    return tmp_path / "images"
 
 
 def test_a_finished_part_is_not_started_again_and_times_add_up(data, tmp_path, monkeypatch, capsys) -> None:
@@ -48,6 +48,15 @@ def test_a_part_with_failed_runs_is_started_again(data, tmp_path, monkeypatch) -
 def test_data_without_mnist_are_refused(tmp_path) -> None:
     with pytest.raises(ConfigError, match="it has no folder MNIST/raw"):
         train_parts(PARTS, tmp_path, tmp_path)
+
+
+def test_commands_name_links_to_the_images_of_this_machine(data, tmp_path, monkeypatch) -> None:
+    lines = list[list[str]]()
+    monkeypatch.setattr(training, "wait_for", lambda words: lines.append(words) or 0)
+    train_parts(PARTS, data, tmp_path / "work")
+    train_parts([Part("three", ("affine",))], tmp_path / "work" / "data", tmp_path / "work")
+    assert (tmp_path / "work" / "data").resolve() == data.resolve()
+    assert all(f"data.root={tmp_path / 'work' / 'data'}" in words for words in lines)
 
 
 def test_an_exit_status_is_that_of_the_command() -> None:
