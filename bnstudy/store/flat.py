@@ -29,7 +29,7 @@ class SpecColumns:
     def __call__(self, config: Mapping[str, Any]) -> dict[str, Any]:
         columns: dict[str, Any] = {}
         for key, node in config.items():
-            if isinstance(node, Mapping):
+            if isinstance(node, dict):
                 columns.update(self.of(key, node))
             else:
                 columns[key] = node

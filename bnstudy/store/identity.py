@@ -30,7 +30,7 @@ class Identities:
         return run_id_of_text(f"{{{','.join(f'{_encode(key)}:{self._text(spec[key])}' for key in sorted(spec))}}}")
 
     def _text(self, node: Any) -> str:
-        if not isinstance(node, Mapping):
+        if not isinstance(node, dict):
             return canonical_json(with_former_names(node))
         if id(node) not in self._texts:
             self._texts[id(node)] = node, canonical_json(with_former_names(node))  # the node keeps its id

@@ -8,12 +8,14 @@ from bnstudy.store.loading import load_runs
 from bnstudy.store.plans import Plans
 from tests.commands.conftest import FINISHED, SHARED
 
+pytestmark = pytest.mark.usefixtures("store")
+
 
 def packed_ids(folder) -> set[str]:
     return {*load_runs(folder)["run_id"]}
 
 
-def test_all_finished_runs_and_all_plans_are_packed(command, store, tmp_path):
+def test_all_finished_runs_and_all_plans_are_packed(command, tmp_path):
     status, out, err = command("pack", "packed")
     assert (status, err) == (0, "")
     assert out.startswith("Packed 8 runs in packed (")
@@ -30,13 +32,13 @@ def test_all_finished_runs_and_all_plans_are_packed(command, store, tmp_path):
         (["norm=batch", "lr=1"], [run.run_id for run in FINISHED[6:8]], ["mine", "quickstart"]),
     ],
 )
-def test_words_choose_runs_as_in_list(command, store, tmp_path, words, ids, studies):
+def test_words_choose_runs_as_in_list(command, tmp_path, words, ids, studies):
     assert command("pack", "packed", *words)[0] == 0
     assert packed_ids(tmp_path / "packed") == {*ids}
     assert Plans(tmp_path / "packed").studies() == studies
 
 
-def test_a_thin_pack_says_so(command, store, tmp_path):
+def test_a_thin_pack_says_so(command, tmp_path):
     status, out, _ = command("pack", "--thin", "packed")
     assert status == 0
     assert "a run, training loss at 200 steps)." in out
@@ -54,11 +56,11 @@ def test_a_thin_pack_says_so(command, store, tmp_path):
         (["p", "results_dir=none"], "results_dir=none is not allowed: there is no such folder."),
     ],
 )
-def test_what_cannot_be_packed_is_said(command, store, words, sentence):
+def test_what_cannot_be_packed_is_said(command, words, sentence):
     assert command("pack", *words) == (2, "", f"bnstudy: {sentence}\n")
 
 
-def test_the_commands_read_a_packed_store(command, store, tmp_path):
+def test_the_commands_read_a_packed_store(command):
     command("pack", "packed")
     at = "results_dir=packed"
     assert "packed has 8 runs, 8 of them finished." in command("list", at)[1]
@@ -74,7 +76,7 @@ def test_the_commands_read_a_packed_store(command, store, tmp_path):
 @pytest.mark.parametrize(
     "words", [["prune", "--unfinished"], ["pack", "other"], ["unpack", "packed"], ["steps=1", "data=digits"]]
 )
-def test_nothing_is_trained_in_or_removed_from_a_packed_store(command, store, tmp_path, words):
+def test_nothing_is_trained_in_or_removed_from_a_packed_store(command, tmp_path, words):
     command("pack", "packed")
     before = {path.name for path in (tmp_path / "packed").iterdir()}
     status, _, err = command(*words, "results_dir=packed")
@@ -94,6 +96,6 @@ def test_unpack_makes_a_store_again(command, store, tmp_path):
     assert own.read_bytes() == store.run(SHARED).summary.read_bytes()
 
 
-def test_unpack_needs_a_packed_store(command, store):
+def test_unpack_needs_a_packed_store(command):
     sentence = "results is not a packed store: it has no file packed.json. To make one: bnstudy pack FOLDER"
     assert command("unpack", "results", "results_dir=new") == (2, "", f"bnstudy: {sentence}\n")
