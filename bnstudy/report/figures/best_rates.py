@@ -58,8 +58,9 @@ def best_rates(runs: pd.DataFrame) -> pd.DataFrame:
     for (norm, size), own in runs.groupby(["norm_label", "batch_size"], observed=True):
         found = best_learning_rate(tried_with_all_seeds(own), own)
         parts.append(found.assign(norm=norm, batch_size=size, is_edge=bool((found["bound"] != "").any())))
-    keys = ["norm", "batch_size", "is_edge"]
-    return mean_band(pd.concat(parts), keys, log=True)
+    table = mean_band(pd.concat(parts), ["norm", "batch_size", "is_edge"], log=True)
+    norms = runs["norm_label"].cat.categories
+    return table.assign(norm=pd.Categorical(table["norm"], norms, ordered=True)).sort_values(["norm", "batch_size"])
 
 
 def _result(table: pd.DataFrame) -> str:

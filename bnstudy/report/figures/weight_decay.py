@@ -40,7 +40,8 @@ def draw_weight_decay(panel: Panel, palette: Palette) -> ReportFigure | None:
     title = f"{panel.name}: largest distance of the losses: {by_arm(largest, lambda value: f'{value:.2g}')}"
     figure, axes = style.new_figure(2, len(pairs), 4.8, title, sharex=True, sharey="row")
     for (norm, of_norm), above, below in zip(pairs.items(), *axes, strict=True):
-        above.set_title(norm)
+        for ax in (above, below) if style.is_narrow() else (above,):
+            ax.set_title(norm)
         _draw_losses(above, of_norm[0])
         colour = (palette.norms or palette.styles).get(norm, LineStyle(style.NEUTRAL))
         style.draw_band(below, mean_band(distances[norm], ["step"], log=True), "step", colour)
