@@ -20,6 +20,11 @@ SUM = "loss_sum"
 """The sum of the training losses before a step, at each step with an evaluation on test images."""
 
 
+def kept_steps(n: int) -> tuple[int, ...]:
+    """The steps, of `n` with a training loss, whose losses a thin run has in any case."""
+    return LogSpaced(LOSSES).resolve(n - 1)
+
+
 def thin_metrics(metrics: pa.Table) -> pa.Table:
     """The metrics of a run without most training losses; unchanged if there are at most `LOSSES`, or not one a step."""
     steps, split, name = (metrics[column].to_numpy() for column in ("step", "split", "metric"))
@@ -27,7 +32,7 @@ def thin_metrics(metrics: pa.Table) -> pa.Table:
     n = int(is_loss.sum())
     if n <= LOSSES or not np.array_equal(np.sort(steps[is_loss]), np.arange(n)):
         return metrics
-    kept = np.union1d(LogSpaced(LOSSES).resolve(n - 1), steps[~is_loss])
+    kept = np.union1d(kept_steps(n), steps[~is_loss])
     thin = metrics.filter(pa.array(~is_loss | np.isin(steps, kept)))
     return pa.concat_tables([thin, _exact(metrics, steps, is_loss, n)]).unify_dictionaries().combine_chunks()
 
