@@ -46,19 +46,30 @@ def test_learning_rates_are_not_pooled():
     }  # fmt: skip
 
 
-def test_gaps_are_differences_by_seed_of_the_last_training_accuracies():
+def course(data: str = "CIFAR10") -> StudyData:
     gaps = {"levels": 0.11, "unit": 0.3, None: 0.40}
     runs, rows = [], []
     for (scale, gap), norm, seed in itertools.product(gaps.items(), ("NoNorm", "BatchNorm"), range(3)):
         accuracy = 0.4 + 0.1 * seed + (gap if norm == "BatchNorm" else 0)  # the seeds differ alike in both arms
-        settings = {**COURSE, "init": "Normal", "init.std": 0.02}
+        settings = {**COURSE, "data": data, "init": "Normal", "init.std": 0.02}
         run = f"r{len(runs)}"
         runs.append({"norm": norm, "data.scale": scale, "seed": seed, **settings})
         rows += [(run, 200, "", "train_accuracy", "", accuracy), (run, 0, "", "train_accuracy", "", 0.1)]
-    result = reproduction(study("course_mlp", runs, rows))
+    return study("course_mlp", runs, rows)
+
+
+def test_gaps_are_differences_by_seed_of_the_last_training_accuracies():
+    result = reproduction(course())
     assert [(c.arm, c.measured[:5], c.expected.label, c.result) for c in result.checks] == [
         ("scale=levels", "0.110", "0.11 (n)", "met"),
         ("scale=standardized", "0.400", "0.53 (c)", "not met"),
         ("scale=standardized minus scale=levels", "0.290", "above 0 (c)", "met"),
     ]
     assert result.draw() is not None
+
+
+def test_gaps_on_images_re_encoded_as_jpeg_are_compared_and_say_so():
+    checks = reproduction(course("CIFAR-10 (JPEG)")).checks
+    assert [c.result for c in checks] == ["met", "not met", "met"]
+    assert all(c.arm.endswith(", images re-encoded as JPEG") for c in checks)
+    assert {c.result for c in reproduction(course("CIFAR100")).checks} == {"not comparable"}
