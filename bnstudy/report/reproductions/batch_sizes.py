@@ -38,11 +38,11 @@ class WuHeBatches(Reproduction):
     """Of several learning rates only the published one is used, or the smallest: rates are never pooled."""
 
     note = (
-        "A small ResNet instead of a ResNet-50, and small images instead of ImageNet. As in the paper, the learning "
-        "rate is 0.1 at batch size 32 and in proportion at others, with momentum 0.9, for both norms at equal epochs. "
-        "So signs and order are compared, not sizes. D(B) is the error with batch normalization minus that with group "
-        "normalization at batch size B, less the same difference at batch size 32. The published errors are from notes "
-        "of others, not from the paper's text."
+        "A small ResNet instead of a ResNet-50, and small images, not ImageNet. The learning rate is 0.1 at batch "
+        "size 32 and in proportion at others, with momentum 0.9, for both norms at equal epochs: this setting of the "
+        "paper is from memory (m), not checked. Signs and order are compared, not sizes. D(B) is the error with batch "
+        "normalization minus that with group normalization at batch size B, less the same difference at batch size 32. "
+        "The published errors are from notes of others, not from the paper's text."
     )
 
     def __init__(self, study: StudyData) -> None:
