@@ -8,9 +8,11 @@ from functools import partial
 
 import pytest
 import torch
+import yaml
 from torch import Tensor, nn
 
 from bnstudy.optim import SGD, Adam, AdamW, Constant, Cosine, Exponential, Linear, Step
+from bnstudy.store.files import conf_dir
 from bnstudy.train.program import Program
 from bnstudy.validation import ConfigError
 
@@ -130,6 +132,26 @@ def test_the_exponential_schedule_equals_that_of_torch():
         optimizer.step()
         theirs.step()
     assert rates == pytest.approx([ours.factor(t, 20) for t in range(20)])
+
+
+def test_the_growing_rate_of_the_study_is_weight_decay_in_a_loop_over_a_scale_free_loss():
+    """The loss is the first coordinate of w/||w||: its gradient is (1 - u_x^2, -u_x u_y)/||w|| for u = w/||w||."""
+    sweep = yaml.safe_load((conf_dir() / "study" / "weight_decay.yaml").read_text())["sweep"]
+    lr, decay = float(sweep["lr"]), float(sweep["optim.weight_decay"].split(",")[1])
+    growing = Exponential(gamma=float(sweep["schedule.gamma"]), first=float(sweep["schedule.first"]))
+
+    def step(w: complex, rate: float, decay: float) -> complex:
+        x, y = w.real / abs(w), w.imag / abs(w)
+        return w * (1 - rate * decay) - rate * complex(1 - x * x, -x * y) / abs(w)
+
+    one = other = 0.6 + 0.8j
+    for t in range(500):
+        rate = lr * growing.factor(t, 500)
+        assert rate == pytest.approx(lr * (1 - lr * decay) ** (-2 * t - 1), rel=1e-12)
+        assert one.real / abs(one) == pytest.approx(other.real / abs(other), rel=1e-11)
+        one, other = step(one, lr, decay), step(other, rate, 0.0)
+    assert abs(other) / abs(one) == pytest.approx((1 - lr * decay) ** -500)
+    assert one.real / abs(one) < -0.9
 
 
 def test_a_rate_that_grows_beyond_all_numbers_is_infinite():
