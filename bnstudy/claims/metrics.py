@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeAlias, cast
 import numpy as np
 import pandas as pd
 
-from bnstudy.store.thin import MEAN, SUM
+from bnstudy.store.thin import MEAN, SUM, of_training
 from bnstudy.validation import ConfigError, import_object, nearest
 
 OUTPUT = "out"
@@ -106,6 +106,11 @@ class Metric:
     def rows(self) -> set[str]:
         """The recorded metrics that `read` gets."""
         return {*self.names, *((MEAN, SUM) if "loss" in self.names and self.reads_thin else ())}
+
+    @property
+    def reads_every_loss(self) -> bool:
+        """Whether it has another value, or none, where training losses are left out."""
+        return "loss" in self.names and not self.reads_thin
 
     def __call__(self, runs: Frame, metrics: Frame, target: Target = math.nan) -> Frame:
         return self.read(runs, metrics, target)
@@ -221,7 +226,7 @@ def _losses_at_tests(metrics: Frame) -> dict[str, tuple[np.ndarray, np.ndarray, 
     losses between them."""
     test = _test_accuracies(metrics)
     losses = {str(r): rows for r, rows in batch_losses(metrics).groupby("run_id", observed=True)}
-    sums = {str(r): rows for r, rows in metrics[metrics["metric"] == SUM].groupby("run_id", observed=True)}
+    sums = {str(r): rows for r, rows in of_training(metrics, SUM).groupby("run_id", observed=True)}
     found = {}
     for r, rows in test.groupby("run_id", observed=True):
         ordered = rows.sort_values("step")
@@ -261,7 +266,7 @@ def mean_training_loss(runs: Frame, metrics: Frame, *_: Any) -> Frame:
     guessing, which runs of earlier versions lack, and the initial loss."""
     losses = batch_losses(metrics)
     first = losses[losses["step"] == 0].groupby("run_id", observed=True)["value"].first()
-    exact = metrics[metrics["metric"] == MEAN].groupby("run_id", observed=True)["value"].first()
+    exact = of_training(metrics, MEAN).groupby("run_id", observed=True)["value"].first()
     means = exact.combine_first(losses.groupby("run_id", observed=True)["value"].mean())
     guessing = runs["dataset.guessing.loss"].astype(float) if "dataset.guessing.loss" in runs else math.nan
     worst, lost = WORST_LOSS * np.fmax(of_runs(runs, first), guessing), runs["diverged"].astype(bool)
@@ -270,7 +275,7 @@ def mean_training_loss(runs: Frame, metrics: Frame, *_: Any) -> Frame:
 
 def batch_losses(metrics: Frame) -> Frame:
     """The recorded losses of training batches, one per step; of thin runs those of some steps."""
-    return metrics[(metrics["split"] == "train") & (metrics["metric"] == "loss")]
+    return of_training(metrics, "loss")
 
 
 @metric(delta=POINTS, images="test")
@@ -498,10 +503,13 @@ def weight_decay_mismatch(runs: Frame, metrics: Frame, *_: Any) -> Frame:
 
 
 def decay_pairs(runs: Frame, metrics: Frame) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """By seed, the training losses with weight decay and a constant rate, and those without and another schedule."""
+    """By seed, the training losses with weight decay and a constant rate, and those without and another schedule; of
+    runs that have one loss for each step."""
+    losses = batch_losses(metrics).sort_values("step").groupby("run_id", observed=True)
+    whole = {str(r): rows for r, rows in losses if np.array_equal(rows["step"], np.arange(len(rows)))}
+    values = {r: rows["value"].to_numpy(float) for r, rows in whole.items()}
+    runs = runs[runs["run_id"].astype(str).isin([*whole])]
     decays, constant = runs["optim.weight_decay"].astype(float) > 0, runs["schedule"] == "Constant"
-    losses = batch_losses(metrics).sort_values("step").groupby("run_id", observed=True)["value"]
-    values = {str(run_id): of_run.to_numpy(float) for run_id, of_run in losses}
     sides = (runs[decays & constant], runs[~decays & ~constant])
     one, other = (dict(zip(side["seed"], side["run_id"].map(values), strict=True)) for side in sides)
     yield from ((seed, one[seed], other[seed]) for seed in sorted({*one} & {*other}))
