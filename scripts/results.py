@@ -23,15 +23,16 @@ sys.path.insert(0, str(ROOT))
 from bnstudy.report.tables import as_json  # noqa: E402
 from bnstudy.report.terminal import stages_shown  # noqa: E402
 from bnstudy.store.files import write_atomic  # noqa: E402
+from bnstudy.store.plans import Plans  # noqa: E402
 from bnstudy.validation import ConfigError  # noqa: E402
 from scripts.published.files import DIGITS, PUBLISHED, digits_entries, published_files, read_digits  # noqa: E402
 from scripts.published.parts import PARTS  # noqa: E402
 from scripts.published.provenance import provenance  # noqa: E402
 from scripts.published.record import Record  # noqa: E402
-from scripts.published.training import say, train_parts, wait_for  # noqa: E402
+from scripts.published.training import say, take_back_earlier_plans, train_parts, wait_for  # noqa: E402
 
-WORK = Path("results/trained")
-"""Where the parts are trained: git ignores it."""
+WORK, TRIAL = Path("results/trained"), Path("results/trial")
+"""Where the parts are trained, with other settings on trial: git ignores both."""
 LARGEST = 20e6
 """Bytes of everything that is published."""
 
@@ -42,11 +43,13 @@ def publish(work: Path) -> None:
     Raises:
         ConfigError: the runs cannot be packed, or the files are too large.
     """
-    words = ["pack", str(PUBLISHED), "--thin", f"results_dir={work / 'standard'}"]
+    trained, digits = work / "standard", work / "digits"
+    for store in (trained, digits):
+        take_back_earlier_plans(store)
+    words = ["pack", str(PUBLISHED), "--thin", f"study={','.join(planned_studies(trained))}", f"results_dir={trained}"]
     say(shlex.join(["bnstudy", *words]))
     if wait_for([sys.executable, "-m", "bnstudy", *words]):
-        raise ConfigError(f"The runs in {work / 'standard'} cannot be packed.")
-    digits = work / "digits"
+        raise ConfigError(f"The runs in {trained} cannot be packed.")
     if (digits / "studies").is_dir():
         with stages_shown() as show:
             write(PUBLISHED / DIGITS, as_json(digits_entries(digits, show)).encode())
@@ -58,6 +61,21 @@ def publish(work: Path) -> None:
     say(f"{PUBLISHED}: {size_of(PUBLISHED) / 1e6:.1f} MB in all.")
     if too_large := describe_excess():
         raise ConfigError(too_large)
+
+
+def planned_studies(store: Path) -> list[str]:
+    """The studies that are published, of those with a plan: a store may have runs that no plan has any more.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    planned = Plans(store).studies()
+    names = [name for part in PARTS if part.store == store.name for name in part.studies]
+    if missing := [name for name in names if name not in planned]:
+        say(f"Not trained, and not published: {', '.join(missing)}.")
+    if len(missing) == len(names):
+        raise ConfigError(f"Nothing is trained in {store}: `make results` trains it.")
+    return sorted({*names} - {*missing})
 
 
 def redraw() -> None:
@@ -122,13 +140,16 @@ def main() -> int:
     train.add_argument("data", type=Path)
     train.add_argument("--parts", nargs="+", choices=names, default=names, help="default: all")
     train.add_argument("--only-train", action="store_true", help="do not pack and report")
-    train.add_argument("--override", nargs="+", default=[], metavar="KEY=VALUE", help="for a trial, such as seed=0,1")
+    train.add_argument(
+        "--override", nargs="+", default=[], metavar="KEY=VALUE", help=f"for a trial in {TRIAL}, such as seed=0,1"
+    )
     commands.add_parser("publish", help="pack and report what is trained")
     commands.add_parser("redraw", help="report what is packed")
     commands.add_parser("check", help="compare the published files with the packed store")
     arguments = parser.parse_args()
     begun = time.monotonic()
     data = arguments.data.absolute() if arguments.command == "make" else None
+    work = TRIAL if data and arguments.override else WORK
     os.chdir(ROOT)
     try:
         if arguments.command == "check":
@@ -138,14 +159,14 @@ def main() -> int:
             return 0
         if data is not None:
             chosen = [part for part in PARTS if part.name in arguments.parts]
-            train_parts(chosen, data, WORK, arguments.override)
+            train_parts(chosen, data, work, arguments.override)
             if arguments.only_train:
                 return 0
-        publish(WORK)
+        publish(work)
     except ConfigError as error:
         print(f"results.py: {error}", file=sys.stderr)
         return 2
-    say(f"{time.monotonic() - begun:.0f} s for this command, {Record(WORK).seconds:.0f} s of training in all.")
+    say(f"{time.monotonic() - begun:.0f} s for this command, {Record(work).seconds:.0f} s of training in all.")
     return 0
 
 

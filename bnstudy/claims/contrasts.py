@@ -173,9 +173,9 @@ class FinishedRuns:
 
     def contrast(self, claim: Claim, case: Case, view: View) -> Contrast:
         """As much as can be computed, even where a verdict is not possible."""
-        if self.study.is_thin and "loss" in claim.measure.names and not claim.measure.reads_thin:
-            return self.make(claim, case, view, f"{claim.metric} reads losses, of which this thin store lacks most")
         sides = [self.sides(claim, square) for square in case.squares]
+        if claim.measure.reads_every_loss and any(map(self._lack_losses, sides)):
+            return self.make(claim, case, view, f"{claim.metric} reads losses, of which this thin store lacks most")
         missing = [self._missing(square) for square in case.squares]
         if any(runs.empty for square in sides for runs in square.values()):
             return self.make(claim, case, view, "; ".join(filter(None, missing)) or "none of its runs is finished")
@@ -218,6 +218,10 @@ class FinishedRuns:
             images=images.images if images else 0,
             run_ids=tuple(sorted({str(r) for c in choices for runs in c.sides.values() for r in runs["run_id"]})),
         )  # fmt: skip
+
+    def _lack_losses(self, sides: Sides) -> bool:
+        """Whether the store lacks training losses of any of the runs."""
+        return any(runs["run_id"].astype(str).isin(self.study.thin_runs).any() for runs in sides.values())
 
     def make(self, claim: Claim, case: Case, view: View, obstacle: str, **values: Any) -> Contrast:
         method = anytime(claim.min_seeds) if self.study.looks == "repeated" else LOOKED_AT_ONCE

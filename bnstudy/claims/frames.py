@@ -29,7 +29,7 @@ from bnstudy.store.loading import (
 from bnstudy.store.packed import PackedStore, open_store
 from bnstudy.store.plans import Plans
 from bnstudy.store.runs import SharedStore, Store
-from bnstudy.store.thin import MEAN, SUM
+from bnstudy.store.thin import MEAN, SUM, of_training
 from bnstudy.validation import ConfigError, closest, nearest
 
 EVERYTHING = "all"
@@ -85,7 +85,7 @@ class StudyData:
     test_correct: as from `load_test_correct`, of finished runs.
     looks: repeated if seeds were added depending on results; intervals and tests of verdicts must allow for it.
     mixed_images: a sentence for each dataset of which the runs have several versions; each version has its own label.
-    is_thin: whether the training losses of some steps only are there, as `store/thin.py` describes.
+    thin_runs: the runs of which the training losses of some steps only are there, as `store/thin.py` describes.
     """
 
     name: str
@@ -104,7 +104,11 @@ class StudyData:
     test_correct: Mapping[str, np.ndarray] = field(default_factory=dict)
     damages: Mapping[str, str] = field(default_factory=dict)
     mixed_images: tuple[str, ...] = ()
-    is_thin: bool = False
+    thin_runs: frozenset[str] = frozenset()
+
+    @property
+    def is_thin(self) -> bool:
+        return bool(self.thin_runs)
 
     @property
     def n_missing(self) -> int:
@@ -168,7 +172,7 @@ def load_study(
         test_correct={run_id: test_correct[run_id] for run_id in runs["run_id"] if run_id in test_correct},
         damages=damages,
         mixed_images=mixed_images,
-        is_thin=bool((metrics["metric"] == MEAN).any()),
+        thin_runs=frozenset(of_training(metrics, MEAN)["run_id"].astype(str)),
     )
 
 
@@ -189,12 +193,12 @@ def _with_labels(runs: pd.DataFrame, specs: pd.DataFrame) -> pd.DataFrame:
 
 def count_recorded(metrics: pd.DataFrame) -> pd.Series:
     """By run_id, the number of measurements; of a thin run the number before it was made thin."""
-    is_loss = (metrics["metric"] == "loss") & (metrics["split"] == "train")
-    ends = metrics[metrics["metric"] == MEAN].set_index("run_id")["step"]
+    ends = of_training(metrics, MEAN).set_index("run_id")["step"]
     counts = metrics["run_id"].value_counts()
     if ends.empty:
         return counts
-    kept = metrics[is_loss | metrics["metric"].isin((MEAN, SUM))]["run_id"].value_counts()
+    of_losses = [of_training(metrics, name)["run_id"] for name in ("loss", MEAN, SUM)]
+    kept = pd.concat(of_losses).value_counts()
     all_losses = pd.Series(ends.to_numpy() + 1, ends.index.astype(str))
     return counts.set_axis(counts.index.astype(str)).add((all_losses - kept).dropna(), fill_value=0)
 

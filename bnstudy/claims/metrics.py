@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from scipy.integrate import trapezoid
 
-from bnstudy.store.thin import MEAN, SUM, kept_steps
+from bnstudy.store.thin import MEAN, SUM, kept_steps, of_training
 from bnstudy.validation import ConfigError, import_object, nearest
 
 OUTPUT = "out"
@@ -107,6 +107,11 @@ class Metric:
     def rows(self) -> set[str]:
         """The recorded metrics that `read` gets."""
         return {*self.names, *((MEAN, SUM) if "loss" in self.names and self.reads_thin else ())}
+
+    @property
+    def reads_every_loss(self) -> bool:
+        """Whether it has another value, or none, where training losses are left out."""
+        return "loss" in self.names and not self.reads_thin
 
     def __call__(self, runs: Frame, metrics: Frame, target: Target = math.nan) -> Frame:
         return self.read(runs, metrics, target)
@@ -222,7 +227,7 @@ def _losses_at_tests(metrics: Frame) -> dict[str, tuple[np.ndarray, np.ndarray, 
     losses between them."""
     test = _test_accuracies(metrics)
     losses = {str(r): rows for r, rows in batch_losses(metrics).groupby("run_id", observed=True)}
-    sums = {str(r): rows for r, rows in metrics[metrics["metric"] == SUM].groupby("run_id", observed=True)}
+    sums = {str(r): rows for r, rows in of_training(metrics, SUM).groupby("run_id", observed=True)}
     found = {}
     for r, rows in test.groupby("run_id", observed=True):
         ordered = rows.sort_values("step")
@@ -262,7 +267,7 @@ def mean_training_loss(runs: Frame, metrics: Frame, *_: Any) -> Frame:
     guessing, which runs of earlier versions lack, and the initial loss."""
     losses = batch_losses(metrics)
     first = losses[losses["step"] == 0].groupby("run_id", observed=True)["value"].first()
-    exact = metrics[metrics["metric"] == MEAN].groupby("run_id", observed=True)["value"].first()
+    exact = of_training(metrics, MEAN).groupby("run_id", observed=True)["value"].first()
     means = exact.combine_first(losses.groupby("run_id", observed=True)["value"].mean())
     guessing = runs["dataset.guessing.loss"].astype(float) if "dataset.guessing.loss" in runs else math.nan
     worst, lost = WORST_LOSS * np.fmax(of_runs(runs, first), guessing), runs["diverged"].astype(bool)
@@ -271,7 +276,7 @@ def mean_training_loss(runs: Frame, metrics: Frame, *_: Any) -> Frame:
 
 def batch_losses(metrics: Frame) -> Frame:
     """The recorded losses of training batches, one per step; of thin runs those of some steps."""
-    return metrics[(metrics["split"] == "train") & (metrics["metric"] == "loss")]
+    return of_training(metrics, "loss")
 
 
 @metric(delta=POINTS, images="test")
@@ -506,23 +511,28 @@ def decay_sides(runs: Frame) -> tuple[Frame, Frame]:
 
 
 def decay_pairs(runs: Frame, metrics: Frame) -> Iterator[tuple[int, Frame]]:
-    """By seed, the training losses `a` and `b` of the two sides, by step; at the steps that a thin store has."""
+    """By seed, the training losses `a` and `b` of the two sides, by step; at the steps that a thin store has, of runs
+    that have one loss at each of them."""
     sides = decay_sides(runs)
     of_pairs = metrics[metrics["run_id"].isin(pd.concat(sides)["run_id"])]
     losses = {str(r): _sparse(rows) for r, rows in batch_losses(of_pairs).groupby("run_id", observed=True)}
     one, other = ({s: losses[r] for s, r in zip(of["seed"], of["run_id"], strict=True) if r in losses} for of in sides)
     for seed in sorted({*one} & {*other}):
-        yield seed, pd.concat({"a": one[seed], "b": other[seed]}, axis=1, join="inner").dropna().sort_index()
+        both = pd.concat({"a": one[seed], "b": other[seed]}, axis=1, join="inner").dropna()
+        if len(both):
+            yield seed, both
 
 
 def _sparse(losses: Frame) -> pd.Series:
-    """The training losses of a run, by step, at the steps that a thin store has."""
-    by_step = losses.set_index("step")["value"].astype(float)
-    return by_step[by_step.index.isin(kept_steps(int(by_step.index.max()) + 1))]
+    """The training losses of a run, by step, at the steps that a thin store has; none if one of them lacks."""
+    by_step = losses.set_index("step")["value"].astype(float).sort_index()
+    steps = kept_steps(int(by_step.index.max()) + 1)
+    kept = by_step[by_step.index.isin(steps)]
+    return kept if np.array_equal(kept.index, steps) else kept[:0]
 
 
 def relative_distance(losses: Frame) -> float:
-    """The mean over the training of |a - b| / max(a, b); NaN without losses."""
+    """The mean over the training of |a - b| / max(a, b)."""
     apart = (losses["a"] - losses["b"]).abs() / losses.max(axis=1)
     if len(apart) < 2:
         return float(apart.mean())

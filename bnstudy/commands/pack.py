@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from bnstudy.claims.claim import load_claims
 from bnstudy.commands.arguments import Arguments, read_arguments, say
 from bnstudy.commands.selection import find_plans, select
 from bnstudy.store.archive import refuse_packed
@@ -28,7 +29,7 @@ bnstudy pack packed --thin results_dir=mine    with the training loss at {LOSSES
 bnstudy-report results_dir=packed draws its reports. Other files in the folder
 stay. bnstudy unpack makes a store of it again.
 """
-FLAGS = {"thin": f"keep the training loss at {LOSSES} log-spaced steps, and its exact mean"}
+FLAGS = {"thin": f"keep the training loss at {LOSSES} log-spaced steps, and what claims compute from all of it"}
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -40,10 +41,12 @@ def run(arguments: Sequence[str]) -> int:
     if folder.resolve() == given.store.results_dir.resolve():
         raise ConfigError(f"{folder} is not allowed: it is the store itself. Name another folder.")
     chosen, plans = choose_runs(given), choose_plans(given)
+    whole = find_whole(given) if given.flags.thin else set[str]()
     with tqdm(total=len(chosen), desc="pack", disable=not sys.stderr.isatty(), dynamic_ncols=True) as bar:
-        done = pack(given.store, chosen, plans, folder, given.flags.thin, bar.update)
+        done = pack(given.store, chosen, plans, folder, given.flags.thin, bar.update, whole)
     size = sum(path.stat().st_size for path in folder.glob("*.parquet"))
-    thin = f", training loss at {LOSSES} steps" * given.flags.thin
+    kept = f", and all of it of {plural(len(whole & {*chosen}), 'run')} whose claims need it" * bool(whole & {*chosen})
+    thin = f", training loss at {LOSSES} steps{kept}" * given.flags.thin
     each = f"{size / 1e6:.1f} MB, {size / done.runs / 1e3:.1f} kB a run"
     say(f"Packed {plural(done.runs, 'run')} in {folder} ({each}{thin}).")
     for sentence in done.damages.values():
@@ -65,6 +68,23 @@ def choose_runs(given: Arguments) -> list[str]:
     planned = [plan for study in plans.studies() for plan in sorted(plans.load(study), key=lambda p: str(p["scale"]))]
     ordered = dict.fromkeys(run_id for plan in planned for run_id in plan["run_ids"])
     return [run_id for run_id in (*ordered, *sorted(finished - ordered.keys())) if run_id in finished]
+
+
+def find_whole(given: Arguments) -> set[str]:
+    """The planned runs of studies with a claim that reads the training loss of every step, or a claim that is unknown
+    here."""
+    plans = Plans(given.store.results_dir)
+    every = [plan for study in plans.studies() for plan in plans.load(study)]
+    needing = [plan for plan in every if needs_every_loss(plan["claims"], given.options.folders)]
+    return {run_id for plan in needing for run_id in plan["run_ids"]}
+
+
+def needs_every_loss(claims: Sequence[str], folders: Sequence[Path]) -> bool:
+    try:
+        found = load_claims(claims, [folder / "claim" for folder in folders])
+    except ConfigError:
+        return True
+    return any(claim.measure.reads_every_loss for claim in found)
 
 
 def choose_plans(given: Arguments) -> list[Path]:

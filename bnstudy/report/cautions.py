@@ -14,7 +14,7 @@ from bnstudy.store.thin import LOSSES
 
 THIN = (
     f"The store is thin: it has the training loss at {LOSSES} steps, and its exact mean over all. Claims have the same "
-    "values as in the full store; curves of the training loss are rougher."
+    "values as in the full store, or say that they need every loss; curves of the training loss are rougher."
 )
 
 VERDICT_SEEDS = 10

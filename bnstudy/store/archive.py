@@ -146,9 +146,11 @@ def _plan_texts(folder: Path, sha256: str, thin: bool) -> tuple[PlanText, ...]:
     archive = Archive(folder, thin, 0, {"plans.parquet": sha256})
     with archive.open("plans.parquet") as file:
         try:
-            rows = file.read(["path", "time", "text"]).cast(PLANS_SCHEMA).to_pylist()
+            table = file.read(PLANS_SCHEMA.names).select(PLANS_SCHEMA.names).cast(PLANS_SCHEMA)
+            table.validate(full=True)
         except (KeyError, pa.ArrowException, OSError):
-            raise archive.damaged("plans.parquet", "it lacks columns") from None
+            raise archive.damaged("plans.parquet", "its columns cannot be read") from None
+    rows = table.to_pylist()
     for row in rows:
         if None in row.values() or not _PLAN_PATH.fullmatch(row["path"]):
             raise archive.damaged("plans.parquet", f"path={show(row['path'])} is not allowed")

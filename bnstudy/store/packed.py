@@ -132,8 +132,11 @@ class PackedStore(Store):
             table = file.read_row_groups(groups, columns=schema.names)
             if not table.schema.equals(schema):
                 table = table.select(schema.names).cast(schema)
+            table.validate(full=True)
         except (pa.ArrowException, OSError, KeyError) as error:
             raise self.archive.damaged(f"{name}.parquet", str(error).partition("\n")[0]) from None
+        if table.num_rows != sum(sizes[group] for group in groups) or _lacks_values(table):
+            raise self.archive.damaged(f"{name}.parquet", "it lacks values")
         own = starts - ends[first] + begins[first]
         rows = np.arange(counts.sum()) + np.repeat(own - counts.cumsum() + counts, counts)
         if len(rows) != table.num_rows or not np.array_equal(rows, np.arange(len(rows))):
@@ -151,7 +154,8 @@ class PackedStore(Store):
             raise self.archive.damaged("runs.parquet", reason)
         count = {name: table[name].to_numpy() for name in SCHEMAS}
         for name, rows in count.items():
-            if (rows < 1).any() or rows.sum() != self._file(name).metadata.num_rows:
+            total = self._file(name).metadata.num_rows
+            if (rows < 1).any() or (rows > total).any() or rows.sum() != total:
                 raise self.archive.damaged("runs.parquet", f"its rows are not those of {name}.parquet")
         return Places(ids, {name: rows.cumsum() - rows for name, rows in count.items()}, count)
 
@@ -164,9 +168,10 @@ class PackedStore(Store):
         schema = pa.schema([RUNS_SCHEMA.field(name) for name in columns])
         try:
             table = self._file("runs").read(list(columns)).select(columns).cast(schema)
+            table.validate(full=True)
         except (pa.ArrowException, OSError, KeyError):
-            raise self.archive.damaged("runs.parquet", "it lacks columns") from None
-        if any(column.null_count for column in table.columns):
+            raise self.archive.damaged("runs.parquet", "its columns cannot be read") from None
+        if _lacks_values(table):
             raise self.archive.damaged("runs.parquet", "it lacks values")
         return table
 
@@ -198,6 +203,10 @@ class PackedStore(Store):
             f"Run {run_id} in {self.results_dir / 'runs.parquet'} cannot be used ({name}: {reason}): get the folder "
             "again from where it came, or pack it again with bnstudy pack."
         )
+
+
+def _lacks_values(table: pa.Table) -> bool:
+    return any(column.null_count for column in table.columns)
 
 
 def _in_order_of_rows(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -50,11 +50,21 @@ class Packed:
 
 
 def pack(
-    store: Store, run_ids: Iterable[str], plans: Sequence[Path], folder: Path, thin: bool, progress: Progress
+    store: Store,
+    run_ids: Iterable[str],
+    plans: Sequence[Path],
+    folder: Path,
+    thin: bool,
+    progress: Progress,
+    whole: Collection[str] = (),
 ) -> Packed:
     """Write finished runs, in this order, and files of plans and marks into a folder. Its other files stay.
 
-    The files get their names when all are on the disk, `packed.json` last. Until then a reader finds what was there.
+    The files get their names when all are on the disk, `packed.json` last. A crash between the renames leaves files
+    that do not agree with the old `packed.json`, which readers notice.
+
+    Args:
+        whole: runs that keep all of their training losses in a thin pack.
 
     Raises:
         ConfigError: the folder is another store.
@@ -66,7 +76,8 @@ def pack(
     with _new_files(folder, NAMES[:-1] if thin else NAMES) as paths:
         with ExitStack() as stack:
             files = {name: stack.enter_context(_writer(path, name)) for name, path in paths.items()}
-            for batch in _batches(store, run_ids, thin, done.damages, progress):
+            runs = _read_runs(store, run_ids, thin, {*whole}, done.damages, progress)
+            for batch in _batches(runs):
                 _write_batch(files, batch)
                 done.runs += len(batch)
                 done.rows += sum(run.metrics.num_rows for run in batch)
@@ -134,18 +145,29 @@ class _Run:
     originals: tuple[bytes, bytes]
 
 
-def _batches(
-    store: Store, run_ids: Iterable[str], thin: bool, damages: dict[str, str], progress: Progress
-) -> Iterator[list[_Run]]:
-    """The runs in parts of about `GROUP` rows of metrics. Sentences about damaged ones are added to `damages`."""
-    batch, rows = list[_Run](), 0
+def _read_runs(
+    store: Store,
+    run_ids: Iterable[str],
+    thin: bool,
+    whole: Collection[str],
+    damages: dict[str, str],
+    progress: Progress,
+) -> Iterator[_Run]:
+    """The intact runs. Sentences about damaged ones are added to `damages`."""
     for run_id in run_ids:
         progress(1)
         try:
-            run = _read(store, run_id, thin)
+            run = _read(store, run_id, with_originals=not thin)
         except DamagedRun as damage:
             damages[run_id] = str(damage)
             continue
+        yield replace(run, metrics=thin_metrics(run.metrics)) if thin and run_id not in whole else run
+
+
+def _batches(runs: Iterable[_Run]) -> Iterator[list[_Run]]:
+    """The runs in parts of about `GROUP` rows of metrics."""
+    batch, rows = list[_Run](), 0
+    for run in runs:
         batch.append(run)
         rows += run.metrics.num_rows
         if rows >= GROUP:
@@ -155,14 +177,14 @@ def _batches(
         yield batch
 
 
-def _read(store: Store, run_id: str, thin: bool) -> _Run:
+def _read(store: Store, run_id: str, with_originals: bool) -> _Run:
     """Raises DamagedRun if a file of the run cannot be used."""
     store.outcome(run_id)
     metrics, timing = (store.table(run_id, name) for name in SCHEMAS)
     paths = store.run(run_id)
     config, summary = paths.config.read_bytes().decode(), paths.summary.read_bytes().decode()
-    originals = (b"", b"") if thin else (paths.metrics.read_bytes(), paths.timing.read_bytes())
-    return _Run(run_id, config, summary, thin_metrics(metrics) if thin else metrics, timing, originals)
+    originals = (paths.metrics.read_bytes(), paths.timing.read_bytes()) if with_originals else (b"", b"")
+    return _Run(run_id, config, summary, metrics, timing, originals)
 
 
 def _write_batch(files: Mapping[str, pq.ParquetWriter], batch: Sequence[_Run]) -> None:
@@ -183,7 +205,11 @@ def _write_batch(files: Mapping[str, pq.ParquetWriter], batch: Sequence[_Run]) -
 
 def _plans(results_dir: Path, plans: Sequence[Path]) -> pa.Table:
     rows = [
-        {"path": path.relative_to(results_dir).as_posix(), "time": path.lstat().st_mtime_ns, "text": path.read_text()}
+        {
+            "path": path.relative_to(results_dir).as_posix(),
+            "time": path.lstat().st_mtime_ns,
+            "text": path.read_bytes().decode(),
+        }
         for path in sorted(plans)
     ]
     return pa.Table.from_pylist(rows, PLANS_SCHEMA)
@@ -249,11 +275,15 @@ def _originals(packed: PackedStore) -> Iterator[tuple[str, dict[str, bytes]]]:
     with packed.archive.open(name) as file:
         if not file.schema_arrow.equals(_ORIGINALS) or file.metadata.num_rows != len(packed.places.run_ids):
             raise packed.archive.damaged(name, "its runs or columns are not those of runs.parquet")
-        for batch in file.iter_batches(UNPACKED_TOGETHER):
-            for row in batch.to_pylist():
-                if row["run_id"] != next(known) or None in row.values():
-                    raise packed.archive.damaged(name, "its runs are not those of runs.parquet")
-                yield row["run_id"], {key: row[key] for key in SCHEMAS}
+        try:
+            for batch in file.iter_batches(UNPACKED_TOGETHER):
+                batch.validate(full=True)
+                for row in batch.to_pylist():
+                    if row["run_id"] != next(known) or None in row.values():
+                        raise packed.archive.damaged(name, "its runs are not those of runs.parquet")
+                    yield row["run_id"], {key: row[key] for key in SCHEMAS}
+        except (pa.ArrowException, OSError):
+            raise packed.archive.damaged(name, "its columns cannot be read") from None
 
 
 def _check_run(packed: PackedStore, run_id: str, tables: Mapping[str, bytes]) -> None:

@@ -25,6 +25,11 @@ def kept_steps(n: int) -> tuple[int, ...]:
     return LogSpaced(LOSSES).resolve(n - 1)
 
 
+def of_training(metrics: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The rows of a metric of the training batches: `loss`, `MEAN` or `SUM`; a probe's rows have another split."""
+    return metrics[(metrics["split"] == "train") & (metrics["metric"] == name)]
+
+
 def thin_metrics(metrics: pa.Table) -> pa.Table:
     """The metrics of a run without most training losses; unchanged if there are at most `LOSSES`, or not one a step."""
     steps, split, name = (metrics[column].to_numpy() for column in ("step", "split", "metric"))

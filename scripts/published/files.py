@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bnstudy.claims.arms import dataset_name
 from bnstudy.claims.verdicts import Verdict
 from bnstudy.report.figures.style import render, report_style
 from bnstudy.report.figures.verdicts import draw_verdicts
@@ -39,7 +40,7 @@ def published_files(digits: list[dict[str, Any]], progress: Progress = silent) -
     published = read_published(Folders(PUBLISHED), "standard", progress)
     claims = {claim.card.claim.name: claim for claim in published.claims}
     texts = published.files()
-    texts["verdicts.csv"] = verdict_table([*published.entries, *digits])
+    texts["verdicts.csv"] = verdict_table([*published.entries, *not_judged_by(published.entries, digits)])
     images = found.figures(claims) | {"forest.png": forest(published.studies.found)}
     readme = (ROOT / README).read_text(encoding="utf-8")
     return {
@@ -50,6 +51,12 @@ def published_files(digits: list[dict[str, Any]], progress: Progress = silent) -
     }
 
 
+def not_judged_by(published: list[dict[str, Any]], digits: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The entries of digits for claims that no published runs on digits judge."""
+    own = {(entry["claim"], dataset_name(entry["data"])) for entry in published}
+    return [entry for entry in digits if (entry["claim"], dataset_name(entry["data"])) not in own]
+
+
 def read_digits() -> list[dict[str, Any]]:
     """The published entries of digits; none where they are not published."""
     file = PUBLISHED / DIGITS
@@ -57,8 +64,9 @@ def read_digits() -> list[dict[str, Any]]:
 
 
 def forest(verdicts: list[Verdict]) -> bytes:
-    """The picture of all claims, on MNIST where they are about images."""
-    primary = [v for v in primary_of(verdicts) if not v.contrast.case.data.startswith("CIFAR")]
+    """The picture of all claims on MNIST."""
+    others = (table.DIGITS, table.CIFAR10)
+    primary = [v for v in primary_of(verdicts) if dataset_name(v.contrast.case.data) not in others]
     with report_style():
         return render(draw_verdicts(primary, "Claims about normalization, on MNIST"), "png")
 
@@ -69,5 +77,7 @@ def readme_block(csv: str, content: Mapping[str, Any]) -> str:
         f"its own. [The published page]({PUBLISHED}/index.html) has the evidence for each claim, [What we "
         f"found]({PAGE}) explains them, and [PROVENANCE]({PUBLISHED}/PROVENANCE.md) says how they were made."
     )
-    picture = f"![The verdicts on all claims, each with its effect and 95% interval]({PUBLISHED}/figures/forest.png)"
+    picture = (
+        f"![The verdicts on all claims on MNIST, each with its effect and 95% interval]({PUBLISHED}/figures/forest.png)"
+    )
     return "\n\n".join([picture, table.wrap(text.strip()), table.table(csv)])

@@ -12,7 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bnstudy.store.files import write_json
+from bnstudy.store.files import conf_dir, write_json
+from bnstudy.store.identity import SCHEMA, digest
 
 ROOT = Path(__file__).parents[2]
 VERSIONS = ("torch", "numpy", "scipy", "pandas", "pyarrow", "matplotlib")
@@ -20,9 +21,14 @@ VERSIONS = ("torch", "numpy", "scipy", "pandas", "pyarrow", "matplotlib")
 
 @dataclass
 class PartRecord:
-    """How a part was trained. seconds, cpu_seconds: of all its commands, over all times that it was started."""
+    """How a part was trained.
+
+    settings: `settings_of` its commands when it was last finished. seconds, cpu_seconds: of all its commands, over all
+    times that it was started.
+    """
 
     done: bool = False
+    settings: str = ""
     started: int = 0
     seconds: float = 0.0
     cpu_seconds: float = 0.0
@@ -62,6 +68,12 @@ class Record:
     @property
     def seconds(self) -> float:
         return sum(part.seconds for part in self.parts.values())
+
+
+def settings_of(commands: Sequence[Sequence[str]]) -> str:
+    """A digest of commands and of all configs: other settings plan other runs."""
+    configs = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in conf_dir().rglob("*.yaml")}
+    return digest([SCHEMA, [list(words) for words in commands], configs])
 
 
 def describe_commit() -> str:

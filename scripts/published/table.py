@@ -48,7 +48,8 @@ def _verdict(row: dict[str, str]) -> Verdict:
 
 
 def table(text: str) -> str:
-    """A row for each claim: its verdicts on MNIST, on digits where these are others, and on CIFAR-10."""
+    """A row for each claim: its verdicts on MNIST, on digits where these are others or the only ones, and on
+    CIFAR-10."""
     by_claim: dict[str, list[Verdict]] = {}
     for verdict in read_primary(text):
         by_claim.setdefault(verdict.claim, []).append(verdict)
@@ -58,8 +59,6 @@ def table(text: str) -> str:
         found = by_claim[claim.name]
         digits, cifar10 = ([v for v in found if v.data == name] for name in (DIGITS, CIFAR10))
         main = [v for v in found if v.data not in (DIGITS, CIFAR10)]
-        if not main and not cifar10:
-            continue
         differs = digits if {v.status for v in digits} != {v.status for v in main} else []
         cells = [cell(claim, verdicts) for verdicts in (main, differs, cifar10)]
         lines.append(f"| {' | '.join([escape_markdown(claim.statement.rstrip('.')), *cells])} |")

@@ -12,10 +12,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from bnstudy.store.plans import Plans
 from bnstudy.validation import ConfigError
 from scripts.published.images import find_cifar10
 from scripts.published.parts import ON_CIFAR10, Part
-from scripts.published.record import PartRecord, Record
+from scripts.published.record import PartRecord, Record, settings_of
 
 ROOT = Path(__file__).parents[2]
 SOME_FAILED = 1
@@ -23,7 +24,8 @@ SOME_FAILED = 1
 
 
 def train_parts(parts: Sequence[Part], data: Path, work: Path, overrides: Sequence[str] = ()) -> None:
-    """Train the parts that are not finished. What is interrupted goes on from its checkpoints the next time.
+    """Train the parts that are not finished with their present settings. What is interrupted goes on from its
+    checkpoints the next time.
 
     Raises:
         SystemExit: a command was interrupted or failed.
@@ -35,34 +37,41 @@ def train_parts(parts: Sequence[Part], data: Path, work: Path, overrides: Sequen
     for number, part in enumerate(parts, 1):
         known = record.of(part.name)
         begin = f"Part {number} of {len(parts)}, {part.name}"
-        if known.done:
+        places = work / "data", work / "cifar10-jpeg"
+        commands = part.commands(*places, work, overrides)
+        settings = settings_of(commands)
+        if known.done and known.settings == settings:
             say(f"{begin}: finished before, in {known.seconds:.0f} s.")
             continue
-        places = link(data, work / "data"), work / "cifar10-jpeg"
+        link(data, places[0])
         if part.scale == "standard" and {*part.studies} & {*ON_CIFAR10}:
             link(find_cifar10(data), places[1])
-        commands = part.commands(*places, work, overrides)
         so_far = f"{known.seconds:.0f} s so far, " if known.seconds else ""
         say(f"{begin}: {len(part.studies)} studies, {so_far}{record.seconds:.0f} s in all parts until now.")
         known.note([shlex.join(["bnstudy", *words]) for words in commands])
         statuses = [train(words, known, record) for words in commands]
-        known.done = not any(statuses)
+        known.done, known.settings = not any(statuses), settings
         record.save()
         end = "finished" if known.done else "finished but for runs that failed, which the next start tries again"
         say(f"{begin}: {end}, {known.seconds:.0f} s, {known.cpu_seconds:.0f} s of CPU.")
 
 
-def link(folder: Path, place: Path) -> Path:
-    """Make `place` lead to a folder: plans and reports name it, and the folders of this machine are nobody's business.
-
-    Returns:
-        `place`.
-    """
+def link(folder: Path, place: Path) -> None:
+    """Make `place` lead to a folder: plans and reports name it, and the folders of this machine are nobody's
+    business."""
     target = folder.resolve()
     place.parent.mkdir(parents=True, exist_ok=True)
     place.unlink(missing_ok=True)
     place.symlink_to(target, target_is_directory=True)
-    return place
+
+
+def take_back_earlier_plans(store: Path) -> None:
+    """Leave each study the plan of its last command. Runs of earlier settings stay, and are not published."""
+    plans = Plans(store)
+    for study in plans.studies():
+        for line in plans.commands(study)[:-1]:
+            plans.remove(line)
+            say(f"Taken back, since {study} was planned anew: {line.command}")
 
 
 def train(words: Sequence[str], known: PartRecord, record: Record) -> int:

@@ -9,7 +9,7 @@ import pytest
 
 from bnstudy.claims import metrics as m
 from bnstudy.claims.metrics import Metric, Target, coarseness, decay_pairs, find_metric, first_reached
-from bnstudy.store.thin import thin_metrics
+from bnstudy.store.thin import MEAN, thin_metrics
 
 COLUMNS = ["run_id", "step", "split", "metric", "layer", "value"]
 
@@ -282,6 +282,18 @@ def test_the_mismatch_of_weight_decay_does_not_depend_on_runs_outside_the_pair()
 def test_the_mismatch_of_weight_decay_is_whole_where_a_run_diverged():
     runs, metrics = decaying((2.0, 1.0), (2.0, math.nan), (9.0, 9.0), diverged=1)
     assert read("weight_decay_mismatch", runs, metrics) == ([100], ["worst"])
+
+
+def test_a_metric_of_a_probe_is_not_taken_for_the_mean_loss_of_a_thin_run():
+    rows = [("r0", 0, "train", "loss", "", 2.0), ("r0", 1, "train", "loss", "", 1.0), ("r0", 1, "", MEAN, "", 99.0)]
+    assert read("mean_training_loss", arm(False), measured(*rows)) == ([1.5], [""])
+
+
+def test_a_run_without_one_loss_for_each_step_has_no_mismatch_of_weight_decay():
+    runs, metrics = decaying((2.0, 1.0, 1.0), (2.0, 0.75, 1.0), (9.0, 9.0, 9.0))
+    thin = metrics[(metrics["run_id"] != "r1") | (metrics["step"] != 1)]
+    for rows in (thin, pd.concat([metrics, metrics[-1:].assign(run_id="r0")])):
+        assert math.isnan(read("weight_decay_mismatch", runs, rows)[0][0])
 
 
 def test_saturated_units_are_averaged_over_layers_at_the_end():

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from bnstudy.store.loading import load_runs
+from bnstudy.claims import metrics
+from bnstudy.store.loading import load_metrics, load_runs
 from bnstudy.store.plans import Plans
+from tests import synthetic
 from tests.commands.conftest import FINISHED, SHARED
+from tests.synthetic import Run
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -43,6 +47,21 @@ def test_a_thin_pack_says_so(command, tmp_path):
     assert status == 0
     assert "a run, training loss at 200 steps)." in out
     assert json.loads((tmp_path / "packed/packed.json").read_text())["thin"] is True
+
+
+def test_a_thin_pack_keeps_all_losses_of_runs_whose_claims_need_them(command, tmp_path, monkeypatch):
+    monkeypatch.setattr(metrics, "weight_decay_mismatch", replace(metrics.weight_decay_mismatch, reads_thin=False))
+    runs = [Run(norm, seed=9, total=400) for norm in ("NoNorm", "BatchNorm", "LayerNorm")]
+    for run, name, claims in zip(
+        runs, ("decay", "other", "mine"), (["weight_decay_is_a_rate"], ["dead_relus"], ["my_own_claim"]), strict=True
+    ):
+        synthetic.plan(tmp_path / "results", name, synthetic.write(tmp_path / "results", [run]), claims=claims)
+    status, out, _ = command("pack", "--thin", "packed")
+    assert status == 0
+    assert "training loss at 200 steps, and all of it of 2 runs whose claims need it)." in out
+    kept = load_metrics(tmp_path / "packed", [run.run_id for run in runs])
+    counts = kept[(kept["split"] == "train") & (kept["metric"] == "loss")]["run_id"].value_counts()
+    assert [counts[run.run_id] == 400 for run in runs] == [True, False, True]
 
 
 @pytest.mark.parametrize(

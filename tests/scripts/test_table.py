@@ -6,7 +6,7 @@ import pytest
 
 from bnstudy.claims.claim import load_claims
 from bnstudy.report.tables import VERDICT_COLUMNS, verdict_table
-from scripts.published.files import PUBLISHED, README
+from scripts.published.files import PUBLISHED, README, not_judged_by
 from scripts.published.table import BEGIN, END, replace_block, table
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +35,18 @@ def test_digits_are_shown_where_their_verdict_differs() -> None:
     statement = "Batch normalization makes training reach the same accuracy in fewer steps"
     assert rows(mnist, same) == [[statement, "SUPPORTED, 2.0x fewer steps (1.8 to 2.2)", "", ""]]
     assert rows(mnist, other)[0][2] == "INCONCLUSIVE, 1.2x fewer steps (1.1 to 1.3)"
+
+
+def test_a_claim_on_digits_alone_has_its_verdict_there() -> None:
+    assert rows(entry("faster_convergence", "Digits", "SUPPORTED", 2.9))[0][1:] == [
+        "", "SUPPORTED, 2.9x fewer steps (2.6 to 3.2)", "",
+    ]  # fmt: skip
+
+
+def test_digits_that_published_runs_judge_are_not_added() -> None:
+    own = [entry("faster_convergence", "Digits", "SUPPORTED", 2.9), entry("dead_relus", "MNIST", "SUPPORTED", 9.0)]
+    digits = [entry(name, "Digits", "INCONCLUSIVE", 1.0) for name in ("faster_convergence", "dead_relus")]
+    assert not_judged_by(own, digits) == digits[1:]
 
 
 def test_cases_are_counted_by_verdict_with_the_reach_of_their_effects() -> None:

@@ -2,17 +2,21 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import shutil
 import tarfile
 from pathlib import Path
 
 import pytest
 
+from bnstudy.store.plans import Plans
 from bnstudy.validation import ConfigError
-from scripts.published import training
+from scripts import results
+from scripts.published import record, training
 from scripts.published.images import find_cifar10, unpack
 from scripts.published.parts import Part
 from scripts.published.record import Record
-from scripts.published.training import train_parts, wait_for
+from scripts.published.training import take_back_earlier_plans, train_parts, wait_for
 
 PARTS = (Part("one", ("convergence",)), Part("two", ("cost", "affine")))
 
@@ -31,9 +35,8 @@ def test_a_finished_part_is_not_started_again_and_times_add_up(data, tmp_path, m
         train_parts(PARTS, data, tmp_path)
     assert stopped.value.code == 130
     train_parts(PARTS, data, tmp_path)
-    record = Record(tmp_path)
     assert len(started) == 3
-    assert {name: (part.done, part.seconds, part.started) for name, part in record.parts.items()} == {
+    assert {name: (part.done, part.seconds, part.started) for name, part in Record(tmp_path).parts.items()} == {
         "one": (True, 5, 1), "two": (True, 10, 2),
     }  # fmt: skip
     assert "Part 1 of 2, one: finished before, in 5 s." in capsys.readouterr().out
@@ -43,6 +46,44 @@ def test_a_part_with_failed_runs_is_started_again(data, tmp_path, monkeypatch) -
     monkeypatch.setattr(training, "wait_for", lambda words: 1)
     train_parts(PARTS, data, tmp_path)
     assert [part.done for part in Record(tmp_path).parts.values()] == [False, False]
+
+
+def test_a_part_that_was_finished_with_other_settings_is_started_again(data, tmp_path, monkeypatch) -> None:
+    started = list[list[str]]()
+    monkeypatch.setattr(training, "wait_for", lambda words: started.append(words[3:]) or 0)
+    train_parts(PARTS[:1], data, tmp_path, ["seed=0,1"])
+    train_parts(PARTS[:1], data, tmp_path)
+    train_parts(PARTS[:1], data, tmp_path)
+    assert [words[-1] == "seed=0,1" for words in started] == [True, False]
+    conf = shutil.copytree(record.conf_dir(), tmp_path / "conf")
+    monkeypatch.setattr(record, "conf_dir", lambda: conf)
+    monkeypatch.setattr(record, "ROOT", tmp_path)
+    train_parts(PARTS[:1], data, tmp_path)
+    assert len(started) == 2
+    study = conf / "study" / "convergence.yaml"
+    study.write_text(study.read_text() + "# more\n")
+    train_parts(PARTS[:1], data, tmp_path)
+    assert len(started) == 3
+
+
+def test_a_study_keeps_the_plan_of_its_last_command(tmp_path, capsys) -> None:
+    plans, old, new = Plans(tmp_path), "0" * 12, "1" * 12
+    for i, (command, run_id) in enumerate((("bnstudy study=s seed=1", old), ("bnstudy study=s", new))):
+        plans.add({"name": "s", "title": "S"}, "standard", command, [run_id])
+        os.utime(next(p for p in tmp_path.rglob("*.json") if run_id in p.read_text()), (i, i))
+    take_back_earlier_plans(tmp_path)
+    assert [plan["run_ids"] for plan in plans.load("s")] == [[new]]
+    assert capsys.readouterr().out == "Taken back, since s was planned anew: bnstudy study=s seed=1\n"
+
+
+def test_only_planned_studies_of_the_parts_are_published(tmp_path, capsys) -> None:
+    store = tmp_path / "standard"
+    with pytest.raises(ConfigError, match="Nothing is trained in"):
+        results.planned_studies(store)
+    for name in ("cost", "affine", "own_network"):
+        Plans(store).add({"name": name, "title": ""}, "standard", f"bnstudy study={name}", ["0" * 12])
+    assert results.planned_studies(store) == ["affine", "cost"]
+    assert "Not trained, and not published: alternatives, " in capsys.readouterr().out
 
 
 def test_data_without_mnist_are_refused(tmp_path) -> None:

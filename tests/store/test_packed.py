@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bnstudy.claims import metrics
+from bnstudy.claims.claim import load_claims
+from bnstudy.claims.contrasts import contrasts
 from bnstudy.claims.frames import load_study
 from bnstudy.claims.metrics import final_training_loss, find_metric
 from bnstudy.report.report import write_report
@@ -30,6 +34,7 @@ from tests.synthetic import Run
 RUNS = [Run(norm, lr, seed, total=400) for norm in ("NoNorm", "BatchNorm") for lr in (0.1, 0.3) for seed in range(3)]
 RUNS[4] = Run("NoNorm", 0.3, 1, total=400, diverged_at=290)
 OTHER = Run("LayerNorm", model="VGG", total=60)
+CLAIM = ["weight_decay_is_a_rate"]
 LOADERS = (load_runs, load_metrics, load_timing, load_specs)
 
 
@@ -187,9 +192,30 @@ def test_a_report_on_a_thin_store_has_the_same_verdicts_and_says_that_it_is_thin
     assert some.verdicts == full.verdicts
     assert [text for text in some.cautions if text not in full.cautions] == [
         "The store is thin: it has the training loss at 200 steps, and its exact mean over all. Claims have the same "
-        "values as in the full store; curves of the training loss are rougher."
+        "values as in the full store, or say that they need every loss; curves of the training loss are rougher."
     ]
     assert "training loss at 200 of them" in (some.folder / "index.html").read_text()
+
+
+def test_a_claim_on_every_loss_has_no_verdict_on_thin_runs_and_the_same_one_on_whole_runs(tmp_path, monkeypatch):
+    arms = [(("optim.weight_decay", decay), ("schedule._target_", f"bnstudy.optim.{schedule}"))
+            for decay in (0.0, 0.01) for schedule in ("Constant", "Exponential")]  # fmt: skip
+    runs = [Run(norm, 0.1, s, fields=arm) for norm in ("NoNorm", "BatchNorm") for arm in arms for s in range(3)]
+    ids = synthetic.write(tmp_path / "full", runs)
+    synthetic.plan(tmp_path / "full", "s", ids, claims=["weight_decay_is_a_rate"])
+    store, files, (claim,) = Store(tmp_path / "full"), Plans(tmp_path / "full").files("s", "quick"), load_claims(CLAIM)
+    for name, whole in (("thin", ids[:1]), ("whole", ids)):
+        pack(store, ids, files, tmp_path / name, True, lambda _: None, whole)
+    made = {name: contrasts(load_study(tmp_path / name, "s"), claim)[0] for name in ("thin", "full")}
+    assert made["thin"].obstacle == made["full"].obstacle
+    assert made["thin"].d.equals(made["full"].d)
+    monkeypatch.setattr(metrics, "weight_decay_mismatch", replace(metrics.weight_decay_mismatch, reads_thin=False))
+    made = {name: contrasts(load_study(tmp_path / name, "s"), claim)[0] for name in ("thin", "whole", "full")}
+    assert made["thin"].obstacle == "weight_decay_mismatch reads losses, of which this thin store lacks most"
+    assert "loss" not in made["full"].obstacle
+    assert made["whole"].obstacle == made["full"].obstacle
+    assert made["whole"].d.equals(made["full"].d)
+    assert len(made["full"].d) == 3
 
 
 def test_a_thin_store_is_not_unpacked(thin, tmp_path):
@@ -262,6 +288,38 @@ def test_a_strangers_changes_are_noticed_before_anything_is_written(packed, tmp_
     with pytest.raises(ConfigError, match=reason):
         unpack(open_packed(packed), tmp_path / "new", lambda _: None)
     assert {path.name for path in tmp_path.iterdir()} == {"p"}
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "value"),
+    [
+        ("metrics.parquet", "value", None), ("metrics.parquet", "split", None), ("timing.parquet", "seconds", None),
+        ("plans.parquet", "time", None), ("metrics.parquet", "metric", b"\xff"), ("runs.parquet", "run_id", b"\xff"),
+        ("runs.parquet", "config", b"\xff"), ("runs.parquet", "summary", b"\xff"),
+        ("plans.parquet", "text", b"\xff"), ("originals.parquet", "run_id", b"\xff"),
+    ],
+)  # fmt: skip
+def test_missing_values_and_bytes_that_are_no_text_are_named(packed, tmp_path, name, column, value):
+    table = pq.read_table(packed / name)
+    place, kind = table.column_names.index(column), table[column].type
+    values = table[column].to_pylist()
+    if value is not None:  # no text, in a column of texts
+        values = [value, *(text.encode() for text in values[1:])]
+        array = pa.array(values, pa.binary())
+        array = pa.Array.from_buffers(pa.string(), len(array), array.buffers())
+    else:
+        array = pa.array([None, *values[1:]], kind.value_type if pa.types.is_dictionary(kind) else kind)
+    pq.write_table(table.set_column(place, column, array), packed / name)
+    content = json.loads((packed / "packed.json").read_text())
+    content["files"][name] = hash_of(packed / name)
+    write_json(packed / "packed.json", content)
+
+    def read(folder: Path) -> None:
+        unpack(open_packed(folder), tmp_path / "new", lambda _: None)
+        load_study(folder, "s")
+
+    with pytest.raises(ConfigError, match=rf"damaged file, {name} \("):
+        read(packed)
 
 
 def test_a_run_with_the_settings_of_another_is_left_out_and_named(packed, tmp_path):

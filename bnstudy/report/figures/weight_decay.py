@@ -67,7 +67,7 @@ Pair = tuple[int, pd.DataFrame]
 def _pairs(panel: Panel, norm: object) -> Iterator[Pair]:
     runs = panel.arm_runs[(panel.arm_runs["norm_label"] == norm) & ~panel.arm_runs["diverged"]]
     if {"optim.weight_decay", "schedule"} <= {*runs}:
-        yield from ((seed, losses) for seed, losses in decay_pairs(runs, panel.metrics) if len(losses))
+        yield from decay_pairs(runs, panel.metrics)
 
 
 def _geometric_mean(values: list[float]) -> float:
