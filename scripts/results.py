@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 from bnstudy.report.tables import as_json  # noqa: E402
 from bnstudy.report.terminal import stages_shown  # noqa: E402
+from bnstudy.store.archive import NAMES, PACKED  # noqa: E402
 from bnstudy.store.files import write_atomic  # noqa: E402
 from bnstudy.store.plans import Plans  # noqa: E402
 from bnstudy.validation import ConfigError  # noqa: E402
@@ -33,6 +34,7 @@ from scripts.published.training import say, take_back_earlier_plans, train_parts
 
 WORK, TRIAL = Path("results/trained"), Path("results/trial")
 """Where the parts are trained, with other settings on trial: git ignores both."""
+PROVENANCE = "PROVENANCE.md"
 LARGEST = 20e6
 """Bytes of everything that is published."""
 
@@ -55,7 +57,7 @@ def publish(work: Path) -> None:
             write(PUBLISHED / DIGITS, as_json(digits_entries(digits, show)).encode())
     redraw()
     text = provenance(Record(work), shlex.join(["bnstudy", *words]), size_of(PUBLISHED))
-    write(PUBLISHED / "PROVENANCE.md", text.encode())
+    write(PUBLISHED / PROVENANCE, text.encode())
     for path in sorted(shipped(PUBLISHED)):
         say(f"{path.stat().st_size / 1e6:8.3f} MB  {path}")
     say(f"{PUBLISHED}: {size_of(PUBLISHED) / 1e6:.1f} MB in all.")
@@ -117,16 +119,19 @@ def check() -> int:
         return 0
     files = draw()
     differing = [path for path, content in files.items() if not path.exists() or path.read_bytes() != content]
-    extra = {*PUBLISHED.glob("figures/*")} - {*files}
+    own = {*files, *(PUBLISHED / name for name in (PACKED, *NAMES, DIGITS, PROVENANCE))}
+    extra = {*shipped(PUBLISHED)} - own
+    if lacks_provenance := not (PUBLISHED / PROVENANCE).exists():
+        say(f"{PUBLISHED / PROVENANCE} is missing: restore it by git, or publish again.")
     for path in differing:
         say(f"{path} is not what the packed store gives." if path.exists() else f"{path} is missing.")
     for path in sorted(extra):
-        say(f"{path} is not one of the published figures.")
-    if differing or extra:
+        say(f"{path} is not one of the published files: delete it.")
+    if differing:
         say("To write them anew from the packed store: python scripts/results.py redraw")
     if too_large := describe_excess():
         say(too_large)
-    if differing or extra or too_large:
+    if differing or extra or lacks_provenance or too_large:
         return 1
     say(f"{len(files)} published files are what the packed store gives, byte for byte.")
     return 0

@@ -22,6 +22,8 @@ from bnstudy.store.files import conf_dir
 from tests import synthetic
 
 torch.set_num_threads(1)
+for size in ("COLUMNS", "LINES"):  # of the terminal in which the tests run
+    os.environ.pop(size, None)
 
 CPU = torch.device("cpu")
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from bnstudy.commands.arguments import read_arguments, say
 from bnstudy.store.archive import refuse_packed
 from bnstudy.store.packed import open_packed
-from bnstudy.store.packing import unpack
+from bnstudy.store.unpacking import unpack
 from bnstudy.sweep.messages import plural
 
 HELP = """A store with the runs and plans of a packed store, all files as they were.

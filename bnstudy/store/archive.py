@@ -29,6 +29,7 @@ NAMES = ("runs.parquet", "metrics.parquet", "timing.parquet", "plans.parquet", "
 """The files beside `packed.json`. The last one has the original tables of runs; a thin store lacks it."""
 
 PLANS_SCHEMA = pa.schema({"path": pa.string(), "time": pa.int64(), "text": pa.string()})
+ORIGINALS_SCHEMA = pa.schema({"run_id": pa.string(), "metrics": pa.binary(), "timing": pa.binary()})
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 _PLAN_PATH = re.compile(rf"studies/{NAME.pattern}/{NAME.pattern}/(?:reported/)?{NAME.pattern}\.json")

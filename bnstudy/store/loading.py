@@ -123,15 +123,17 @@ def load_test_correct(
     return {run_id: bits for run_id, bits in found.items() if bits is not None}
 
 
-def _read_each(ids: Iterable[str], read: Callable[[str], T], damages: dict[str, str] | None) -> dict[str, T]:
-    """What `read` returns, by run_id, without the damaged runs."""
+def _read_each(
+    ids: Iterable[str], read: Callable[[str], T], damages: dict[str, str] | None, stacklevel: int = 3
+) -> dict[str, T]:
+    """What `read` returns, by run_id, without the damaged runs. A warning is of the line `stacklevel` calls up."""
     found = {}
     for run_id in ids:
         try:
             found[run_id] = read(run_id)
         except DamagedRun as damage:
             if damages is None:
-                warnings.warn(f"{damage} It is left out.", stacklevel=3)
+                warnings.warn(f"{damage} It is left out.", stacklevel=stacklevel)
             else:
                 damages[run_id] = str(damage)
     return found
@@ -157,7 +159,7 @@ def _measurements(store: Store, ids: list[str], name: str, damages: dict[str, st
     """The tables of runs as one frame."""
     if isinstance(store, PackedStore):
         return _frame_of(*store.tables(ids, name), ids)
-    tables = _read_each(ids, partial(store.table, name=name), damages)
+    tables = _read_each(ids, partial(store.table, name=name), damages, stacklevel=4)
     found, lengths = [*tables], np.array([run.num_rows for run in tables.values()], int)
     table = pa.concat_tables([SCHEMAS[name].empty_table(), *tables.values()])
     tables.clear()  # frees them before the copy to pandas

@@ -44,7 +44,7 @@ def test_running_statistics_without_momentum_are_the_average_over_all_steps():
 def test_each_ghost_batch_is_normalized_on_its_own(shape):
     x, layer = torch.randn(shape), GhostBatchNorm(size=2).build(8, layout="maps" if len(shape) == 4 else "units")
     parts = [nn.functional.batch_norm(part, None, None, training=True) for part in x.split(2)]
-    torch.testing.assert_close(layer(x), torch.cat(parts))
+    torch.testing.assert_close(layer(x), torch.cat(parts), rtol=1e-4, atol=1e-4)  # pairs of close values: var near eps
 
 
 def test_running_statistics_are_updated_once_a_batch_with_the_average_over_ghost_batches():

@@ -66,7 +66,7 @@ def test_metrics_of_the_built_in_probes_are_known(preset: str) -> None:
 
 def test_every_known_metric_is_named_in_the_code_of_bnstudy() -> None:
     folder = Path(bnstudy.__file__).parent
-    code = "".join(path.read_text() for part in ("probes", "train") for path in (folder / part).glob("*.py"))
+    code = "".join(path.read_text() for part in ("probes", "train", "store") for path in (folder / part).glob("*.py"))
     ends = ("_scaled", "_batch", "_running", "_precise", "_q15", "_q50", "_q85", "_mean", "_std", "_min")
     for name in (*PROBES, *EVALUATION):
         stem = next((name.removesuffix(end) for end in ends if name.endswith(end)), name)

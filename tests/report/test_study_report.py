@@ -48,6 +48,7 @@ def test_a_report_has_a_page_tables_and_figures(result: ReportResult, sweep_dir:
         "report.md",
         "runs.csv",
         "claims.json",
+        "verdicts.csv",
         "figures/files.json",
         *(f + end for f in figures for end in (".svg", ".png")),
     }

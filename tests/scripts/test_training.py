@@ -104,6 +104,22 @@ def test_an_exit_status_is_that_of_the_command() -> None:
     assert [wait_for(["sh", "-c", f"exit {status}"]) for status in (0, 3)] == [0, 3]
 
 
+def test_the_check_names_files_that_do_not_belong_there_or_are_missing(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(results, "PUBLISHED", tmp_path)
+    monkeypatch.setattr(results, "draw", lambda: {tmp_path / "report.md": b"text"})
+    for name in ("packed.json", "runs.parquet", "report.md", "digits/claims.json", "PROVENANCE.md", "reports/mine.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("text")
+    assert results.check() == 0
+    (tmp_path / ".metrics.parquet.0").write_text("left")
+    (tmp_path / "PROVENANCE.md").unlink()
+    capsys.readouterr()
+    assert results.check() == 1
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"{tmp_path / 'PROVENANCE.md'} is missing: ")
+    assert second == f"{tmp_path / '.metrics.parquet.0'} is not one of the published files: delete it."
+
+
 def tar_of(folder: Path, name: str = "cifar10-jpeg/train/cat/0000.jpg") -> tuple[Path, str]:
     archive = folder / "cifar10-jpeg.tar"
     with tarfile.open(archive, "w") as tar:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,10 +24,11 @@ from bnstudy.store.archive import hash_of
 from bnstudy.store.files import write_json
 from bnstudy.store.loading import load_metrics, load_runs, load_specs, load_test_correct, load_timing
 from bnstudy.store.packed import PackedStore, open_packed, open_store
-from bnstudy.store.packing import pack, unpack
+from bnstudy.store.packing import pack
 from bnstudy.store.plans import Plans
 from bnstudy.store.runs import Store
 from bnstudy.store.thin import LOSSES, MEAN, SUM
+from bnstudy.store.unpacking import unpack
 from bnstudy.validation import ConfigError
 from tests import synthetic
 from tests.synthetic import Run
@@ -128,6 +130,14 @@ def test_packing_again_replaces_its_own_files_and_keeps_others(original, packed)
     assert {"PROVENANCE.md", "figures", "packed.json", "metrics.parquet"} <= names
     assert "originals.parquet" not in names
     assert not any(name.startswith(".") for name in names)
+
+
+def test_what_a_killed_pack_has_left_is_removed(original, packed):
+    left = packed / f".metrics.parquet.{'0' * 16}"
+    left.write_bytes(b"half")
+    os.utime(left, (0, 0))
+    pack_all(original, packed)
+    assert not left.exists()
 
 
 def test_a_report_on_a_packed_store_has_the_bytes_of_that_on_the_folders(original, packed, tmp_path):

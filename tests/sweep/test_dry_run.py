@@ -34,8 +34,8 @@ def test_a_dry_run_prints_its_grid_its_stacks_and_a_time_and_trains_nothing(comm
         "  model  norm       runs  stacks  engine   steps  time",
         "  MLP    NoNorm        4  1 of 4  stacked      5   1 s",
         "  MLP    BatchNorm     4  1 of 4  stacked      5   1 s",
-        "  VGG    NoNorm        4  -       serial       5   1 s",
-        "  VGG    BatchNorm     4  -       serial       5   1 s",
+        "  VGG    NoNorm        4  -       serial       5   2 s",
+        "  VGG    BatchNorm     4  -       serial       5   2 s",
         "",
         out.splitlines()[-1],
     ]

@@ -15,7 +15,7 @@ import pytest
 
 from bnstudy import cli
 from bnstudy.store.runs import Store
-from bnstudy.sweep.forkserver import PRELOADED, context
+from bnstudy.sweep.forkserver import PRELOADED, STOPPING, context
 from bnstudy.train.loop import Training
 from bnstudy.train.serial import SerialEngine
 
@@ -59,6 +59,7 @@ def train(arguments: tuple[str, ...], err: Path, strike: Strike, *how: object) -
     with err.open("w") as file:
         os.dup2(file.fileno(), 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # as for the workers that tests before this one started
     Training.beat_seconds = 0  # so that every step may save a checkpoint
     strike(*how)
     sys.argv = ["bnstudy", *arguments]

@@ -167,6 +167,7 @@ def test_the_command_refuses_it_in_one_sentence(command, tmp_path):
         "~model.width",
         "~model.activation",
         "~model.dropout",
+        "~model.stride",
     )
     status, _, err = command("-m", *own, "norm=none,batch", "seed=0,1", "steps=3")
     assert (status, len(err.splitlines())) == (2, 1)

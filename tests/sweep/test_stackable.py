@@ -47,7 +47,7 @@ class Scaled(ModelSpec):
                 return super().forward(x) * torch.ones(()).exp().item()
         return Net(nn.Flatten(), nn.Linear(64, classes))
 """
-REPLACED = ("model=inception", "~model.depth", "~model.width", "~model.activation", "~model.dropout")
+REPLACED = ("model=inception", "~model.depth", "~model.width", "~model.activation", "~model.dropout", "~model.stride")
 OWN = (*REPLACED, "model._target_=mine.Rows", "norm=none")
 
 
