@@ -17,9 +17,8 @@ from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 import pandas as pd
-from scipy.integrate import trapezoid
 
-from bnstudy.store.thin import MEAN, SUM, kept_steps, of_training
+from bnstudy.store.thin import MEAN, SUM, of_training
 from bnstudy.validation import ConfigError, import_object, nearest
 
 OUTPUT = "out"
@@ -493,50 +492,33 @@ def share_near_best(accuracies: Frame, seed: int) -> float:
     return float((own >= 0.9 * own[others.idxmax()]).mean())
 
 
-@metric("loss", kind="of_several", tuned_by="best_accuracy", floor=0.0, whole=True, reads_thin=True)
+@metric("loss", kind="of_several", tuned_by="best_accuracy", floor=0.0, whole=True)
 def weight_decay_mismatch(runs: Frame, metrics: Frame, *_: Any) -> Frame:
     """How much the training loss with weight decay and a constant rate differs from that without weight decay and
-    another schedule: the mean over the training of |a - b| / max(a, b), in percent; 100 where one of them diverged. It
-    is computed by the trapezoid rule from the losses that a thin store has, so that it is the same there."""
-    apart = {str(seed): 100 * relative_distance(losses) for seed, losses in decay_pairs(runs, metrics)}
-    of_seeds, pairs = runs.drop_duplicates("seed"), pd.concat(decay_sides(runs))
-    lost = of_seeds["seed"].isin(pairs.loc[pairs["diverged"].astype(bool), "seed"])
+    another schedule: the mean over the steps of |a - b| / max(a, b), in percent; 100 where one of them diverged."""
+    apart = {str(seed): 100 * relative_distance(a, b) for seed, a, b in decay_pairs(runs, metrics)}
+    of_seeds = runs.drop_duplicates("seed")
+    lost = of_seeds["seed"].isin(runs.loc[runs["diverged"].astype(bool), "seed"])
     return by_seed(of_seeds, of_seeds["seed"].astype(str).map(apart).astype(float).mask(lost, 100.0), lost)
 
 
-def decay_sides(runs: Frame) -> tuple[Frame, Frame]:
-    """The runs with weight decay and a constant rate, and those without weight decay and another schedule."""
+def decay_pairs(runs: Frame, metrics: Frame) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """By seed, the training losses with weight decay and a constant rate, and those without and another schedule; of
+    runs that have one loss for each step."""
+    losses = batch_losses(metrics).sort_values("step").groupby("run_id", observed=True)
+    whole = {str(r): rows for r, rows in losses if np.array_equal(rows["step"], np.arange(len(rows)))}
+    values = {r: rows["value"].to_numpy(float) for r, rows in whole.items()}
+    runs = runs[runs["run_id"].astype(str).isin([*whole])]
     decays, constant = runs["optim.weight_decay"].astype(float) > 0, runs["schedule"] == "Constant"
-    return runs[decays & constant], runs[~decays & ~constant]
+    sides = (runs[decays & constant], runs[~decays & ~constant])
+    one, other = (dict(zip(side["seed"], side["run_id"].map(values), strict=True)) for side in sides)
+    yield from ((seed, one[seed], other[seed]) for seed in sorted({*one} & {*other}))
 
 
-def decay_pairs(runs: Frame, metrics: Frame) -> Iterator[tuple[int, Frame]]:
-    """By seed, the training losses `a` and `b` of the two sides, by step; at the steps that a thin store has, of runs
-    that have one loss at each of them."""
-    sides = decay_sides(runs)
-    of_pairs = metrics[metrics["run_id"].isin(pd.concat(sides)["run_id"])]
-    losses = {str(r): _sparse(rows) for r, rows in batch_losses(of_pairs).groupby("run_id", observed=True)}
-    one, other = ({s: losses[r] for s, r in zip(of["seed"], of["run_id"], strict=True) if r in losses} for of in sides)
-    for seed in sorted({*one} & {*other}):
-        both = pd.concat({"a": one[seed], "b": other[seed]}, axis=1, join="inner").dropna()
-        if len(both):
-            yield seed, both
-
-
-def _sparse(losses: Frame) -> pd.Series:
-    """The training losses of a run, by step, at the steps that a thin store has; none if one of them lacks."""
-    by_step = losses.set_index("step")["value"].astype(float).sort_index()
-    steps = kept_steps(int(by_step.index.max()) + 1)
-    kept = by_step[by_step.index.isin(steps)]
-    return kept if np.array_equal(kept.index, steps) else kept[:0]
-
-
-def relative_distance(losses: Frame) -> float:
-    """The mean over the training of |a - b| / max(a, b)."""
-    apart = (losses["a"] - losses["b"]).abs() / losses.max(axis=1)
-    if len(apart) < 2:
-        return float(apart.mean())
-    return float(trapezoid(apart, apart.index) / (apart.index[-1] - apart.index[0]))
+def relative_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """The mean of |a - b| / max(a, b) over the steps that both have."""
+    n = min(len(a), len(b))
+    return float((np.abs(a[:n] - b[:n]) / np.maximum(a[:n], b[:n])).mean())
 
 
 OF_GRID = ("seed", "lr", "diverged", "test_accuracy", "score")

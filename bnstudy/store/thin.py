@@ -20,11 +20,6 @@ SUM = "loss_sum"
 """The sum of the training losses before a step, at each step with an evaluation on test images."""
 
 
-def kept_steps(n: int) -> tuple[int, ...]:
-    """The steps, of `n` with a training loss, whose losses a thin run has in any case."""
-    return LogSpaced(LOSSES).resolve(n - 1)
-
-
 def of_training(metrics: pd.DataFrame, name: str) -> pd.DataFrame:
     """The rows of a metric of the training batches: `loss`, `MEAN` or `SUM`; a probe's rows have another split."""
     return metrics[(metrics["split"] == "train") & (metrics["metric"] == name)]
@@ -37,7 +32,7 @@ def thin_metrics(metrics: pa.Table) -> pa.Table:
     n = int(is_loss.sum())
     if n <= LOSSES or not np.array_equal(np.sort(steps[is_loss]), np.arange(n)):
         return metrics
-    kept = np.union1d(kept_steps(n), steps[~is_loss])
+    kept = np.union1d(LogSpaced(LOSSES).resolve(n - 1), steps[~is_loss])
     thin = metrics.filter(pa.array(~is_loss | np.isin(steps, kept)))
     return pa.concat_tables([thin, _exact(metrics, steps, is_loss, n)]).unify_dictionaries().combine_chunks()
 

@@ -4,12 +4,11 @@ import math
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 
 from bnstudy.claims import metrics as m
-from bnstudy.claims.metrics import Metric, Target, coarseness, decay_pairs, find_metric, first_reached
-from bnstudy.store.thin import MEAN, thin_metrics
+from bnstudy.claims.metrics import Metric, Target, coarseness, find_metric, first_reached
+from bnstudy.store.thin import MEAN
 
 COLUMNS = ["run_id", "step", "split", "metric", "layer", "value"]
 
@@ -248,35 +247,6 @@ def decaying(*losses: tuple[float, ...], diverged: int = -1) -> tuple[pd.DataFra
 def test_the_mismatch_of_weight_decay_is_the_mean_relative_distance_of_the_losses():
     runs, metrics = decaying((2.0, 1.0), (2.0, 0.75), (9.0, 9.0), (1.0, 2.0), (1.0, 2.0), (9.0, 9.0))
     assert read("weight_decay_mismatch", runs, metrics) == ([12.5, 0], ["", ""])
-
-
-def made_thin(rows: pd.DataFrame) -> pd.DataFrame:
-    ordered = rows.assign(epoch=0.0)[["step", "epoch", "split", "metric", "layer", "value"]]
-    return thin_metrics(pa.Table.from_pandas(ordered, preserve_index=False)).to_pandas()
-
-
-def test_the_mismatch_of_weight_decay_is_the_same_in_a_thin_store():
-    curves = np.exp(np.random.default_rng(0).normal(size=(6, 700)).cumsum(1) / 30)
-    runs, metrics = decaying(*curves)
-    thin = pd.concat([made_thin(rows).assign(run_id=r) for r, rows in metrics.groupby("run_id", observed=True)])
-    assert len(thin) < len(metrics) / 3
-    assert read("weight_decay_mismatch", runs, thin) == read("weight_decay_mismatch", runs, metrics)
-    (*_, (_, losses)) = decay_pairs(runs, thin)
-    assert losses.index[-1] == 699
-    pd.testing.assert_frame_equal(losses, next(of for seed, of in decay_pairs(runs, metrics) if seed == 1))
-    assert find_metric("weight_decay_mismatch").reads_thin
-
-
-def test_the_mismatch_of_weight_decay_is_near_the_mean_over_all_steps():
-    t = np.arange(700)
-    a, b = 2 * np.exp(-t / 200), 2 * np.exp(-t / 300)
-    values, _ = read("weight_decay_mismatch", *decaying(tuple(a), tuple(b), tuple(a)))
-    assert values[0] == pytest.approx(100 * (1 - a / b).mean(), rel=1e-3)
-
-
-def test_the_mismatch_of_weight_decay_does_not_depend_on_runs_outside_the_pair():
-    runs, metrics = decaying((2.0, 1.0), (2.0, 0.75), (9.0, math.nan), diverged=2)
-    assert read("weight_decay_mismatch", runs, metrics) == ([12.5], [""])
 
 
 def test_the_mismatch_of_weight_decay_is_whole_where_a_run_diverged():

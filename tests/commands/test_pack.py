@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 
-from bnstudy.claims import metrics
 from bnstudy.store.loading import load_metrics, load_runs
 from bnstudy.store.plans import Plans
 from tests import synthetic
@@ -49,8 +47,7 @@ def test_a_thin_pack_says_so(command, tmp_path):
     assert json.loads((tmp_path / "packed/packed.json").read_text())["thin"] is True
 
 
-def test_a_thin_pack_keeps_all_losses_of_runs_whose_claims_need_them(command, tmp_path, monkeypatch):
-    monkeypatch.setattr(metrics, "weight_decay_mismatch", replace(metrics.weight_decay_mismatch, reads_thin=False))
+def test_a_thin_pack_keeps_all_losses_of_runs_whose_claims_need_them(command, tmp_path):
     runs = [Run(norm, seed=9, total=400) for norm in ("NoNorm", "BatchNorm", "LayerNorm")]
     for run, name, claims in zip(
         runs, ("decay", "other", "mine"), (["weight_decay_is_a_rate"], ["dead_relus"], ["my_own_claim"]), strict=True
@@ -59,8 +56,8 @@ def test_a_thin_pack_keeps_all_losses_of_runs_whose_claims_need_them(command, tm
     status, out, _ = command("pack", "--thin", "packed")
     assert status == 0
     assert "training loss at 200 steps, and all of it of 2 runs whose claims need it)." in out
-    kept = load_metrics(tmp_path / "packed", [run.run_id for run in runs])
-    counts = kept[(kept["split"] == "train") & (kept["metric"] == "loss")]["run_id"].value_counts()
+    metrics = load_metrics(tmp_path / "packed", [run.run_id for run in runs])
+    counts = metrics[(metrics["split"] == "train") & (metrics["metric"] == "loss")]["run_id"].value_counts()
     assert [counts[run.run_id] == 400 for run in runs] == [True, False, True]
 
 

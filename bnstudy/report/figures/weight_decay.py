@@ -14,12 +14,10 @@ from bnstudy.report.figures.style import LineStyle, Palette, ReportFigure
 from bnstudy.report.figures.titles import by_arm
 from bnstudy.report.panels import Panel
 from bnstudy.report.transforms import mean_band
-from bnstudy.store.thin import LOSSES as STEPS
 
 CAPTION = (
     "Above, the training losses of one seed. Below, the distance of the losses with weight decay and with a growing "
-    "rate in the same step: the geometric mean over seeds with its 95% interval. Both are drawn from the losses of up "
-    f"to {STEPS} log-spaced steps. Rounding of losses near 1 is about "
+    "rate in the same step: the geometric mean over seeds with its 95% interval. Rounding of losses near 1 is about "
     "1e-16 in float64, and 1e-7 in float32. Both runs have the same initial weights and batches."
 )
 ROUNDING = 1e-17
@@ -38,13 +36,13 @@ def draw_weight_decay(panel: Panel, palette: Palette) -> ReportFigure | None:
     if not pairs:
         return None
     distances = {norm: pd.concat(_distances(*pair) for pair in of_norm) for norm, of_norm in pairs.items()}
-    largest = {norm: _geometric_mean([_apart(losses).max() for _, losses in own]) for norm, own in pairs.items()}
+    largest = {norm: float(np.exp(np.log(_largest(of_norm)).mean())) for norm, of_norm in pairs.items()}
     title = f"{panel.name}: largest distance of the losses: {by_arm(largest, lambda value: f'{value:.2g}')}"
     figure, axes = style.new_figure(2, len(pairs), 4.8, title, sharex=True, sharey="row")
     for (norm, of_norm), above, below in zip(pairs.items(), *axes, strict=True):
         for ax in (above, below) if style.is_narrow() else (above,):
             ax.set_title(norm)
-        _draw_losses(above, of_norm[0][1])
+        _draw_losses(above, of_norm[0])
         colour = (palette.norms or palette.styles).get(norm, LineStyle(style.NEUTRAL))
         style.draw_band(below, mean_band(distances[norm], ["step"], log=True), "step", colour)
     for ax in axes.flat:
@@ -61,41 +59,28 @@ def draw_weight_decay(panel: Panel, palette: Palette) -> ReportFigure | None:
     return ReportFigure(title, CAPTION, alt, figure)
 
 
-Pair = tuple[int, pd.DataFrame]
+Pair = tuple[int, np.ndarray, np.ndarray]
 
 
 def _pairs(panel: Panel, norm: object) -> Iterator[Pair]:
     runs = panel.arm_runs[(panel.arm_runs["norm_label"] == norm) & ~panel.arm_runs["diverged"]]
     if {"optim.weight_decay", "schedule"} <= {*runs}:
-        yield from decay_pairs(runs, panel.metrics)
+        yield from decay_pairs(runs, panel.metrics[panel.metrics["run_id"].isin(runs["run_id"])])
 
 
-def _geometric_mean(values: list[float]) -> float:
-    return float(np.exp(np.log(values).mean()))
+def _largest(pairs: list[Pair]) -> list[float]:
+    return [max(ROUNDING, float(np.abs(a - b).max())) for _, a, b in pairs]
 
 
-def _apart(losses: pd.DataFrame) -> pd.Series:
-    return (losses["a"] - losses["b"]).abs().clip(lower=ROUNDING)
-
-
-def _distances(seed: int, losses: pd.DataFrame) -> pd.DataFrame:
+def _distances(seed: int, a: np.ndarray, b: np.ndarray) -> pd.DataFrame:
     """The mean distance in bins of steps."""
-    parts = _parts(_apart(losses))
-    return pd.DataFrame({"seed": seed, "step": [_middle(own) for own in parts], "value": [own.mean() for own in parts]})
+    bins = np.array_split(np.arange(1, len(a) + 1), min(BINS, len(a)))
+    values = [max(ROUNDING, float(np.abs(a - b)[own - 1].mean())) for own in bins]
+    return pd.DataFrame({"seed": seed, "step": [own.mean() for own in bins], "value": values})
 
 
-def _draw_losses(ax: Axes, losses: pd.DataFrame) -> None:
-    for line, side in zip(LOSSES.values(), ("a", "b"), strict=True):
-        parts = _parts(losses[side])
-        ax.plot([_middle(own) for own in parts], [own.mean() for own in parts], color=line.colour, linestyle=line.line)
-
-
-def _parts(values: pd.Series) -> list[pd.Series]:
-    """Bins of steps, evenly spaced."""
-    bins = pd.cut(values.index, min(BINS, len(values)), labels=False)
-    return [own for _, own in values.groupby(bins)]
-
-
-def _middle(values: pd.Series) -> float:
-    """The number of the step in the middle, from 1."""
-    return float(values.index.to_numpy().mean()) + 1
+def _draw_losses(ax: Axes, pair: Pair) -> None:
+    for line, losses in zip(LOSSES.values(), pair[1:], strict=True):
+        binned = [own.mean() for own in np.array_split(losses, min(BINS, len(losses)))]
+        steps = [own.mean() for own in np.array_split(np.arange(1, len(losses) + 1), len(binned))]
+        ax.plot(steps, binned, color=line.colour, linestyle=line.line)
