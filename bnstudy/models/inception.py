@@ -50,7 +50,7 @@ class Inception(ModelSpec):
     width: a multiplier of the original channels, which are rounded to multiples of 8, so that group norm fits.
     activation: of the hidden layers.
     dropout: fraction of the features dropped before the classifier. 0.4 in the source.
-    stride: of the stem; null for 1. With 2 all blocks have a quarter of the positions, and take about a quarter of the
+    stride: of the stem. With 2 all blocks have a quarter of the positions, and take about a quarter of the
         time.
     """
 
@@ -58,7 +58,7 @@ class Inception(ModelSpec):
     width: float = 0.25
     activation: ActivationName = "relu"
     dropout: float = field(default=0.0, metadata=PER_RUN)
-    stride: Literal[1, 2] | None = field(default=None, metadata=ADDED)
+    stride: Literal[1, 2] | None = field(default=1, metadata=ADDED)
 
     def canonical(self) -> Mapping[str, object]:
         return {"stride": None} if self.stride == 1 else {}

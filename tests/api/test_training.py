@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -167,8 +168,12 @@ def test_an_interrupted_sweep_raises_keyboard_interrupt(monkeypatch):
         raise Interrupted(2)
 
     monkeypatch.setattr("bnstudy.sweep.command.run", stop)
-    with pytest.raises(KeyboardInterrupt):
-        bnstudy.run(**SHORT)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            bnstudy.run(**SHORT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 SCRIPT = """

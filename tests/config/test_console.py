@@ -70,6 +70,7 @@ with interruptible("bnstudy"):
 
 CONFIGURING = """
 import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from omegaconf import OmegaConf, omegaconf
 from bnstudy.config.console import interruptible
 wrap = omegaconf._node_wrap
