@@ -497,20 +497,23 @@ def weight_decay_mismatch(runs: Frame, metrics: Frame, *_: Any) -> Frame:
     """How much the training loss with weight decay and a constant rate differs from that without weight decay and
     another schedule: the mean over the steps of |a - b| / max(a, b), in percent; 100 where one of them diverged."""
     apart = {str(seed): 100 * relative_distance(a, b) for seed, a, b in decay_pairs(runs, metrics)}
-    of_seeds = runs.drop_duplicates("seed")
-    lost = of_seeds["seed"].isin(runs.loc[runs["diverged"].astype(bool), "seed"])
+    of_seeds, pairs = runs.drop_duplicates("seed"), pd.concat(decay_sides(runs))
+    lost = of_seeds["seed"].isin(pairs.loc[pairs["diverged"].astype(bool), "seed"])
     return by_seed(of_seeds, of_seeds["seed"].astype(str).map(apart).astype(float).mask(lost, 100.0), lost)
 
 
+def decay_sides(runs: Frame) -> tuple[Frame, Frame]:
+    """The runs with weight decay and a constant rate, and those without weight decay and another schedule."""
+    decays, constant = runs["optim.weight_decay"].astype(float) > 0, runs["schedule"] == "Constant"
+    return runs[decays & constant], runs[~decays & ~constant]
+
+
 def decay_pairs(runs: Frame, metrics: Frame) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """By seed, the training losses with weight decay and a constant rate, and those without and another schedule; of
-    runs that have one loss for each step."""
+    """By seed, the training losses of the two sides, of runs that have one loss for each step."""
     losses = batch_losses(metrics).sort_values("step").groupby("run_id", observed=True)
     whole = {str(r): rows for r, rows in losses if np.array_equal(rows["step"], np.arange(len(rows)))}
     values = {r: rows["value"].to_numpy(float) for r, rows in whole.items()}
-    runs = runs[runs["run_id"].astype(str).isin([*whole])]
-    decays, constant = runs["optim.weight_decay"].astype(float) > 0, runs["schedule"] == "Constant"
-    sides = (runs[decays & constant], runs[~decays & ~constant])
+    sides = decay_sides(runs[runs["run_id"].astype(str).isin([*whole])])
     one, other = (dict(zip(side["seed"], side["run_id"].map(values), strict=True)) for side in sides)
     yield from ((seed, one[seed], other[seed]) for seed in sorted({*one} & {*other}))
 

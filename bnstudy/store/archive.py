@@ -117,10 +117,14 @@ def _parse(folder: Path, content: Mapping[str, Any]) -> Archive | None:
 def refuse_packed(folder: Path) -> None:
     """Raises ConfigError if the folder is a packed store, which nothing is written into."""
     if is_packed(folder):
-        raise ConfigError(
-            f"results_dir={folder} is a packed store, which can only be read. To make a store of it: "
-            f"bnstudy unpack {folder} results_dir=NEW"
-        )
+        raise read_only(folder)
+
+
+def read_only(folder: Path) -> ConfigError:
+    return ConfigError(
+        f"results_dir={folder} is a packed store, which can only be read. To make a store of it: "
+        f"bnstudy unpack {folder} results_dir=NEW"
+    )
 
 
 def hash_of(path: Path) -> str:

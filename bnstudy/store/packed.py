@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bnstudy.store.archive import Archive, find_archive, open_archive, refuse_packed
+from bnstudy.store.archive import Archive, find_archive, open_archive, read_only
 from bnstudy.store.identity import Identities
 from bnstudy.store.integrity import DamagedRun, WrongContent, check_agreement, check_summary
 from bnstudy.store.outcomes import with_present_outcome
@@ -81,11 +81,10 @@ class PackedStore(Store):
         return self.is_finished(run_id)
 
     def begin(self, run_id: str, spec: Mapping[str, Any]) -> RunPaths:  # noqa: ARG002
-        refuse_packed(self.results_dir)
-        raise NotImplementedError
+        raise read_only(self.results_dir)
 
     def finish(self, *_: Any) -> None:
-        refuse_packed(self.results_dir)
+        raise read_only(self.results_dir)
 
     def summary(self, run_id: str) -> dict[str, Any]:
         return self._parse(

@@ -254,6 +254,11 @@ def test_the_mismatch_of_weight_decay_is_whole_where_a_run_diverged():
     assert read("weight_decay_mismatch", runs, metrics) == ([100], ["worst"])
 
 
+def test_the_mismatch_of_weight_decay_does_not_depend_on_runs_outside_the_pair():
+    runs, metrics = decaying((2.0, 1.0), (2.0, 0.75), (9.0, math.nan), diverged=2)
+    assert read("weight_decay_mismatch", runs, metrics) == ([12.5], [""])
+
+
 def test_a_metric_of_a_probe_is_not_taken_for_the_mean_loss_of_a_thin_run():
     rows = [("r0", 0, "train", "loss", "", 2.0), ("r0", 1, "train", "loss", "", 1.0), ("r0", 1, "", MEAN, "", 99.0)]
     assert read("mean_training_loss", arm(False), measured(*rows)) == ([1.5], [""])

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from bnstudy.claims.arms import BASELINES
 from bnstudy.report.figures import style
@@ -113,10 +114,7 @@ class YangExplosion(Reproduction):
             ax.plot(sizes, [theory(norm, activation, int(b)) for b in sizes], color=line.colour, linestyle=line.line)
             styles[label] = line
         style.draw_level(ax, LIMIT)
-        ax.set(xscale="log", xlabel="batch size", ylabel="growth per layer")
-        ticks = sorted(runs["batch_size"].unique())
-        ax.set_xticks(ticks, [str(b) for b in ticks])
-        ax.minorticks_off()
+        label_growth(ax, runs)
         style.add_legend(figure, style.line_handles(styles, marker=True))
         caption = (
             f"{self.note} Points are means over seeds with 95% t intervals. Lines are the theory of wide networks (for "
@@ -124,6 +122,14 @@ class YangExplosion(Reproduction):
             "and large batches, pi/(pi - 1)."
         )
         return ReportFigure(title, caption, f"Chart of growth against batch size. {title}.", figure)
+
+
+def label_growth(ax: Axes, runs: pd.DataFrame) -> None:
+    """Label the axes of growth against the batch sizes of the runs, on a log axis."""
+    ax.set(xscale="log", xlabel="batch size", ylabel="growth per layer")
+    ticks = sorted(runs["batch_size"].unique())
+    ax.set_xticks(ticks, [str(b) for b in ticks])
+    ax.minorticks_off()
 
 
 def _growths(runs: pd.DataFrame) -> str:

@@ -9,7 +9,7 @@ from bnstudy.report.figures import style
 from bnstudy.report.figures.style import LineStyle, ReportFigure
 from bnstudy.report.figures.titles import listed
 from bnstudy.report.reproductions.base import Check, Expected
-from bnstudy.report.reproductions.explosion import YangExplosion, check_growth, expected, theory
+from bnstudy.report.reproductions.explosion import YangExplosion, check_growth, expected, label_growth, theory
 from bnstudy.stats.intervals import summarize
 
 COMPUTED = {"linear": 1.020, "relu": 1.53}
@@ -66,10 +66,7 @@ class OrthogonalLinear(YangExplosion):
                 wide = [theory("BatchNorm", key[1], int(b)) for b in sizes]
                 ax.plot(sizes, wide, color=line.colour, linestyle=line.line)
         style.draw_level(ax, 1)
-        ax.set(xscale="log", xlabel="batch size", ylabel="growth per layer")
-        ticks = sorted(runs["batch_size"].unique())
-        ax.set_xticks(ticks, [str(b) for b in ticks])
-        ax.minorticks_off()
+        label_growth(ax, runs)
         style.add_legend(figure, style.line_handles(styles, marker=True))
         caption = (
             f"{self.note} Points are means over seeds with 95% t intervals. Lines are the theory of Gaussian "
