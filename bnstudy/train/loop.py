@@ -155,7 +155,9 @@ class Training:
             images = None if is_last else self._evaluation.images
             for split in ("val", "test"):
                 of_split = getattr(self.dataset, split)
-                name = f"{split} {images}" if len(self._evaluations) >= REPEATED else ""
+                # Only the last one may be of all images: recorded, it fills gigabytes, and is not repeated.
+                repeats = images == self._evaluation.images and len(self._evaluations) >= REPEATED
+                name = f"{split} {images}" if repeats else ""
                 scores, correct = evaluate(self.engine, of_split, self.specs[0], images, name)
                 if split == "test" and self.step == self.total and correct is not None:
                     self.record.test_correct = torch.atleast_2d(correct)[: len(self.specs)].cpu()
