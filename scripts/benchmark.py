@@ -6,7 +6,7 @@
     python scripts/benchmark.py versions CHECKOUT [--steps 500] [--repeats 3] [--json FILE]
 
 `sweep` times whole commands, from the start of the interpreter to the final table, on two cores. All groups but the
-last take about 15 minutes together:
+last two take about 15 minutes together:
 
   digits        256 runs of an MLP 64-64-64-64-64-10 against plain loops in one and in two processes, and against a
                 script in JAX, if it is installed: pip install bnstudy[benchmark]; the memory of the command; the time
@@ -19,6 +19,8 @@ last take about 15 minutes together:
   large         20,000 planned runs, and 300 stacks in one worker: CPU time and memory
   recording     the time that measuring and storing add to a stack of 32 runs, without evaluation
   quickstart    the quickstart study and its report
+  packed        a report on 10,000 made-up runs from a packed store, against the store of one folder a run, only with
+                --only packed: it takes minutes
   report        all studies at quick scale and their report, only with --only report: it takes minutes
 
 The plain loops train one run after another with torch.nn and torch.optim.SGD on tensors, by default with one thread

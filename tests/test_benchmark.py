@@ -51,6 +51,15 @@ def test_sweeps_are_timed_as_whole_commands(benchmark):
 
 
 @pytest.mark.slow
+def test_reports_from_packed_stores_are_compared_with_folders(benchmark):
+    _, results = benchmark("sweep", "--try-out", "--repeats", "1", "--only", "packed")
+    whole, thin, whole_against, thin_against = results["tasks"]["rows"]["packed"]
+    assert [len(whole["raw"][store]) for store in ("store", "whole", "thin")] == [1, 1, 1]
+    assert whole_against["raw"]["seconds"] == whole["raw"]["value"]
+    assert thin_against["raw"]["seconds"] == thin["raw"]["value"]
+
+
+@pytest.mark.slow
 def test_probe_presets_are_measured_with_both_engines(benchmark):
     printed, results = benchmark("probes", "--steps", "1", "--repeats", "1", "--presets", "standard")
     assert [(cost["engine"], cost["preset"]) for cost in results["tasks"]] == [

@@ -1,4 +1,4 @@
-"""Commands that train little: planning, many runs, recording, the quickstart, and the report on all studies."""
+"""Commands that train little: planning, many runs, recording, the quickstart, and reports on many runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from statistics import median
 
 from benchmarks import commands
 from benchmarks.recording import time_recording
-from benchmarks.table import Row, at_most
+from benchmarks.table import Row, at_most, speedup
 from benchmarks.workload import DIGITS, RATES, TINY, Workload, sweep_arguments
 from bnstudy.store.runs import Store
 
@@ -100,3 +100,30 @@ def report(work: Workload) -> list[Row]:
     runs = len(Store(work.folder / "all").finished())
     times = {"studies": study.seconds, "report": made.seconds, "runs": runs}
     return [at_most(f"make report SCALE=quick, {runs} runs", study.seconds + made.seconds, 300, digits=0, **times)]
+
+
+def packed(work: Workload) -> list[Row]:
+    """A report on made-up runs from a packed store, against the store of one folder a run."""
+    runs = work.few(10_000, 56)
+    store, whole, thin = (work.folder / name for name in ("store", "whole", "thin"))
+    work.say(f"packed: writing {runs} runs")
+    maker = str(commands.REPOSITORY / "scripts" / "make_store.py")
+    size = ("--runs", str(runs), "--rows", str(work.few(2000, 200)), "--seeds", str(work.few(60, 2)))
+    commands.measure(maker, "--results-dir", str(store), *size, folder=work.folder, PYTHONPATH=str(commands.REPOSITORY))
+    for packed, options in ((whole, ()), (thin, ("--thin",))):
+        work.say(f"packed: packing into {packed.name}")
+        commands.run("pack", *options, str(packed), f"results_dir={store}", folder=work.folder)
+    seconds: dict[str, list[float]] = {each.name: [] for each in (store, whole, thin)}
+    for _ in range(work.repeats):
+        for each in (store, whole, thin):
+            work.say(f"packed: a report from {each.name}")
+            made = commands.run("study=large", f"results_dir={each}", folder=work.folder, entry="report")
+            seconds[each.name].append(made.seconds)
+    folders, of_whole, of_thin = (median(each) for each in seconds.values())
+    name = f"report on {runs} runs"
+    return [
+        at_most(f"{name}, packed", of_whole, 20, **seconds),
+        at_most(f"{name}, packed thin", of_thin, 20),
+        speedup(f"{name}, packed against one folder a run", of_whole, folders),
+        speedup(f"{name}, packed thin against one folder a run", of_thin, folders),
+    ]

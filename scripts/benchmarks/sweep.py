@@ -18,7 +18,7 @@ import torch
 from benchmarks.digits import digits
 from benchmarks.networks import convolutions, mnist
 from benchmarks.single import single
-from benchmarks.studies import large, planning, quickstart, recording, report
+from benchmarks.studies import large, packed, planning, quickstart, recording, report
 from benchmarks.table import Row, processor, table
 from benchmarks.workload import Workload
 
@@ -32,10 +32,11 @@ GROUPS: dict[str, Callable[[Workload], list[Row]]] = {
     "large": large,
     "recording": recording,
     "quickstart": quickstart,
+    "packed": packed,
     "report": report,
 }
-DEFAULT = [name for name in GROUPS if name != "report"]
-"""All but the one that takes minutes."""
+DEFAULT = [name for name in GROUPS if name not in ("packed", "report")]
+"""All but those that take minutes."""
 
 
 def measure_sweep(options: argparse.Namespace) -> dict[str, Any]:
