@@ -59,24 +59,8 @@ def read_arguments(
         ConfigError: an argument is not allowed, or there is no store.
     """
     program = f"bnstudy {name}"
-    words = (
-        ["LOGGER"] * takes_logger
-        + ["DIR"] * takes_folder
-        + ["RUN"] * runs
-        + [f"[--{flag}]" for flag in flags or {}]
-        + ["[results_dir=FOLDER]"]
-    )
-    usage = " ".join([program, *words, *["[key=value ...]"] * takes_settings])
-    parser = ArgumentParser(
-        program, usage, help_text, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False, add_help=False
-    )
-    parser.add_argument("--help", "-h", action="help", help="show this text")
-    parser.add_argument(
-        "--config-dir", "-cd", metavar="DIR", type=Path, help="a folder like conf/, with files of your own"
-    )
-    for flag, text in (flags or {}).items():
-        parser.add_argument(f"--{flag}", action="store_true", help=text)
-    parser.add_argument("words", nargs="*", help=SUPPRESS)
+    words = ["LOGGER"] * takes_logger + ["DIR"] * takes_folder + ["RUN"] * runs
+    parser = _parser(program, help_text, words, flags or {}, takes_settings)
     found = parse_flags(parser, arguments)
     named = tuple(word for word in found.words if "=" not in word)
     takes_names = runs > 0 or takes_logger or takes_folder
@@ -101,6 +85,29 @@ def read_arguments(
     if needs_store and not store.results_dir.is_dir():
         raise ConfigError(f"results_dir={store.results_dir} is not allowed: there is no such folder.")
     return Arguments(found, named, values, store, Options(folders))
+
+
+def _parser(
+    program: str, help_text: str, words: Sequence[str], flags: Mapping[str, str], takes_settings: bool
+) -> ArgumentParser:
+    usage = [program, *words, *(f"[--{flag}]" for flag in flags), "[results_dir=FOLDER]"]
+    usage += ["[key=value ...]"] * takes_settings
+    parser = ArgumentParser(
+        program,
+        " ".join(usage),
+        help_text,
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        add_help=False,
+    )
+    parser.add_argument("--help", "-h", action="help", help="show this text")
+    parser.add_argument(
+        "--config-dir", "-cd", metavar="DIR", type=Path, help="a folder like conf/, with files of your own"
+    )
+    for flag, text in flags.items():
+        parser.add_argument(f"--{flag}", action="store_true", help=text)
+    parser.add_argument("words", nargs="*", help=SUPPRESS)
+    return parser
 
 
 def find_run(store: Store, start: str) -> str:

@@ -21,7 +21,9 @@ def make_runs(rates=(0.1,)):
 def make_losses(runs, distance):
     """Losses of three steps; the second run of a pair is `distance(run)` away from the first."""
     return [
-        (f"r{i}", t, "train", "loss", "", 1 + (i % 2) * distance(run) * t) for i, run in enumerate(runs) for t in range(3)
+        (f"r{i}", t, "train", "loss", "", 1 + (i % 2) * distance(run) * t)
+        for i, run in enumerate(runs)
+        for t in range(3)
     ]
 
 
