@@ -16,14 +16,13 @@ DIGITS = (
 
 def provenance(record: Record, pack: str, size: int) -> str:
     """pack: the command that packed the store. size: of all published files but this one, in bytes."""
-    rows = ["| part | studies' commands | seconds | CPU seconds | started |", "|:--|:--|--:|--:|--:|"]
+    rows = ["| part | studies' commands | seconds | started |", "|:--|:--|--:|--:|"]
     known: dict[str, list[str]] = {"Commit": [], "Machine": [], "Versions": []}
     for name, part in record.parts.items():
         commands = "<br>".join(f"`{command}`" for command in part.commands)
-        rows.append(f"| {name} | {commands} | {part.seconds:.0f} | {part.cpu_seconds:.0f} | {part.started} |")
+        rows.append(f"| {name} | {commands} | {part.seconds:.0f} | {part.started} |")
         for values, own in zip(known.values(), (part.commits, part.machines, part.versions), strict=True):
             values += [value for value in own if value not in values]
-    cpu = sum(part.cpu_seconds for part in record.parts.values())
     facts = [f"- {title}: {'; '.join(values)}" for title, values in known.items()]
     return "\n".join(
         [
@@ -34,7 +33,7 @@ def provenance(record: Record, pack: str, size: int) -> str:
             "`results/trained/data` is a link to FOLDER, which has `MNIST/raw`. A part that was started more than once "
             "was interrupted and went on; its seconds are those of all starts.", "",
             *rows,
-            f"| all | | {record.seconds:.0f} | {cpu:.0f} | |", "",
+            f"| all | | {record.seconds:.0f} | |", "",
             CIFAR10, "", DIGITS, "",
             "`make results-check` redraws everything here but this file from the packed store, and compares every "
             "byte.",

@@ -23,15 +23,14 @@ VERSIONS = ("torch", "numpy", "scipy", "pandas", "pyarrow", "matplotlib")
 class PartRecord:
     """How a part was trained.
 
-    settings: `settings_of` its commands when it was last finished. seconds, cpu_seconds: of all its commands, over all
-    times that it was started.
+    settings: `settings_of` its commands when it was last finished. seconds: of all its commands, over all times
+    that it was started.
     """
 
     done: bool = False
     settings: str = ""
     started: int = 0
     seconds: float = 0.0
-    cpu_seconds: float = 0.0
     commands: list[str] = field(default_factory=list)
     commits: list[str] = field(default_factory=list)
     machines: list[str] = field(default_factory=list)

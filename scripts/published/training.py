@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import shlex
 import signal
 import subprocess
@@ -53,7 +52,7 @@ def train_parts(parts: Sequence[Part], data: Path, work: Path, overrides: Sequen
         known.done, known.settings = not any(statuses), settings
         record.save()
         end = "finished" if known.done else "finished but for runs that failed, which the next start tries again"
-        say(f"{begin}: {end}, {known.seconds:.0f} s, {known.cpu_seconds:.0f} s of CPU.")
+        say(f"{begin}: {end}, {known.seconds:.0f} s.")
 
 
 def link(folder: Path, place: Path) -> None:
@@ -77,10 +76,9 @@ def take_back_earlier_plans(store: Path) -> None:
 def train(words: Sequence[str], known: PartRecord, record: Record) -> int:
     """Carry out one command and add its time to the record. SystemExit unless its runs are finished or failed."""
     say(f"  {shlex.join(['bnstudy', *words])}")
-    begun, cpu = time.monotonic(), cpu_seconds()
+    begun = time.monotonic()
     status = wait_for([sys.executable, "-m", "bnstudy", *words])
     known.seconds += time.monotonic() - begun
-    known.cpu_seconds += cpu_seconds() - cpu
     record.save()
     if status not in (0, SOME_FAILED):
         say(f"The command ended with status {status}. To go on, type the same again.")
@@ -111,12 +109,6 @@ def with_package() -> dict[str, str]:
     """The environment, in which `python -m bnstudy` is this one."""
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-
-
-def cpu_seconds() -> float:
-    """Of all child processes that have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def say(text: str) -> None:
