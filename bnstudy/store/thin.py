@@ -1,7 +1,8 @@
-"""Metrics without most training losses: they are nine tenths of a long run's rows.
+"""Metrics without most losses, which are nine tenths of a long run's rows.
 
-The losses of a thin run are those at `LOSSES` log-spaced steps and wherever something else was measured. What claims
-compute from all losses is kept beside them, exactly: their mean, and their sum up to each evaluation on test images.
+A thin run has the training losses at `LOSSES` log-spaced steps and wherever something else was measured, all but the
+first rounded to `BITS` bits, and no other losses. What claims compute from all training losses is kept beside them,
+exactly: their mean, and their sum up to each evaluation on test images. Losses at the end are in the run's summary.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ import pyarrow as pa
 from bnstudy.when import LogSpaced
 
 LOSSES = 200
+BITS = 11
+"""Significant bits of a training loss: three digits, as in float16. The other bits of a batch's loss are noise, and
+most of the bytes of a store."""
 
 MEAN = "loss_mean"
 """The mean of all training losses, as a metric of the split `train` at the last step that has one."""
@@ -26,15 +30,27 @@ def of_training(metrics: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def thin_metrics(metrics: pa.Table) -> pa.Table:
-    """The metrics of a run without most training losses; unchanged if there are at most `LOSSES`, or not one a step."""
+    """The metrics of a run without most losses; unchanged if the training losses are not one a step."""
     steps, split, name = (metrics[column].to_numpy() for column in ("step", "split", "metric"))
     is_loss = (split == "train") & (name == "loss")
     n = int(is_loss.sum())
-    if n <= LOSSES or not np.array_equal(np.sort(steps[is_loss]), np.arange(n)):
+    if not n or not np.array_equal(np.sort(steps[is_loss]), np.arange(n)):
         return metrics
-    kept = np.union1d(LogSpaced(LOSSES).resolve(n - 1), steps[~is_loss])
-    thin = metrics.filter(pa.array(~is_loss | np.isin(steps, kept)))
+    kept = np.union1d(LogSpaced(LOSSES).resolve(max(1, n - 1)), steps[~is_loss])
+    is_kept = np.where(is_loss, np.isin(steps, kept), (name != "loss") | ~np.isin(split, ("val", "test")))
+    values = metrics["value"].to_numpy()
+    rounded = metrics.set_column(
+        metrics.schema.get_field_index("value"),
+        metrics.schema.field("value"),
+        pa.array(np.where(is_loss & (steps > 0), _round(values), values)),
+    )
+    thin = rounded.filter(pa.array(is_kept))
     return pa.concat_tables([thin, _exact(metrics, steps, is_loss, n)]).unify_dictionaries().combine_chunks()
+
+
+def _round(values: np.ndarray) -> np.ndarray:
+    mantissa, exponent = np.frexp(values)
+    return np.ldexp(np.round(mantissa * 2**BITS) / 2**BITS, exponent)
 
 
 def _exact(metrics: pa.Table, steps: np.ndarray, is_loss: np.ndarray, n: int) -> pa.Table:

@@ -156,21 +156,38 @@ def thin(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pack_all(original, tmp_path_factory.mktemp("thin") / "p", thin=True).results_dir
 
 
-def test_a_thin_store_has_the_losses_of_some_steps_and_all_else(original, thin):
+def test_a_thin_store_has_some_training_losses_and_all_that_are_no_losses(original, thin):
     kept, full = load_metrics(thin), load_metrics(original)
     kept = kept[~kept["metric"].isin((MEAN, SUM))]
-    is_loss = [(frame["metric"] == "loss") & (frame["split"] == "train") for frame in (kept, full)]
     columns = ["run_id", "step", "epoch", "split", "metric", "layer", "value"]
     others = [
-        frame.loc[~loss, columns].astype(str).reset_index(drop=True)
-        for frame, loss in zip((kept, full), is_loss, strict=True)
+        frame.loc[frame["metric"] != "loss", columns].astype(str).reset_index(drop=True) for frame in (kept, full)
     ]
     assert others[0].equals(others[1])
-    steps = kept[is_loss[0] & (kept["run_id"] == RUNS[0].run_id)]["step"]
+    assert {*kept.loc[kept["metric"] == "loss", "split"]} == {"train"}
+    steps = kept[(kept["metric"] == "loss") & (kept["run_id"] == RUNS[0].run_id)]["step"]
     assert LOSSES * 0.6 < len(steps) < LOSSES + 40
     assert {0, 1, 2, 399} <= {*steps}
-    short = [frame[loss & (frame["run_id"] == OTHER.run_id)] for frame, loss in zip((kept, full), is_loss, strict=True)]
-    assert len(short[0]) == len(short[1]) == 60
+
+
+def test_training_losses_of_a_thin_store_have_three_digits(original, thin):
+    key = ["run_id", "step", "split", "metric"]
+    kept, full = (frame[frame["metric"] == "loss"] for frame in (load_metrics(thin), load_metrics(original)))
+    both = kept.merge(full, on=key, suffixes=("", "_full"))
+    assert len(both) == len(kept) > 0
+    assert both.loc[both["step"] == 0, "value"].equals(both.loc[both["step"] == 0, "value_full"])
+    np.testing.assert_allclose(both["value"], both["value_full"], rtol=2**-11)
+    with np.errstate(over="ignore"):
+        as_float16 = both["value_full"].to_numpy().astype(np.float16).astype(float)
+    normal = both["value_full"].between(1e-3, 6e4) & (both["step"] > 0)
+    np.testing.assert_array_equal(both["value"][normal], as_float16[normal])
+
+
+def test_summaries_of_a_thin_store_have_no_hashes_of_files_that_it_lacks(original, thin):
+    store = open_packed(thin)
+    for run_id in store.finished():
+        own = Store(original).summary(run_id)
+        assert store.summary(run_id) == {key: value for key, value in own.items() if key != "integrity"}
 
 
 @pytest.mark.parametrize("name", ["mean_training_loss", "test_accuracy_at_training_loss", "updates_to_target"])
@@ -199,8 +216,9 @@ def test_a_report_on_a_thin_store_has_the_same_verdicts_and_says_that_it_is_thin
     assert (some.folder / "claims.json").read_bytes() == (full.folder / "claims.json").read_bytes()
     assert some.verdicts == full.verdicts
     assert [text for text in some.cautions if text not in full.cautions] == [
-        "The store is thin: it has the training loss at 200 steps, and its exact mean over all. Claims have the same "
-        "values as in the full store, or say that they need every loss; curves of the training loss are rougher."
+        "The store is thin: it has the training loss at 200 steps, to three digits, and its exact mean over all. "
+        "Other losses are those at the end only. Claims have the same values as in the full store, or say that they "
+        "need every loss; curves of the training loss are rougher."
     ]
     assert "training loss at 200 of them" in (some.folder / "index.html").read_text()
 
