@@ -95,9 +95,11 @@ def slug(text: str) -> str:
 
 def inline_svg(svg: str, name: str, alt: str) -> str:
     """An SVG file as an element of a page: it scales with the page, its ids begin with `name`, and in dark mode it has
-    the counterparts of its colours."""
+    the counterparts of its colours. Ids that nothing refers to, and space between elements, are left out."""
     body, dark = _as_variables(svg[svg.index("<svg") :])
-    body = re.sub(r'\bid="', f'id="{name}-', body)
+    used = {*re.findall(r'(?:href="#|url\(#)([^")]+)', body)}
+    body = re.sub(r'\sid="([^"]*)"', lambda own: f' id="{name}-{own[1]}"' if own[1] in used else "", body)
+    body = re.sub(r">\s+<", "><", body)
     body = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", body)
     head, rest = body.split(">", 1)
     head = re.sub(r'\s(?:width|height)="[^"]*"', "", head)

@@ -68,7 +68,8 @@ def test_inlined_drawings_keep_their_ids_to_themselves() -> None:
 
 def test_inlined_drawings_have_other_colours_in_dark_mode() -> None:
     svg = (
-        '<svg><path id="m0072b2" style="fill: #0072b2; stroke: none"/><text style="fill: #ffffff">#0072b2</text></svg>'
+        '<svg><path id="m0072b2" style="fill: #0072b2; stroke: none"/><text style="fill: #ffffff">#0072b2</text>'
+        '<use href="#m0072b2"/></svg>'
     )
     element = inline_svg(svg, "f", "")
     assert '<path id="f-m0072b2" style="fill: var(--c0072b2, #0072b2); stroke: none"/>' in element
@@ -77,3 +78,9 @@ def test_inlined_drawings_have_other_colours_in_dark_mode() -> None:
     assert dark.keys() == {"--c0072b2", "--cffffff", "--c000000"}
     assert dark["--cffffff"] == DARK_PAGE
     assert dark["--c0072b2"] == in_the_dark("#0072b2") != "#0072b2"
+
+
+def test_inlined_drawings_have_the_ids_that_something_refers_to_and_no_space_between_elements() -> None:
+    svg = '<svg>\n <g id="a">\n  <path id="b" d="M 0 0"/>\n  <text>two words</text>\n </g>\n <use href="#b"/>\n</svg>'
+    element = inline_svg(svg, "f", "")
+    assert element.endswith('<g><path id="f-b" d="M 0 0"/><text>two words</text></g><use href="#f-b"/></svg>')

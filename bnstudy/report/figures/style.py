@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
@@ -313,6 +314,11 @@ def fit(letters: float) -> int:
     return int(letters * width() / WIDTH)
 
 
+GEOMETRY = re.compile(r'\b(?:d|x|y)="[^"]*"')
+"""Attributes of an SVG that are coordinates, in points: a hundredth of one cannot be seen, and processors may differ in
+the decimals behind it."""
+
+
 def render(figure: Figure, kind: Literal["svg", "png"]) -> bytes:
     """Render a figure to the same bytes every time: without date and version.
 
@@ -331,4 +337,8 @@ def render(figure: Figure, kind: Literal["svg", "png"]) -> bytes:
         FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
         return buffer.getvalue()
     FigureCanvasSVG(figure).print_svg(buffer, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    return printable(buffer.getvalue().decode()).encode()
+    return GEOMETRY.sub(_round_numbers, printable(buffer.getvalue().decode())).encode()
+
+
+def _round_numbers(attribute: re.Match[str]) -> str:
+    return re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", attribute[0])
