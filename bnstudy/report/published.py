@@ -64,7 +64,12 @@ def read_published(folders: Folders, scale: str | None = None, progress: Progres
         "forest": forest_of(primary, lambda v: f"#{claim_id(v.contrast.claim)}") if primary else None,
         "reproductions": [judged.part for judged in studies.judged.values() if judged.part.reproduction],
     }  # fmt: skip
-    return Published(studies, claims, round_numbers(studies.found), content)
+    return Published(studies, claims, [_without_runs(entry) for entry in round_numbers(studies.found)], content)
+
+
+def _without_runs(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The ids of runs, which the plans have as well, would be half of the file."""
+    return {key: value for key, value in entry.items() if key != "run_ids"}
 
 
 def claims_of(studies: Studies[JudgedStudy]) -> list[PublishedClaim]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from bnstudy.claims.arms import dataset_name
 from bnstudy.claims.verdicts import Verdict
@@ -16,8 +19,11 @@ from bnstudy.report.page import Progress, silent
 from bnstudy.report.phrases import primary_of
 from bnstudy.report.published import read_published
 from bnstudy.report.study_report import Folders
-from bnstudy.report.tables import verdict_table
+from bnstudy.report.tables import VERDICT_COLUMNS, verdict_table
 from scripts.published import found, table
+
+COLOURS = 64
+"""Of the picture, a third of whose bytes they save."""
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = Path("results/published")
@@ -27,9 +33,9 @@ DIGITS = Path("digits/claims.json")
 
 
 def digits_entries(store: Path, progress: Progress = silent) -> list[dict[str, Any]]:
-    """The entries of `claims.json` of all studies on digits, without the ids of runs, which are not published."""
-    published = read_published(Folders(store), "quick", progress)
-    return [{key: value for key, value in entry.items() if key != "run_ids"} for entry in published.entries]
+    """What `verdicts.csv` shows of the entries of `claims.json` of all studies on digits."""
+    entries = read_published(Folders(store), "quick", progress).entries
+    return [{key: entry[key] for key in VERDICT_COLUMNS} for entry in entries]
 
 
 def published_files(digits: list[dict[str, Any]], progress: Progress = silent) -> dict[Path, bytes]:
@@ -68,7 +74,10 @@ def forest(verdicts: list[Verdict]) -> bytes:
     others = (table.DIGITS, table.CIFAR10)
     primary = [v for v in primary_of(verdicts) if dataset_name(v.contrast.case.data) not in others]
     with report_style():
-        return render(draw_verdicts(primary, "Claims about normalization, on MNIST"), "png")
+        picture = Image.open(BytesIO(render(draw_verdicts(primary, "Claims about normalization, on MNIST"), "png")))
+    smaller = BytesIO()
+    picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(smaller, "PNG", optimize=True)
+    return smaller.getvalue()
 
 
 def readme_block(csv: str, content: Mapping[str, Any]) -> str:
