@@ -23,7 +23,7 @@ from bnstudy.report.tables import VERDICT_COLUMNS, verdict_table
 from scripts.published import found, table
 
 COLOURS = 64
-"""Of the picture, a third of whose bytes they save."""
+"""Of the picture, which takes a third of its bytes with them."""
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = Path("results/published")
