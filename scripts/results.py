@@ -2,6 +2,7 @@
 
     python scripts/results.py make DATA       what `make results DATA=...` does
     python scripts/results.py publish         pack and report what is trained
+    python scripts/results.py restore         begin with what is published: `make` then trains parts with new settings
     python scripts/results.py redraw          report what is packed
     python scripts/results.py check           redraw from the packed store, and compare every byte
 
@@ -17,24 +18,27 @@ import sys
 import time
 from pathlib import Path
 
+from tqdm import tqdm
+
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bnstudy.report.tables import as_json  # noqa: E402
 from bnstudy.report.terminal import stages_shown  # noqa: E402
 from bnstudy.store.archive import NAMES, PACKED  # noqa: E402
-from bnstudy.store.files import write_atomic  # noqa: E402
+from bnstudy.store.files import write_bytes  # noqa: E402
+from bnstudy.store.packed import open_packed  # noqa: E402
 from bnstudy.store.plans import Plans  # noqa: E402
+from bnstudy.store.unpacking import restore_thin  # noqa: E402
 from bnstudy.validation import ConfigError  # noqa: E402
-from scripts.published.files import DIGITS, PUBLISHED, digits_entries, published_files, read_digits  # noqa: E402
+from scripts.published.files import DIGITS, digits_entries, published_files, read_digits  # noqa: E402
 from scripts.published.parts import PARTS  # noqa: E402
-from scripts.published.provenance import provenance  # noqa: E402
-from scripts.published.record import Record  # noqa: E402
+from scripts.published.provenance import pack_words  # noqa: E402
+from scripts.published.record import PUBLISHED, RECORD, WORK, Record  # noqa: E402
 from scripts.published.training import say, take_back_earlier_plans, train_parts, wait_for  # noqa: E402
 
-WORK, TRIAL = Path("results/trained"), Path("results/trial")
-"""Where the parts are trained, with other settings on trial: git ignores both."""
-PROVENANCE = "PROVENANCE.md"
+TRIAL = Path("results/trial")
+"""In place of `WORK`, with other settings on trial: git ignores it as well."""
 LARGEST = 20e6
 """Bytes of everything that is published."""
 
@@ -48,16 +52,15 @@ def publish(work: Path) -> None:
     trained, digits = work / "standard", work / "digits"
     for store in (trained, digits):
         take_back_earlier_plans(store)
-    words = ["pack", str(PUBLISHED), "--thin", f"study={','.join(planned_studies(trained))}", f"results_dir={trained}"]
+    words = pack_words(planned_studies(trained), trained)
     say(shlex.join(["bnstudy", *words]))
     if wait_for([sys.executable, "-m", "bnstudy", *words]):
         raise ConfigError(f"The runs in {trained} cannot be packed.")
     if (digits / "studies").is_dir():
         with stages_shown() as show:
-            write(PUBLISHED / DIGITS, as_json(digits_entries(digits, show)).encode())
+            write_bytes(PUBLISHED / DIGITS, as_json(digits_entries(digits, show)).encode())
+    write_bytes(PUBLISHED / RECORD, (work / RECORD).read_bytes())
     redraw()
-    text = provenance(Record(work), shlex.join(["bnstudy", *words]), size_of(PUBLISHED))
-    write(PUBLISHED / PROVENANCE, text.encode())
     for path in sorted(shipped(PUBLISHED)):
         say(f"{path.stat().st_size / 1e6:8.3f} MB  {path}")
     say(f"{PUBLISHED}: {size_of(PUBLISHED) / 1e6:.1f} MB in all.")
@@ -80,22 +83,34 @@ def planned_studies(store: Path) -> list[str]:
     return sorted({*names} - {*missing})
 
 
+def restore(work: Path) -> None:
+    """Write what is published as folders of runs, so that `make` trains the parts whose settings have changed.
+
+    Raises:
+        ConfigError: nothing is published, or runs are in the work already.
+    """
+    if (work / RECORD).exists():
+        raise ConfigError(
+            f"{work} has runs already, with which `make` goes on. To begin with what is published, remove it."
+        )
+    packed = open_packed(PUBLISHED)
+    with tqdm(total=packed.archive.runs, desc="restore", disable=not sys.stderr.isatty()) as bar:
+        restore_thin(packed, work / "standard", bar.update)
+    write_bytes(work / RECORD, (PUBLISHED / RECORD).read_bytes())
+
+
 def redraw() -> None:
     """Write all files that the packed store determines."""
     files = draw()
     for old in {*PUBLISHED.glob("figures/*")} - {*files}:
         old.unlink()
     for path, content in files.items():
-        write(path, content)
+        write_bytes(path, content)
 
 
 def draw() -> dict[Path, bytes]:
     with stages_shown() as show:
         return published_files(read_digits(), show)
-
-
-def write(path: Path, content: bytes) -> None:
-    write_atomic(path, lambda temporary: temporary.write_bytes(content))
 
 
 def describe_excess() -> str:
@@ -119,10 +134,8 @@ def check() -> int:
         return 0
     files = draw()
     differing = [path for path, content in files.items() if not path.exists() or path.read_bytes() != content]
-    own = {*files, *(PUBLISHED / name for name in (PACKED, *NAMES, DIGITS, PROVENANCE))}
+    own = {*files, *(PUBLISHED / name for name in (PACKED, *NAMES, DIGITS, RECORD))}
     extra = {*shipped(PUBLISHED)} - own
-    if lacks_provenance := not (PUBLISHED / PROVENANCE).exists():
-        say(f"{PUBLISHED / PROVENANCE} is missing: restore it by git, or publish again.")
     for path in differing:
         say(f"{path} is not what the packed store gives." if path.exists() else f"{path} is missing.")
     for path in sorted(extra):
@@ -131,7 +144,7 @@ def check() -> int:
         say("To write them anew from the packed store: python scripts/results.py redraw")
     if too_large := describe_excess():
         say(too_large)
-    if differing or extra or lacks_provenance or too_large:
+    if differing or extra or too_large:
         return 1
     say(f"{len(files)} published files are what the packed store gives, byte for byte.")
     return 0
@@ -149,6 +162,7 @@ def main() -> int:
         "--override", nargs="+", default=[], metavar="KEY=VALUE", help=f"for a trial in {TRIAL}, such as seed=0,1"
     )
     commands.add_parser("publish", help="pack and report what is trained")
+    commands.add_parser("restore", help="begin with what is published")
     commands.add_parser("redraw", help="report what is packed")
     commands.add_parser("check", help="compare the published files with the packed store")
     arguments = parser.parse_args()
@@ -159,8 +173,8 @@ def main() -> int:
     try:
         if arguments.command == "check":
             return check()
-        if arguments.command == "redraw":
-            redraw()
+        if arguments.command in ("redraw", "restore"):
+            redraw() if arguments.command == "redraw" else restore(work)
             return 0
         if data is not None:
             chosen = [part for part in PARTS if part.name in arguments.parts]

@@ -30,11 +30,13 @@ def of_training(metrics: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def thin_metrics(metrics: pa.Table) -> pa.Table:
-    """The metrics of a run without most losses; unchanged if the training losses are not one a step."""
+    """The metrics of a run without most losses; unchanged if they are thin or the training losses are not one a
+    step."""
     steps, split, name = (metrics[column].to_numpy() for column in ("step", "split", "metric"))
     is_loss = (split == "train") & (name == "loss")
     n = int(is_loss.sum())
-    if not n or not np.array_equal(np.sort(steps[is_loss]), np.arange(n)):
+    is_thin = ((split == "train") & (name == MEAN)).any()
+    if is_thin or not n or not np.array_equal(np.sort(steps[is_loss]), np.arange(n)):
         return metrics
     kept = np.union1d(LogSpaced(LOSSES).resolve(max(1, n - 1)), steps[~is_loss])
     is_kept = np.where(is_loss, np.isin(steps, kept), (name != "loss") | ~np.isin(split, ("val", "test")))

@@ -10,9 +10,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import pyarrow as pa
 
-from bnstudy.store.archive import ORIGINALS_SCHEMA, plan_texts
+from bnstudy.store.archive import ORIGINALS_SCHEMA, PlanText, plan_texts
 from bnstudy.store.files import write_bytes, write_together
 from bnstudy.store.links import refuse_links
 from bnstudy.store.packed import PackedStore
@@ -22,6 +23,8 @@ from bnstudy.validation import ConfigError
 T = TypeVar("T")
 
 UNPACKED_TOGETHER = 64
+RESTORED_TOGETHER = 512
+"""Reading their rows reads whole groups of them."""
 
 
 @dataclass
@@ -47,7 +50,7 @@ def unpack(packed: PackedStore, target: Path, progress: Callable[[int], object])
             f"{packed.results_dir} is thin: it lacks most training losses, so that its runs cannot be restored. "
             f"Reports read it as it is: bnstudy-report results_dir={packed.results_dir}"
         )
-    plans = {target / text.path.relative_to(packed.results_dir): text for text in plan_texts(packed.archive)}
+    plans = _plans_in(packed, target)
     refuse_links(target, [*(store.run(run_id).folder for run_id in packed.finished()), *(p.parent for p in plans)])
     for run_id, tables in _originals(packed):
         _check_run(packed, run_id, tables)
@@ -68,11 +71,50 @@ def unpack(packed: PackedStore, target: Path, progress: Callable[[int], object])
             raise failed[0][1]
         done.runs += len(todo)
         done.present += len(batch) - len(todo)
+    _write_plans(plans)
+    return done
+
+
+def restore_thin(packed: PackedStore, target: Path, progress: Callable[[int], object]) -> None:
+    """Write the runs and plans of a thin store as folders, for whoever adds runs and packs the store again, thin.
+
+    Such runs look like any finished run and lack most losses, so `bnstudy unpack` refuses thin stores.
+
+    Raises:
+        ConfigError: the packed store is damaged.
+        DamagedRun: one of its runs is.
+        OSError: the target cannot be written.
+    """
+    store = Store(target)
+
+    def write(run: tuple[str, list[pa.Table]]) -> None:
+        run_id, (metrics, timing) = run
+        spec, summary = packed.outcome(run_id)
+        store.begin(run_id, spec)
+        store.finish(run_id, metrics, timing, summary)
+        progress(1)
+
+    for run_ids in _in_batches(packed.places.run_ids, RESTORED_TOGETHER):
+        by_name = [_split(*packed.tables(run_ids, name)) for name in SCHEMAS]
+        if failed := write_together(write, [(run_id, [*own]) for run_id, *own in zip(run_ids, *by_name, strict=True)]):
+            raise failed[0][1]
+    _write_plans(_plans_in(packed, target))
+
+
+def _split(table: pa.Table, counts: np.ndarray) -> list[pa.Table]:
+    """The rows of each run."""
+    return [table.slice(end - count, count) for end, count in zip(counts.cumsum(), counts, strict=True)]
+
+
+def _plans_in(packed: PackedStore, target: Path) -> dict[Path, PlanText]:
+    return {target / text.path.relative_to(packed.results_dir): text for text in plan_texts(packed.archive)}
+
+
+def _write_plans(plans: Mapping[Path, PlanText]) -> None:
     for path, text in plans.items():
         if not path.exists():
             write_bytes(path, text.text.encode())
             os.utime(path, ns=(text.time, text.time))
-    return done
 
 
 def _originals(packed: PackedStore) -> Iterator[tuple[str, dict[str, bytes]]]:

@@ -20,13 +20,15 @@ from bnstudy.report.phrases import primary_of
 from bnstudy.report.published import read_published
 from bnstudy.report.study_report import Folders
 from bnstudy.report.tables import VERDICT_COLUMNS, verdict_table
+from bnstudy.store.plans import Plans
 from scripts.published import found, table
+from scripts.published.provenance import pack_words, provenance
+from scripts.published.record import PUBLISHED, WORK, Record
 
 COLOURS = 64
 """Of the picture, which takes a third of its bytes with them."""
 
 ROOT = Path(__file__).parents[2]
-PUBLISHED = Path("results/published")
 README, PAGE = Path("README.md"), Path("docs/what-we-found.md")
 DIGITS = Path("digits/claims.json")
 """Among the published files: the verdicts on digits, whose runs are not published."""
@@ -48,9 +50,11 @@ def published_files(digits: list[dict[str, Any]], progress: Progress = silent) -
     texts = published.files()
     texts["verdicts.csv"] = verdict_table([*published.entries, *not_judged_by(published.entries, digits)])
     images = found.figures(claims) | {"forest.png": forest(published.studies.found)}
+    studies = Plans(PUBLISHED).studies()
     readme = (ROOT / README).read_text(encoding="utf-8")
     return {
         **{PUBLISHED / name: text.encode() for name, text in texts.items()},
+        PUBLISHED / "PROVENANCE.md": provenance(Record(PUBLISHED), pack_words(studies, WORK / "standard")).encode(),
         **{PUBLISHED / "figures" / name: content for name, content in images.items()},
         README: table.replace_block(readme, readme_block(texts["verdicts.csv"], published.content)).encode(),
         PAGE: found.page(claims).encode(),

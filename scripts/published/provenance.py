@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from scripts.published.record import Record
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from scripts.published.record import PUBLISHED, Record
 
 CIFAR10 = (
     "The images of CIFAR-10 are JPEG re-encodings of quality 75, not the original bytes: the data are called CIFAR-10 "
@@ -14,8 +18,13 @@ DIGITS = (
 )
 
 
-def provenance(record: Record, pack: str, size: int) -> str:
-    """pack: the command that packed the store. size: of all published files but this one, in bytes."""
+def pack_words(studies: Sequence[str], trained: Path) -> list[str]:
+    """The words of the command that packs the studies of a store, after `bnstudy`."""
+    return ["pack", str(PUBLISHED), "--thin", f"study={','.join(studies)}", f"results_dir={trained}"]
+
+
+def provenance(record: Record, pack: Sequence[str]) -> str:
+    """pack: the words of the command that packed the store, after `bnstudy`."""
     rows = ["| part | studies' commands | seconds | started |", "|:--|:--|--:|--:|"]
     known: dict[str, list[str]] = {"Commit": [], "Machine": [], "Versions": []}
     for name, part in record.parts.items():
@@ -29,13 +38,14 @@ def provenance(record: Record, pack: str, size: int) -> str:
             "# Provenance", "",
             "`make results DATA=FOLDER` trained, packed and reported these results.", "",
             *facts,
-            f"- Packed by: `{pack}`. {size / 1e6:.1f} MB in all.", "",
+            f"- Packed by: `{shlex.join(['bnstudy', *pack])}`", "",
             "`results/trained/data` is a link to FOLDER, which has `MNIST/raw`. A part that was started more than once "
             "was interrupted and went on; its seconds are those of all starts.", "",
             *rows,
             f"| all | | {record.seconds:.0f} | |", "",
             CIFAR10, "", DIGITS, "",
-            "`make results-check` redraws everything here but this file from the packed store, and compares every "
-            "byte.",
+            "`make results-check` redraws everything here from the packed store and `parts.json`, and compares every "
+            "byte. `python scripts/results.py restore` begins with this state: `make results` then trains the parts "
+            "whose settings have changed.",
         ]
     ) + "\n"  # fmt: skip

@@ -16,6 +16,9 @@ from bnstudy.store.files import conf_dir, write_json
 from bnstudy.store.identity import SCHEMA, digest
 
 ROOT = Path(__file__).parents[2]
+WORK, PUBLISHED = Path("results/trained"), Path("results/published")
+"""Where the parts are trained, which git ignores, and what is published of them."""
+RECORD = "parts.json"
 VERSIONS = ("torch", "numpy", "scipy", "pandas", "pyarrow", "matplotlib")
 
 
@@ -50,10 +53,10 @@ class PartRecord:
 
 
 class Record:
-    """The file `parts.json` of the work: a record of each part, saved after each command."""
+    """The file `RECORD` of the work: a record of each part, saved after each command. It is published as well."""
 
     def __init__(self, work: Path) -> None:
-        self.path = work / "parts.json"
+        self.path = work / RECORD
         stored: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8")) if self.path.exists() else {}
         self.parts = {name: PartRecord(**values) for name, values in stored.items()}
 

@@ -6,7 +6,7 @@ import pytest
 
 from bnstudy.store.files import conf_dir
 from scripts.published import found
-from scripts.published.files import PUBLISHED
+from scripts.published.record import PUBLISHED
 
 
 def test_every_claim_is_in_one_topic() -> None:

@@ -14,9 +14,9 @@ import bnstudy
 from bnstudy.config.build import build_run_spec
 from bnstudy.run import RunSpec
 from bnstudy.store.packed import open_store
-from scripts.published.files import PUBLISHED
 from scripts.published.images import unpack
 from scripts.published.parts import CIFAR10_NAME
+from scripts.published.record import PUBLISHED
 from tests.conftest import CPU
 from tests.data.conftest import SHARED
 from tests.train.helpers import train_serial

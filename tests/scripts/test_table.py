@@ -6,7 +6,8 @@ import pytest
 
 from bnstudy.claims.claim import load_claims
 from bnstudy.report.tables import VERDICT_COLUMNS, verdict_table
-from scripts.published.files import PUBLISHED, README, not_judged_by
+from scripts.published.files import README, not_judged_by
+from scripts.published.record import PUBLISHED
 from scripts.published.table import BEGIN, END, replace_block, table
 
 ROOT = Path(__file__).parents[2]

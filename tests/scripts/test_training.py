@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from bnstudy.store.packing import pack
 from bnstudy.store.plans import Plans
+from bnstudy.store.runs import Store
 from bnstudy.validation import ConfigError
 from scripts import results
 from scripts.published import record, training
@@ -17,6 +19,7 @@ from scripts.published.images import find_cifar10, unpack
 from scripts.published.parts import Part
 from scripts.published.record import Record
 from scripts.published.training import take_back_earlier_plans, train_parts, wait_for
+from tests import synthetic
 
 PARTS = (Part("one", ("convergence",)), Part("two", ("cost", "affine")))
 
@@ -107,17 +110,36 @@ def test_an_exit_status_is_that_of_the_command() -> None:
 def test_the_check_names_files_that_do_not_belong_there_or_are_missing(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(results, "PUBLISHED", tmp_path)
     monkeypatch.setattr(results, "draw", lambda: {tmp_path / "report.md": b"text"})
-    for name in ("packed.json", "runs.parquet", "report.md", "digits/claims.json", "PROVENANCE.md", "reports/mine.md"):
+    for name in ("packed.json", "runs.parquet", "report.md", "digits/claims.json", "parts.json", "reports/mine.md"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("text")
     assert results.check() == 0
     (tmp_path / ".metrics.parquet.0").write_text("left")
-    (tmp_path / "PROVENANCE.md").unlink()
+    (tmp_path / "report.md").unlink()
     capsys.readouterr()
     assert results.check() == 1
     first, second, *_ = capsys.readouterr().out.splitlines()
-    assert first.startswith(f"{tmp_path / 'PROVENANCE.md'} is missing: ")
+    assert first.startswith(f"{tmp_path / 'report.md'} is missing.")
     assert second == f"{tmp_path / '.metrics.parquet.0'} is not one of the published files: delete it."
+
+
+def test_what_is_published_is_where_training_goes_on(data, tmp_path, monkeypatch, capsys) -> None:
+    published, work, store = tmp_path / "published", tmp_path / "work", tmp_path / "store"
+    ids = synthetic.write(store, [synthetic.Run()])
+    synthetic.plan(store, "convergence", ids)
+    pack(Store(store), ids, Plans(store).files("convergence", "quick"), published, True, lambda _: None)
+    monkeypatch.setattr(training, "wait_for", lambda words: 0)
+    train_parts(PARTS[:1], data, published)
+    monkeypatch.setattr(results, "PUBLISHED", published)
+    results.restore(work)
+    assert Store(work / "standard").finished() == ids
+    assert Plans(work / "standard").studies() == ["convergence"]
+    with pytest.raises(ConfigError, match="has runs already"):
+        results.restore(work)
+    monkeypatch.setattr(training, "settings_of", lambda commands: Record(published).of("one").settings)
+    capsys.readouterr()
+    train_parts(PARTS[:1], data, work)
+    assert capsys.readouterr().out == "Part 1 of 1, one: finished before, in 0 s.\n"
 
 
 def tar_of(folder: Path, name: str = "cifar10-jpeg/train/cat/0000.jpg") -> tuple[Path, str]:

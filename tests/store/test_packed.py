@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from bnstudy.store.packing import pack
 from bnstudy.store.plans import Plans
 from bnstudy.store.runs import Store
 from bnstudy.store.thin import LOSSES, MEAN, SUM
-from bnstudy.store.unpacking import unpack
+from bnstudy.store.unpacking import restore_thin, unpack
 from bnstudy.validation import ConfigError
 from tests import synthetic
 from tests.synthetic import Run
@@ -238,6 +239,16 @@ def test_a_claim_on_every_loss_has_no_verdict_on_thin_runs_and_the_same_one_on_w
     assert made["whole"].obstacle == made["full"].obstacle
     assert made["whole"].d.equals(made["full"].d)
     assert len(made["full"].d) == 3
+
+
+def test_a_thin_store_restored_and_packed_again_is_the_same(thin, tmp_path):
+    folders = [thin, tmp_path / "present", tmp_path / "again"]  # the first restoring adds present keys to summaries
+    for number, (folder, again) in enumerate(pairwise(folders)):
+        restore_thin(open_packed(folder), tmp_path / str(number), lambda _: None)
+        pack_all(tmp_path / str(number), again, thin=True)
+    for loader in LOADERS:
+        pd.testing.assert_frame_equal(loader(tmp_path / "again"), loader(thin), check_like=True)
+    assert files_of(tmp_path / "again") == files_of(tmp_path / "present")
 
 
 def test_a_thin_store_is_not_unpacked(thin, tmp_path):
