@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
@@ -85,6 +86,22 @@ def test_every_diverged_run_has_a_cross_at_its_learning_rate(sweep: StudyData) -
     (figure,) = draw(panel, Palette.of(sweep.runs), "learning-rates").values()
     crosses = sum(len(line.get_xdata()) for line in figure.figure.axes[0].lines if line.get_marker() == "x")
     assert crosses == sweep.runs["diverged"].sum()
+
+
+def test_coordinates_of_an_svg_are_rounded_and_other_numbers_are_as_drawn(sweep: StudyData, monkeypatch) -> None:
+    def render() -> str:
+        drawn = draw(panels(sweep)[0], Palette.of(sweep.runs), "curves")["curves"]
+        with style.report_style():
+            return style.render(drawn.figure, "svg").decode()
+
+    place, number = style.GEOMETRY, re.compile(r"\d+\.\d+")
+    rounded = render()
+    monkeypatch.setattr(style, "GEOMETRY", re.compile("(?!)"))  # matches nothing
+    exact = render()
+    mine, theirs = (number.findall(" ".join(place.findall(svg))) for svg in (rounded, exact))
+    assert max(len(text.partition(".")[2]) for text in mine) == 2
+    np.testing.assert_allclose([*map(float, mine)], [*map(float, theirs)], rtol=0, atol=0.00501)
+    assert place.sub("", rounded) == place.sub("", exact)
 
 
 def test_curves_end_at_the_mean_accuracy_over_seeds(two_models: StudyData) -> None:

@@ -15,6 +15,7 @@ from bnstudy.run import Evaluation, RunSpec
 from bnstudy.train.build import build_model
 from bnstudy.train.loop import evaluate
 from bnstudy.train.probing import draw_probe_index
+from bnstudy.train.stacked import StackedEngine
 from bnstudy.validation import ConfigError, to_dict
 from bnstudy.when import At
 from tests.conftest import spec_of
@@ -71,6 +72,15 @@ def test_early_evaluations_shuffle_the_stratified_sample(engine, digits):
     [outcome] = train_all(training).values()
     assert values_by_step(outcome.metrics, "val", "loss")[0] == pytest.approx(loss, rel=1e-5)
     assert values_by_step(outcome.metrics, "val", "accuracy")[0] == pytest.approx(np.mean(correct))
+
+
+@pytest.mark.parametrize(("images", "repeated"), [(50, 7), (None, 8)])
+def test_the_last_evaluation_is_compiled_only_if_all_are_of_the_same_images(images, repeated, digits, monkeypatch):
+    names = list[str]()
+    monkeypatch.setattr(StackedEngine, "repeat", lambda _, name, function: names.append(name) or function())
+    evaluation = Evaluation(At((0, 1, 2, 3, 4, 5, 6, 7)), images=images)
+    train_all(ENGINES["stacked"]([replace(spec_of("steps=7"), evaluation=evaluation)], with_splits(digits)))
+    assert names == [f"val {images}", f"test {images}"] * repeated
 
 
 @dataclass(frozen=True)
