@@ -68,8 +68,8 @@ class StackedEngine:
 
         models = build_models(specs, dataset)
         for model in dict.fromkeys(models):
-            prepare_norms(model.to(dtype), free)
-        self.model = models[0].to(device).train()
+            prepare_norms(model.to(device, dtype), free)
+        self.model = models[0].train()
         self._shapes = {name: p.shape for name, p in self.model.named_parameters()}
         pieces = [[p.detach().flatten() for p in model.parameters()] for model in models]
         self.params = [self._stack(piece) for piece in zip(*pieces, strict=True)]

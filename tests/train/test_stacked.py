@@ -20,6 +20,7 @@ from itertools import product
 
 import pytest
 import torch
+from torch.utils._pytree import tree_leaves
 
 from bnstudy.inits import KaimingNormal, Orthogonal
 from bnstudy.models.inception import Inception
@@ -36,6 +37,7 @@ from bnstudy.optim import SGD, Adam, AdamW, Constant, Cosine
 from bnstudy.probes.base import ProbeSpec
 from bnstudy.run import Evaluation, RunSpec
 from bnstudy.train.loop import start_serial, start_stacked
+from bnstudy.train.stacked import StackedEngine
 from bnstudy.when import At, Every
 from tests.conftest import CPU, spec_of
 from tests.train.helpers import (
@@ -105,6 +107,14 @@ def assert_agreement(specs, dataset, tolerance: float, free: bool = False) -> No
         assert_same_outcome(stacked[spec.run_id], train_one(alone), max(tolerance, MEASURED))
         assert_same_state(stack.engine.state(run), alone.engine.state(0), tolerance)
         torch.testing.assert_close(stack.record.losses[:, run], alone.record.losses[:, 0], rtol=0, atol=10 * tolerance)
+
+
+@pytest.mark.parametrize("norm", ["none", "batch"])
+def test_all_tensors_of_a_stack_are_on_its_device(norm, digits) -> None:
+    meta = torch.device("meta")  # torch refuses operations on tensors of two devices, as on a GPU
+    engine = StackedEngine([spec_of(f"norm={norm}", f"seed={seed}", "optim=sgd") for seed in range(3)], digits, meta)
+    tensors = [engine.params, engine.slots, engine.buffers(), engine.probe_index, engine.learning_rate(0)]
+    assert {tensor.device for tensor in tree_leaves(tensors)} == {meta}
 
 
 @pytest.mark.parametrize(("model", "norm", "optim"), COMBINATIONS)
