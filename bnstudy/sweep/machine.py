@@ -46,6 +46,7 @@ def set_up_torch(settings: Settings, device: torch.device) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.allow_tf32 = False  # torch's default rounds the factors of convolutions to 10 bits
 
 
 def keep_freed_memory() -> None:

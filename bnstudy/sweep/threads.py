@@ -26,8 +26,9 @@ def useful_threads(spec: RunSpec, network: NetworkCost, method: Method) -> int:
 
 @contextmanager
 def keep_settings() -> Iterator[None]:
-    """Restore torch's number of threads afterwards, and the settings that make a GPU deterministic."""
-    threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
+    """Restore torch's number of threads afterwards, and the settings of GPUs."""
+    threads, cudnn = torch.get_num_threads(), torch.backends.cudnn
+    benchmark, allow_tf32 = cudnn.benchmark, cudnn.allow_tf32
     is_deterministic = torch.are_deterministic_algorithms_enabled()
     warns_only = torch.is_deterministic_algorithms_warn_only_enabled()
     try:
@@ -35,4 +36,4 @@ def keep_settings() -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(is_deterministic, warn_only=warns_only)
-        torch.backends.cudnn.benchmark = benchmark
+        cudnn.benchmark, cudnn.allow_tf32 = benchmark, allow_tf32

@@ -10,6 +10,8 @@ from bnstudy.store.runs import Store
 from bnstudy.sweep import command
 from bnstudy.sweep.command import limit_threads, max_threads, prepare
 from bnstudy.sweep.cost import Method, NetworkCost
+from bnstudy.sweep.machine import set_up_torch
+from bnstudy.sweep.settings import Settings
 from bnstudy.sweep.threads import keep_settings, useful_threads
 from tests.conftest import spec_of
 from tests.sweep.test_plan import point, stacks_of
@@ -68,11 +70,17 @@ def test_a_command_trains_a_small_network_with_one_thread_unless_the_user_chose_
 
 
 def test_settings_that_training_on_a_gpu_needs_are_restored():
-    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    def settings() -> tuple[bool, ...]:
+        cudnn = torch.backends.cudnn
+        return torch.are_deterministic_algorithms_enabled(), cudnn.benchmark, cudnn.allow_tf32
+
+    before = settings()
+    assert before == (False, False, True)
     with keep_settings():
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.backends.cudnn.benchmark = not before[1]
-    assert (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark) == before
+        torch.backends.cudnn.benchmark = True
+        set_up_torch(Settings(), torch.device("cuda"))
+        assert settings() == (True, False, False)
+    assert settings() == before
 
 
 def test_the_threads_of_a_run_do_not_depend_on_the_runs_that_are_stored(tmp_path):
