@@ -68,7 +68,8 @@ PARTS = (
         ),
     ),
     Part("sequences", ("sequences", "sequences_lengths", "sequences_small_batches")),
-    Part("cifar", ("convolutions", "convolutions_small_batches", "wu_he_batches")),
+    Part("cifar", ("convolutions",)),
+    Part("cifar_batches", ("convolutions_small_batches", "wu_he_batches")),
     Part(
         "reproductions",
         ("course_mlp", "ioffe_fig1", "lu_born_dead", "notebook_relu", "santurkar_linear", "yang_explosion"),
