@@ -83,8 +83,8 @@ def planned_studies(store: Path) -> list[str]:
     return sorted({*names} - {*missing})
 
 
-def restore(work: Path) -> None:
-    """Write what is published as folders of runs, so that `make` trains the parts whose settings have changed.
+def restore(folder: Path, work: Path) -> None:
+    """Write what is published in a folder as folders of runs, so that `make` trains the parts whose settings have changed.
 
     Raises:
         ConfigError: nothing is published, or runs are in the work already.
@@ -93,10 +93,10 @@ def restore(work: Path) -> None:
         raise ConfigError(
             f"{work} has runs already, with which `make` goes on. To begin with what is published, remove it."
         )
-    packed = open_packed(PUBLISHED)
+    packed = open_packed(folder)
     with tqdm(total=packed.archive.runs, desc="restore", disable=not sys.stderr.isatty()) as bar:
         restore_thin(packed, work / "standard", bar.update)
-    write_bytes(work / RECORD, (PUBLISHED / RECORD).read_bytes())
+    write_bytes(work / RECORD, (folder / RECORD).read_bytes())
 
 
 def redraw() -> None:
@@ -162,7 +162,8 @@ def main() -> int:
         "--override", nargs="+", default=[], metavar="KEY=VALUE", help=f"for a trial in {TRIAL}, such as seed=0,1"
     )
     commands.add_parser("publish", help="pack and report what is trained")
-    commands.add_parser("restore", help="begin with what is published")
+    begin = commands.add_parser("restore", help="begin with what is published")
+    begin.add_argument("folder", nargs="?", type=Path, default=PUBLISHED, help=f"default: {PUBLISHED}")
     commands.add_parser("redraw", help="report what is packed")
     commands.add_parser("check", help="compare the published files with the packed store")
     arguments = parser.parse_args()
@@ -174,7 +175,7 @@ def main() -> int:
         if arguments.command == "check":
             return check()
         if arguments.command in ("redraw", "restore"):
-            redraw() if arguments.command == "redraw" else restore(work)
+            redraw() if arguments.command == "redraw" else restore(arguments.folder, work)
             return 0
         if data is not None:
             chosen = [part for part in PARTS if part.name in arguments.parts]

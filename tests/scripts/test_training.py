@@ -130,12 +130,11 @@ def test_what_is_published_is_where_training_goes_on(data, tmp_path, monkeypatch
     pack(Store(store), ids, Plans(store).files("convergence", "quick"), published, True, lambda _: None)
     monkeypatch.setattr(training, "wait_for", lambda words: 0)
     train_parts(PARTS[:1], data, published)
-    monkeypatch.setattr(results, "PUBLISHED", published)
-    results.restore(work)
+    results.restore(published, work)
     assert Store(work / "standard").finished() == ids
     assert Plans(work / "standard").studies() == ["convergence"]
     with pytest.raises(ConfigError, match="has runs already"):
-        results.restore(work)
+        results.restore(published, work)
     monkeypatch.setattr(training, "settings_of", lambda commands: Record(published).of("one").settings)
     capsys.readouterr()
     train_parts(PARTS[:1], data, work)
