@@ -84,7 +84,7 @@ def planned_studies(store: Path) -> list[str]:
 
 
 def restore(folder: Path, work: Path) -> None:
-    """Write what is published in a folder as folders of runs, so that `make` trains the parts whose settings have changed.
+    """Write what a folder has published as folders of runs, so that `make` trains the parts whose settings have changed.
 
     Raises:
         ConfigError: nothing is published, or runs are in the work already.
