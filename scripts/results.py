@@ -84,7 +84,7 @@ def planned_studies(store: Path) -> list[str]:
 
 
 def restore(folder: Path, work: Path) -> None:
-    """Write what a folder has published as folders of runs, so that `make` trains the parts whose settings have changed.
+    """Write the runs of a packed folder as folders, so that `make` trains only parts whose settings have changed since.
 
     Raises:
         ConfigError: nothing is published, or runs are in the work already.
