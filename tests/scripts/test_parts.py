@@ -11,9 +11,11 @@ def test_every_study_is_in_one_part_or_an_example() -> None:
     assert counts == Counter({*studies()} - {*EXAMPLES})
 
 
-def test_every_study_is_trained_on_digits() -> None:
+def test_studies_on_digits_are_trained_on_mnist_too() -> None:
+    """Else there is nothing to compare."""
     digits = next(part for part in PARTS if part.name == "digits")
-    assert (digits.studies, digits.scale) == (studies(), "quick")
+    standard = {name for part in PARTS if part.scale == "standard" for name in part.studies}
+    assert digits.scale == "quick" and {*digits.studies} <= standard - {*ON_CIFAR10}
 
 
 def test_studies_on_other_images_have_commands_of_their_own_and_keep_their_names() -> None:

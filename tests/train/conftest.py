@@ -21,7 +21,13 @@ SIZES = {"train": 256, "val": 32, "test": 32}
 
 @pytest.fixture
 def wide(few: Dataset) -> Iterator[Dataset]:
-    """The same digits in float64; everything is computed in float64."""
+    """The same digits in float64, with a little noise; everything is computed in float64.
+
+    Without noise neighbouring pixels are equal, and rounding decides which of them max pooling sends a gradient to.
+    """
     torch.set_default_dtype(torch.float64)
-    yield replace(few, **{s: Split(getattr(few, s).x.double(), getattr(few, s).y) for s in SIZES})
+    noise = torch.Generator().manual_seed(0)
+    images = {s: getattr(few, s).x.double() for s in SIZES}
+    images = {s: x + 0.01 * torch.randn(x.shape, generator=noise) for s, x in images.items()}
+    yield replace(few, **{s: Split(x, getattr(few, s).y) for s, x in images.items()})
     torch.set_default_dtype(torch.float32)

@@ -261,7 +261,7 @@ def runs(n: int, **changes) -> list[RunSpec]:
         {"norm": WeightNorm()},
         {"trained": "norm"},
         {"model": Transformer(depth=1, width=16, activation="gelu", dropout=0.1)},
-        {"model": RNN(width=8)},
+        {"model": RNN(width=8), "norm": BatchNorm(eps=0.1)},
     ],
     ids=["momentum", "convolutions", "ghost", "noisy", "weight", "only the norm trained", "transformer", "recurrent"],
 )

@@ -38,7 +38,7 @@ NORMS = {
     "batch": BatchNorm(eps=1e-3),
     "batch_per_step": StepBatchNorm(eps=1e-3, momentum=None),
     "layer": LayerNorm(),
-    "group": GroupNorm(groups=2),
+    "group": GroupNorm(groups=2, eps=0.1),
     "weight": WeightNorm(),
 }
 
