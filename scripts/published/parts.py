@@ -56,18 +56,23 @@ def studies() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in (conf_dir() / "study").glob("*.yaml") if path.stem != "all"))
 
 
+ON_MNIST = (
+    "affine", "alternatives", "convergence", "cost", "covariate_shift", "dead_relu", "ghost_batches", "gradient_flow",
+    "init_dependence", "init_schemes", "lr_tolerance", "norm_alone", "placement", "regularization",
+    "running_statistics", "saturation", "small_batches", "small_batches_equal_updates", "small_data",
+    "small_data_equal_epochs",
+)  # fmt: skip
+"""Studies whose networks are MLPs."""
+
+SEQUENCES = ("sequences", "sequences_lengths", "sequences_small_batches")
+
 PARTS = (
-    Part("digits", studies(), scale="quick", store="digits"),
-    Part(
-        "mnist",
-        (
-            "affine", "alternatives", "architectures", "convergence", "cost", "covariate_shift", "dead_relu",
-            "ghost_batches", "gradient_flow", "init_dependence", "init_schemes", "lr_tolerance", "norm_alone",
-            "placement", "regularization", "residual_alternatives", "residual_placement", "running_statistics",
-            "saturation", "small_batches", "small_batches_equal_updates", "small_data", "small_data_equal_epochs",
-        ),
-    ),
-    Part("sequences", ("sequences", "sequences_lengths", "sequences_small_batches")),
+    # For comparison with MNIST, so without studies that train no more than a trial on digits, such as those of
+    # residual networks.
+    Part("digits", (*ON_MNIST, *SEQUENCES), scale="quick", store="digits"),
+    Part("mnist", ON_MNIST),
+    Part("networks", ("architectures", "residual_alternatives", "residual_placement")),
+    Part("sequences", SEQUENCES),
     Part("cifar", ("convolutions",)),
     Part("cifar_batches", ("convolutions_small_batches", "wu_he_batches")),
     Part(

@@ -14,7 +14,7 @@ CIFAR10 = (
 )
 DIGITS = (
     "The runs on digits are not published, only their verdicts: `digits/claims.json`, and rows of `verdicts.csv`. To "
-    "train them again, in a quarter of an hour on two cores: `bnstudy study=all scale=quick`."
+    "train them again: the command of the part `digits`."
 )
 
 
