@@ -67,6 +67,7 @@ class Run:
     dead: bool = True
     fields: tuple[tuple[str, Any], ...] = ()
     probed: str = "gradients"
+    engine: str = "serial"
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -184,7 +185,7 @@ def _measured(run: Run) -> tuple[pa.Table, pa.Table, dict[str, Any]]:
     summary = {
         "run_id": run.run_id, "status": "finished" if run.diverged_at is None else "diverged", "steps": run.total,
         "diverged_step": run.diverged_at, "diverged_because": None if run.diverged_at is None else "training loss nan",
-        "final": final, "best": best, "engine": "serial", "stack_size": 1, "device": "cpu", "threads": 2,
+        "final": final, "best": best, "engine": run.engine, "stack_size": 1, "device": "cpu", "threads": 2,
         "seconds": {"total": seconds[-1] + 0.2, "training": seconds[-1], "evaluation": 0.1, "probes": 0.1},
         "versions": {"bnstudy": "0.1.0", "python": "3.12.3", "torch": "2.15.0"}, "git_commit": None,
         "dataset": {"name": run.data, "checksum": "00", "train": 1150, "val": 287, "test": 360, "classes": 10},

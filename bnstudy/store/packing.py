@@ -20,7 +20,7 @@ from bnstudy.store.integrity import DamagedRun
 from bnstudy.store.links import FOLDERS
 from bnstudy.store.packed import RUNS_SCHEMA
 from bnstudy.store.runs import SCHEMAS, Store
-from bnstudy.store.thin import thin_metrics
+from bnstudy.store.thin import thin_metrics, thin_timing
 from bnstudy.validation import ConfigError
 
 _ID = pa.field("run_id", pa.dictionary(pa.int32(), pa.string()))
@@ -156,13 +156,16 @@ def _read_runs(
         except DamagedRun as damage:
             damages[run_id] = str(damage)
             continue
-        if thin:  # the hashes are of files that a thin store does not have
-            run = replace(run, summary=_without_integrity(run.summary))
+        if thin:
+            run = _thin(run)
         yield replace(run, metrics=thin_metrics(run.metrics)) if thin and run_id not in whole else run
 
 
-def _without_integrity(summary: str) -> str:
-    return to_json({key: value for key, value in json.loads(summary).items() if key != "integrity"}).decode()
+def _thin(run: _Run) -> _Run:
+    summary = json.loads(run.summary)
+    summary.pop("integrity", None)  # the hashes are of files that a thin store does not have
+    timing = thin_timing(run.timing) if summary.get("engine") == "stacked" else run.timing
+    return replace(run, summary=to_json(summary).decode(), timing=timing)
 
 
 def _batches(runs: Iterable[_Run]) -> Iterator[list[_Run]]:

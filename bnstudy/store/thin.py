@@ -3,6 +3,7 @@
 A thin run has the training losses at `LOSSES` log-spaced steps and wherever something else was measured, all but the
 first rounded to `BITS` bits, and no other losses. What claims compute from all training losses is kept beside them,
 exactly: their mean, and their sum up to each evaluation on test images. Losses at the end are in the run's summary.
+The times of a stacked run, which are shares of those of its stack, are rounded as well.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from bnstudy.when import LogSpaced
 
 LOSSES = 200
 BITS = 11
-"""Significant bits of a training loss: three digits, as in float16. The other bits of a batch's loss are noise, and
-most of the bytes of a store."""
+"""Significant bits of a training loss or a time: three digits, as in float16. The other bits are noise, and most of the
+bytes of a store."""
 
 MEAN = "loss_mean"
 """The mean of all training losses, as a metric of the split `train` at the last step that has one."""
@@ -48,6 +49,14 @@ def thin_metrics(metrics: pa.Table) -> pa.Table:
     )
     thin = rounded.filter(pa.array(is_kept))
     return pa.concat_tables([thin, _exact(metrics, steps, is_loss, n)]).unify_dictionaries().combine_chunks()
+
+
+def thin_timing(timing: pa.Table) -> pa.Table:
+    """The times of a run, rounded."""
+    for name in ("seconds", "step_seconds"):
+        place, field = timing.schema.get_field_index(name), timing.schema.field(name)
+        timing = timing.set_column(place, field, pa.array(_round(timing[name].to_numpy())))
+    return timing
 
 
 def _round(values: np.ndarray) -> np.ndarray:

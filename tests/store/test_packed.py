@@ -34,7 +34,7 @@ from tests.synthetic import Run
 
 RUNS = [Run(norm, lr, seed, total=400) for norm in ("NoNorm", "BatchNorm") for lr in (0.1, 0.3) for seed in range(3)]
 RUNS[4] = Run("NoNorm", 0.3, 1, total=400, diverged_at=290)
-OTHER = Run("LayerNorm", model="VGG", total=60)
+OTHER = Run("LayerNorm", model="VGG", total=60, engine="stacked")
 CLAIM = ["weight_decay_is_a_rate"]
 LOADERS = (load_runs, load_metrics, load_timing, load_specs)
 
@@ -182,6 +182,17 @@ def test_training_losses_of_a_thin_store_have_three_digits(original, thin):
         as_float16 = both["value_full"].to_numpy().astype(np.float16).astype(float)
     normal = both["value_full"].between(1e-3, 6e4) & (both["step"] > 0)
     np.testing.assert_array_equal(both["value"][normal], as_float16[normal])
+
+
+def test_times_of_stacked_runs_in_a_thin_store_have_three_digits(original, thin):
+    kept, full = load_timing(thin), load_timing(original)
+    engine = load_runs(original).set_index("run_id")["engine"]
+    assert {*engine} == {"serial", "stacked"}
+    for name in ("seconds", "step_seconds"):
+        np.testing.assert_allclose(kept[name], full[name], rtol=2**-11)
+        is_exact = kept[name].eq(full[name]) | full[name].isna()
+        alone = full["run_id"].map(engine).eq("serial")
+        assert is_exact[alone].all() and not is_exact[~alone].all()
 
 
 def test_summaries_of_a_thin_store_have_no_hashes_of_files_that_it_lacks(original, thin):
