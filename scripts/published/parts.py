@@ -74,7 +74,8 @@ PARTS = (
     Part("networks", ("architectures", "residual_alternatives", "residual_placement")),
     Part("sequences", SEQUENCES),
     Part("cifar", ("convolutions",)),
-    Part("cifar_batches", ("convolutions_small_batches", "wu_he_batches")),
+    Part("cifar_batches", ("convolutions_small_batches",)),
+    Part("cifar_epochs", ("wu_he_batches",)),
     Part(
         "reproductions",
         ("course_mlp", "ioffe_fig1", "lu_born_dead", "notebook_relu", "santurkar_linear", "yang_explosion"),

@@ -3,6 +3,11 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import pytest
+from hydra import compose, initialize_config_dir
+
+from bnstudy.claims.arms import LEAST_RATES
+from bnstudy.store.files import conf_dir
 from scripts.published.parts import EXAMPLES, ON_CIFAR10, PARTS, Part, studies
 
 
@@ -17,6 +22,15 @@ def test_studies_on_digits_are_trained_on_mnist_too() -> None:
     standard = {name for part in PARTS if part.scale == "standard" for name in part.studies}
     assert digits.scale == "quick"
     assert {*digits.studies} <= standard - {*ON_CIFAR10}
+
+
+@pytest.mark.parametrize("study", [name for part in PARTS if part.scale == "standard" for name in part.studies])
+def test_a_claim_is_judged_at_one_learning_rate_or_at_enough_to_choose_fairly(study: str) -> None:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        node = compose("config", [f"study={study}"]).study
+    layers = (node.scales.standard, node.sweep, node.grid)
+    rates = next(str(layer.lr) for layer in layers if "lr" in layer).split(",")
+    assert not node.claims or len(rates) == 1 or len(rates) >= LEAST_RATES
 
 
 def test_studies_on_other_images_have_commands_of_their_own_and_keep_their_names() -> None:
