@@ -2,7 +2,7 @@
 
     python scripts/results.py make DATA       what `make results DATA=...` does
     python scripts/results.py publish         pack and report what is trained
-    python scripts/results.py restore         begin with what is published: `make` then trains parts with new settings
+    python scripts/results.py restore         begin with what is published: `make` then trains what is missing
     python scripts/results.py redraw          report what is packed
     python scripts/results.py check           redraw from the packed store, and compare every byte
 
@@ -84,16 +84,18 @@ def planned_studies(store: Path) -> list[str]:
 
 
 def restore(folder: Path, work: Path) -> None:
-    """Write the runs of a packed folder as folders, so that `make` trains only parts whose settings have changed since.
+    """Write the runs of a packed folder as folders, so that `make` trains only runs that it lacks.
 
     Raises:
-        ConfigError: nothing is published, or runs are in the work already.
+        ConfigError: nothing is published, its record is missing, or runs are in the work already.
     """
     if (work / RECORD).exists():
         raise ConfigError(
             f"{work} has runs already, with which `make` goes on. To begin with what is published, remove it."
         )
     packed = open_packed(folder)
+    if not (folder / RECORD).is_file():
+        raise ConfigError(f"{folder} has no {RECORD}, which says how its runs were made.")
     with tqdm(total=packed.archive.runs, desc="restore", disable=not sys.stderr.isatty()) as bar:
         restore_thin(packed, work / "standard", bar.update)
     write_bytes(work / RECORD, (folder / RECORD).read_bytes())
@@ -159,28 +161,38 @@ def main() -> int:
     train.add_argument("--parts", nargs="+", choices=names, default=names, help="default: all")
     train.add_argument("--only-train", action="store_true", help="do not pack and report")
     train.add_argument(
-        "--override", nargs="+", default=[], metavar="KEY=VALUE", help=f"for a trial in {TRIAL}, such as seed=0,1"
+        "--override",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help=f"such as seed=0,1: for a trial in {TRIAL}, which is not published",
     )
     commands.add_parser("publish", help="pack and report what is trained")
     begin = commands.add_parser("restore", help="begin with what is published")
-    begin.add_argument("folder", nargs="?", type=Path, default=PUBLISHED, help=f"default: {PUBLISHED}")
+    begin.add_argument(
+        "folder", nargs="?", type=Path, default=PUBLISHED, help=f"in the repository; default: {PUBLISHED}"
+    )
     commands.add_parser("redraw", help="report what is packed")
     commands.add_parser("check", help="compare the published files with the packed store")
     arguments = parser.parse_args()
     begun = time.monotonic()
     data = arguments.data.absolute() if arguments.command == "make" else None
-    work = TRIAL if data and arguments.override else WORK
+    is_trial = data is not None and bool(arguments.override)
+    work = TRIAL if is_trial else WORK
     os.chdir(ROOT)
     try:
         if arguments.command == "check":
             return check()
-        if arguments.command in ("redraw", "restore"):
-            redraw() if arguments.command == "redraw" else restore(arguments.folder, work)
+        if arguments.command == "redraw":
+            redraw()
+            return 0
+        if arguments.command == "restore":
+            restore(arguments.folder, work)
             return 0
         if data is not None:
             chosen = [part for part in PARTS if part.name in arguments.parts]
             train_parts(chosen, data, work, arguments.override)
-            if arguments.only_train:
+            if arguments.only_train or is_trial:
                 return 0
         publish(work)
     except ConfigError as error:

@@ -13,8 +13,8 @@ CIFAR10 = (
     "(JPEG), and their results are not those of CIFAR-10."
 )
 DIGITS = (
-    "The runs on digits are not published, only their verdicts: `digits/claims.json`, and rows of `verdicts.csv`. To "
-    "train them again: the command of the part `digits`."
+    "The runs of the part `digits` are not published, only their verdicts: `digits/claims.json`, and rows of "
+    "`verdicts.csv`. To train them again: the command of the part."
 )
 
 
@@ -40,12 +40,13 @@ def provenance(record: Record, pack: Sequence[str]) -> str:
             *facts,
             f"- Packed by: `{shlex.join(['bnstudy', *pack])}`", "",
             "`results/trained/data` is a link to FOLDER, which has `MNIST/raw`. A part that was started more than once "
-            "was interrupted and went on; its seconds are those of all starts.", "",
+            "was interrupted, or planned anew: only runs that were missing were trained then. Its seconds are those of "
+            "all starts, also of runs of earlier plans, which are not published.", "",
             *rows,
             f"| all | | {record.seconds:.0f} | |", "",
             CIFAR10, "", DIGITS, "",
             "`make results-check` redraws everything here from the packed store and `parts.json`, and compares every "
-            "byte. `python scripts/results.py restore` begins with this state: `make results` then trains the parts "
-            "whose settings have changed.",
+            "byte. `python scripts/results.py restore` begins with this state: `make results` then trains the runs "
+            "that are missing, and those of the part `digits`.",
         ]
     ) + "\n"  # fmt: skip
