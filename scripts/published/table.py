@@ -6,8 +6,10 @@ import csv
 import io
 import math
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from bnstudy.claims.arms import dataset_name
 from bnstudy.claims.claim import STATUSES, Claim, load_claims
@@ -48,21 +50,26 @@ def _verdict(row: dict[str, str]) -> Verdict:
 
 
 def table(text: str) -> str:
-    """A row for each claim: its verdicts on MNIST, on digits where these are others or the only ones, and on
-    CIFAR-10."""
+    """A row for each claim: its verdicts on MNIST, on digits where these differ or occur in other shares of the cases,
+    and on CIFAR-10. Without runs a cell is empty."""
     by_claim: dict[str, list[Verdict]] = {}
     for verdict in read_primary(text):
         by_claim.setdefault(verdict.claim, []).append(verdict)
     claims = sorted(load_claims([*by_claim]), key=lambda claim: claim.order)
-    lines = ["| claim | MNIST | digits, where it differs | CIFAR-10 (JPEG) |", "|:--|:--|:--|:--|"]
+    lines = ["| claim | MNIST | digits | CIFAR-10 (JPEG) |", "|:--|:--|:--|:--|"]
     for claim in claims:
         found = by_claim[claim.name]
         digits, cifar10 = ([v for v in found if v.data == name] for name in (DIGITS, CIFAR10))
         main = [v for v in found if v.data not in (DIGITS, CIFAR10)]
-        differs = digits if {v.status for v in digits} != {v.status for v in main} else []
-        cells = [cell(claim, verdicts) for verdicts in (main, differs, cifar10)]
+        on_main, on_digits, on_cifar10 = (cell(claim, verdicts) for verdicts in (main, digits, cifar10))
+        cells = [on_main, "the same" if digits and shares(digits) == shares(main) else on_digits, on_cifar10]
         lines.append(f"| {' | '.join([escape_markdown(claim.statement.rstrip('.')), *cells])} |")
     return "\n".join(lines)
+
+
+def shares(found: Sequence[Verdict]) -> dict[str, Fraction]:
+    """Of the cases, by status."""
+    return {status: Fraction(n, len(found)) for status, n in Counter(v.status for v in found).items()}
 
 
 def cell(claim: Claim, found: Sequence[Verdict]) -> str:
