@@ -26,7 +26,7 @@ INTRODUCTION = """\
 What popular accounts say about normalization, and what small networks show. A verdict holds for the networks and the
 data that it names; [how a claim is judged](concepts/verdicts.md) explains the four words. The smallest effect that
 matters was fixed for each claim before the runs."""
-NOTHING = "No results are published in this copy: `make results` trains them, in up to three hours on two cores."
+NOTHING = "No results are published in this copy: `make results` trains them, in hours on two cores."
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,12 @@ def page(published: Mapping[str, PublishedClaim]) -> str:
 
 
 def paragraphs(claim: PublishedClaim) -> list[str]:
-    """What was measured, and what counts against it. The title of an open claim repeats its statement."""
+    """What was measured, and what counts against it."""
     card = claim.card
     doubts = card.counterevidence[:MOST_DOUBTS]
     left = len(card.counterevidence) - len(doubts)
     more = [f"{left} more on the published page."] if left else []
-    title = [] if card.status == "INCONCLUSIVE" else [f"{card.title}."]
-    statement = f"**{escape_markdown(card.claim.statement)}**"
-    measured = " ".join([statement, *map(escape_markdown, [*title, *card.sentences])])
+    measured = " ".join([f"**{escape_markdown(card.claim.statement)}**", *map(escape_markdown, card.sentences)])
     against = "\n".join(f"- {escape_markdown(sentence)}" for sentence in [*doubts, *more])
     return [measured, f"What counts against it:\n\n{against}"]
 
