@@ -13,7 +13,7 @@ from bnstudy.store.outcomes import FORMER_REASON
 from bnstudy.store.thin import LOSSES
 
 THIN = (
-    f"The store is thin: it has the training loss at {LOSSES} steps, to three digits, and its exact mean over all. "
+    f"The store is thin: it has the training loss at {LOSSES} steps, within 0.4%, and its exact mean over all. "
     "Other losses are those at the end only. Claims have the same values as in the full store, or say that they need "
     "every loss; curves of the training loss are rougher."
 )

@@ -15,8 +15,8 @@ import pyarrow as pa
 from bnstudy.when import LogSpaced
 
 LOSSES = 200
-BITS = 9
-"""Significant bits of a training loss or a time: within 0.2%, three digits. The other bits are noise, and most of the
+BITS = 8
+"""Significant bits of a training loss or a time: within 0.4%. The other bits are noise, and most of the
 bytes of a store."""
 
 MEAN = "loss_mean"
