@@ -32,9 +32,10 @@ ABBREVIATIONS = (
 )  # fmt: skip
 READING = (
     "Effect with 95% interval, in multiples of each claim's smallest effect of interest; several bars of a claim are "
-    "its networks and settings. An interval right of the band: supported; left of it: contradicted; inside: "
-    "negligible; across an edge: inconclusive, as is what has too few events. *: wider than a 95% interval, by a step "
-    "of the grid of learning rates. BN, LN, GN: batch, layer and group normalization."
+    "its networks and settings. An interval right of the band: supported; left of it: contradicted, or supported if "
+    "the claim is that something differs; inside: negligible; across an edge: inconclusive, as is what has too few "
+    "events. *: wider than a 95% interval, by a step of the grid of learning rates. BN, LN, GN: batch, layer and group "
+    "normalization."
 )
 
 
