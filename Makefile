@@ -27,7 +27,7 @@ report: setup ## train every study at SCALE (quick, standard, full) and write on
 	$(BIN)/bnstudy study=all scale=$(SCALE) $(ARGS) || [ $$? -eq 1 ]
 	$(BIN)/bnstudy-report study=all scale=$(SCALE)
 
-results: setup ## train, pack and report the published results: up to 3 hours on 2 cores; DATA has MNIST/raw and cifar10-jpeg.tar
+results: setup ## train, pack and report the published results, in hours on 2 cores; DATA has MNIST/raw and cifar10-jpeg.tar
 	$(BIN)/python scripts/results.py make $(DATA)
 
 results-check: setup ## redraw results/published from its packed store, and compare every byte

@@ -22,6 +22,7 @@ from bnstudy.config.free_keys import with_free_key
 from bnstudy.report.figures import load_figures
 from bnstudy.store.files import conf_dir
 from bnstudy.store.plans import Plans
+from scripts.published.record import PUBLISHED
 from tests.documents import PAGES, ROOT, blocks, write_files
 
 DOCS = ROOT / "docs"
@@ -54,8 +55,7 @@ def build(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
     """A folder with a copy of the docs and the site that was built from it, and how the build ended."""
     folder = tmp_path_factory.mktemp("site")
     shutil.copytree(DOCS, folder / "docs", ignore=shutil.ignore_patterns("__pycache__"))
-    if (figures := ROOT / "results" / "published" / "figures").exists():
-        shutil.copytree(figures, folder / "results" / "published" / "figures")
+    shutil.copytree(ROOT / PUBLISHED, folder / PUBLISHED, ignore=shutil.ignore_patterns("*.parquet", "reports"))
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going", "--quiet", "docs", "site"]
     return folder, subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder)
@@ -249,7 +249,8 @@ def shortened(arguments: Sequence[str]) -> list[str]:
     page only the plan is made."""
     if not any("=" in word for word in arguments):
         return [*arguments]
-    left_out = ("steps=", "epochs=", "data=mnist", "data=cifar10", "scale=standard", "until=", "max_seeds=")
+    lengths, images = ("steps=", "epochs=", "until=", "max_seeds="), ("data=mnist", "data=cifar10", "data.test_size=")
+    left_out = (*lengths, *images, "scale=standard")
     words = [word for word in arguments if not word.startswith(left_out)]
     words = [re.sub(r"^(lr=[\d.]+),.*", r"\1", re.sub(r"^seed=range.*", "seed=range(0,2)", word)) for word in words]
     if any(word.startswith("study=") for word in words):
