@@ -29,8 +29,8 @@ _TABLES = {name: pa.schema([_ID, *schema]) for name, schema in SCHEMAS.items()}
 GROUP = 200_000
 """Rows of metrics in a row group, about: a reader of few runs reads the groups that have them."""
 LEVEL = 11
-"""Of brotli: a packed store is written once. Against zstd at level 19 it takes 30 s longer for a million rows of metrics,
-which are 5% smaller, and 2 s longer for 1,000 summaries, which are 11% smaller."""
+"""Of brotli: a packed store is written once. Against zstd at level 19 it takes 30 s longer for a million rows of
+metrics, which are 5% smaller, and 2 s longer for 1,000 summaries, which are 11% smaller."""
 
 Progress = Callable[[int], object]
 
