@@ -26,7 +26,7 @@ from bnstudy.store.packed import PackedStore, open_packed, open_store
 from bnstudy.store.packing import pack
 from bnstudy.store.plans import Plans
 from bnstudy.store.runs import Store
-from bnstudy.store.thin import LOSSES, MEAN, SUM
+from bnstudy.store.thin import BITS, LOSSES, MEAN, SUM
 from bnstudy.store.unpacking import restore_thin, unpack
 from bnstudy.validation import ConfigError
 from tests import synthetic
@@ -177,7 +177,7 @@ def test_training_losses_of_a_thin_store_are_rounded(original, thin):
     both = kept.merge(full, on=key, suffixes=("", "_full"))
     assert len(both) == len(kept) > 0
     assert both.loc[both["step"] == 0, "value"].equals(both.loc[both["step"] == 0, "value_full"])
-    np.testing.assert_allclose(both["value"], both["value_full"], rtol=2**-9)
+    np.testing.assert_allclose(both["value"], both["value_full"], rtol=2**-BITS)
     assert not both["value"].equals(both["value_full"])
 
 
@@ -186,7 +186,7 @@ def test_times_of_stacked_runs_in_a_thin_store_are_rounded(original, thin):
     engine = load_runs(original).set_index("run_id")["engine"]
     assert {*engine} == {"serial", "stacked"}
     for name in ("seconds", "step_seconds"):
-        np.testing.assert_allclose(kept[name], full[name], rtol=2**-9)
+        np.testing.assert_allclose(kept[name], full[name], rtol=2**-BITS)
         is_exact = kept[name].eq(full[name]) | full[name].isna()
         alone = full["run_id"].map(engine).eq("serial")
         assert is_exact[alone].all()
