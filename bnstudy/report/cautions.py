@@ -10,10 +10,10 @@ from bnstudy.claims.counterevidence import describe_smallest_p, list_some
 from bnstudy.claims.frames import EVERYTHING, StudyData, describe_damages, of_earlier_version
 from bnstudy.report.summary import percent
 from bnstudy.store.outcomes import FORMER_REASON
-from bnstudy.store.thin import LOSSES
+from bnstudy.store.thin import BITS, LOSSES
 
 THIN = (
-    f"The store is thin: it has the training loss at {LOSSES} steps, within 0.4%, and its exact mean over all. "
+    f"The store is thin: it has the training loss at {LOSSES} steps, within {2**-BITS:.1%}, and its exact mean over all. "
     "Other losses are those at the end only. Claims have the same values as in the full store, or say that they need "
     "every loss; curves of the training loss are rougher."
 )
