@@ -13,9 +13,9 @@ from bnstudy.store.outcomes import FORMER_REASON
 from bnstudy.store.thin import BITS, LOSSES
 
 THIN = (
-    f"The store is thin: it has the training loss at {LOSSES} steps, within {2**-BITS:.1%}, and its exact mean over all. "
-    "Other losses are those at the end only. Claims have the same values as in the full store, or say that they need "
-    "every loss; curves of the training loss are rougher."
+    f"The store is thin: it has the training loss at {LOSSES} steps, within {2**-BITS:.1%}, and its exact mean over "
+    "all. Other losses are those at the end only. Claims have the same values as in the full store, or say that they "
+    "need every loss; curves of the training loss are rougher."
 )
 
 VERDICT_SEEDS = 10
