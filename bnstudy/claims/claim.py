@@ -8,6 +8,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import yaml
 
 from bnstudy.claims.arms import dataset_name
@@ -171,7 +172,12 @@ class Claim(Spec):
         return math.log(delta) if self.scale == "log_ratio" else delta
 
     def end(self, difference: float) -> float:
-        """An end of an interval of differences; infinite where no number can hold the ratio."""
+        """An end of an interval of differences: the nearest that is possible; infinite where no number holds the ratio.
+
+        An interval that leaves out what is impossible has the same coverage.
+        """
+        most = self.measure.most_apart * (2 if self.across else 1)
+        difference = float(np.clip(difference, -most, most))
         is_held = self.scale != "log_ratio" or abs(difference) < LARGEST
         return difference if is_held else math.copysign(math.inf, difference)
 

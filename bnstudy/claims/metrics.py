@@ -78,6 +78,7 @@ class Metric:
     tuned_by: what chooses the learning rates: the final validation `accuracy`; the `best_accuracy` on validation; or
         the metric's own `lowest` value, for one that does not read the test split.
     floor: the smallest value that is possible: where both sides are within delta of it, a difference is not.
+    most_apart: the largest difference between two values that is possible. Intervals end there.
     learned: whether it describes a trained network, so that it says nothing where most runs of a side failed.
     images: of accuracies on test images, whether the metric is that at the end (test) or at another step (final: the
         standard error over images is that of the accuracies at the end); empty for others.
@@ -95,6 +96,7 @@ class Metric:
     target: Literal["accuracy", "training_loss", "training_error"] | None = None
     tuned_by: Literal["accuracy", "best_accuracy", "lowest"] = "accuracy"
     floor: float | None = None
+    most_apart: float = math.inf
     learned: bool = False
     images: Literal["", "test", "final"] = ""
     whole: bool = False
@@ -201,8 +203,9 @@ def seconds_to_target(runs: Frame, metrics: Frame, target: float) -> Frame:
 
 
 @metric(
-    "loss", "accuracy", target="training_loss", delta=POINTS, learned=True, images="final", whole=True, reads_thin=True
-)
+    "loss", "accuracy", target="training_loss", delta=POINTS, most_apart=100, learned=True, images="final", whole=True,
+    reads_thin=True,
+)  # fmt: skip
 def test_accuracy_at_training_loss(runs: Frame, metrics: Frame, target: pd.Series) -> Frame:
     """Test accuracy in percentage points, interpolated between evaluations, where the training loss first is at most
     the seed's `target`; the loss is averaged over the steps since the evaluation before. That of guessing for runs that
@@ -278,20 +281,23 @@ def batch_losses(metrics: Frame) -> Frame:
     return of_training(metrics, "loss")
 
 
-@metric(delta=POINTS, images="test")
+@metric(delta=POINTS, most_apart=100, images="test")
 def test_accuracy(runs: Frame, *_: Any) -> Frame:
     """Final test accuracy in percentage points; that of guessing for runs that diverged or did not learn."""
     return by_seed(runs, 100 * runs["test_accuracy"], runs["counts_as_guessing"])
 
 
-@metric(images="test")
+@metric(most_apart=100, images="test")
 def accuracy_above_chance(runs: Frame, *_: Any) -> Frame:
     """Final test accuracy minus that of guessing, in percentage points; 0 for runs that diverged or did not
     learn."""
     return by_seed(runs, 100 * (runs["test_accuracy"] - runs["chance"]))
 
 
-@metric("train_accuracy", "accuracy", target="training_error", delta=POINTS, learned=True, images="final", whole=True)
+@metric(
+    "train_accuracy", "accuracy", target="training_error", delta=POINTS, most_apart=200, learned=True, images="final",
+    whole=True,
+)  # fmt: skip
 def gap_at_training_accuracy(runs: Frame, metrics: Frame, target: pd.Series) -> Frame:
     """Accuracy on training images, in evaluation mode, minus that on test images, in percentage points, interpolated
     between measurements, where the error on training images first is at most the seed's `target`. 0, the gap of
@@ -340,20 +346,20 @@ def _gap_at(train: Frame, test: Frame, target: float) -> float:
     return float(reached - np.interp(step, test["step"], test["value"]))
 
 
-@metric("dead_share", floor=0.0, learned=True)
+@metric("dead_share", floor=0.0, most_apart=100, learned=True)
 def dead_units(runs: Frame, metrics: Frame, *_: Any) -> Frame:
     """Dead ReLU units after the last step, in percent of all; 100 for diverged runs."""
     return _with_worst(runs, 100 * at_end(metrics, "dead_share"), worst=100.0)
 
 
-@metric("died_share", floor=0.0, learned=True)
+@metric("died_share", floor=0.0, most_apart=100, learned=True)
 def units_that_died(runs: Frame, metrics: Frame, *_: Any) -> Frame:
     """The dead units that were alive before training, in percent of all; 100 for diverged runs. Units that
     revive do not make up for them."""
     return _with_worst(runs, 100 * at_end(metrics, "died_share"), worst=100.0)
 
 
-@metric("saturated_share", floor=0.0, learned=True)
+@metric("saturated_share", floor=0.0, most_apart=100, learned=True)
 def saturated_units(runs: Frame, metrics: Frame, *_: Any) -> Frame:
     """Saturated outputs of sigmoid or tanh units after the last step, mean over the layers, in percent; 100 for
     diverged runs."""
@@ -362,7 +368,7 @@ def saturated_units(runs: Frame, metrics: Frame, *_: Any) -> Frame:
     return _with_worst(runs, 100 * last.groupby("run_id", observed=True)["value"].mean(), worst=100.0)
 
 
-@metric("accuracy_precise", "accuracy_running", delta=POINTS)
+@metric("accuracy_precise", "accuracy_running", delta=POINTS, most_apart=200)
 def precise_less_running(runs: Frame, metrics: Frame, *_: Any) -> Frame:
     """Final accuracy on held-out images with precise statistics minus that with running ones, in percentage points;
     0 for diverged runs, which guess with any statistics."""
@@ -370,7 +376,7 @@ def precise_less_running(runs: Frame, metrics: Frame, *_: Any) -> Frame:
     return _with_worst(runs, 100 * gain, worst=0.0)
 
 
-@metric("accuracy_batch", "accuracy_running", delta=POINTS)
+@metric("accuracy_batch", "accuracy_running", delta=POINTS, most_apart=200)
 def batch_less_running(runs: Frame, metrics: Frame, *_: Any) -> Frame:
     """The same with the statistics of each batch."""
     gain = at_end(metrics, "accuracy_batch") - at_end(metrics, "accuracy_running")
@@ -469,7 +475,7 @@ def over_arms(read: Callable[[Frame, int], float]) -> Reader:
     return read_all
 
 
-@metric(kind="of_several", tuned_by="best_accuracy")
+@metric(kind="of_several", tuned_by="best_accuracy", most_apart=100)
 @over_arms
 def spread_of_accuracy(accuracies: Frame, seed: int) -> float:
     """Best minus worst arm, by their highest validation accuracy, in percentage points. Which arms are best and worst
@@ -480,7 +486,7 @@ def spread_of_accuracy(accuracies: Frame, seed: int) -> float:
     return float(accuracies.loc[seed, others.idxmax()] - accuracies.loc[seed, others.idxmin()])
 
 
-@metric(kind="of_several", tuned_by="best_accuracy")
+@metric(kind="of_several", tuned_by="best_accuracy", most_apart=100)
 @over_arms
 def share_near_best(accuracies: Frame, seed: int) -> float:
     """Arms whose highest validation accuracy is at least 90% of the best arm's, in percent of all. Which arm is best
@@ -492,7 +498,7 @@ def share_near_best(accuracies: Frame, seed: int) -> float:
     return float((own >= 0.9 * own[others.idxmax()]).mean())
 
 
-@metric("loss", kind="of_several", tuned_by="best_accuracy", floor=0.0, whole=True)
+@metric("loss", kind="of_several", tuned_by="best_accuracy", floor=0.0, most_apart=100, whole=True)
 def weight_decay_mismatch(runs: Frame, metrics: Frame, *_: Any) -> Frame:
     """How much the training loss with weight decay and a constant rate differs from that without weight decay and
     another schedule: the mean over the steps of |a - b| / max(a, b), in percent; 100 where one of them diverged."""

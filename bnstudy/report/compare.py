@@ -172,7 +172,8 @@ def _compare(quantity: Quantity, both: pd.DataFrame) -> Comparison:
     d = (table["first"] - table["second"]).to_numpy(float)
     in_unit: Callable[[float], float] = math.exp if quantity.ratio else float
     means = [in_unit(float(table[side].mean())) for side in ("first", "second")]
-    bounds = [None if math.isnan(v) else in_unit(v) for v in LOOKED_AT_ONCE.interval(d)]
+    most = quantity.metric.most_apart
+    bounds = [None if math.isnan(v) else in_unit(float(np.clip(v, -most, most))) for v in LOOKED_AT_ONCE.interval(d)]
     return Comparison(
         quantity.name, quantity.unit, means[0], means[1], in_unit(float(d.mean())), bounds[0], bounds[1],
         or_none(effect_size(d)), min(LOOKED_AT_ONCE.p_above(d, 0), LOOKED_AT_ONCE.p_above(-d, 0)), len(d),

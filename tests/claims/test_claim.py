@@ -206,8 +206,16 @@ def test_own_folders_come_first_and_a_bad_file_is_named(tmp_path: Path):
         load_claims(["dead_relus"], [tmp_path])
 
 
+def test_an_interval_of_percentage_points_ends_where_two_values_cannot_be_farther_apart():
+    claim = claim_of({**NODE, "metric": "test_accuracy"}, "c")
+    assert [claim.end(points) for points in (-270.0, -99.0, 101.0)] == [-100.0, -99.0, 100.0]
+    assert math.isnan(claim.end(math.nan))
+    assert claim_of({**NODE, "metric": "dead_units", "across": {"depth": 1}}, "c").end(-270.0) == -200.0
+    assert claim_of({**NODE, "metric": "mean_training_loss", "delta": 2}, "c").end(-270.0) == -270.0, "a ratio"
+
+
 def test_an_end_of_an_interval_that_no_number_can_hold_is_infinite():
     ratio, difference = load_claims(["faster_convergence", "dead_relus"])
     assert [ratio.end(value) for value in (-6e7, -1.0, 1.0, 6e7)] == [-math.inf, -1.0, 1.0, math.inf]
     assert ratio.in_unit(math.inf) > 1e300
-    assert (difference.end(6e7), difference.in_unit(6e7)) == (6e7, 6e7)
+    assert (difference.end(6e7), difference.in_unit(6e7)) == (100, 6e7)
