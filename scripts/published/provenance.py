@@ -26,9 +26,11 @@ def pack_words(studies: Sequence[str], trained: Path) -> list[str]:
 def provenance(record: Record, pack: Sequence[str]) -> str:
     """pack: the words of the command that packed the store, after `bnstudy`."""
     rows = ["| part | studies' commands | seconds | started |", "|:--|:--|--:|--:|"]
+    remarks = list[str]()
     known: dict[str, list[str]] = {"Commit": [], "Machine": [], "Versions": []}
     for name, part in record.parts.items():
         commands = "<br>".join(f"`{command}`" for command in part.commands)
+        remarks += [f"- {name}: {part.remark}"] if part.remark else []
         rows.append(f"| {name} | {commands} | {part.seconds:.0f} | {part.started} |")
         for values, own in zip(known.values(), (part.commits, part.machines, part.versions), strict=True):
             values += [value for value in own if value not in values]
@@ -44,6 +46,7 @@ def provenance(record: Record, pack: Sequence[str]) -> str:
             "all starts, also of runs of earlier plans, which are not published.", "",
             *rows,
             f"| all | | {record.seconds:.0f} | |", "",
+            *([*remarks, ""] if remarks else []),
             CIFAR10, "", DIGITS, "",
             "`make results-check` redraws everything here from the packed store and `parts.json`, and compares every "
             "byte. `python scripts/results.py restore` begins with this state: `make results` then trains the runs "

@@ -27,13 +27,14 @@ class PartRecord:
     """How a part was trained.
 
     settings: `settings_of` its commands when it was last finished. seconds: of all its commands, over all times
-    that it was started.
+    that it was started. remark: what else a reader must know of them, written by hand.
     """
 
     done: bool = False
     settings: str = ""
     started: int = 0
     seconds: float = 0.0
+    remark: str = ""
     commands: list[str] = field(default_factory=list)
     commits: list[str] = field(default_factory=list)
     machines: list[str] = field(default_factory=list)

@@ -17,6 +17,7 @@ from scripts import results
 from scripts.published import record, training
 from scripts.published.images import find_cifar10, unpack
 from scripts.published.parts import Part
+from scripts.published.provenance import provenance
 from scripts.published.record import Record
 from scripts.published.training import take_back_earlier_plans, train_parts, wait_for
 from tests import synthetic
@@ -67,6 +68,26 @@ def test_a_part_that_was_finished_with_other_settings_is_started_again(data, tmp
     study.write_text(study.read_text() + "# more\n")
     train_parts(PARTS[:1], data, tmp_path)
     assert len(started) == 3
+
+
+def test_a_trial_is_trained_elsewhere_and_not_published(data, monkeypatch) -> None:
+    calls = list[tuple[object, ...]]()
+    monkeypatch.setattr(results, "train_parts", lambda parts, data, work, overrides: calls.append((work, overrides)))
+    monkeypatch.setattr(results, "publish", lambda work: calls.append((work,)))
+    for words in ([], ["--only-train"], ["--override", "seed=0,1"]):
+        monkeypatch.setattr("sys.argv", ["results.py", "make", str(data), *words])
+        assert results.main() == 0
+    assert calls == [
+        (results.WORK, []), (results.WORK,), (results.WORK, []), (results.TRIAL, ["seed=0,1"]),
+    ]  # fmt: skip
+
+
+def test_remarks_on_a_part_are_in_the_provenance(tmp_path) -> None:
+    record_of_work = Record(tmp_path)
+    record_of_work.of("one").remark = "Trained together with two."
+    text = provenance(record_of_work, ["pack"])
+    assert "\n- one: Trained together with two.\n" in text
+    assert "\n- two:" not in text
 
 
 def test_a_study_keeps_the_plan_of_its_last_command(tmp_path, capsys) -> None:
@@ -135,6 +156,10 @@ def test_what_is_published_is_where_training_goes_on(data, tmp_path, monkeypatch
     assert Plans(work / "standard").studies() == ["convergence"]
     with pytest.raises(ConfigError, match="has runs already"):
         results.restore(published, work)
+    (without := shutil.copytree(published, tmp_path / "without") / "parts.json").unlink()
+    with pytest.raises(ConfigError, match=r"without has no parts\.json"):
+        results.restore(without.parent, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
     monkeypatch.setattr(training, "settings_of", lambda commands: Record(published).of("one").settings)
     capsys.readouterr()
     train_parts(PARTS[:1], data, work)
