@@ -77,6 +77,10 @@ def test_p_is_at_least_that_of_n_equal_signs(n: int) -> None:
     assert p_above([0.3] * n, 0) == 2 / 2**n
 
 
+def test_resamples_do_not_limit_the_p_of_14_seeds() -> None:
+    assert p_above(1000 + np.arange(14), 0) == smallest_p(14)
+
+
 def test_equal_differences_have_an_interval_of_one_point() -> None:
     assert confidence_interval([0.3] * 10) == (0.3, 0.3)
     assert p_above([0.3] * 10, 0.3) == p_above([0.3] * 10, 0.4) == 1
