@@ -82,12 +82,16 @@ def empty_case(specs: pd.DataFrame) -> Case:
     return Case(model, data, "", (), ())
 
 
+def name_values(values: Mapping[str, Any]) -> str:
+    """`"norm=BatchNorm, norm.momentum=[0.5,0.9]"`: the runs of one side of a claim."""
+    return ", ".join(f"{column}={as_typed(value)}" for column, value in values.items())
+
+
 def explain_no_case(claim: Claim, specs: pd.DataFrame) -> str:
     """Why a panel has no case of the claim."""
     for side, values in (("with", claim.with_), ("without", claim.without or {})):
         if not matching(specs, values).any():
-            named = ", ".join(f"{column}={as_typed(value)}" for column, value in values.items())
-            return f"no runs {side} it ({named})"
+            return f"no runs {side} it ({name_values(values)})"
     for column, value in claim.across.items():
         return f"no two families at {column}={as_typed(value)} and another value of it that differ in it alone"
     return "no two families differ in it alone"

@@ -152,6 +152,15 @@ class Claim(Spec):
         return self.quantity or self.metric_name
 
     @property
+    def directions(self) -> tuple[str, str]:
+        """What lies on either side of no difference: `("against the claim", "for the claim")`; of a claim that names no
+        direction, the words by which `opposite` and `unit` differ, such as `("less", "more")`."""
+        if self.better != "either":
+            return "against the claim", "for the claim"
+        words = zip(self.opposite.split(), self.unit.split(), strict=False)
+        return next(((left, right) for left, right in words if left != right), ("less", "more"))
+
+    @property
     def measure(self) -> Metric:
         return find_metric(self.metric)
 

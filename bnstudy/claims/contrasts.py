@@ -16,7 +16,7 @@ from bnstudy.claims.claim import Claim
 from bnstudy.claims.completeness import find_gaps, missing_by_arm
 from bnstudy.claims.frames import StudyData
 from bnstudy.claims.images import ImageError, image_error
-from bnstudy.claims.learning_rates import RateChoice, Side, Sides
+from bnstudy.claims.learning_rates import RateChoice, Side, Sides, name_side
 from bnstudy.claims.metrics import LEVELS, Bound, Frame, Target, View
 from bnstudy.stats.method import LOOKED_AT_ONCE, Method
 from bnstudy.stats.sequential import anytime
@@ -41,6 +41,7 @@ class Contrast:
     """The differences between the two sides of a case in one view.
 
     study: name of the study of the runs. method: of the interval and the test.
+    norms: by side its norm, where both have one and another.
     rates: by side the learning rates at which its seeds are evaluated, and how many at each; empty for several families
         or all rates. grids: by side the learning rates that were tried.
     best: by side the rates that all seeds choose. at_one_rate: the mean difference there, NaN where each seed has them.
@@ -63,6 +64,7 @@ class Contrast:
     view: View
     study: str = ""
     method: Method = LOOKED_AT_ONCE
+    norms: Mapping[Side, str] = field(default_factory=dict)
     rates: Mapping[Side, Mapping[float, int]] = field(default_factory=dict)
     grids: Mapping[Side, tuple[float, ...]] = field(default_factory=dict)
     best: Mapping[Side, tuple[float, ...]] = field(default_factory=dict)
@@ -100,6 +102,10 @@ class Contrast:
     def view_name(self) -> str:
         """`"each at its best"`."""
         return VIEW_NAMES[self.view]
+
+    def name_of(self, side: Side) -> str:
+        """`"with it"`, or, where the claim compares two norms, `"with DyT"`."""
+        return name_side(self.norms, side)
 
     def rate_of(self, side: Side) -> float:
         """The learning rate at which most seeds of a side are evaluated, the smaller of equals; NaN for none."""
@@ -196,12 +202,14 @@ class FinishedRuns:
                 f"{claim.metric} is of whole courses of training; {stopped} of {trained} runs stopped early"
             )
         steps = sorted({int(n) for square in sides for runs in square.values() for n in runs["steps"].unique()})
-        obstacles += [*self._limits(claim, case, slack, failed, steps), *_below_guessing(claim, choices)]
+        obstacles += self._limits(claim, case, slack, failed, steps, choices[0].norms)
+        obstacles += _below_guessing(claim, choices)
         images = self._image_error(claim, choices, d)
         few_seeds = len(d) < claim.min_seeds and {*obstacles} <= {text for c in choices for text in c.edges()}
         return self.make(
             claim, case, view, "; ".join(dict.fromkeys(obstacles)),
             may_pass=few_seeds,
+            norms=choices[0].norms,
             rates={side: choices[0].rates_of(side) for side in SIDES},
             grids={side: tuple(map(float, sorted(runs["lr"].unique()))) for side, runs in choices[0].sides.items()},
             best={side: tuple(best.values()) for side, best in choices[0].best.items()},
@@ -250,8 +258,9 @@ class FinishedRuns:
         return image_error(self.study, ids["with"], ids["without"])
 
     def _limits(
-        self, claim: Claim, case: Case, slack: float, failed: Mapping[Side, tuple[int, int]], steps: Sequence[int]
-    ) -> list[str]:
+        self, claim: Claim, case: Case, slack: float, failed: Mapping[Side, tuple[int, int]], steps: Sequence[int],
+        norms: Mapping[Side, str],
+    ) -> list[str]:  # fmt: skip
         """What the metric cannot show of these runs."""
         found, delta = [], claim.threshold(case.data)
         if 0 < delta * ROUNDING < slack < math.inf:
@@ -262,7 +271,8 @@ class FinishedRuns:
         for side, (lost, n) in failed.items():
             if claim.measure.learned and lost > n / 2:
                 found.append(
-                    f"{lost} of {n} runs {side} it diverged or did not learn, and the metric describes trained networks"
+                    f"{lost} of {n} runs {name_side(norms, side)} diverged or did not learn, and the metric describes "
+                    "trained networks"
                 )
         return found
 
@@ -335,13 +345,13 @@ def _below_guessing(claim: Claim, choices: Sequence[RateChoice]) -> Iterator[str
     measure = claim.measure
     if not measure.images and measure.target != "accuracy" and measure.tuned_by != "best_accuracy":
         return
-    for side, runs in (item for choice in choices for item in choice.evaluated_runs.items()):
+    for norms, side, runs in ((c.norms, *item) for c in choices for item in c.evaluated_runs.items()):
         learned = runs[~runs["counts_as_guessing"]]
         accuracy, guessing = learned["test_accuracy"].mean(), learned["chance"].mean()
         if accuracy < guessing:
             yield (
-                f"the networks {side} it that learned are right for {accuracy:.1%} of the test images, fewer than by "
-                f"guessing the most frequent class, {guessing:.1%}: accuracy does not rank them"
+                f"the networks {name_side(norms, side)} that learned are right for {accuracy:.1%} of the test images, "
+                f"fewer than by guessing the most frequent class, {guessing:.1%}: accuracy does not rank them"
             )
 
 

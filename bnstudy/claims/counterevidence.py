@@ -17,6 +17,10 @@ from bnstudy.stats.means import ALPHA, smallest_p
 NEAR_DELTA = 0.1
 """An interval that ends within this share of delta from delta is close to it."""
 
+HOW_FAILURES_COUNT = (
+    "Diverged runs count with the worst value. Runs that did not learn count as guessing, with the whole length of "
+    "training, and their units, weights and gradients as measured."
+)
 NOTHING = "Nothing that these runs show."
 
 
@@ -118,20 +122,25 @@ def _narrow(primary: Sequence[Verdict]) -> Iterator[str]:
 def _uncorrected(primary: Sequence[Verdict]) -> Iterator[str]:
     """Verdicts that the number of cases in the report may explain."""
     lost = [v for v in primary if v.status != "INCONCLUSIVE" and not v.survives]
-    found = [(v, f"p = {v.p:.2g}, {v.p_holm:.2g} after it") for v in lost]
+    found = [(v, f"p = {v.p:.2g}{_smallest(v)}, {v.p_holm:.2g} after it") for v in lost]
     yield from _each("Does not survive the correction for the number of cases in this report", found, primary)
+
+
+def _smallest(v: Verdict) -> str:
+    """Whether no effect of as many seeds could have a smaller p."""
+    return f" (no smaller with {v.n} seeds)" if v.p <= 1.001 * smallest_p(v.n) else ""
 
 
 def _failed(primary: Sequence[Verdict]) -> Iterator[str]:
     """Evaluated runs that diverged or did not learn."""
     found = [
-        (v, f"{side} it {describe_failures(lost, n)}")
+        (v, f"{v.contrast.name_of(side)} {describe_failures(lost, n)}")
         for v in primary
         for side, (lost, n) in v.contrast.failed.items()
         if lost
     ]
     for sentence in _each("Runs diverged or did not learn", found, primary):
-        yield f"{sentence} They count as guessing in accuracies, and with the worst value elsewhere."
+        yield f"{sentence} {HOW_FAILURES_COUNT}"
 
 
 def _at_bounds(primary: Sequence[Verdict]) -> Iterator[str]:
@@ -140,7 +149,7 @@ def _at_bounds(primary: Sequence[Verdict]) -> Iterator[str]:
     for v in primary:
         for (side, bound), n in v.contrast.bounds.items():
             if bound in ("at least", "at most"):
-                found.append((v, f"{side} it {bound} the value measured in {n} of {v.n} seeds"))
+                found.append((v, f"{v.contrast.name_of(side)} {bound} the value measured in {n} of {v.n} seeds"))
     name = primary[0].contrast.claim.metric_name
     effect = " and of the effect" if any(v.contrast.qualifier for v, _ in found) else ""
     yield from _each(f"Only a bound is known of the {name}{effect}", found, primary)
@@ -149,15 +158,16 @@ def _at_bounds(primary: Sequence[Verdict]) -> Iterator[str]:
 def _coarse_grid(primary: Sequence[Verdict]) -> Iterator[str]:
     widened = [v.contrast for v in primary if 0 < v.contrast.slack < math.inf and v.n]
     if widened:
-        slack, is_ratio = widened[0].slack, widened[0].claim.scale == "log_ratio"
-        distance = f"a factor of {math.exp(slack):.3g}" if is_ratio else f"{slack:.3g}"
+        ends = dict.fromkeys(f"{widened[0].claim.in_unit(slack):.3g}" for slack in sorted(c.slack for c in widened))
+        kind = "a factor of " if widened[0].claim.scale == "log_ratio" else ""
+        distance = f"{kind}{' or '.join(ends)}"
         reason = "The metric is known only to within one step of the grid of learning rates"
         yield f"{reason}, so both ends of the 95% interval are moved out by {distance}."
 
 
 def _dropped_rates(primary: Sequence[Verdict]) -> Iterator[str]:
     found = [
-        (v, f"{list_some([f'{rate:g}' for rate in rates])} {side} it")
+        (v, f"{list_some([f'{rate:g}' for rate in rates])} {v.contrast.name_of(side)}")
         for v in primary
         for side, rates in v.contrast.dropped.items()
         if rates

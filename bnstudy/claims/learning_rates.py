@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Literal
 
@@ -38,6 +38,14 @@ Read = Callable[[pd.DataFrame, float], pd.DataFrame]
 """(runs, target) -> the claim's metric, in the order of the runs."""
 
 
+def name_side(norms: Mapping[Side, str], side: Side) -> str:
+    """`"with it"`, `"without it"`; or `"with DyT"` and `"with BatchNorm"` where a norm is compared with another, and
+    `"without normalization"` where that is what the claim is about."""
+    if norms.get("without", "NoNorm") == "NoNorm":
+        return f"{side} it"
+    return "without normalization" if norms[side] == "NoNorm" else f"with {norms[side]}"
+
+
 class RateChoice:
     """The learning rates of the two sides of a case in one view: for each seed those that all other seeds choose.
 
@@ -63,6 +71,13 @@ class RateChoice:
         self.runs_by_family = [own for runs in self.sides.values() for _, own in families(runs)]
         self.grids = [np.unique(own["lr"].to_numpy(float)) for own in self.runs_by_family]
         self.factor = max(map(coarseness, self.grids), default=math.inf)
+
+    @property
+    def norms(self) -> dict[Side, str]:
+        """The norm of each side, where both have one and another."""
+        found = {side: {*runs["norm"].astype(str)} for side, runs in self.sides.items()}
+        norms = {side: next(iter(names)) for side, names in found.items() if len(names) == 1}
+        return norms if len({*norms.values()}) == 2 else {}
 
     def _scores(self, runs: pd.DataFrame, read: Read) -> pd.DataFrame:
         measure = self.claim.measure
@@ -134,7 +149,7 @@ class RateChoice:
         lost = int(self.baseline["counts_as_guessing"].sum())
         if lost <= len(self.baseline) / 2:
             return []
-        failed = f"{lost} of {len(self.baseline)} runs without it diverged or did not learn"
+        failed = f"{lost} of {len(self.baseline)} runs {name_side(self.norms, 'without')} diverged or did not learn"
         return [f"{failed}, so there is no accuracy to reach"]
 
     def _unmeasured(self) -> list[str]:
@@ -161,7 +176,8 @@ class RateChoice:
             return []
         sides: list[Side] = ["without"] if self.view == "same_rate" else list(self.sides)
         if self.view == "same_rate" and not any(map(learns, self._families("without"))):
-            return ["no learning rate is best without it: all runs diverged or did not learn"]
+            name = name_side(self.norms, "without")
+            return [f"no learning rate is best {name}: all runs diverged or did not learn"]
         tried = [(side, family, own) for side in sides for family, own in families(self.sides[side])]
         return [text for side, family, own in tried for text in self._edge(side, family, own)]
 
@@ -170,7 +186,7 @@ class RateChoice:
 
     def _edge(self, side: Side, family: str, runs: pd.DataFrame) -> list[str]:
         rate, rates = self.best[side][family], np.unique(runs["lr"].to_numpy(float))
-        name = f"{side} it" if len(self.best[side]) == 1 else f"of {family}"
+        name = name_side(self.norms, side) if len(self.best[side]) == 1 else f"of {family}"
         if math.isnan(rate) or not learns(runs):
             return []
         if rate in (rates[0], rates[-1]):

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 MOST_DIGITS = 3
 """Significant digits of an estimate whose interval is narrow."""
 
+SMALL = 0.01
+"""A bound below this share of the largest number may be shown as 0."""
+
 MOST_DECIMALS = 5
 """Smaller numbers have an exponent."""
 
@@ -21,8 +24,8 @@ def round_together(estimate: float, *bounds: float) -> list[str]:
     """The estimate and its bounds with the same decimals: `["2.9", "2.5", "3.4"]`.
 
     Two significant digits of the estimate, or of the larger bound where the interval is wider than the estimate; more
-    where the interval would vanish. Positive values so far apart that one would have a single digit have two each:
-    `["12", "4.9", "27"]`.
+    where the interval would vanish, or where a bound that is not small beside the others would be 0. Positive values so
+    far apart that one would have a single digit have two each: `["12", "4.9", "27"]`.
     """
     values = (estimate, *bounds)
     finite = [abs(value) for value in values if math.isfinite(value)]
@@ -35,6 +38,8 @@ def round_together(estimate: float, *bounds: float) -> list[str]:
     if width > 0:
         enough = min(-_exponent(2 * width), MOST_DIGITS - 1 - _exponent(reference))
         decimals = max(decimals, enough)
+    nearest = min((size for size in map(abs, bounds) if SMALL * widest <= size < math.inf), default=widest)
+    decimals = max(decimals, -_exponent(nearest))
     apart = min(values) > 0 and decimals < 1 - _exponent(min(finite))
     if decimals > MOST_DECIMALS or apart:
         return [_fixed(value, 1 - _exponent(abs(value)) if value and math.isfinite(value) else 0) for value in values]

@@ -83,7 +83,8 @@ class Verdict:
             return c.view_name
         if not without or c.view != "best_rate":
             return f"{c.view_name}, {with_}"
-        return f"{c.view_name}, {with_} with and {without} without"
+        names = [c.name_of(side).removesuffix(" it") for side in SIDES]
+        return f"{c.view_name}, {with_} {names[0]} and {without} {names[1]}"
 
     @property
     def interval(self) -> str:
@@ -242,7 +243,8 @@ def one_seed_decides(c: Contrast) -> str:
     why = f"few seeds decide, as the skew of the differences is {outlier.skew:.2g}"
     if outlier.share > LARGEST_SHARE:
         why = f"one seed decides, as seed {c.d.index[outlier.index]} carries {outlier.share:.0%} of the variance"
-    failures = [f"{side} it {describe_failures(*c.failed[side])}" for side in SIDES if c.failed.get(side, (0,))[0]]
+    counts = [(c.name_of(side), c.failed[side]) for side in SIDES if c.failed.get(side, (0,))[0]]
+    failures = [f"{name} {describe_failures(*count)}" for name, count in counts]
     return f"{why} (failed: {'; '.join(failures)})" if failures else why
 
 
@@ -258,7 +260,8 @@ def near_floor(c: Contrast) -> str:
     if floor is None or max(with_, without) - floor >= c.threshold:
         return ""
     unit = "%" if "percentage points" in c.claim.unit else ""
-    values = f"{with_:.2g}{unit} with it and {without:.2g}{unit} without"
+    names = c.name_of("with"), c.name_of("without").removesuffix(" it")
+    values = f"{with_:.2g}{unit} {names[0]} and {without:.2g}{unit} {names[1]}"
     delta = describe_delta(c.claim, c.delta)
     return f"there are few {c.claim.quantity_name} on either side, {values}, so they cannot differ by {delta}"
 

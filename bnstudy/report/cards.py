@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 
+from bnstudy.claims.cases import name_values
 from bnstudy.claims.claim import Claim, Status
 from bnstudy.claims.contrasts import SIDES
 from bnstudy.claims.counterevidence import find_counterevidence
@@ -53,6 +54,12 @@ class Card:
     @property
     def primary(self) -> list[Verdict]:
         return [verdict for verdict in self.verdicts if verdict.contrast.is_primary]
+
+    @property
+    def sides(self) -> str:
+        """Which runs are compared."""
+        with_, without = name_values(self.claim.with_), name_values(self.claim.without or {})
+        return f"With: {with_}. " + (f"Without: {without}." if without else f"Reference: {self.claim.reference:g}.")
 
     @property
     def smallest_effect(self) -> str:
@@ -151,7 +158,8 @@ def _rates_row(verdict: Verdict) -> dict[str, str]:
     with_, without = (describe_rates(c.rates.get(side, {})) for side in SIDES)
     grids = {side: describe_grid(grid) for side, grid in c.grids.items() if grid}
     same = len({*grids.values()}) == 1
-    grid = next(iter(grids.values())) if same else "; ".join(f"{side} it {text}" for side, text in grids.items())
+    by_side = "; ".join(f"{c.name_of(side)} {text}" for side, text in grids.items())
+    grid = next(iter(grids.values())) if same else by_side
     if dropped := sorted({rate for rates in c.dropped.values() for rate in rates}):
         grid += f"; left out, as not tried with all seeds: {', '.join(f'{rate:g}' for rate in dropped)}"
     return {"case": verdict.case, "view": c.view_name, "with_": with_, "without": without, "grid": grid}

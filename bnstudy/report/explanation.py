@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from bnstudy.claims.contrasts import SIDES, Contrast
 from bnstudy.claims.effect_text import describe_delta
@@ -84,18 +83,8 @@ def _describe_view(c: Contrast) -> str:
 
 def _side_name(c: Contrast, side: Side) -> str:
     """`"with BatchNorm"`, or `"with"` where the sides differ in something else."""
-    sides = {"with": (c.claim.with_, c.case.with_), "without": (c.claim.without or {}, c.case.without)}
-    norms = {name: _norm(values.get("norm"), families) for name, (values, families) in sides.items()}
-    norm, differ = norms[side], norms["with"] != norms["without"]
-    return f"with {norm}" if differ and norm not in ("", "NoNorm") else side
-
-
-def _norm(allowed: Any, families: Sequence[str]) -> str:
-    """The norm of one side of a case, of those that the claim allows; empty if it is not one."""
-    if isinstance(allowed, str):
-        return allowed
-    found = {family.partition(",")[0] for family in families} & {*(allowed or ())}
-    return found.pop() if len(found) == 1 else ""
+    norm = c.norms.get(side, "NoNorm")
+    return c.name_of(side).removesuffix(" it") if norm == "NoNorm" else f"with {norm}"
 
 
 def _what_it_means(verdict: Verdict) -> str:

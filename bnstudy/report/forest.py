@@ -96,7 +96,7 @@ class Forest:
     def directions(self) -> tuple[str, str]:
         """What lies left and right of zero."""
         is_either = {row.verdict.contrast.claim.better == "either" for row in self.rows}
-        return ("less with it", "more with it") if is_either == {True} else ("against the claim", "for the claim")
+        return ("less", "more") if is_either == {True} else ("against the claim", "for the claim")
 
     @property
     def is_mixed(self) -> bool:

@@ -107,10 +107,12 @@ def _tally(primary: Sequence[Verdict]) -> str:
     """`"Of 41 claims, 14 hold in every case, 9 in some, 1 is contradicted, 3 are negligible and 14 undecided."`."""
     counts = Counter(_standing({verdict.status for verdict in of_claim}) for of_claim in group_by_claim(primary))
     words = {
-        "all": ("holds in every case", "hold in every case"),
-        "some": ("holds in some cases", "hold in some cases"),
+        "SUPPORTED": ("holds in every case", "hold in every case"),
+        "some SUPPORTED": ("holds in some cases", "hold in some cases"),
         "CONTRADICTED": ("is contradicted", "are contradicted"),
+        "some CONTRADICTED": ("is contradicted in some cases", "are contradicted in some cases"),
         "NEGLIGIBLE": ("makes no meaningful difference", "make no meaningful difference"),
+        "some NEGLIGIBLE": ("makes no meaningful difference in some cases", "make none in some cases"),
         "INCONCLUSIVE": ("is undecided", "are undecided"),
     }
     parts = [f"{counts[key]} {words[key][counts[key] != 1]}" for key in words if counts[key]]
@@ -119,9 +121,9 @@ def _tally(primary: Sequence[Verdict]) -> str:
 
 
 def _standing(statuses: set[Status]) -> str:
-    if statuses == {"SUPPORTED"}:
-        return "all"
-    return "some" if "SUPPORTED" in statuses else next(status for status in STATUSES if status in statuses)
+    """The first of the statuses in their order; with "some" where there are others."""
+    first = next(status for status in STATUSES if status in statuses)
+    return first if len(statuses) == 1 else f"some {first}"
 
 
 def _no_answer(asked: Sequence[Verdict]) -> str:

@@ -44,12 +44,14 @@ def half_width(sd: ArrayLike, n: ArrayLike) -> np.ndarray:
     return stats.t.ppf(1 - ALPHA / 2, n_ - 1) * np.asarray(sd, float) / np.sqrt(n_)
 
 
-def mean_interval(values: pd.Series) -> Estimate:
-    """Mean of the values, one per seed, with its 95% t interval; missing values are left out."""
+def mean_interval(values: pd.Series, possible: tuple[float, float] = (-math.inf, math.inf)) -> Estimate:
+    """Mean of the values, one per seed, with its 95% t interval; missing values are left out. It ends where values are
+    not `possible`."""
     found = values.dropna()
     half = float(half_width(found.std(), len(found)))
     mean = float(found.mean())
-    return Estimate(mean, mean - half, mean + half, len(found))
+    low, high = np.clip([mean - half, mean + half], *possible)
+    return Estimate(mean, float(low), float(high), len(found))
 
 
 def paired_difference(with_: pd.Series, without: pd.Series) -> Estimate:

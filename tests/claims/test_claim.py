@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,14 @@ def test_own_folders_come_first_and_a_bad_file_is_named(tmp_path: Path):
     path.write_text("[1, 2]")
     with pytest.raises(ConfigError, match=r"In .*dead_relus\.yaml: a claim is a mapping"):
         load_claims(["dead_relus"], [tmp_path])
+
+
+def test_the_directions_of_a_claim_that_names_none_are_its_own_words():
+    named, neither, turned = load_claims(["dead_relus", "alternatives", "uneven_gradients"])
+    assert named.directions == ("against the claim", "for the claim")
+    assert neither.directions == ("less", "more")
+    assert turned.directions == ("larger", "smaller")
+    assert replace(neither, opposite="").directions == ("less", "more")
 
 
 def test_an_interval_of_percentage_points_ends_where_two_values_cannot_be_farther_apart():

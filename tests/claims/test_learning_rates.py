@@ -7,7 +7,7 @@ import pytest
 from bnstudy.claims.arms import best_arms, best_rate, rates_by_other_seeds, scores_by_rate
 from bnstudy.claims.claim import load_claims
 from bnstudy.claims.finer_rates import fine_rates
-from bnstudy.claims.learning_rates import rates_around
+from bnstudy.claims.learning_rates import name_side, rates_around
 from tests import sweeps
 
 COARSE = (0.00316, 0.01, 0.0316, 0.1, 0.316, 1.0, 3.16)
@@ -86,3 +86,16 @@ def test_a_claim_on_speed_asks_for_the_rates_around_the_fastest_one() -> None:
     metrics = study.metrics.assign(value=value.fillna(0.9))
     found = fine_rates(type(study)(**{**vars(study), "metrics": metrics}), load_claims(study.claims))
     assert found["MLP on Digits", "NoNorm"] == (0.0562, 0.178, 0.562)
+
+
+@pytest.mark.parametrize(
+    ("norms", "names"),
+    [
+        ({}, ["with it", "without it"]),
+        ({"with": "BatchNorm", "without": "NoNorm"}, ["with it", "without it"]),
+        ({"with": "NoNorm", "without": "BatchNorm"}, ["without normalization", "with BatchNorm"]),
+        ({"with": "DyT", "without": "BatchNorm"}, ["with DyT", "with BatchNorm"]),
+    ],
+)
+def test_the_sides_are_named_by_their_norms_where_it_would_mislead(norms, names) -> None:
+    assert [name_side(norms, side) for side in ("with", "without")] == names

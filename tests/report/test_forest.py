@@ -116,7 +116,7 @@ def test_an_effect_against_the_claim_is_sorted_below_zero() -> None:
     assert re.findall('class="effect" data-value="([^"]*)">([^(]*) ', text) == [("-3.0", "3.0 points worse")]
 
 
-@pytest.mark.parametrize(("better", "left"), [("higher", "against the claim"), ("either", "less with it")])
+@pytest.mark.parametrize(("better", "left"), [("higher", "against the claim"), ("either", "less")])
 def test_the_directions_are_those_of_the_claims(better: str, left: str) -> None:
     first = verdict(*[1.0] * 10)
     claim = replace(first.contrast.claim, better=better)

@@ -24,6 +24,12 @@ def test_mean_interval_is_scipys() -> None:
     assert (found.mean, found.n) == (pytest.approx(0.935), 4)
 
 
+def test_an_interval_ends_where_values_are_not_possible() -> None:
+    found = mean_interval(pd.Series([0.91, 1.0, 1.0, 1.0]), (0.0, 1.0))
+    assert found.high == 1.0
+    assert found.low == mean_interval(pd.Series([0.91, 1.0, 1.0, 1.0])).low
+
+
 def test_one_value_has_no_interval() -> None:
     found = mean_interval(pd.Series([0.9]))
     assert found.mean == 0.9

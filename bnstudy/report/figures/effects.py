@@ -33,7 +33,7 @@ UNIT_LETTERS = 42
 
 LINE, STRIP, GAP = 0.145, 0.44, 0.1
 """Heights in inches: of a line of text, of the dots with their bar, and between strips."""
-AROUND = 1.0
+AROUND = 1.25
 """And of what is above and below all of them."""
 
 THICK, THIN = 3.0, 1.2
@@ -140,7 +140,7 @@ def effect_limits(shown: Sequence[Verdict]) -> tuple[float, float]:
 
 def _directions(ax: Axes, claim: Claim) -> None:
     """The meaning of either side of zero, where there is room for the words."""
-    words = ("less with it", "more with it") if claim.better == "either" else ("against the claim", "for the claim")
+    words = claim.directions
     zero, room = float(_share(ax, claim.in_unit(0.0))), 0.42 if style.is_narrow() else 0.38
     text: dict[str, Any] = {"fontsize": 8, "color": NEUTRAL, "va": "center", "transform": ax.get_yaxis_transform()}
     if zero > room:

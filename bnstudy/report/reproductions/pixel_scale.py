@@ -89,7 +89,7 @@ class PixelScale(Reproduction):
         scales = sorted(self.study.runs["scale"].unique())
         for i, scale in enumerate(scales):
             for norm, line in STYLES.items():
-                _draw_estimate(axes[0, 0], i - 0.06, mean_interval(self.by_seed(scale, norm)), line)
+                _draw_estimate(axes[0, 0], i - 0.06, mean_interval(self.by_seed(scale, norm), (0.0, 1.0)), line)
         expected = self.values if self.is_comparable else ()
         for value in expected:
             if value.scale in scales:
@@ -146,7 +146,7 @@ class NotebookRelu(PixelScale):
     def comparisons(self) -> Iterator[Check]:
         for v in self.values:
             bounds = (v.share - self.tolerance, v.share + self.tolerance)
-            measured = mean_interval(self.by_seed(v.scale, v.norm))
+            measured = mean_interval(self.by_seed(v.scale, v.norm), (0.0, 1.0))
             arm, tolerance = f"{v.norm}, scale={v.scale}", f"within {100 * self.tolerance:g} points"
             yield make_check(f"final {self.quantity}", arm, v.expected, measured, bounds, tolerance)
 

@@ -31,6 +31,9 @@ def scale_of_loss(lr: float) -> str:
     return next((text for rate, text in SCALES_OF_LOSS.items() if math.isclose(rate, lr)), "of no scale of the loss")
 
 
+POSSIBLE = {"cosine.": (-1.0, 1.0), "absolute.": (0.0, 1.0)}
+
+
 class RateResult:
     """What was found at one learning rate. Diverged runs are left out, and the text says how many.
 
@@ -44,7 +47,8 @@ class RateResult:
 
     def estimate(self, arm: str, column: str) -> Estimate:
         runs = self.arms[arm]
-        return mean_interval(runs.loc[~runs["diverged"], column].astype(float))
+        possible = next((ends for kind, ends in POSSIBLE.items() if column.startswith(kind)), (-math.inf, math.inf))
+        return mean_interval(runs.loc[~runs["diverged"], column].astype(float), possible)
 
     def loss_difference(self) -> Estimate:
         plain, batch = (
@@ -185,7 +189,7 @@ class SanturkarShift(Reproduction):
         for (above, below), lr in zip(axes.T, rates, strict=True):
             above.set_title(f"learning rate {lr:g}")
             below.set(xlabel="step", yscale="log")
-        axes[0, 0].set(ylabel="mean cos(G, G')", ylim=(-1.05, 1.05))
+        axes[0, 0].set(ylabel="mean cos(G, G')", ylim=(-1.0, 1.0))
         axes[1, 0].set_ylabel("training loss")
         style.set_log_ticks(axes[1, 0].yaxis)
         style.add_legend(figure, style.line_handles(styles))

@@ -54,7 +54,7 @@ class IoffeSigmoids(Reproduction):
         checks = [
             make_check(
                 "final test accuracy", f"{norm}{scale}", Expected(f"{value}", "n", NOTEBOOK),
-                mean_interval(runs.loc[runs["norm"] == norm, "test_accuracy"]),
+                mean_interval(runs.loc[runs["norm"] == norm, "test_accuracy"], (0.0, 1.0)),
                 (value - TOLERANCE, value + TOLERANCE), f"within {100 * TOLERANCE:g} points",
             )
             for norm, value in ACCURACIES.items()
