@@ -29,16 +29,25 @@ def claim_sentences(of_claim: Sequence[Verdict]) -> list[str]:
     seeds = sorted({verdict.n for verdict in primary})
     several = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"{seeds[0]}"
     views = " or ".join(dict.fromkeys(VIEWS[verdict.contrast.view] for verdict in primary))
-    deltas = " or ".join(dict.fromkeys(describe_delta(v.contrast.claim, v.contrast.delta) for v in primary))
     each = "Each network" if noun_of(primary) == "networks" else "Each case"
     return [
         f"{_describe_groups(primary)}.",
-        f"{each} has {several} {'seed' if seeds == [1] else 'seeds'}, {views}; an effect counts beyond {deltas}, the "
-        "smallest of interest.",
+        f"{each} has {several} {'seed' if seeds == [1] else 'seeds'}, {views}; an effect counts beyond "
+        f"{_deltas(primary)}, the smallest of interest.",
     ]
 
 
 # Several cases
+
+
+def _deltas(of_claim: Sequence[Verdict]) -> str:
+    """`"1.25x"`; by dataset where it differs: `"0.5 percentage points on MNIST or 1 percentage point on Digits"`."""
+    names = dict[str, dict[str, None]]()
+    for verdict in of_claim:
+        c = verdict.contrast
+        names.setdefault(describe_delta(c.claim, c.delta), {})[c.case.data] = None
+    by_data = (f"{delta} on {' and '.join(datasets)}" for delta, datasets in names.items())
+    return next(iter(names)) if len(names) == 1 else " or ".join(by_data)
 
 
 def _describe_groups(of_claim: Sequence[Verdict]) -> str:

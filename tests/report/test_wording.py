@@ -194,6 +194,14 @@ def test_several_cases_may_have_a_single_seed():
     assert claim_sentences(found)[1].startswith("Each network has 1 seed, ")
 
 
+def test_smallest_effects_of_several_datasets_are_told_apart():
+    found = [verdict("regularizes", 3.0, model) for model in "ABC"]
+    case = replace(found[1].contrast.case, data="MNIST")
+    found[1] = replace(found[1], contrast=replace(found[1].contrast, case=case))
+    deltas = "1 percentage point on Digits or 0.5 percentage points on MNIST"
+    assert claim_sentences(found)[1].endswith(f"an effect counts beyond {deltas}, the smallest of interest.")
+
+
 def test_a_side_is_named_by_its_norm():
     norms = {"with": "LayerNorm", "without": "BatchNorm"}
     one = verdict("alternatives", 3.0, rates={"with": {1.0: 12}, "without": {0.1: 12}}, norms=norms)

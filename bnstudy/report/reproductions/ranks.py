@@ -42,7 +42,7 @@ class RankCollapse(Reproduction):
         norm = last["norm"].where(~last["norm"].isin(BASELINES), "NoNorm")
         return [
             make_check(
-                "effective rank of the last hidden layer", arm, Expected(f"{value:g}", "c", SOURCE),
+                "effective rank of the last hidden layer, arithmetic mean", arm, Expected(f"{value:g}", "c", SOURCE),
                 mean_interval(last.loc[norm == arm, "value"].astype(float)),
                 ((1 - tolerance) * value, (1 + tolerance) * value), f"within {tolerance:.0%}",
             )
