@@ -181,12 +181,13 @@ class Claim(Spec):
         return math.log(delta) if self.scale == "log_ratio" else delta
 
     def end(self, difference: float) -> float:
-        """An end of an interval of differences: the nearest that is possible; infinite where no number holds the ratio.
+        """An end of an interval of differences: the nearest that is possible; infinite where no number holds the ratio,
+        or where there is no end.
 
         An interval that leaves out what is impossible has the same coverage.
         """
         most = self.measure.most_apart * (2 if self.across else 1)
-        difference = float(np.clip(difference, -most, most))
+        difference = float(np.clip(difference, -most, most)) if math.isfinite(difference) else difference
         is_held = self.scale != "log_ratio" or abs(difference) < LARGEST
         return difference if is_held else math.copysign(math.inf, difference)
 

@@ -219,6 +219,7 @@ def test_an_interval_of_percentage_points_ends_where_two_values_cannot_be_farthe
     claim = claim_of({**NODE, "metric": "test_accuracy"}, "c")
     assert [claim.end(points) for points in (-270.0, -99.0, 101.0)] == [-100.0, -99.0, 100.0]
     assert math.isnan(claim.end(math.nan))
+    assert claim.end(-math.inf) == -math.inf, "an interval without an end has none"
     assert claim_of({**NODE, "metric": "dead_units", "across": {"depth": 1}}, "c").end(-270.0) == -200.0
     assert claim_of({**NODE, "metric": "mean_training_loss", "delta": 2}, "c").end(-270.0) == -270.0, "a ratio"
 

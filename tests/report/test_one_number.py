@@ -151,7 +151,8 @@ def test_a_paired_difference_has_one_interval_everywhere(one: Made) -> None:
     row = compare(with_, without, study.metrics)[0]
     a, b = (100 * runs.set_index("seed")["test_accuracy"] for runs in (with_, without))
     estimate, verdict = paired_difference(a, b), one.verdict("accuracy", "best_rate")
-    assert (row.effect, row.low, row.high) == pytest.approx((estimate.mean, estimate.low, estimate.high))
+    possible = min(estimate.high, 100.0)  # as few seeds decide, the bootstrap's end is far beyond
+    assert (row.effect, row.low, row.high) == pytest.approx((estimate.mean, estimate.low, possible))
     assert [verdict[k] for k in ("effect", "ci_low", "ci_high")] == pytest.approx([row.effect, row.low, row.high])
 
 
