@@ -157,8 +157,9 @@ class Claim(Spec):
         direction, the words by which `opposite` and `unit` differ, such as `("less", "more")`."""
         if self.better != "either":
             return "against the claim", "for the claim"
-        words = zip(self.opposite.split(), self.unit.split(), strict=False)
-        return next(((left, right) for left, right in words if left != right), ("less", "more"))
+        left, right = self.opposite.split(), self.unit.split()
+        differ = [words for words in zip(left, right, strict=False) if words[0] != words[1]]
+        return differ[0] if len(left) == len(right) and len(differ) == 1 else ("less", "more")
 
     @property
     def measure(self) -> Metric:
@@ -181,15 +182,16 @@ class Claim(Spec):
         return math.log(delta) if self.scale == "log_ratio" else delta
 
     def end(self, difference: float) -> float:
-        """An end of an interval of differences: the nearest that is possible; infinite where no number holds the ratio,
-        or where there is no end.
+        """An end of an interval of differences; infinite for none, and where no number holds the ratio.
 
-        An interval that leaves out what is impossible has the same coverage.
+        It is at most where two values can be: an interval without impossible values has the same coverage.
         """
+        if not math.isfinite(difference):
+            return difference
+        if self.scale == "log_ratio":
+            return difference if abs(difference) < LARGEST else math.copysign(math.inf, difference)
         most = self.measure.most_apart * (2 if self.across else 1)
-        difference = float(np.clip(difference, -most, most)) if math.isfinite(difference) else difference
-        is_held = self.scale != "log_ratio" or abs(difference) < LARGEST
-        return difference if is_held else math.copysign(math.inf, difference)
+        return float(np.clip(difference, -most, most))
 
     def in_unit(self, difference: float) -> float:
         """A difference, positive where it supports the claim, in the claim's unit."""

@@ -41,7 +41,7 @@ class Contrast:
     """The differences between the two sides of a case in one view.
 
     study: name of the study of the runs. method: of the interval and the test.
-    norms: by side its norm, where both have one and another.
+    norms: the norm of each side; empty unless each side has a single norm and they differ.
     rates: by side the learning rates at which its seeds are evaluated, and how many at each; empty for several families
         or all rates. grids: by side the learning rates that were tried.
     best: by side the rates that all seeds choose. at_one_rate: the mean difference there, NaN where each seed has them.

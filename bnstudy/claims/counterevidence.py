@@ -12,14 +12,14 @@ from itertools import groupby
 from bnstudy.claims.arms import commas
 from bnstudy.claims.effect_text import describe_delta, describe_effect
 from bnstudy.claims.verdicts import ACROSS, Verdict, describe_failures
-from bnstudy.stats.means import ALPHA, smallest_p
+from bnstudy.stats.means import ALPHA, RESAMPLES, smallest_p
 
 NEAR_DELTA = 0.1
 """An interval that ends within this share of delta from delta is close to it."""
 
 HOW_FAILURES_COUNT = (
-    "Diverged runs count with the worst value. Runs that did not learn count as guessing, with the whole length of "
-    "training, and their units, weights and gradients as measured."
+    "In accuracies both count as guessing, and in steps to a target with the whole length of training. Elsewhere "
+    "diverged runs have the worst value, and runs that did not learn the measured one."
 )
 NOTHING = "Nothing that these runs show."
 
@@ -128,7 +128,8 @@ def _uncorrected(primary: Sequence[Verdict]) -> Iterator[str]:
 
 def _smallest(v: Verdict) -> str:
     """Whether no effect of as many seeds could have a smaller p."""
-    return f" (no smaller with {v.n} seeds)" if v.p <= 1.001 * smallest_p(v.n) else ""
+    least = max(smallest_p(v.n), 2 / (RESAMPLES + 1))
+    return f", the smallest for {v.n} seeds" if v.p <= 1.001 * least else ""
 
 
 def _failed(primary: Sequence[Verdict]) -> Iterator[str]:

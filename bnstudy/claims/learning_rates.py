@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from bnstudy.claims.arms import (
+    BASELINES,
     LEAST_RATES,
     best_rate,
     rates_by_other_seeds,
@@ -41,9 +42,9 @@ Read = Callable[[pd.DataFrame, float], pd.DataFrame]
 def name_side(norms: Mapping[Side, str], side: Side) -> str:
     """`"with it"`, `"without it"`; or `"with DyT"` and `"with BatchNorm"` where a norm is compared with another, and
     `"without normalization"` where that is what the claim is about."""
-    if norms.get("without", "NoNorm") == "NoNorm":
+    if norms.get("without", "NoNorm") in BASELINES:
         return f"{side} it"
-    return "without normalization" if norms[side] == "NoNorm" else f"with {norms[side]}"
+    return "without normalization" if norms[side] in BASELINES else f"with {norms[side]}"
 
 
 class RateChoice:
@@ -74,10 +75,10 @@ class RateChoice:
 
     @property
     def norms(self) -> dict[Side, str]:
-        """The norm of each side, where both have one and another."""
+        """The norm of each side; empty unless each side has a single norm and they differ."""
         found = {side: {*runs["norm"].astype(str)} for side, runs in self.sides.items()}
         norms = {side: next(iter(names)) for side, names in found.items() if len(names) == 1}
-        return norms if len({*norms.values()}) == 2 else {}
+        return norms if len({*norms.values()}) == len(self.sides) else {}
 
     def _scores(self, runs: pd.DataFrame, read: Read) -> pd.DataFrame:
         measure = self.claim.measure
@@ -206,7 +207,10 @@ class RateChoice:
         if values[0] != values[-1] or len(values[0]) < 2:
             return [f"both sides must have the same values of {' and '.join(over)}, two or more"]
         lost = [side for side, runs in self.sides.items() if runs["counts_as_guessing"].all()]
-        return [f"every run {side} it diverged or did not learn, and all are equally bad" for side in lost]
+        return [
+            f"every run {name_side(self.norms, side)} diverged or did not learn, and all are equally bad"
+            for side in lost
+        ]
 
     def fine_rates(self) -> dict[str, tuple[float, ...]]:
         """By family, the learning rates that the view still lacks around the best one; empty for an unfair grid."""

@@ -78,7 +78,7 @@ class Metric:
     tuned_by: what chooses the learning rates: the final validation `accuracy`; the `best_accuracy` on validation; or
         the metric's own `lowest` value, for one that does not read the test split.
     floor: the smallest value that is possible: where both sides are within delta of it, a difference is not.
-    most_apart: the largest difference between two values that is possible. Intervals end there.
+    most_apart: the largest possible difference of two values, in the metric's unit. Intervals of differences end there.
     learned: whether it describes a trained network, so that it says nothing where most runs of a side failed.
     images: of accuracies on test images, whether the metric is that at the end (test) or at another step (final: the
         standard error over images is that of the accuracies at the end); empty for others.
@@ -475,7 +475,7 @@ def over_arms(read: Callable[[Frame, int], float]) -> Reader:
     return read_all
 
 
-@metric(kind="of_several", tuned_by="best_accuracy", most_apart=100)
+@metric(kind="of_several", tuned_by="best_accuracy", most_apart=200)
 @over_arms
 def spread_of_accuracy(accuracies: Frame, seed: int) -> float:
     """Best minus worst arm, by their highest validation accuracy, in percentage points. Which arms are best and worst

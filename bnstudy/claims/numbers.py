@@ -8,7 +8,7 @@ from collections.abc import Sequence
 MOST_DIGITS = 3
 """Significant digits of an estimate whose interval is narrow."""
 
-SMALL = 0.01
+SMALL_SHARE = 0.01
 """A bound below this share of the largest number may be shown as 0."""
 
 MOST_DECIMALS = 5
@@ -38,8 +38,8 @@ def round_together(estimate: float, *bounds: float) -> list[str]:
     if width > 0:
         enough = min(-_exponent(2 * width), MOST_DIGITS - 1 - _exponent(reference))
         decimals = max(decimals, enough)
-    nearest = min((size for size in map(abs, bounds) if SMALL * widest <= size < math.inf), default=widest)
-    decimals = max(decimals, -_exponent(nearest))
+    large = [size for size in map(abs, bounds) if SMALL_SHARE * widest <= size < math.inf]
+    decimals = max([decimals, *(-_exponent(size) for size in large if round(size, decimals) == 0)])
     apart = min(values) > 0 and decimals < 1 - _exponent(min(finite))
     if decimals > MOST_DECIMALS or apart:
         return [_fixed(value, 1 - _exponent(abs(value)) if value and math.isfinite(value) else 0) for value in values]

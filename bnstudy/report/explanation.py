@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bnstudy.claims.arms import BASELINES
 from bnstudy.claims.contrasts import SIDES, Contrast
 from bnstudy.claims.effect_text import describe_delta
 from bnstudy.claims.learning_rates import Side
@@ -92,8 +93,8 @@ def _describe_view(c: Contrast) -> str:
 
 def _side_name(c: Contrast, side: Side) -> str:
     """`"with BatchNorm"`, or `"with"` where the sides differ in something else."""
-    norm = c.norms.get(side, "NoNorm")
-    return c.name_of(side).removesuffix(" it") if norm == "NoNorm" else f"with {norm}"
+    norm = c.norms.get(side, BASELINES[0])
+    return c.name_of(side).removesuffix(" it") if norm in BASELINES else f"with {norm}"
 
 
 def _what_it_means(verdict: Verdict) -> str:

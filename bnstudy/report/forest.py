@@ -95,8 +95,15 @@ class Forest:
     @property
     def directions(self) -> tuple[str, str]:
         """What lies left and right of zero."""
-        is_either = {row.verdict.contrast.claim.better == "either" for row in self.rows}
-        return ("less", "more") if is_either == {True} else ("against the claim", "for the claim")
+        found = {row.verdict.contrast.claim.directions for row in self.rows}
+        is_either = all(row.verdict.contrast.claim.better == "either" for row in self.rows)
+        return (
+            found.pop()
+            if len(found) == 1
+            else ("less", "more")
+            if is_either
+            else ("against the claim", "for the claim")
+        )
 
     @property
     def is_mixed(self) -> bool:

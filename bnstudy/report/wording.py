@@ -104,15 +104,22 @@ def _without_checks(found: Sequence[Verdict]) -> list[Verdict]:
 
 
 def _tally(primary: Sequence[Verdict]) -> str:
-    """`"Of 41 claims, 14 hold in every case, 9 in some, 1 is contradicted, 3 are negligible and 14 undecided."`."""
+    """`"Of 41 claims, 14 hold in every case, 9 hold in some cases, 1 is contradicted and 17 are undecided."`."""
     counts = Counter(_standing({verdict.status for verdict in of_claim}) for of_claim in group_by_claim(primary))
     words = {
         "SUPPORTED": ("holds in every case", "hold in every case"),
         "some SUPPORTED": ("holds in some cases", "hold in some cases"),
+        "both": (
+            "holds in some cases and is contradicted in others",
+            "hold in some cases and are contradicted in others",
+        ),
         "CONTRADICTED": ("is contradicted", "are contradicted"),
         "some CONTRADICTED": ("is contradicted in some cases", "are contradicted in some cases"),
         "NEGLIGIBLE": ("makes no meaningful difference", "make no meaningful difference"),
-        "some NEGLIGIBLE": ("makes no meaningful difference in some cases", "make none in some cases"),
+        "some NEGLIGIBLE": (
+            "makes no meaningful difference in some cases",
+            "make no meaningful difference in some cases",
+        ),
         "INCONCLUSIVE": ("is undecided", "are undecided"),
     }
     parts = [f"{counts[key]} {words[key][counts[key] != 1]}" for key in words if counts[key]]
@@ -121,7 +128,9 @@ def _tally(primary: Sequence[Verdict]) -> str:
 
 
 def _standing(statuses: set[Status]) -> str:
-    """The first of the statuses in their order; with "some" where there are others."""
+    """The first of the statuses in their order; with "some" where there are others; "both" where they are opposite."""
+    if {"SUPPORTED", "CONTRADICTED"} <= statuses:
+        return "both"
     first = next(status for status in STATUSES if status in statuses)
     return first if len(statuses) == 1 else f"some {first}"
 

@@ -87,8 +87,11 @@ def forest(verdicts: list[Verdict]) -> bytes:
 def readme_block(csv: str, content: Mapping[str, Any]) -> str:
     text = (
         f"{content['answer']} Some claims are about several networks or settings, and each of these has a verdict of "
-        f"its own. [The published page]({PUBLISHED}/index.html) has the evidence for each claim, [What we "
-        f"found]({PAGE}) explains them, and [PROVENANCE]({PUBLISHED}/PROVENANCE.md) says how they were made."
+        "its own. Most verdicts on digits are of smaller experiments, with another smallest effect of interest: they "
+        "have a column of their own, and are not counted here. [How a claim is judged](docs/concepts/verdicts.md) "
+        f"explains the words, and why a verdict may be withheld. [The published page]({PUBLISHED}/index.html) has the "
+        f"evidence for each claim, [What we found]({PAGE}) explains them, and "
+        f"[PROVENANCE]({PUBLISHED}/PROVENANCE.md) says how they were made."
     )
     picture = (
         f"![The verdicts on all claims on MNIST, each with its effect and 95% interval]({PUBLISHED}/figures/forest.png)"

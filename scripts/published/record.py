@@ -27,7 +27,7 @@ class PartRecord:
     """How a part was trained.
 
     settings: `settings_of` its commands when it was last finished. seconds: of all its commands, over all times
-    that it was started. remark: what else a reader must know of them, written by hand.
+    that it was started. remark: what else a reader must know of these seconds, written by hand after the last start.
     """
 
     done: bool = False

@@ -62,7 +62,7 @@ def table(text: str) -> str:
         digits, cifar10 = ([v for v in found if v.data == name] for name in (DIGITS, CIFAR10))
         main = [v for v in found if v.data not in (DIGITS, CIFAR10)]
         on_main, on_digits, on_cifar10 = (cell(claim, verdicts) for verdicts in (main, digits, cifar10))
-        cells = [on_main, "the same" if digits and shares(digits) == shares(main) else on_digits, on_cifar10]
+        cells = [on_main, "the same verdicts" if digits and shares(digits) == shares(main) else on_digits, on_cifar10]
         lines.append(f"| {' | '.join([escape_markdown(claim.statement.rstrip('.')), *cells])} |")
     return "\n".join(lines)
 

@@ -13,8 +13,9 @@ import pytest
 
 from bnstudy.claims.arms import LABELS, label
 from bnstudy.claims.claim import Claim, claim_of
-from bnstudy.claims.contrasts import Contrast, contrasts
+from bnstudy.claims.contrasts import SIDES, Contrast, contrasts
 from bnstudy.claims.frames import StudyData
+from bnstudy.claims.verdicts import describe_rates, judge
 from tests import sweeps
 from tests.sweeps import NODE
 
@@ -93,6 +94,17 @@ def test_a_reference_is_subtracted_from_each_seed():
     expected = {s: 100 * run["test_accuracy"] - 10 for s, run in by_loops(study, "batch_size")["BatchNorm", 32].items()}
     assert contrast.d.to_dict() == pytest.approx(expected)
     assert (contrast.rates["without"], math.isnan(contrast.rate_of("without"))) == ({}, True)
+
+
+def test_the_sides_are_known_by_their_norms():
+    study, turned = made("batch_size", [32]), {"with": {"norm": "NoNorm"}, "without": {"norm": "BatchNorm"}}
+    plain, of_reference, other = (only(study, claim(**c)) for c in ({}, {"without": ..., "reference": 10}, turned))
+    assert plain.norms == {"with": "BatchNorm", "without": "NoNorm"}
+    assert [plain.name_of(side) for side in SIDES] == ["with it", "without it"]
+    assert (of_reference.norms, of_reference.name_of("with")) == ({"with": "BatchNorm"}, "with it")
+    assert [other.name_of(side) for side in SIDES] == ["without normalization", "with BatchNorm"]
+    best = {side: describe_rates(other.rates[side]) for side in SIDES}
+    assert judge(other).view.endswith(f"{best['with']} without normalization and {best['without']} with BatchNorm")
 
 
 def test_several_families_of_a_side_give_one_number_per_seed():

@@ -34,7 +34,7 @@ def test_digits_are_shown_where_their_verdict_differs() -> None:
     other = entry("faster_convergence", "Digits", "INCONCLUSIVE", 1.2)
     mnist = entry("faster_convergence", "MNIST", "SUPPORTED", 2.0)
     statement = "Batch normalization makes training reach the same accuracy in fewer steps"
-    assert rows(mnist, same) == [[statement, "SUPPORTED, 2.0x fewer steps (1.8 to 2.2)", "the same", ""]]
+    assert rows(mnist, same) == [[statement, "SUPPORTED, 2.0x fewer steps (1.8 to 2.2)", "the same verdicts", ""]]
     assert rows(mnist, other)[0][2] == "INCONCLUSIVE, 1.2x fewer steps (1.1 to 1.3)"
     assert rows(mnist, same, other)[0][2].startswith("SUPPORTED in 1 of 2")
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -113,8 +114,8 @@ class PixelScale(Reproduction):
 def _draw_estimate(ax: Axes, x: float, found: Estimate, line: LineStyle) -> None:
     """A mean, in per cent, with its interval where there is one."""
     if found.n:
-        half = 100 * (found.mean - found.low) if found.low == found.low else 0.0
-        ax.errorbar(x, 100 * found.mean, half, color=line.colour, fmt=line.marker, capsize=2)
+        lengths = np.nan_to_num([[found.mean - found.low], [found.high - found.mean]])
+        ax.errorbar(x, 100 * found.mean, 100 * lengths, color=line.colour, fmt=line.marker, capsize=2)
 
 
 class NotebookRelu(PixelScale):
