@@ -33,9 +33,9 @@ ABBREVIATIONS = (
 READING = (
     "Effect with 95% interval, in multiples of each claim's smallest effect of interest; several bars of a claim are "
     "its networks and settings. An interval right of the band: supported; left of it: contradicted, or supported if "
-    "the claim is that something differs; inside: negligible; across an edge: inconclusive, as is what has too few "
-    "events. *: wider than a 95% interval, by a step of the grid of learning rates. BN, LN, GN: batch, layer and group "
-    "normalization."
+    "the claim is that something differs; inside: negligible; across an edge: inconclusive. Grey bars elsewhere have "
+    "no verdict for a reason that the page gives, such as one seed that decides. Triangles: beyond the axis. *: wider "
+    "than a 95% interval, by a step of the grid of learning rates. BN, LN, GN: batch, layer and group normalization."
 )
 
 
@@ -124,7 +124,9 @@ def draw_row(ax: Axes, axis: Axis, row: Row, shaded: bool) -> None:
         if verdict.interval:
             low, high = (axis.at(value) for value in ends_of(verdict))
             ax.plot([low, high], [y, y], color=colour, linewidth=1.6, solid_capstyle="butt", zorder=2)
-            ax.plot(axis.at(multiple_of(verdict)), y, "D", color=colour, markersize=3.2, zorder=3)
+            multiple = multiple_of(verdict)
+            marker = "<" if multiple < axis.low else ">" if multiple > axis.high else "D"
+            ax.plot(axis.at(multiple), y, marker, color=colour, markersize=3.2, zorder=3)
     colours = [STATUSES[status] for status in row.statuses]
     for left, lines, inks, weight in (
         (-STATEMENT + 0.1, row.statement, [TEXT] * len(row.statement), "normal"),
