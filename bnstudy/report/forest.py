@@ -95,15 +95,11 @@ class Forest:
     @property
     def directions(self) -> tuple[str, str]:
         """What lies left and right of zero."""
-        found = {row.verdict.contrast.claim.directions for row in self.rows}
-        is_either = all(row.verdict.contrast.claim.better == "either" for row in self.rows)
-        return (
-            found.pop()
-            if len(found) == 1
-            else ("less", "more")
-            if is_either
-            else ("against the claim", "for the claim")
-        )
+        claims = [row.verdict.contrast.claim for row in self.rows]
+        if len({claim.directions for claim in claims}) == 1:
+            return claims[0].directions
+        is_either = all(claim.better == "either" for claim in claims)
+        return ("less", "more") if is_either else ("against the claim", "for the claim")
 
     @property
     def is_mixed(self) -> bool:

@@ -26,12 +26,12 @@ SCALES_OF_LOSS = {
 }
 """By learning rate here: the scale of the paper's loss for which it equals 1e-6 there; 1,000 samples, 10 outputs."""
 
+RANGES = {"cosine.": (-1.0, 1.0), "absolute.": (0.0, 1.0)}
+"""Of values, by the beginning of their columns' names."""
+
 
 def scale_of_loss(lr: float) -> str:
     return next((text for rate, text in SCALES_OF_LOSS.items() if math.isclose(rate, lr)), "of no scale of the loss")
-
-
-POSSIBLE = {"cosine.": (-1.0, 1.0), "absolute.": (0.0, 1.0)}
 
 
 class RateResult:
@@ -47,7 +47,7 @@ class RateResult:
 
     def estimate(self, arm: str, column: str) -> Estimate:
         runs = self.arms[arm]
-        possible = next((ends for kind, ends in POSSIBLE.items() if column.startswith(kind)), (-math.inf, math.inf))
+        possible = next((ends for kind, ends in RANGES.items() if column.startswith(kind)), (-math.inf, math.inf))
         return mean_interval(runs.loc[~runs["diverged"], column].astype(float), possible)
 
     def loss_difference(self) -> Estimate:
